@@ -1,0 +1,5 @@
+"""Pure adapters, one file per MTA. REGISTRY has dotted names, imported on first use."""
+
+REGISTRY: dict[str, str] = {
+    "postfix": "fleet.mta.postfix.Postfix",
+}

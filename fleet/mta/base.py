@@ -1,0 +1,61 @@
+"""What an MTA adapter is. An adapter is one module with a class that satisfies `Adapter`, and one line in REGISTRY.
+
+The method that carries out `queue.hold` is `queue_hold(instance, operation, context) -> Steps[Result]`; an operation
+without a method is unsupported. Capabilities are derived from that, so nothing can claim what is not there.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import ClassVar, Protocol
+
+from fleet.mta import REGISTRY
+from fleet.mta.operations import Operation
+from fleet.mta.types import Capability, Context, HostFacts, InstanceFacts, Result, Steps, Support
+
+Carry = Callable[[InstanceFacts, Operation, Context], Steps[Result]]
+
+
+class Adapter(Protocol):
+    """One MTA.
+
+    `emulated`: operations done by other means than the MTA's own, with the sentence that an approver reads.
+    `match_fields`: fields of the selection language that this MTA keeps.
+    """
+
+    mta: ClassVar[str]
+    emulated: ClassVar[dict[str, str]]
+    notes: ClassVar[dict[str, str]]
+    match_fields: ClassVar[frozenset[str]]
+
+    def discover(self, host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
+        """The instances of this MTA on the host `name`; empty when it is not installed."""
+
+    def queue_id_error(self, queue_id: str) -> str | None:
+        """What is wrong with the grammar of a queue ID, or None."""
+
+    def read_back(self, instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+        """After an unknown outcome: look, change nothing, and say how far it got. None: nothing to read back."""
+
+    def sudoers(self, instance: InstanceFacts, user: str) -> tuple[str, ...]:
+        """The least-privilege sudoers lines (command specifications) for this instance."""
+
+
+def adapter_for(mta: str) -> Adapter:
+    """The adapter of that name. Raises KeyError for an MTA that is not in the registry."""
+    module, _, attribute = REGISTRY[mta].rpartition(".")
+    adapter: Adapter = getattr(import_module(module), attribute)()
+    return adapter
+
+
+def carry(adapter: Adapter, operation_name: str) -> Carry | None:
+    """The adapter's method for an operation, or None when it has none."""
+    return getattr(adapter, operation_name.replace(".", "_"), None)
+
+
+def capability(adapter: Adapter, operation_name: str) -> Capability:
+    """Native, emulated or absent, and what a person should know about it."""
+    if carry(adapter, operation_name) is None:
+        return Capability(Support.ABSENT, adapter.notes.get(operation_name, ""))
+    if operation_name in adapter.emulated:
+        return Capability(Support.EMULATED, adapter.emulated[operation_name])
+    return Capability(Support.NATIVE, adapter.notes.get(operation_name, ""))

@@ -1,0 +1,262 @@
+"""What adapters and the transport say to each other. Pure data.
+
+An operation is a generator (`Steps`): it yields a `Command`, a `Dialogue` or a `Plan`, and is sent a `Completed`,
+a `Transcript` or None. It never touches a socket, a clock or a file, so a recorded session replays it exactly.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+from fleet.mta.errors import FleetError
+
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """An incremental parser, fed while output streams in."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next block of stdout, in any cut."""
+
+    def close(self) -> object:
+        """The result once the stream has ended. Raises UnparsedOutput when the last line is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One remote command.
+
+    `argv`: program and arguments; with `script` (a file name in fleet/mta/scripts) the script's arguments only.
+    `stdin`: bytes. `become`: run as root. `mutates`: may change the host. `timeout`: seconds, enforced on the host too.
+    `max_output`: bytes of stdout without a sink, and of stderr. `secret`: argv indexes that are masked when shown.
+    """
+
+    argv: tuple[str, ...]
+    script: str | None = None
+    stdin: bytes = b""
+    become: bool = False
+    mutates: bool = False
+    timeout: int = 30
+    max_output: int = 1 << 20
+    sink: Sink | None = field(default=None, compare=False)
+    secret: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A remote command that ended by itself. A missing exit status is never a Completed."""
+
+    exit_status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    result: Any = None
+    duration: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """An SMTP dialogue through the SSH connection, from the host itself to `address`:`port`.
+
+    `lines` are sent one by one, each after the reply to the one before; nothing after a 421 or a refused connection.
+    """
+
+    address: str
+    port: int
+    lines: tuple[str, ...]
+    timeout: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said: (line sent, reply), the greeting first with an empty line. `error` when it broke off."""
+
+    exchanges: tuple[tuple[str, str], ...]
+    error: str = ""
+
+
+class Support(StrEnum):
+    NATIVE = "native"
+    EMULATED = "emulated"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    support: Support
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Recipient:
+    """An envelope recipient. `state`: "undelivered" or "delivered". `reason`: last delay reason or ""."""
+
+    address: str
+    reason: str = ""
+    state: str = "undelivered"
+
+
+@dataclass(slots=True)
+class QueueEntry:
+    """A queued message as its MTA lists it.
+
+    `state` is one of incoming, active, deferred, hold, maildrop; `native_state` the MTA's own word. `arrival_time`:
+    epoch seconds. `sender` in RFC 5321 form, the null sender "<>"; bytes that are no UTF-8 as \\xHH, and then
+    `sender_raw` has them. `size`: bytes of header and body as stored. `attempts` None: this MTA does not count them.
+    """
+
+    queue_id: str
+    state: str
+    native_state: str
+    arrival_time: float
+    sender: str
+    recipients: Sequence[Recipient]
+    size: int
+    attempts: int | None = None
+    next_attempt: float | None = None
+    subject: str | None = None
+    sender_raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What names a message: a queue ID by itself does not. `size` as in QueueEntry; `state` what it was when chosen."""
+
+    queue_id: str
+    arrival_time: float
+    sender: str
+    size: int
+    state: str = field(default="deferred", compare=False)
+    recipients: tuple[str, ...] = field(default=(), compare=False)
+    subject: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    path: str
+    unified: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Yielded once by every changing operation, before its first changing command; a dry run ends there.
+
+    `selected`: the messages. `queue_total`: how many messages the queue holds (for max_fraction). `bytes` of the
+    selected. `commands`: argv lists that will run. `notes`: differences in meaning, for the approver. `wiring`: the
+    instance gets its sender check by this. `foreign_holds`: held messages among the selected that no job of ours held.
+    """
+
+    selected: tuple[Fingerprint, ...] = ()
+    queue_total: int = 0
+    bytes: int = 0
+    diffs: tuple[Diff, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    wiring: bool = False
+    foreign_holds: int = 0
+    gone: int = 0
+    new: int = 0
+
+
+class MessageState(StrEnum):
+    """What became of one message."""
+
+    DONE = "done"
+    ALREADY_GONE = "already_gone"
+    IN_DELIVERY = "in_delivery"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageOutcome:
+    queue_id: str
+    outcome: MessageState
+    new_id: str = ""
+
+
+class Ended(StrEnum):
+    """How an operation on one instance ended, as far as the adapter can say."""
+
+    SUCCEEDED = "succeeded"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an operation returns. `data` is the run's `result` (JSON). `before`/`after` are the evidence (JSON)."""
+
+    ended: Ended
+    data: dict[str, Any] = field(default_factory=dict)
+    messages: tuple[MessageOutcome, ...] = ()
+    before: Any = None
+    after: Any = None
+    error: FleetError | None = None
+
+
+Yielded = Command | Dialogue | Plan
+Steps = Generator[Yielded, Any, T]
+
+
+def run(command: Command) -> Steps[Completed]:
+    """`done = yield from run(command)`: the typed way to run a command inside an operation."""
+    done: Completed = yield command
+    return done
+
+
+def talk(dialogue: Dialogue) -> Steps[Transcript]:
+    """`said = yield from talk(dialogue)`: the typed way to hold an SMTP dialogue inside an operation."""
+    said: Transcript = yield dialogue
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What discovery learnt about the host itself. `clock_skew`: seconds the host is ahead of us, None if unknown."""
+
+    os: str = ""
+    login_shell: str = ""
+    has_sudo: bool = False
+    is_root: bool = False
+    clock_skew: float | None = None
+    service_manager: str = ""
+    log_source: str = ""
+    helpers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """An MTA instance, as discovery found it and as adapters need it again. `options` is the adapter's own (JSON)."""
+
+    host: str
+    name: str
+    mta: str
+    version: str
+    config_dir: str
+    queue_dirs: tuple[str, ...]
+    front_ends: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def id(self) -> str:
+        return f"{self.host}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an operation may know besides its parameters.
+
+    `now`: epoch seconds by the database's clock, moved by the host's clock skew. `job`: the job's id, the mark on what
+    we leave on the host. `frozen`: the plan's messages; given when a plan is applied or read back, and then nothing else
+    is touched. `ours`: fingerprints that some job of ours put on hold. `wanted_blocks`: our patterns that stay wanted on
+    this instance besides the operation's own (so that unblock knows when wiring may go). `wiring_approved`.
+    """
+
+    now: float
+    job: str = ""
+    frozen: tuple[Fingerprint, ...] | None = None
+    ours: frozenset[Fingerprint] = frozenset()
+    wanted_blocks: tuple[str, ...] = ()
+    wiring_approved: bool = False
+    undo: bool = False
