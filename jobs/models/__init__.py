@@ -1,0 +1,32 @@
+"""Rows and constraints; the workflow is in jobs.services."""
+
+from jobs.models.accounts import Account, AccountKind, Role, RoleName
+from jobs.models.audit_event import AuditChain, AuditCheckpoint, AuditEvent
+from jobs.models.block import Block, BlockInstance, BlockState
+from jobs.models.job import Approval, Decision, HostLease, Job, JobEvent, Message, Run
+from jobs.models.quarantine import QuarantineItem, QuarantineState
+from jobs.state import JobState, RunState
+
+__all__ = [
+    "Account",
+    "AccountKind",
+    "Approval",
+    "AuditChain",
+    "AuditCheckpoint",
+    "AuditEvent",
+    "Block",
+    "BlockInstance",
+    "BlockState",
+    "Decision",
+    "HostLease",
+    "Job",
+    "JobEvent",
+    "JobState",
+    "Message",
+    "QuarantineItem",
+    "QuarantineState",
+    "Role",
+    "RoleName",
+    "Run",
+    "RunState",
+]

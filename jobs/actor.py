@@ -1,0 +1,64 @@
+"""Who acts, by which way, and what he may do where. The same object is checked by the API and by every service."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from django.db.models import QuerySet
+
+from fleet.models import Customer
+from jobs.models import Account, RoleName
+
+GRANTS: dict[str, frozenset[str]] = {
+    RoleName.VIEWER: frozenset({"read", "request_reading"}),
+    RoleName.OPERATOR: frozenset({"read", "request_reading", "request_any"}),
+    RoleName.APPROVER: frozenset({"read", "request_reading", "decide"}),
+    RoleName.ADMIN: frozenset({"read", "request_reading", "request_any", "decide", "administer"}),
+}
+"""What a role allows. `decide` never reaches the own job, whoever asks."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """An account behind a token. `scopes` None: all that the roles allow. `source`: the peer's IP address."""
+
+    account: Account
+    scopes: frozenset[str] | None = None
+    channel: str = "api"
+    source: str = ""
+    on_behalf_of: str = field(default="")
+
+    @cached_property
+    def _granted(self) -> tuple[dict[str, set[int]], set[str]]:
+        by_customer: dict[str, set[int]] = {}
+        everywhere: set[str] = set()
+        for row in self.account.roles.all():
+            for grant in GRANTS[row.role]:
+                if row.customer_id is None:
+                    everywhere.add(grant)
+                else:
+                    by_customer.setdefault(grant, set()).add(row.customer_id)
+        return by_customer, everywhere
+
+    def may_everywhere(self, grant: str) -> bool:
+        """Whether a role for all customers allows it."""
+        return grant in self._granted[1]
+
+    def may(self, grant: str, customer_ids: Iterable[int]) -> bool:
+        """Whether the roles allow it for every one of the customers (and at least one is named)."""
+        ids = set(customer_ids)
+        return self.may_everywhere(grant) or (bool(ids) and ids <= self._granted[0].get(grant, set()))
+
+    def may_somewhere(self, grant: str) -> bool:
+        """Whether the roles allow it for any customer at all."""
+        return self.may_everywhere(grant) or bool(self._granted[0].get(grant))
+
+    def has_scope(self, scope: str) -> bool:
+        """Whether the token was not narrowed away from it."""
+        return self.scopes is None or scope in self.scopes
+
+    def customers(self, grant: str = "read") -> QuerySet[Customer]:
+        """The customers for which the roles allow it."""
+        if self.may_everywhere(grant):
+            return Customer.objects.all()
+        return Customer.objects.filter(pk__in=self._granted[0].get(grant, set()))

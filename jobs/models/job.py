@@ -1,0 +1,187 @@
+"""What was asked: a Job, its Runs (one per instance), their messages, and what the stream tells of them."""
+
+from django.db import models
+from django.db.models import F, Q
+
+from fleet.ids import uuid7
+from fleet.models import Customer, Host, Instance
+from jobs.models.accounts import Account
+from jobs.state import JobState, RunState
+
+
+FINAL = [state.value for state in JobState.final()]
+
+
+class Job(models.Model):
+    """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    operation = models.CharField(max_length=32)
+    target = models.JSONField()
+    params = models.JSONField()
+    reason = models.TextField(blank=True, default="")
+    ticket = models.CharField(max_length=200, blank=True, default="")
+    dry_run = models.BooleanField(default=False)
+    is_changing = models.BooleanField(default=False)
+    state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in JobState])
+    version = models.PositiveIntegerField(default=0)
+    error = models.JSONField(null=True, blank=True)
+    requested_by = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="jobs")
+    channel = models.CharField(max_length=16, default="api")
+    source = models.CharField(max_length=64, blank=True, default="")
+    customers = models.ManyToManyField(Customer, related_name="jobs")
+    undo_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="undos")
+    retry_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="retries")
+    digest = models.CharField(max_length=80, blank=True, default="")
+    frozen_at = models.DateTimeField(null=True, blank=True)
+    planned_messages = models.PositiveIntegerField(default=0)
+    approvals_needed = models.PositiveIntegerField(default=0)
+    approval_role = models.CharField(max_length=8, default="approver")
+    rule = models.CharField(max_length=200, blank=True, default="")
+    approval_ttl = models.PositiveIntegerField(default=3600)
+    execution_ttl = models.PositiveIntegerField(default=1800)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    cancel_asked_at = models.DateTimeField(null=True, blank=True)
+    rung_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["state", "created_at"]), models.Index(fields=["operation", "-id"])]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=[s.value for s in JobState]), name="job_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=FINAL, finished_at__isnull=False)
+                | (~Q(state__in=FINAL) & Q(finished_at__isnull=True)),
+                name="job_finished_exactly_when_final",
+            ),
+            models.UniqueConstraint(fields=["id", "requested_by", "digest"], name="job_requester_and_digest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.id}"
+
+
+class Run(models.Model):
+    """A job on one instance (on one host, for discovery).
+
+    `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
+    worker that has the run; one whose lease ended was lost. `attempts` counts claims.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="runs")
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="runs")
+    instance = models.ForeignKey(Instance, on_delete=models.PROTECT, null=True, blank=True, related_name="runs")
+    state = models.CharField(max_length=12, choices=[(s.value, s.value) for s in RunState], default=RunState.PENDING)
+    is_planning = models.BooleanField(default=False)
+    plan = models.JSONField(null=True, blank=True)
+    error = models.JSONField(null=True, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    commands = models.JSONField(default=list)
+    before = models.JSONField(null=True, blank=True)
+    after = models.JSONField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    dispatched_at = models.DateTimeField(null=True, blank=True)
+    unknown_at = models.DateTimeField(null=True, blank=True)
+    reconcile_at = models.DateTimeField(null=True, blank=True)
+    reconciled = models.PositiveSmallIntegerField(default=0)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["job", "state"]),
+            models.Index(fields=["state", "lease_until"]),
+            models.Index(fields=["state", "reconcile_at"]),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "host", "instance"], name="run_once_per_instance"),
+            models.CheckConstraint(condition=Q(state__in=[s.value for s in RunState]), name="run_state_known"),
+            models.CheckConstraint(condition=Q(attempts__lte=3), name="run_attempts_bounded"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} on {self.instance or self.host}"
+
+
+class Message(models.Model):
+    """A message that a run's plan names, by fingerprint, and what became of it (`outcome` empty until then)."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="messages")
+    queue_id = models.CharField(max_length=64)
+    arrival_time = models.FloatField(help_text="epoch seconds")
+    sender = models.TextField()
+    size = models.BigIntegerField()
+    state = models.CharField(max_length=16, help_text="state before the change")
+    recipients = models.JSONField(default=list)
+    subject = models.TextField(blank=True, default="")
+    outcome = models.CharField(max_length=16, blank=True, default="")
+    new_id = models.CharField(max_length=64, blank=True, default="")
+    is_held_by_us = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["run", "queue_id"], name="message_once_per_run")]
+        indexes = [models.Index(fields=["run", "outcome"]), models.Index(fields=["queue_id"])]
+
+    def __str__(self) -> str:
+        return self.queue_id
+
+
+class HostLease(models.Model):
+    """At most one changing job on a host at a time. `fence` grows with each holder."""
+
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, primary_key=True, related_name="lease")
+    job = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, related_name="leases")
+    fence = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.host_id}: {self.job_id}"
+
+
+class JobEvent(models.Model):
+    """What the event stream tells: `job`, `run` or `progress`, in the order of ids."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=8)
+    data = models.JSONField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [models.Index(fields=["job", "id"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.job_id}"
+
+
+class Decision(models.TextChoices):
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Approval(models.Model):
+    """A person's decision on the plan with that digest. The database itself refuses the requester."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="approvals")
+    digest = models.CharField(max_length=80)
+    requested_by = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
+    person = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decisions")
+    decision = models.CharField(max_length=8, choices=Decision.choices)
+    comment = models.TextField(blank=True, default="")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "digest", "person"], name="approval_once_per_person"),
+            models.CheckConstraint(condition=~Q(person=F("requested_by")), name="approval_never_by_requester"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.decision} by {self.person}"

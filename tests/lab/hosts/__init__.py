@@ -1,0 +1,10 @@
+"""The hosts of the lab, one module per MTA. A new MTA is a new module here and one line in `ALL`."""
+
+from __future__ import annotations
+
+from tests.lab.hosts import postfix
+from tests.lab.hosts.spec import HostSpec
+
+ALL: dict[str, HostSpec] = {spec.name: spec for module in (postfix,) for spec in module.HOSTS}
+
+__all__ = ["ALL", "HostSpec"]

@@ -1,0 +1,99 @@
+"""Debian roots for the hosts, made once with mmdebstrap and kept in the cache directory."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.lab.config import LabError, cache_dir
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+DEFAULT_MIRRORS = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+# Every host needs these; the product itself needs only a POSIX shell and coreutils there.
+COMMON = ("openssh-server", "sudo", "procps", "iproute2", "rsyslog", "tini")
+# program -> Debian package, for what the lab itself runs on the machine
+TOOLS = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "ssh-keygen": "openssh-client", "nsenter": "util-linux"}
+
+
+def ensure_tools() -> None:
+    """Install what is missing. Raises LabError when not root, or when apt cannot help."""
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root: it makes namespaces, mounts and a network link")
+    missing = [package for program, package in TOOLS.items() if shutil.which(program) is None]
+    if not Path(KEYRING).exists():
+        missing.append("debian-archive-keyring")
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise LabError(f"the lab needs {', '.join(missing)}, and this machine has no apt-get to install them")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "-q", "update"], ["apt-get", "-qy", "install", "--no-install-recommends", *missing]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def ensure_image(suite: str, packages: Iterable[str], preseed: Iterable[str] = ()) -> Path:
+    """The root directory of that suite with those packages, built on first use (half a minute or so)."""
+    wanted = sorted({*COMMON, *packages})
+    recipe = "\n".join([suite, *wanted, *preseed])
+    image = cache_dir() / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / f"{image.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.exists():
+            _build(image, suite, wanted, list(preseed))
+    return image
+
+
+def _build(image: Path, suite: str, packages: list[str], preseed: list[str]) -> None:
+    building = image.with_suffix(".new")
+    shutil.rmtree(building, ignore_errors=True)
+    answers = "\n".join(preseed).replace("'", "")
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}"]
+    command += [f"--aptopt={line}" for line in _apt_options()]
+    # Manual pages and translations are half of a root's files, and nobody reads them here.
+    command += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
+    if answers:
+        command.append(f"--essential-hook=echo '{answers}' | chroot \"$1\" debconf-set-selections")
+    done = subprocess.run([*command, suite, str(building), *_sources(suite)], capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(building, ignore_errors=True)
+        raise LabError(f"mmdebstrap {suite} failed:\n{done.stderr[-3000:]}")
+    # A host makes its own keys and policies; a key that is in an image would be the same on every host.
+    for stray in (building / "etc/ssh").glob("ssh_host_*"):
+        stray.unlink()
+    building.rename(image)
+
+
+def _sources(suite: str) -> list[str]:
+    main, security = mirrors(*_read_sources())
+    return [f"deb {main} {suite} main", f"deb {security} {suite}-security main"]
+
+
+def mirrors(*sources: str) -> tuple[str, str]:
+    """(main, security) mirror as the machine's own apt sources name them, else Debian's."""
+    given = os.environ.get("MXFLEET_LAB_MIRROR")
+    found = [uri.rstrip("/") for text in sources for uri in re.findall(r"\bhttps?://[^\s#]+", text)]
+    main = given or next((uri for uri in found if uri.endswith("/debian")), DEFAULT_MIRRORS[0])
+    security = next((uri for uri in found if uri.endswith("/debian-security")), DEFAULT_MIRRORS[1])
+    return main, security
+
+
+def _read_sources() -> list[str]:
+    places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    texts = [place.read_text(errors="replace") for place in places if place.is_file()]
+    return ["\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")) for text in texts]
+
+
+def _apt_options() -> list[str]:
+    """The machine's own way to its mirrors: proxies, retries and the checks that an old snapshot needs switched off."""
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
+    wanted = re.compile(r"Acquire::(https?::|Retries|ForceIPv|Check-)", re.IGNORECASE)
+    return [line for line in dump.splitlines() if wanted.match(line) and not line.endswith('"";')]
