@@ -1,0 +1,255 @@
+"""The audit trail: append in the caller's transaction, sign checkpoints, verify, export.
+
+    append(Entry("acme", "job.submitted", actor, object=str(job.id), job=job.id, data={"operation": "queue.purge"}))
+
+An entry is either committed together with what it tells of, or neither is. One chain per customer ("" for what belongs
+to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, see jobs.audit_verify for the arithmetic.
+Secrets and content of messages never go into `data`: digests, counts and names do.
+"""
+
+import base64
+import heapq
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import DatabaseError, transaction
+from django.db.models import F, Max, OuterRef, Q, Subquery
+from django.utils import timezone
+
+from fleet.secrets import derive, load_keys
+from jobs.actor import Actor
+from jobs.audit_verify import Line, Verdict, canonical, checkpoint_text, event_hash, verify_lines
+from jobs.errors import Unavailable
+from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
+
+KEY_PURPOSE = "mxfleet-audit-checkpoint-v1"
+BATCH = 1000
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+logger = logging.getLogger("mxfleet.audit.checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to be recorded. `customer` is a slug, "" for the installation; `action` a dotted verb.
+
+    `data`: JSON types only, integers within 2^53, no NaN. `actor` None: the service itself.
+    """
+
+    customer: str
+    action: str
+    actor: Actor | None
+    object: str = ""
+    job: UUID | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def append(*entries: Entry) -> None:
+    """Record the entries, in their order, in the transaction that the caller has open.
+
+    Locks the heads of the chains in the order of their names until the caller commits: call it once per transaction,
+    late, after the locks of hosts and jobs. Raises TransactionManagementError outside of `transaction.atomic()`,
+    TypeError or ValueError for `data` that is no JSON, and Unavailable (`audit_unavailable`) when the database refuses:
+    then the caller's transaction must end too, so that nothing is done without a record.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise transaction.TransactionManagementError("audit.append() must be called inside transaction.atomic()")
+    if not entries:
+        return
+    at = timezone.now()
+    cleaned = [_clean(entry.data, "data") for entry in entries]
+    try:
+        heads = _lock({entry.customer for entry in entries})
+        rows = [_link(heads[entry.customer], entry, data, at) for entry, data in zip(entries, cleaned, strict=True)]
+        AuditEvent.objects.bulk_create(rows, batch_size=BATCH)
+        AuditChain.objects.bulk_update(heads.values(), ["seq", "hash"])
+    except DatabaseError as error:
+        raise Unavailable("audit_unavailable", "The audit trail cannot be written, so nothing was done.") from error
+
+
+def _lock(names: set[str]) -> dict[str, AuditChain]:
+    """The heads, locked; SQLite has no row locks, there the IMMEDIATE transaction keeps every other writer out."""
+    known = set(AuditChain.objects.filter(name__in=names).values_list("name", flat=True))
+    missing = [AuditChain(name=name) for name in sorted(names - known)]
+    AuditChain.objects.bulk_create(missing, ignore_conflicts=True)
+    locked = AuditChain.objects.select_for_update(no_key=True).filter(name__in=names).order_by("name")
+    return {head.name: head for head in locked}
+
+
+def _link(head: AuditChain, entry: Entry, data: Any, at: datetime) -> AuditEvent:
+    actor = entry.actor
+    row = AuditEvent(
+        chain=head.name,
+        seq=head.seq + 1,
+        at=at,
+        actor=actor.account.username if actor else "",
+        on_behalf_of=_fit(actor.on_behalf_of, 63) if actor else "",
+        channel=actor.channel if actor else "",
+        source=_fit(actor.source, 64) if actor else "",
+        action=entry.action,
+        object=_fit(entry.object, 200),
+        job=entry.job,
+        data=data,
+        prev_hash=head.hash,
+    )
+    row.hash = event_hash(head.hash, event_line(row))
+    head.seq, head.hash = row.seq, row.hash
+    return row
+
+
+def _fit(text: str, length: int) -> str:
+    # A name that is too long must not keep an act from being recorded; its beginning is enough to find it by.
+    text = _storable(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL keeps neither NUL nor lone surrogates (bytes that were no UTF-8): written as \xHH, as in the API.
+    return UNSTORABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    is_byte = code == 0 or 0xDC80 <= code <= 0xDCFF
+    return f"\\x{code & 0xFF:02x}" if is_byte else f"\\u{code:04x}"
+
+
+def _clean(value: Any, place: str) -> Any:
+    """A copy of plain JSON types that comes back from every database as it went in."""
+    match value:
+        case str():
+            return _storable(value)
+        case dict():
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError(f"audit {place}: keys must be text")
+            return {_storable(key): _clean(item, f"{place}.{key}") for key, item in value.items()}
+        case list() | tuple():
+            return [_clean(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    try:
+        canonical(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"audit {place}: {error}") from error
+    return value
+
+
+def event_line(row: AuditEvent) -> Line:
+    """The entry as exported and hashed; `at` in RFC 3339 with microseconds."""
+    return {
+        "type": "event",
+        "chain": row.chain,
+        "seq": row.seq,
+        "at": _rfc3339(row.at),
+        "actor": row.actor,
+        "on_behalf_of": row.on_behalf_of,
+        "channel": row.channel,
+        "source": row.source,
+        "action": row.action,
+        "object": row.object,
+        "job": str(row.job) if row.job else None,
+        "data": row.data,
+        "prev_hash": row.prev_hash,
+        "hash": row.hash,
+    }
+
+
+def checkpoint_line(row: AuditCheckpoint) -> Line:
+    """The checkpoint as exported; its signature is over `chain`, `seq`, `hash`, `at`."""
+    return {
+        "type": "checkpoint",
+        "chain": row.chain,
+        "seq": row.seq,
+        "hash": row.hash,
+        "at": _rfc3339(row.at),
+        "signature": row.signature,
+    }
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def checkpoint() -> list[AuditCheckpoint]:
+    """Sign how far each chain has got since its last checkpoint; the scheduler calls it each 60 s.
+
+    Each is logged as a JSON line by `mxfleet.audit.checkpoint` too: what keeps that log in a place where this service
+    cannot delete has the proof against a full rewrite. Raises fleet.secrets.SecretError, DatabaseError.
+    """
+    key_id, key = next(iter(load_keys().items()))
+    signer = Ed25519PrivateKey.from_private_bytes(derive(key, KEY_PURPOSE))
+    last = AuditCheckpoint.objects.filter(chain=OuterRef("name")).order_by("-seq").values("seq")[:1]
+    moved = AuditChain.objects.annotate(signed=Subquery(last)).filter(
+        Q(signed__isnull=True, seq__gt=0) | Q(signed__lt=F("seq"))
+    )
+    rows = [AuditCheckpoint(chain=head.name, seq=head.seq, hash=head.hash, at=timezone.now()) for head in moved]
+    for row in rows:
+        signature = signer.sign(checkpoint_text(checkpoint_line(row)))
+        row.signature = f"{key_id}:{base64.b64encode(signature).decode()}"
+    AuditCheckpoint.objects.bulk_create(rows, ignore_conflicts=True)
+    for row in rows:
+        logger.info(json.dumps(checkpoint_line(row)))
+    return rows
+
+
+def public_keys() -> dict[str, bytes]:
+    """The Ed25519 public keys of the checkpoints by key id, the current one first. Raises SecretError."""
+    return {
+        key_id: Ed25519PrivateKey.from_private_bytes(derive(key, KEY_PURPOSE)).public_key().public_bytes_raw()
+        for key_id, key in load_keys().items()
+    }
+
+
+def public_key() -> str:
+    """The same as text, a line `KEYID BASE64` each: the file that `python -m jobs.audit_verify --pub` reads."""
+    return "".join(f"{key_id} {base64.b64encode(key).decode()}\n" for key_id, key in public_keys().items())
+
+
+def verify(chains: Sequence[str] | None = None) -> Verdict:
+    """Follow these chains (None: all) to the first bad entry. Streams; raises SecretError, DatabaseError."""
+    return verify_lines(_lines(chains), public_keys())
+
+
+def export(chains: Sequence[str] | None = None) -> Iterator[str]:
+    """The chains (None: all) as JSON lines, each with its line feed, for the offline verifier."""
+    for line in _lines(chains):
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _lines(chains: Sequence[str] | None) -> Iterator[Line]:
+    for name in sorted(_all_chains()) if chains is None else chains:
+        yield from _chain_lines(name)
+
+
+def _all_chains() -> set[str]:
+    # Also from the entries: a chain whose head row was deleted must not fall out of sight.
+    return {
+        name
+        for names in (
+            AuditChain.objects.values_list("name", flat=True),
+            AuditEvent.objects.order_by().values_list("chain", flat=True).distinct(),
+            AuditCheckpoint.objects.order_by().values_list("chain", flat=True).distinct(),
+        )
+        for name in names
+    }
+
+
+def _chain_lines(name: str) -> Iterator[Line]:
+    # Others write meanwhile: what is read before the head is never ahead of it, unless someone forged it.
+    events = AuditEvent.objects.filter(chain=name).order_by("seq")
+    checkpoints = AuditCheckpoint.objects.filter(chain=name).order_by("seq")
+    top = events.aggregate(top=Max("seq"))["top"] or 0
+    last_checkpoint = checkpoints.aggregate(last=Max("id"))["last"] or 0
+    head = AuditChain.objects.filter(name=name).first()
+    end = max(top, head.seq if head else 0)
+    yield from heapq.merge(
+        (event_line(row) for row in events.filter(seq__lte=end).iterator(BATCH)),
+        (checkpoint_line(row) for row in checkpoints.filter(id__lte=last_checkpoint).iterator(BATCH)),
+        key=lambda line: (line["seq"], line["type"] == "checkpoint"),
+    )
+    if head:
+        yield {"type": "head", "chain": name, "seq": head.seq, "hash": head.hash}
