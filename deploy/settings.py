@@ -1,6 +1,12 @@
-"""Django settings, all from the environment (deploy/env.py names, checks and documents each)."""
+"""Django's settings. What differs between installations comes from the environment (deploy/env.py)."""
 
+from pathlib import Path
+
+from api.conf import MIDDLEWARE, REST_FRAMEWORK, SPECTACULAR_SETTINGS
 from deploy.env import load
+from deploy.logs import logging_config
+
+__all__ = ["MIDDLEWARE", "REST_FRAMEWORK", "SPECTACULAR_SETTINGS"]
 
 ENV = load()
 
@@ -14,14 +20,29 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_filters",
     "fleet",
     "jobs",
     "api",
 ]
 AUTH_USER_MODEL = "jobs.Account"
+# Under ASGI each request has a thread of its own, so a connection kept open would be one lost; workers keep theirs
+# (deploy/celery.py).
 DATABASES = {"default": ENV.database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "deploy.urls"
+TEMPLATES = [
+    {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {}},
+]
 USE_TZ = True
 TIME_ZONE = "UTC"
+USE_I18N = False
 STATIC_URL = "/static/"
+STATIC_ROOT = Path(__file__).parent / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+SILENCED_SYSTEM_CHECKS = ["staticfiles.W004"]
+LOGGING_CONFIG = None
+LOGGING = logging_config(ENV.log)
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+DOORBELL_APP = "deploy.celery.app"

@@ -1,0 +1,24 @@
+"""What all tests share. The environment is prepared by tests/environment.py, before Django's settings are read."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.environment import SCRATCH
+from tests.services import Redis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A real Redis of this test process, at the URL that the settings name."""
+    server = Redis(SCRATCH / "redis.sock", SCRATCH)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The URL of an emptied real Redis, in redis-py's form."""
+    redis_server.flush()
+    return redis_server.url
