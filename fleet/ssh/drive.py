@@ -1,0 +1,118 @@
+"""One Steps generator on one instance: the only bridge between the pure adapters and I/O."""
+
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
+from fleet.mta.types import Command, Completed, Dialogue, Plan, Steps, T
+from fleet.ssh.quoting import shown
+from fleet.ssh.transport import Transport
+
+TIMED_OUT = 124  # timeout(1): the command was ended by it
+KILLED = 137  # timeout(1): it had to send KILL
+TAIL = 500  # bytes of stderr that are kept for the record
+
+
+@dataclass(slots=True)
+class CommandRecord:
+    """What was sent and what came back, for the record. `argv` with secrets masked; `exit_status` None: unknown."""
+
+    argv: tuple[str, ...]
+    exit_status: int | None = None
+    duration_ms: int = 0
+    stderr_tail: str = ""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What happened so far. `mutated`: a changing command began to be sent, so the host may have been changed."""
+
+    commands: list[CommandRecord] = field(default_factory=list)
+    mutated: bool = False
+
+
+async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_plan: bool) -> Plan | T:
+    """Run the steps to their end, or, for a dry run, to their plan. Returns the plan or what the steps return.
+
+    Raises what the adapter raises, and of the transport's errors: OutcomeUnknown for everything that ended the reading
+    once a changing command had begun; else NothingSent, ConnectionLost, RemoteTimeout, SudoDenied, OutputTooLarge.
+    """
+    answer: Any = None
+    try:
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Plan):
+                if until_plan:
+                    return step
+                answer = None
+            elif isinstance(step, Dialogue):
+                answer = await _talk(step, transport, trace)
+            else:
+                if until_plan and step.mutates:
+                    raise AssertionError(f"a changing command before the plan: {shown(step)}")
+                answer = await _run(step, transport, trace)
+    finally:
+        steps.close()
+
+
+async def _talk(dialogue: Dialogue, transport: Transport, trace: Trace) -> Any:
+    record = CommandRecord(("smtp", dialogue.address, str(dialogue.port)))
+    trace.commands.append(record)
+    begun = monotonic()
+    try:
+        transcript = await transport.talk(dialogue)
+    except FleetError as error:
+        raise _judged(error, trace.mutated) from error
+    finally:
+        record.duration_ms = round((monotonic() - begun) * 1000)
+    record.stderr_tail = transcript.error[-TAIL:]
+    return transcript
+
+
+async def _run(command: Command, transport: Transport, trace: Trace) -> Completed:
+    record = CommandRecord(shown(command))
+    trace.commands.append(record)
+    had_mutated = trace.mutated
+    trace.mutated = had_mutated or command.mutates
+    begun = monotonic()
+    try:
+        done = await transport.run(command)
+        record.exit_status = done.exit_status
+        record.stderr_tail = done.stderr[-TAIL:].decode("utf-8", "backslashreplace")
+        _refuse(command, done)
+    except (NothingSent, SudoDenied) as error:
+        trace.mutated = had_mutated
+        raise _judged(error, had_mutated) from error
+    except FleetError as error:
+        raise _judged(error, trace.mutated) from error
+    finally:
+        record.duration_ms = round((monotonic() - begun) * 1000)
+    return done
+
+
+def _refuse(command: Command, done: Completed) -> None:
+    """Raise for what no adapter should have to tell apart: sudo's refusal and the end of time.
+
+    sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
+    """
+    if command.become and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
+        said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
+        raise SudoDenied(said, hint="Install the sudoers file for this host.", command=list(shown(command)))
+    if done.exit_status in (TIMED_OUT, KILLED):
+        raise RemoteTimeout(
+            f"the command did not end within {command.timeout} s and was ended", seconds=command.timeout
+        )
+
+
+def _judged(error: FleetError, has_mutated: bool) -> FleetError:
+    """Once a changing command has begun, nothing but a proof settles the outcome: the cause goes along as data."""
+    if not has_mutated:
+        return error
+    return OutcomeUnknown(
+        f"a changing command had begun when this came in between: {error.detail}", hint=error.hint, cause=error.code
+    )

@@ -1,0 +1,225 @@
+"""From an endpoint to an authenticated connection: resolve, check, connect, verify, log in. One try."""
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import asyncssh
+
+from fleet.mta.errors import AuthFailed, FleetError, HostKeyMismatch, Unreachable
+from fleet.ssh.endpoint import Address, AddressPolicy, Endpoint, literal
+from fleet.ssh.errors import HINTS, login_error
+from fleet.ssh.hostkeys import PREFERRED, HostKey, describe, trusted
+
+CONNECT_TIMEOUT = 15.0  # seconds: TCP, key exchange and login together
+LOGIN_TIMEOUT = 10.0  # seconds from the TCP connection to the end of the login
+BANNER_MOST = 64 * 1024
+
+# Asked for explicitly, so that neither a file, an agent nor an environment variable of the worker has a say.
+COMMON: dict[str, Any] = {
+    "config": None,
+    "agent_path": None,
+    "agent_forwarding": False,
+    "x11_forwarding": False,
+    "gss_host": None,
+    "gss_kex": False,
+    "gss_auth": False,
+    "password": None,
+    "password_auth": False,
+    "kbdint_auth": False,
+    "host_based_auth": False,
+    "preferred_auth": "publickey",
+    "disable_trivial_auth": True,
+    "x509_trusted_certs": None,
+    "x509_trusted_cert_paths": [],
+    "connect_timeout": CONNECT_TIMEOUT,
+    "login_timeout": LOGIN_TIMEOUT,
+    "keepalive_interval": 5,
+    "keepalive_count_max": 3,
+    "compression_algs": None,
+    "encryption_algs": ["aes256-gcm@openssh.com", "aes128-gcm@openssh.com"],
+    "kex_algs": [
+        "curve25519-sha256",
+        "curve25519-sha256@libssh.org",
+        "ecdh-sha2-nistp256",
+        "ecdh-sha2-nistp384",
+        "ecdh-sha2-nistp521",
+        "diffie-hellman-group16-sha512",
+        "diffie-hellman-group14-sha256",
+    ],
+    "request_pty": False,
+    "encoding": None,
+    "utf8_decode_errors": "replace",
+}
+
+
+@dataclass
+class Login(asyncssh.SSHClient):
+    """Watches one connection: which key was shown, how much banner came, whether it is still there."""
+
+    shown: asyncssh.SSHKey | None = None
+    banner: int = 0
+    is_lost: bool = False
+    _connection: asyncssh.SSHClientConnection | None = field(default=None, repr=False)
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = conn
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Asked only about keys that are not trusted: remember it for the report, and refuse it."""
+        self.shown = key
+        return False
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self.banner += len(msg)
+        if self.banner > BANNER_MOST:
+            raise asyncssh.ProtocolError(f"the login banner is larger than {BANNER_MOST} bytes")
+
+    def has_verified_host(self) -> bool:
+        return self._connection is not None and self._connection.get_server_host_key() is not None
+
+
+@lru_cache(maxsize=4096)
+def options_for(endpoint: Endpoint) -> asyncssh.SSHClientConnectionOptions:
+    """Options built once per endpoint: an RSA key parsed for every login costs 116 ms, a known_hosts file 7 ms.
+
+    Raises AuthFailed for a credential and HostKeyMismatch for a host key that cannot be read.
+    """
+    try:
+        key = asyncssh.import_private_key(endpoint.private_key)
+        if endpoint.certificate:
+            certificate = asyncssh.import_certificate(endpoint.certificate)
+            pairs = asyncssh.load_keypairs([(key, certificate)])
+        else:
+            pairs = asyncssh.load_keypairs([key])
+    except ValueError as error:
+        raise AuthFailed(f"{endpoint.name}: the credential cannot be read: {error}") from None
+    try:
+        known_hosts = trusted(endpoint)
+    except ValueError as error:
+        raise HostKeyMismatch(f"{endpoint.name}: the pinned host key cannot be read: {error}") from None
+    return asyncssh.SSHClientConnectionOptions(
+        **COMMON, username=endpoint.username, client_keys=pairs, known_hosts=known_hosts, host_key_alias=endpoint.name
+    )
+
+
+async def resolve(name: str, address: str, port: int, policy: AddressPolicy) -> list[Address]:
+    """The addresses to connect to, each of them checked. Raises Unreachable when one is forbidden or none is known."""
+    found = literal(address)
+    if found is not None:
+        addresses = [found]
+    else:
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise Unreachable(f"{name}: {address} has no address: {error}", hint="Check the host's name.") from None
+        texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers)
+        addresses = [known for known in map(literal, texts) if known is not None]
+    for known in addresses:
+        objection = policy.objection(known)
+        if objection is not None:
+            raise Unreachable(f"{name}: {objection}", hint="See the allowed networks.", forbidden_range=True)
+    return addresses
+
+
+async def tcp(address: Address, port: int) -> socket.socket:
+    """A connected socket on which the server has begun to speak. Raises OSError.
+
+    Waiting for the first byte here keeps silent hosts from holding a place in the queue of logins.
+    """
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, (str(address), port))
+        async with asyncio.timeout(LOGIN_TIMEOUT):
+            await _readable(loop, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    ready = loop.create_future()
+
+    def arrived() -> None:
+        loop.remove_reader(connection)
+        ready.set_result(None)
+
+    loop.add_reader(connection, arrived)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection)
+
+
+async def log_in(
+    endpoint: Endpoint, address: Address, tunnel: asyncssh.SSHClientConnection | None, gate: asyncio.Semaphore
+) -> tuple[asyncssh.SSHClientConnection, Login]:
+    """One try. `gate` limits how many logins run at once. Raises NothingSent errors only."""
+    watch = Login()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            way: dict[str, Any] = (
+                {"sock": await tcp(address, endpoint.port)}
+                if tunnel is None
+                else {"tunnel": tunnel, "host": str(address), "port": endpoint.port}
+            )
+        async with gate:
+            connection = await asyncssh.connect(
+                **way, options=options_for(endpoint), config=None, client_factory=lambda: watch
+            )
+    except FleetError:
+        raise
+    except Exception as error:
+        raise await _explain(error, endpoint, address, tunnel, watch) from error
+    return connection, watch
+
+
+async def _explain(
+    error: Exception,
+    endpoint: Endpoint,
+    address: Address,
+    tunnel: asyncssh.SSHClientConnection | None,
+    watch: Login,
+) -> FleetError:
+    """Name the failure. A host that ends the key exchange may have no key of the kind we trust: look, before we
+    call it the network."""
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return mismatch(endpoint, str(error), describe(watch.shown) if watch.shown else None)
+    ended_early = isinstance(error, asyncssh.ConnectionLost | asyncssh.KeyExchangeFailed)
+    if ended_early and not watch.has_verified_host():
+        try:
+            shown = await look(address, endpoint.port, tunnel)
+        except (asyncssh.Error, OSError, ValueError):
+            return login_error(error, endpoint.name)
+        if f"{shown.host_key}" != " ".join(endpoint.host_key.split()[:2]):
+            return mismatch(endpoint, "it has no key of the kind that is pinned, or no certificate of the CA", shown)
+    return login_error(error, endpoint.name)
+
+
+def mismatch(endpoint: Endpoint, said: str, shown: HostKey | None) -> HostKeyMismatch:
+    data = {"shown_fingerprint": shown.fingerprint, "shown_key": shown.host_key} if shown else {}
+    return HostKeyMismatch(f"{endpoint.name}: {said}", hint=HINTS[HostKeyMismatch], **data)
+
+
+async def look(address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None) -> HostKey:
+    """The host key that a server shows, before any login. Raises asyncssh.Error and OSError."""
+    way: dict[str, Any] = (
+        {"sock": await tcp(address, port)} if tunnel is None else {"tunnel": tunnel, "host": str(address), "port": port}
+    )
+    options = asyncssh.SSHClientConnectionOptions(**COMMON, client_keys=None, known_hosts=([], [], []))
+    key = await asyncssh.get_server_host_key(
+        **way, options=options, config=None, server_host_key_algs=list(PREFERRED), kex_algs=COMMON["kex_algs"]
+    )
+    if key is None:
+        raise asyncssh.KeyExchangeFailed("the server showed no host key")
+    return describe(key)

@@ -1,0 +1,188 @@
+"""Warm connections: one per endpoint, shared, never a second one. A pool lives exactly as long as its event loop."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from fleet.mta.errors import AuthFailed, FleetError, HostKeyMismatch, Unreachable
+from fleet.ssh.breaker import Breaker
+from fleet.ssh.endpoint import AddressPolicy, Endpoint
+from fleet.ssh.errors import login_error
+from fleet.ssh.hostkeys import HostKey
+from fleet.ssh.login import Login, log_in, look, resolve
+
+LOGINS = 32  # at once, over all hosts
+CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
+SESSIONS = 8  # per connection; sshd's MaxSessions is 10
+IDLE = 60.0  # seconds without use, then it is closed
+SWEEP = 5.0
+PAUSES = (2.0, 8.0)  # seconds between three tries
+# Three tries of 15 s and their pauses: a run ends within 60 s on a host that does not answer.
+PATIENCE = 57.0
+
+Opened = tuple[asyncssh.SSHClientConnection, Login]
+
+
+@dataclass(eq=False)
+class Warm:
+    """An open connection. `users` counts commands, dialogues and connections through it."""
+
+    endpoint: Endpoint
+    connection: asyncssh.SSHClientConnection
+    watch: Login
+    via: "Warm | None" = None
+    users: int = 0
+    last_used: float = 0.0
+    is_retired: bool = False
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SESSIONS))
+
+    @property
+    def is_usable(self) -> bool:
+        return not (self.watch.is_lost or self.is_retired)
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A connection in the making; everybody who wants it waits for the same one."""
+
+    task: "asyncio.Task[Warm]"
+    last_error: FleetError | None = None
+
+
+class Pool:
+    """Use it from its own loop only. `acquire` before each use, `release` after it."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._warm: dict[Endpoint, Warm] = {}
+        self._attempts: dict[Endpoint, Attempt] = {}
+        self._places: dict[tuple[str, int], asyncio.Semaphore] = {}
+        self._logins = asyncio.Semaphore(LOGINS)
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.create_task(self._sweep())
+        self.breaker = Breaker()
+
+    async def acquire(self, endpoint: Endpoint, until: float) -> Warm:
+        """A connection, counted as in use. `until`: loop time. Raises NothingSent errors."""
+        warm = self._warm.get(endpoint)
+        if warm is None or not warm.is_usable:
+            warm = await self._connected(endpoint, until)
+        warm.users += 1
+        return warm
+
+    def release(self, warm: Warm) -> None:
+        warm.users -= 1
+        warm.last_used = self._loop.time()
+        if warm.users == 0 and warm.is_retired:
+            self._close(warm)
+
+    def retire(self, warm: Warm) -> None:
+        """Give it to nobody else: it is broken, or one of its channels was left half open."""
+        warm.is_retired = True
+        if self._warm.get(warm.endpoint) is warm:
+            del self._warm[warm.endpoint]
+
+    async def scan(self, address: str, port: int, jump: Endpoint | None) -> HostKey:
+        """The key a host shows; nothing is trusted by that. Raises NothingSent errors."""
+        checked = (await resolve(address, address, port, self._policy))[0]
+        via = await self.acquire(jump, self._loop.time() + PATIENCE) if jump else None
+        try:
+            return await look(checked, port, via.connection if via else None)
+        except Exception as error:
+            raise login_error(error, address) from error
+        finally:
+            if via is not None:
+                self.release(via)
+
+    async def close(self) -> None:
+        """Close every connection and end every attempt."""
+        self._sweeper.cancel()
+        tasks = [attempt.task for attempt in self._attempts.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, self._sweeper, return_exceptions=True)
+        for warm in list(self._warm.values()):
+            self.retire(warm)
+            warm.connection.abort()
+
+    async def _connected(self, endpoint: Endpoint, until: float) -> Warm:
+        attempt = self._attempts.get(endpoint)
+        if attempt is None:
+            objection = self.breaker.objection(endpoint, self._loop.time())
+            if objection is not None:
+                raise objection
+            attempt = self._attempts[endpoint] = Attempt(self._loop.create_task(self._connect(endpoint)))
+            attempt.task.add_done_callback(lambda task: self._attempt_ended(endpoint, task))
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.shield(attempt.task)
+        except TimeoutError:
+            raise attempt.last_error or Unreachable(f"{endpoint.name}: no connection before the deadline") from None
+
+    def _attempt_ended(self, endpoint: Endpoint, task: "asyncio.Task[Warm]") -> None:
+        del self._attempts[endpoint]
+        if not task.cancelled():
+            task.exception()  # seen, also when everybody who waited has gone
+
+    async def _connect(self, endpoint: Endpoint) -> Warm:
+        patience = self._loop.time() + PATIENCE
+        via = await self.acquire(endpoint.jump, patience) if endpoint.jump else None
+        try:
+            connection, watch = await self._tries(endpoint, via, patience)
+        except BaseException:
+            if via is not None:
+                self.release(via)
+            raise
+        self.breaker.worked(endpoint)
+        warm = Warm(endpoint, connection, watch, via, last_used=self._loop.time())
+        self._discard(self._warm.get(endpoint))
+        self._warm[endpoint] = warm
+        return warm
+
+    async def _tries(self, endpoint: Endpoint, via: Warm | None, patience: float) -> Opened:
+        """Up to three tries, the checked addresses in turn. A refused key or credential is never tried twice."""
+        for turn, pause in enumerate((*PAUSES, None)):
+            try:
+                return await self._try(endpoint, via, turn)
+            except (HostKeyMismatch, AuthFailed) as error:
+                self.breaker.refused(endpoint, error, self._loop.time())
+                raise
+            except Unreachable as error:
+                self._attempts[endpoint].last_error = error
+                if pause is None or error.data.get("forbidden_range") or self._loop.time() + pause >= patience:
+                    raise
+                await asyncio.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, no secret
+        raise AssertionError("the last try returns or raises")
+
+    async def _try(self, endpoint: Endpoint, via: Warm | None, turn: int) -> Opened:
+        addresses = await resolve(endpoint.name, endpoint.address, endpoint.port, self._policy)
+        place = self._places.setdefault((endpoint.address, endpoint.port), asyncio.Semaphore(CONNECTS_PER_HOST))
+        async with place:
+            tunnel = via.connection if via else None
+            return await log_in(endpoint, addresses[turn % len(addresses)], tunnel, self._logins)
+
+    def _discard(self, warm: Warm | None) -> None:
+        if warm is not None:
+            self.retire(warm)
+            if warm.users == 0:
+                self._close(warm)
+
+    def _close(self, warm: Warm) -> None:
+        warm.connection.close()
+        via, warm.via = warm.via, None
+        if via is not None:
+            self.release(via)
+
+    async def _sweep(self) -> None:
+        """Close what nobody used for a minute or what broke while idle; forget hosts that nobody connects to."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = self._loop.time()
+            for warm in list(self._warm.values()):
+                is_idle = warm.users == 0 and now - warm.last_used >= IDLE
+                if is_idle or not warm.is_usable:
+                    self._discard(warm)
+            if not self._attempts:
+                self._places.clear()

@@ -1,0 +1,68 @@
+"""The one place that quotes: a `Command` becomes one line for a POSIX login shell."""
+
+import hashlib
+import shlex
+from functools import cache
+from pathlib import Path
+
+from fleet.mta.types import Command
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HELPERS = "/usr/local/libexec/mxfleet"
+SCRIPTS = Path(__file__).resolve().parent.parent / "mta" / "scripts"
+KILL_AFTER = 5  # seconds between TERM and KILL, timeout(1) -k
+# One argument of execve(2) may be 128 KiB on Linux (MAX_ARG_STRLEN), and the whole line is one for the login shell.
+LONGEST = 120 * 1024
+
+PREFIX = f"exec env LC_ALL=C PATH={PATH} "
+NOTHING: frozenset[tuple[str, str]] = frozenset()
+
+
+@cache
+def script_text(name: str) -> tuple[str, str]:
+    """A script's text and the sha256 hex of its file. Raises ValueError for a name that is not one of ours."""
+    if "/" in name or not name.endswith(".sh"):
+        raise ValueError(f"not the name of a script: {name!r}")
+    content = (SCRIPTS / name).read_bytes()
+    return content.decode("ascii"), hashlib.sha256(content).hexdigest()
+
+
+def words(command: Command, helpers: frozenset[tuple[str, str]] = NOTHING) -> tuple[str, ...]:
+    """The argument vector that runs on the host: the command's own, or that of its script."""
+    if command.script is None:
+        if not command.argv or not command.argv[0] or command.argv[0].startswith("-"):
+            raise ValueError("a command needs a program as its first word")
+        return command.argv
+    text, digest = script_text(command.script)
+    if (command.script, digest) in helpers:
+        return (f"{HELPERS}/{command.script}", *command.argv)
+    return ("/bin/sh", "-c", text, command.script, *command.argv)
+
+
+def render(command: Command, become: str, helpers: frozenset[tuple[str, str]] = NOTHING) -> str:
+    """The line to send. `become` is the endpoint's: with "none" the account itself has the rights.
+
+    sudo stands outside timeout(1): only root's timeout can kill what root runs. Bytes that are no UTF-8 are carried as
+    surrogates (os.fsencode's way); the transport encodes them back. Raises ValueError for NUL and over-long lines.
+    """
+    argv = words(command, helpers)
+    line = f"timeout -k {KILL_AFTER} {command.timeout} {shlex.join(argv)}"
+    if command.become and become == "sudo":
+        line = f"sudo -n {line}"
+    line = PREFIX + line
+    if "\0" in line:
+        raise ValueError("an argument contains NUL, which no command line can carry")
+    if len(line) > LONGEST:
+        raise ValueError(f"the command line has {len(line)} characters, more than {LONGEST}: use stdin")
+    return line
+
+
+def encode(line: str) -> bytes:
+    """The line's bytes as they go out."""
+    return line.encode("utf-8", "surrogateescape")
+
+
+def shown(command: Command) -> tuple[str, ...]:
+    """The command as people may see it: script name and arguments, secret ones masked."""
+    argv = tuple("***" if at in command.secret else word for at, word in enumerate(command.argv))
+    return argv if command.script is None else (command.script, *argv)

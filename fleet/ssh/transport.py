@@ -1,0 +1,134 @@
+"""Commands and dialogues over a warm SSH connection."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import asyncssh
+
+from fleet.mta.errors import ConnectionLost, RemoteTimeout, Unreachable
+from fleet.mta.types import Command, Completed, Dialogue, Transcript
+from fleet.ssh.endpoint import Endpoint
+from fleet.ssh.pool import Pool, Warm
+from fleet.ssh.quoting import KILL_AFTER, encode, render
+from fleet.ssh.session import CommandSession
+from fleet.ssh.smtp import converse
+
+# Beyond the remote timeout(1): time for its KILL and for the answer to come back.
+GRACE = KILL_AFTER + 3.0
+
+
+class Transport(Protocol):
+    """Carries one instance's commands. Errors are those of fleet.mta.errors, whatever the command changes:
+
+    NothingSent: no byte of this command left. ConnectionLost: it began and its exit status never came.
+    RemoteTimeout: it began and did not end in its time. OutputTooLarge, or what the sink raised: the reading stopped.
+    """
+
+    async def run(self, command: Command) -> Completed: ...
+
+    async def talk(self, dialogue: Dialogue) -> Transcript: ...
+
+
+class Stopped(Exception):
+    """The job was cancelled before anything was sent for this instance."""
+
+
+class _NotOpened(Exception):
+    """The connection broke before the command's channel was open; another connection may carry it."""
+
+
+def _never() -> bool:
+    return False
+
+
+class AsyncsshTransport:
+    """One instance's way to its host. `until`: loop time by which everything must have ended.
+
+    `is_stopped` is asked once, when the connection stands and before the first command: a cancelled job sends nothing.
+    """
+
+    def __init__(self, pool: Pool, endpoint: Endpoint, until: float, is_stopped: Callable[[], bool] = _never) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._until = until
+        self._is_stopped: Callable[[], bool] | None = is_stopped
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, command: Command) -> Completed:
+        """Run it and return what it did. Raises the errors of `Transport`, ValueError for what cannot be quoted."""
+        line = encode(render(command, self._endpoint.become, self._endpoint.helpers))
+        for is_last in (False, True):
+            warm = await self._acquired()
+            try:
+                return await self._run_on(warm, line, command)
+            except _NotOpened as error:
+                self._pool.retire(warm)
+                if is_last:
+                    raise Unreachable(f"{self._endpoint.name}: {error}") from error
+            finally:
+                self._pool.release(warm)
+        raise AssertionError("the second connection returns or raises")
+
+    async def talk(self, dialogue: Dialogue) -> Transcript:
+        """Hold an SMTP dialogue from the host. Raises NothingSent errors and ConnectionLost for SSH's own failures."""
+        warm = await self._acquired()
+        try:
+            async with asyncio.timeout_at(self._until):
+                transcript = await converse(warm.connection, dialogue)
+        except TimeoutError:
+            raise RemoteTimeout(f"{self._endpoint.name}: the deadline passed during an SMTP dialogue") from None
+        finally:
+            self._pool.release(warm)
+        if warm.watch.is_lost:
+            raise ConnectionLost(f"{self._endpoint.name}: the connection ended during an SMTP dialogue")
+        return transcript
+
+    async def _acquired(self) -> Warm:
+        warm = await self._pool.acquire(self._endpoint, self._until)
+        if self._is_stopped is not None:
+            if self._is_stopped():
+                self._pool.release(warm)
+                raise Stopped
+            self._is_stopped = None
+        return warm
+
+    async def _run_on(self, warm: Warm, line: bytes, command: Command) -> Completed:
+        session = CommandSession(command, self._loop)
+        begun = self._loop.time()
+        try:
+            async with asyncio.timeout_at(self._until) as limit, warm.slots:
+                begun = self._loop.time()
+                limit.reschedule(min(self._until, begun + command.timeout + GRACE))
+                await self._open(warm, session, line)
+                session.send(command.stdin)
+                await session.ended
+        except TimeoutError:
+            raise self._late(warm, session, command) from None
+        except asyncio.CancelledError:
+            self._leave(warm, session)
+            raise
+        return session.completed(self._loop.time() - begun)
+
+    async def _open(self, warm: Warm, session: CommandSession, line: bytes) -> None:
+        """Open the channel and send the command. The session knows whether the command's bytes may have left."""
+        try:
+            # asyncssh sends str and bytes alike, and only bytes carry what is no UTF-8.
+            await warm.connection.create_session(lambda: session, cast(str, line), encoding=None)
+        except (asyncssh.Error, OSError) as error:
+            if session.began:
+                raise ConnectionLost(f"{self._endpoint.name}: {error}") from error
+            raise _NotOpened(str(error)) from error
+
+    def _late(self, warm: Warm, session: CommandSession, command: Command) -> RemoteTimeout | Unreachable:
+        self._leave(warm, session)
+        if not session.began:
+            return Unreachable(f"{self._endpoint.name}: no session could be opened before the deadline")
+        return RemoteTimeout(f"{self._endpoint.name}: {command.argv[:1] or command.script} did not end in time")
+
+    def _leave(self, warm: Warm, session: CommandSession) -> None:
+        """Close the channel; without one it may still open later, so that connection takes no new commands."""
+        if session.began:
+            session.close()
+        else:
+            self._pool.retire(warm)

@@ -1,0 +1,103 @@
+"""A private OpenSSH server on a high port of loopback, run by the tests themselves."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from fleet.ssh.endpoint import AddressPolicy, Endpoint
+
+LOOPBACK = AddressPolicy(allowed=(ip_network("127.0.0.0/8"),))
+CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {directory}/host_ed25519
+PidFile {directory}/sshd.pid
+AuthorizedKeysFile {directory}/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+PermitRootLogin yes
+MaxSessions 10
+LogLevel VERBOSE
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def keygen(path: Path, *options: str) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path), *options], check=True)
+    return path
+
+
+def public(path: Path) -> str:
+    return " ".join(path.with_name(path.name + ".pub").read_text().split()[:2])
+
+
+@dataclass
+class Sshd:
+    directory: Path
+    port: int
+    username: str
+    process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def prepared(cls, directory: Path, username: str = "root") -> "Sshd":
+        directory.mkdir(parents=True, exist_ok=True)
+        keygen(directory / "host_ed25519")
+        keygen(directory / "client")
+        shutil.copy(directory / "client.pub", directory / "authorized_keys")
+        return cls(directory, free_port(), username)
+
+    def start(self, extra: str = "") -> "Sshd":
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        config = self.directory / "sshd_config"
+        config.write_text(extra + CONFIG.format(port=self.port, directory=self.directory))
+        log = (self.directory / "log").open("ab")
+        self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            time.sleep(0.02)
+        raise AssertionError((self.directory / "log").read_text())
+
+    def stop(self) -> None:
+        """End the listener and the sessions it began."""
+        if self.process is not None:
+            for child in self.children():
+                os.kill(child, signal.SIGKILL)
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    def children(self) -> list[int]:
+        """The processes that serve one connection each."""
+        assert self.process is not None
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def endpoint(self, **changes: object) -> Endpoint:
+        endpoint = Endpoint(
+            name="mx1.example.com",
+            address="127.0.0.1",
+            port=self.port,
+            username=self.username,
+            private_key=(self.directory / "client").read_bytes(),
+            host_key=public(self.directory / "host_ed25519"),
+        )
+        return replace(endpoint, **changes)  # type: ignore[arg-type]
