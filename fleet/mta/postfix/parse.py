@@ -1,0 +1,246 @@
+"""What Postfix's tools print: postqueue -j, postsuper's verdicts, their errors, the grammar of queue IDs."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fleet.mta.errors import (
+    FleetError,
+    MtaNotFound,
+    MtaNotRunning,
+    RemoteError,
+    SudoDenied,
+    UnparsedOutput,
+    Unsupported,
+)
+from fleet.mta.types import Completed, QueueEntry, Recipient
+
+NULL_SENDER = "<>"
+BLOCK = 1 << 16
+
+# mail_queue.h: short IDs are microseconds and inode in upper-case hexadecimal, long IDs base 52 without vowels, joined
+# by "z". Six microsecond digits in base 52 need four characters after six for the seconds.
+SHORT_ID = re.compile(r"[0-9A-F]{6,20}", re.ASCII)
+LONG_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]+", re.ASCII)
+
+# A quote inside a JSON string is escaped, so these bytes occur as keys only, once per line.
+KEYS = tuple(f'"{key}": '.encode() for key in ("queue_name", "queue_id", "arrival_time", "message_size", "sender"))
+
+VERDICT = re.compile(
+    rb"^postsuper: ([0-9A-Za-z]+): (removed|placed on hold|released from hold|requeued|expired)$", re.M
+)
+COUNT = re.compile(
+    rb"^postsuper: (?:Deleted|Placed on hold|Released from hold|Requeued|Force-expired): (\d+) messages?$", re.M
+)
+
+
+class ListedRecipient(msgspec.Struct, gc=False):
+    """A recipient as postqueue -j prints it."""
+
+    address: str
+    delay_reason: str = ""
+
+
+RECIPIENTS = msgspec.json.Decoder(list[ListedRecipient])
+
+
+class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}):
+    """One line of postqueue -j with the names of a QueueEntry, so that it can be judged without being copied."""
+
+    state: str
+    queue_id: str
+    arrival_time: int
+    size: int
+    sender: str
+    raw: msgspec.Raw
+    forced_expire: bool = False
+    sender_raw: bytes | None = None
+
+    @property
+    def native_state(self) -> str:
+        return self.state
+
+    @property
+    def recipients(self) -> list[Recipient]:
+        return [Recipient(each.address, each.delay_reason) for each in RECIPIENTS.decode(self.raw)]
+
+    @property
+    def attempts(self) -> None:
+        return None
+
+    @property
+    def next_attempt(self) -> None:
+        return None
+
+    @property
+    def subject(self) -> None:
+        return None
+
+    def entry(self) -> QueueEntry:
+        """A copy that stands by itself: `raw` keeps the whole block of output alive."""
+        return QueueEntry(
+            queue_id=self.queue_id,
+            state=self.state,
+            native_state=self.state,
+            arrival_time=self.arrival_time,
+            sender=self.sender,
+            recipients=self.recipients,
+            size=self.size,
+            sender_raw=self.sender_raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How a listing ended. `refused`: lines that are not what postqueue prints; nothing was guessed from them."""
+
+    total: int = 0
+    refused: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class QueueSink:
+    """Decodes postqueue -j block by block, hands every message to `take` and keeps none."""
+
+    def __init__(self, take: Callable[[Listed], None]) -> None:
+        self._take = take
+        self._decoder = msgspec.json.Decoder(Listed)
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._total = 0
+        self._refused = 0
+
+    def feed(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= BLOCK:
+            self._drain()
+
+    def close(self) -> Listing:
+        self._drain()
+        if self._pending:
+            raise UnparsedOutput("the listing of the queue was cut off in the middle of a line")
+        return Listing(self._total, self._refused)
+
+    def _drain(self) -> None:
+        data = b"".join(self._pending)
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        self._pending = [rest] if rest else []
+        self._size = len(rest)
+        if end:
+            self._decode(data[:end])
+
+    def _decode(self, block: bytes) -> None:
+        try:
+            messages = self._decoder.decode_lines(block)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            messages = None
+        if messages is None or any(block.count(key) != len(messages) for key in KEYS):
+            messages = self._one_by_one(block)
+        self._total += len(messages)
+        for message in messages:
+            # showq prints the null sender so; a real sender always has a domain once cleanup(8) has seen it.
+            if message.sender == "MAILER-DAEMON":
+                message.sender = NULL_SENDER
+            self._take(message)
+
+    def _one_by_one(self, block: bytes) -> list[Listed]:
+        messages = []
+        for line in block.splitlines():
+            try:
+                messages.append(decode_line(line))
+            except (ValueError, TypeError, KeyError, msgspec.MsgspecError):
+                self._refused += 1
+        return messages
+
+
+def decode_line(line: bytes) -> Listed:
+    """One line of postqueue -j, strictly: no duplicate keys; bytes that are no UTF-8 become \\xHH.
+
+    Raises ValueError, TypeError, KeyError or msgspec.MsgspecError for anything else.
+    """
+    fields = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_without_duplicates)
+    sender = fields["sender"]
+    escaped = {**fields, "recipients": [], "sender": escape_bytes(sender)}
+    message = msgspec.json.decode(msgspec.json.encode(escaped), type=Listed)
+    recipients = [{name: escape_bytes(text) for name, text in each.items()} for each in fields["recipients"]]
+    message.raw = msgspec.Raw(msgspec.json.encode(recipients))
+    RECIPIENTS.decode(message.raw)
+    if message.sender != sender:
+        message.sender_raw = sender.encode("utf-8", "surrogateescape")
+    return message
+
+
+def escape_bytes(text: str) -> str:
+    """Bytes that surrogateescape smuggled into a text, as \\xHH."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02X}", text)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def parse_verdicts(done: Completed) -> frozenset[str]:
+    """Queue IDs that postsuper says it changed (on stderr; its exit status is 0 whatever happened).
+
+    Raises the error that stderr tells, and UnparsedOutput when the count at the end is missing: then postsuper did not
+    come to its end.
+    """
+    said = done.stderr + b"\n" + done.stdout
+    if done.exit_status or not COUNT.search(said):
+        raise error_of(done, "postsuper")
+    return frozenset(name.decode() for name, _ in VERDICT.findall(said))
+
+
+ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
+    (b"mail system is down", MtaNotRunning, "the mail system is down"),
+    (b"the Postfix mail system is not running", MtaNotRunning, "the mail system is down"),
+    (b"unauthorized configuration directory", MtaNotFound, "the default main.cf does not list this instance"),
+    (b"invalid option", Unsupported, "this Postfix does not know the option"),
+    (b"open /", MtaNotFound, "a configuration file cannot be read"),
+)
+
+
+def error_of(done: Completed, program: str) -> FleetError:
+    """The error behind a failed command. sudo's own refusal has the same exit status as others: its prefix tells."""
+    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
+    if stderr.startswith("sudo:"):
+        return SudoDenied(stderr.splitlines()[0], hint="see the sudoers lines of this instance")
+    for marker, error, detail in ERRORS:
+        if marker in done.stderr:
+            return error(detail, stderr=stderr[:2000])
+    if done.exit_status in (126, 127):
+        return MtaNotFound(f"{program} cannot be run", stderr=stderr[:2000])
+    if not done.exit_status:
+        return UnparsedOutput(f"{program} did not say how it ended", stderr=stderr[:2000])
+    return RemoteError(f"{program} ended with {done.exit_status}", stderr=stderr[:2000])
+
+
+def queue_id_error(queue_id: str) -> str | None:
+    """What is wrong with the grammar of a Postfix queue ID, or None. Case matters and is kept."""
+    if LONG_ID.fullmatch(queue_id) or SHORT_ID.fullmatch(queue_id):
+        return None
+    if queue_id[-1:] in {"*", "!", "#"} and queue_id_error(queue_id[:-1]) is None:
+        return f"{queue_id[-1]!r} is mailq's mark for the state; write {queue_id[:-1]!r}"
+    if queue_id.upper() == "ALL":
+        return "a queue ID names one message; to select all, use match: ALL"
+    if SHORT_ID.fullmatch(queue_id.upper()):
+        return f"short queue IDs are upper-case hexadecimal: perhaps {queue_id.upper()!r}"
+    return "no Postfix queue ID: upper-case hexadecimal such as 3F5DD30C44F, or long such as 4jWC7h4LdTzS4l3"
+
+
+def ids_input(queue_ids: Iterable[str]) -> bytes:
+    """Queue IDs as postsuper reads them on stdin. Every one is checked again: nothing else may get there."""
+    checked = list(queue_ids)
+    for queue_id in checked:
+        if problem := queue_id_error(queue_id):
+            raise ValueError(problem)
+    return "".join(f"{queue_id}\n" for queue_id in checked).encode()

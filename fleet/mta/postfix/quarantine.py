@@ -1,0 +1,171 @@
+"""The host's quarantine: queue files moved out of hold/ and back by rename(2), so name, inode and bytes stay the same.
+
+Postfix derives a short queue ID from the file's inode and renames what does not fit (postsuper -s, at every start), so
+a copy would come back under another ID. A moved file keeps its inode busy: no new message can take its ID meanwhile.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.postfix.commands import CHANGE_SECONDS, attempt, postsuper, postsuper_argv, script_argv
+from fleet.mta.postfix.listing import lookup
+from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
+from fleet.mta.types import Command, Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+
+SCRIPT = "postfix_quarantine.sh"
+DIRECTORY = "mxfleet-quarantine"
+HELD = "hold"
+NOTE_HELD = "the queue file cannot be moved safely here, so quarantine means: kept on hold in the queue"
+
+
+def is_movable(instance: InstanceFacts) -> bool:
+    """Whether hold/ is a flat directory on the queue's own file system, as discovery saw it."""
+    return bool(instance.options.get("can_quarantine"))
+
+
+def plan_quarantine(instance: InstanceFacts) -> tuple[list[tuple[str, ...]], list[str]]:
+    """What a plan says about it: the further commands, and the notes."""
+    if not is_movable(instance):
+        return [], [NOTE_HELD]
+    return [script_argv(SCRIPT, "out", instance.queue_dirs[0])], []
+
+
+def put_away(
+    instance: InstanceFacts, held: dict[str, QueueEntry], job: str, outcomes: Outcomes
+) -> Steps[tuple[dict[str, QueueEntry], dict[str, str]]]:
+    """Moves what is on hold to the quarantine of this job. Returns what is still queued of it, and the places.
+
+    Raises Conflict, UnparsedOutput and others; whatever happens, each message is whole in one of the two places.
+    """
+    if not held:
+        return {}, {}
+    if not is_movable(instance):
+        outcomes.put(held, MessageState.DONE)
+        return {}, dict.fromkeys(held, HELD)
+    there = yield from _script(instance, "out", job, held)
+    now = yield from lookup(instance, held)
+    moved = {name: _place(instance, job, name) for name in held if name in there and name not in now}
+    outcomes.put(moved, MessageState.DONE)
+    outcomes.put((name for name in held if name not in there and name not in now), MessageState.ALREADY_GONE)
+    outcomes.put((name for name in held if name in now), MessageState.LEFT)
+    return {name: now[name] for name in held if name in now}, moved
+
+
+def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job. Changes nothing."""
+    there = yield from _script(instance, "look", job, ())
+    return {name: _place(instance, job, name) for name in there}
+
+
+def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
+    """`quarantine.restore`: back into hold/, seen there, then released and attempted unless it was held before."""
+    before = yield from _queued_of(instance, operation.items)
+    by_id = {item.queue_id: item for item in operation.items}
+    commands = [script_argv(SCRIPT, "back", instance.queue_dirs[0]), postsuper_argv(instance, "-H", "hold")]
+    yield plan_of(_as_chosen(operation.items), context, commands)
+    still_there: set[str] = set()
+    for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
+        still_there.update(name for name in (yield from _script(instance, "back", job, names)) if name in names)
+    now = yield from lookup(instance, by_id)
+    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    freed = [name for name, entry in seen.items() if by_id[name].state != "hold" and entry.state == "hold"]
+    if freed:
+        said = parse_verdicts((yield from run(postsuper(instance, "-H", "hold", freed))))
+        yield from attempt(instance, [name for name in freed if name in said])
+    outcomes = Outcomes()
+    outcomes.put(by_id, MessageState.ALREADY_GONE)
+    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
+    outcomes.put(seen, MessageState.DONE)
+    asked = tuple(by_id)
+    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+
+
+def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: the quarantined files are removed for good. What was kept on hold is deleted there."""
+    commands = [script_argv(SCRIPT, "erase", instance.queue_dirs[0])]
+    if not is_movable(instance):
+        commands = [postsuper_argv(instance, "-d", "hold")]
+    yield plan_of(_as_chosen(operation.items), context, commands)
+    outcomes = Outcomes()
+    for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
+        before = yield from _script(instance, "look", job, ())
+        left = yield from _script(instance, "erase", job, names)
+        outcomes.put((name for name in names if name in before and name not in left), MessageState.DONE)
+        outcomes.put((name for name in names if name not in before), MessageState.ALREADY_GONE)
+        outcomes.put((name for name in names if name in left), MessageState.LEFT)
+    yield from _erase_held(instance, [item for item in operation.items if item.place == HELD], outcomes)
+    return result_of(Chosen((), 0), outcomes)
+
+
+def _erase_held(instance: InstanceFacts, items: list[Quarantined], outcomes: Outcomes) -> Steps[None]:
+    if not items:
+        return
+    now = yield from _queued_of(instance, items)
+    held = [name for name, entry in now.items() if entry.state == "hold"]
+    said: frozenset[str] = frozenset()
+    if held:
+        said = parse_verdicts((yield from run(postsuper(instance, "-d", "hold", held))))
+    outcomes.put((item.queue_id for item in items), MessageState.ALREADY_GONE)
+    outcomes.put(now, MessageState.LEFT)
+    outcomes.put(said, MessageState.DONE)
+
+
+def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
+    """Those of the items that the queue holds right now."""
+    by_id = {item.queue_id: item for item in items}
+    now = yield from lookup(instance, by_id)
+    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
+    """The items as messages of a plan."""
+    entries = tuple(
+        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
+        for item in items
+    )
+    return Chosen(entries, len(entries))
+
+
+def _fingerprint(item: Quarantined) -> Fingerprint:
+    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+
+
+def _place(instance: InstanceFacts, job: str, queue_id: str) -> str:
+    return f"{instance.queue_dirs[0]}/{DIRECTORY}/{job}/{queue_id}"
+
+
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+    found = []
+    for item in items:
+        job = item.place.rpartition("/")[0].rpartition("/")[2]
+        if item.place != _place(instance, job, item.queue_id):
+            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
+        found.append((job, item.queue_id))
+    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+
+
+def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    """Runs postfix_quarantine.sh. Returns the queue IDs that lie in the job's directory afterwards."""
+    done = yield from run(
+        Command(
+            (action, instance.queue_dirs[0]),
+            script=SCRIPT,
+            stdin=f"{job}\n".encode() + ids_input(queue_ids),
+            become=True,
+            mutates=action != "look",
+            timeout=CHANGE_SECONDS,
+            max_output=8 << 20,
+        )
+    )
+    if done.exit_status == 75:
+        raise Unsupported("hold/ is on another file system than the queue directory", hint="discover the host again")
+    if done.exit_status:
+        raise error_of(done, SCRIPT)
+    lines = done.stdout.decode("ascii", "replace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput(f"{SCRIPT} did not come to its end")
+    return frozenset(lines[:-2])

@@ -1,0 +1,13 @@
+#!/bin/sh
+# postfix_attempt.sh POSTQUEUE CONFIG_DIRECTORY <queue IDs
+#
+# postqueue -i for each queue ID: one attempt now, of these messages only. Stops at the first that is refused.
+set -u
+LC_ALL=C
+export LC_ALL
+while read -r id; do
+    case $id in
+    '' | *[!0-9A-Za-z]*) exit 64 ;;
+    esac
+    "$1" -c "$2" -i "$id" </dev/null || exit
+done

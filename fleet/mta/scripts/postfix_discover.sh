@@ -1,0 +1,22 @@
+#!/bin/sh
+# postfix_discover.sh PARAMETER...
+#
+# For every Postfix instance "instance DIRECTORY", its parameters as postconf prints them, and whether hold/ is on the
+# file system of the queue directory; then "end". Says "absent" where there is no Postfix. Changes nothing.
+set -u
+LC_ALL=C
+export LC_ALL
+if ! command -v postconf >/dev/null; then
+    echo absent
+    exit 0
+fi
+main=$(postconf -h config_directory) || exit
+others=$(postconf -h multi_instance_directories) || exit
+set -f
+for directory in "$main" $(echo "$others" | tr ',' ' '); do
+    echo "instance $directory"
+    postconf -c "$directory" "$@" 2>/dev/null || echo "unreadable"
+    queue=$(postconf -c "$directory" -xh queue_directory 2>/dev/null)
+    if [ "$(stat -c %d "$queue/hold" 2>/dev/null)" = "$(stat -c %d "$queue" 2>/dev/null)" ]; then echo "hold flat"; fi
+done
+echo end
