@@ -66,7 +66,9 @@ def _items(value: object, place: str, nested: int) -> list[Node]:
 def _term(value: dict[str, object], place: str) -> Term:
     for key in value:
         if key not in _TERM_KEYS:
-            raise _wrong('expected "field", "op", "value" and perhaps "flags" only', _under(place, shown(str(key))))
+            raise _wrong(
+                'expected "field", "op", "value" and perhaps "flags" only', _under(place, shown(str(key))[1:-1])
+            )
     name = _text(value, "field", place)
     said = _text(value, "op", place)
     try:
