@@ -41,7 +41,7 @@ class AuditEvent(models.Model):
 
 
 class AuditCheckpoint(models.Model):
-    """A signed statement of how far a chain had got: shows a cut tail and a full rewrite, which a chain alone does not."""
+    """How far a chain had got, signed: shows a cut tail and a full rewrite, which a chain alone does not."""
 
     chain = models.CharField(max_length=63, blank=True)
     seq = models.PositiveBigIntegerField()

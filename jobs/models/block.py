@@ -26,6 +26,7 @@ class Block(models.Model):
     ticket = models.CharField(max_length=200, blank=True, default="")
     owner = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="blocks")
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="blocks")
+    ended_by = models.ForeignKey(Job, on_delete=models.PROTECT, null=True, blank=True, related_name="blocks_ended")
     expires_at = models.DateTimeField(null=True, blank=True)
     is_wanted = models.BooleanField(default=True)
     hits = models.PositiveBigIntegerField(default=0)

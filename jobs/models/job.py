@@ -8,7 +8,6 @@ from fleet.models import Customer, Host, Instance
 from jobs.models.accounts import Account
 from jobs.state import JobState, RunState
 
-
 FINAL = [state.value for state in JobState.final()]
 
 
@@ -68,7 +67,7 @@ class Run(models.Model):
     """A job on one instance (on one host, for discovery).
 
     `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
-    worker that has the run; one whose lease ended was lost. `attempts` counts claims.
+    worker that has the run; one whose lease ended was lost. `attempts` counts claims. `slot` and `site` choose a worker.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -76,6 +75,8 @@ class Run(models.Model):
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="runs")
     instance = models.ForeignKey(Instance, on_delete=models.PROTECT, null=True, blank=True, related_name="runs")
     state = models.CharField(max_length=12, choices=[(s.value, s.value) for s in RunState], default=RunState.PENDING)
+    slot = models.PositiveSmallIntegerField(default=0, help_text="hash of the host's name; slot modulo shards = shard")
+    site = models.CharField(max_length=63, blank=True, default="")
     is_planning = models.BooleanField(default=False)
     plan = models.JSONField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)

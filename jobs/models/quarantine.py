@@ -15,7 +15,7 @@ class QuarantineState(models.TextChoices):
 
 
 class QuarantineItem(models.Model):
-    """One message in a host's quarantine. `place` is the adapter's own word for where; `native_state` what it had been."""
+    """One message in a host's quarantine. `place` is the adapter's word for where; `native_state` what it had been."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="quarantined")

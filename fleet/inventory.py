@@ -1,0 +1,159 @@
+"""From a target (as in the API) to a frozen choice of hosts or MTA instances."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import QuerySet
+
+from fleet.models import Customer, Host, Instance
+from fleet.mta import REGISTRY
+from fleet.mta.types import HostFacts, InstanceFacts
+
+KEYS = ("all", "customers", "hosts", "labels", "mta", "instances")
+
+
+class TargetError(Exception):
+    """`field` is the place in the request (`target.hosts[1]`); `code` as in the API."""
+
+    def __init__(self, field: str, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a target came to. `instances` is empty for discovery, which works on hosts."""
+
+    hosts: tuple[Host, ...]
+    instances: tuple[Instance, ...]
+
+    @property
+    def customers(self) -> frozenset[int]:
+        return frozenset(host.customer_id for host in self.hosts)
+
+
+def check_target(target: Any) -> None:
+    """Raise TargetError unless `target` has the shape of the API."""
+    if not isinstance(target, dict):
+        raise TargetError("target", "wrong_type", 'an object is expected, such as {"hosts": ["mx1"]}')
+    if not target:
+        raise TargetError("target", "required", 'name what is meant; {"all": true} is the only way to say everything')
+    for key, value in target.items():
+        if key not in KEYS:
+            raise TargetError(f"target.{key}", "unknown_field", f"unknown key; one of {', '.join(KEYS)} is expected")
+        if key == "all":
+            if value is not True:
+                raise TargetError("target.all", "wrong_type", "only true can be said here")
+        elif key == "labels":
+            _check_labels(value)
+        else:
+            _check_names(f"target.{key}", value)
+
+
+def _check_labels(value: Any) -> None:
+    if not isinstance(value, dict) or not value:
+        raise TargetError("target.labels", "wrong_type", 'an object is expected, such as {"role": ["mx"]}')
+    for label, values in value.items():
+        _check_names(f"target.labels.{label}", values)
+
+
+def _check_names(field: str, value: Any) -> None:
+    if not isinstance(value, list) or not value:
+        raise TargetError(field, "wrong_type", "a list with at least one name is expected")
+    if len(value) > 1000:
+        raise TargetError(field, "invalid", "at most 1000 names are taken")
+    for index, name in enumerate(value):
+        if not isinstance(name, str) or not name:
+            raise TargetError(f"{field}[{index}]", "wrong_type", "a name is expected")
+
+
+def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bool) -> Choice:
+    """The hosts (discovery) or instances that `target` names among the `visible` customers' ones.
+
+    Raises TargetError: unknown_target for a name that is not there or not visible, disabled for one that is named and
+    switched off, no_target when nothing is left.
+    """
+    check_target(target)
+    hosts = _hosts(target, visible)
+    if of_hosts:
+        for key in ("mta", "instances"):
+            if key in target:
+                raise TargetError(f"target.{key}", "invalid", "discovery works on hosts: name those")
+        return _some(Choice(tuple(hosts), ()))
+    rows = Instance.objects.filter(host__in=[host.pk for host in hosts]).select_related("host__customer")
+    instances = list(_instances(target, rows))
+    chosen = {instance.host_id for instance in instances}
+    return _some(Choice(tuple(h for h in hosts if h.pk in chosen), tuple(instances)))
+
+
+def _some(choice: Choice) -> Choice:
+    if not choice.hosts:
+        raise TargetError("target", "no_target", "nothing that is enabled fits the target")
+    return choice
+
+
+def _hosts(target: dict[str, Any], visible: QuerySet[Customer]) -> Iterable[Host]:
+    rows = list(
+        Host.objects.filter(customer__in=visible).select_related("customer", "credential", "jump_host").order_by("name")
+    )
+    if "customers" in target:
+        slugs = {c.slug: c.enabled for c in visible}
+        _all_known("customers", target["customers"], slugs)
+        rows = [h for h in rows if h.customer.slug in target["customers"]]
+    if "hosts" in target:
+        _all_known("hosts", target["hosts"], {h.name: h.enabled and h.customer.enabled for h in rows})
+        rows = [h for h in rows if h.name in target["hosts"]]
+    if "instances" in target:
+        named = {name.partition("/")[0] for name in target["instances"]}
+        rows = [h for h in rows if h.name in named]
+    for label, values in target.get("labels", {}).items():
+        for index, value in enumerate(values):
+            if not any(h.labels.get(label) == value for h in rows):
+                raise TargetError(f"target.labels.{label}[{index}]", "unknown_target", f"no host has {label}={value}")
+        rows = [h for h in rows if h.labels.get(label) in values]
+    return [h for h in rows if h.enabled and h.customer.enabled]
+
+
+def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Instance]:
+    found = list(rows.order_by("host__name", "name"))
+    if "mta" in target:
+        _all_known("mta", target["mta"], dict.fromkeys(REGISTRY, True))
+        found = [i for i in found if i.mta in target["mta"]]
+    if "instances" in target:
+        _all_known("instances", target["instances"], {str(i): i.enabled for i in found})
+        found = [i for i in found if str(i) in target["instances"]]
+    return [i for i in found if i.enabled]
+
+
+def _all_known(key: str, names: list[str], known: dict[str, bool]) -> None:
+    for index, name in enumerate(names):
+        if name not in known:
+            raise TargetError(
+                f"target.{key}[{index}]", "unknown_target", f"{name!r} is not there, or not in this target"
+            )
+        if not known[name]:
+            raise TargetError(f"target.{key}[{index}]", "disabled", f"{name!r} is disabled")
+
+
+def instance_facts(instance: Instance) -> InstanceFacts:
+    """The row as adapters take it."""
+    return InstanceFacts(
+        host=instance.host.name,
+        name=instance.name,
+        mta=instance.mta,
+        version=instance.version,
+        config_dir=instance.config_dir,
+        queue_dirs=tuple(instance.queue_dirs),
+        front_ends=tuple(instance.front_ends),
+        options=instance.options,
+    )
+
+
+def host_facts(host: Host) -> HostFacts:
+    """What discovery had learnt of the host; empty facts before the first discovery."""
+    known = dict(host.facts)
+    known["helpers"] = tuple((name, digest) for name, digest in known.get("helpers", ()))
+    return HostFacts(**known)

@@ -1,0 +1,35 @@
+"""From a host's row to what the SSH engine connects to. Opened keys are kept in memory while the rows are unchanged."""
+
+from datetime import datetime
+
+from fleet.models import Credential, Host
+from fleet.secrets import open_credential
+from fleet.ssh.endpoint import Endpoint
+
+_opened: dict[int, tuple[datetime, bytes]] = {}
+"""Credential's id -> (its updated_at, its opened key). One entry per credential, replaced when the row changes."""
+
+
+def endpoint_for(host: Host) -> Endpoint:
+    """How to reach `host`, through its jump host when it has one. Raises SecretError when its key cannot be opened."""
+    return Endpoint(
+        name=host.name,
+        address=host.address,
+        port=host.port,
+        username=host.username,
+        private_key=_private_key(host.credential),
+        certificate=host.credential.certificate,
+        host_key=host.host_key,
+        host_ca=host.host_ca,
+        become=host.become,
+        jump=endpoint_for(host.jump_host) if host.jump_host else None,
+        helpers=frozenset((name, digest) for name, digest in host.facts.get("helpers", ())),
+    )
+
+
+def _private_key(credential: Credential) -> bytes:
+    known = _opened.get(credential.pk)
+    if known is None or known[0] != credential.updated_at:
+        known = (credential.updated_at, open_credential(credential))
+        _opened[credential.pk] = known
+    return known[1]

@@ -1,0 +1,81 @@
+"""From what the instances' plans selected to one frozen plan: its JSON, its digest, its blast radius. Pure."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fleet.mta.operations import ChangesMessages, Limits, Operation
+from fleet.mta.types import Fingerprint, Plan
+
+SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One instance's part of a job's plan: `summary` as stored, `messages` the fingerprints."""
+
+    instance: str
+    summary: dict[str, Any]
+    messages: tuple[Fingerprint, ...]
+
+
+def summary_of(plan: Plan) -> dict[str, Any]:
+    """What of a plan is kept beside the messages, as JSON."""
+    return {
+        "counts": {"messages": len(plan.selected), "bytes": plan.bytes},
+        "queue_total": plan.queue_total,
+        "sample": [_sample(message) for message in plan.selected[:SAMPLE]],
+        "diffs": [asdict(diff) for diff in plan.diffs],
+        "commands": [list(argv) for argv in plan.commands],
+        "notes": list(plan.notes),
+        "wiring": plan.wiring,
+        "foreign_holds": plan.foreign_holds,
+        "drift": {"gone": plan.gone, "new": plan.new},
+    }
+
+
+def _sample(message: Fingerprint) -> dict[str, Any]:
+    return {
+        "queue_id": message.queue_id,
+        "arrival_time": message.arrival_time,
+        "sender": message.sender,
+        "recipients": list(message.recipients),
+        "subject": message.subject,
+        "size": message.size,
+        "state": message.state,
+    }
+
+
+def digest_of(operation: str, params: dict[str, Any], rows: Iterable[PlanRow]) -> str:
+    """`sha256:...` over all that an approver agrees to. The order of rows and messages does not matter."""
+    content = {
+        "operation": operation,
+        "params": params,
+        "instances": sorted(
+            (
+                {
+                    "instance": row.instance,
+                    "diffs": row.summary["diffs"],
+                    "wiring": row.summary["wiring"],
+                    "messages": sorted([m.queue_id, m.arrival_time, m.sender, m.size] for m in row.messages),
+                }
+                for row in rows
+            ),
+            key=lambda part: str(part["instance"]),
+        ),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def over_limits(operation: Operation, plan: Plan) -> str | None:
+    """Why a plan is more than its job allows of one queue, or None."""
+    limits = operation.limits if isinstance(operation, ChangesMessages) else Limits()
+    count = len(plan.selected)
+    if count > limits.max_messages:
+        return f"{count} messages are selected, and max_messages is {limits.max_messages}"
+    if limits.max_fraction is not None and count > limits.max_fraction * plan.queue_total:
+        return f"{count} of {plan.queue_total} messages are selected, and max_fraction is {limits.max_fraction}"
+    return None

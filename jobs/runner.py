@@ -1,0 +1,174 @@
+"""A worker's work on one job: claim runs, let the engine carry them out, record what came. All of it plain and sync."""
+
+import atexit
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from django.conf import settings
+
+from fleet.inventory import instance_facts
+from fleet.models import Host
+from fleet.mta.base import adapter_for, carry
+from fleet.mta.discovery import discover_host
+from fleet.mta.operations import HostDiscover, Operation, QueueRelease, SenderBlock, SenderUnblock
+from fleet.mta.params import parse_params
+from fleet.mta.types import Context, Steps
+from fleet.ssh.engine import Engine, Outcome, Request
+from fleet.ssh.hostkeys import HostKey
+from jobs import asked
+from jobs.clock import db_now
+from jobs.endpoints import endpoint_for
+from jobs.heartbeat import kept
+from jobs.models import Job, Message, Run
+from jobs.services import bell, blocks, reconcile, sweep
+from jobs.services.claim import claim
+from jobs.services.record import Report, record
+from jobs.services.submit import run_for
+
+
+@lru_cache(maxsize=1)
+def engine() -> Engine:
+    """This process's engine: one event loop, one pool of warm connections."""
+    made = Engine(settings.ENV.address_policy)
+    atexit.register(made.close)
+    return made
+
+
+def work(job_id: str, queue: str) -> None:
+    """Carry out what of the job waits for this Celery queue. A forged, late or doubled message finds nothing to do."""
+    job = Job.objects.select_related("undo_of").filter(pk=job_id).first()
+    if job is None:
+        return
+    while runs := claim(job, queue):
+        with kept(runs):
+            for outcomes in engine().outcomes(_requests(job, runs), partial(_is_cancelled, job)):
+                record(job, _reports(runs, outcomes))
+        job.refresh_from_db()
+
+
+def _is_cancelled(job: Job) -> bool:
+    return Job.objects.filter(pk=job.pk, cancel_asked_at__isnull=False).exists()
+
+
+def _requests(job: Job, runs: Iterable[Run]) -> list[Request[Any]]:
+    now = db_now().timestamp()
+    common = _common_operation(job)
+    return [_request(job, run, common or asked.operation_for(job, run), now) for run in runs]
+
+
+def _common_operation(job: Job) -> Operation | None:
+    """A reading job asks the same of every instance, so it is parsed once."""
+    if job.is_changing:
+        return None
+    operation = parse_params(job.operation, job.params, now=job.created_at).operation
+    return operation if isinstance(operation, Operation) else None
+
+
+def _request(job: Job, run: Run, operation: Operation, now: float) -> Request[Any]:
+    return Request(
+        key=str(run.pk),
+        endpoint=endpoint_for(run.host),
+        steps=_steps(run, operation, context_for(job, run, operation, now)),
+        until_plan=run.is_planning,
+        deadline=operation.deadline,
+    )
+
+
+def _steps(run: Run, operation: Operation, context: Context) -> Callable[[], Steps[Any]]:
+    if isinstance(operation, HostDiscover):
+        return partial(discover_host, run.host.name)
+    if run.instance is None:
+        raise ValueError(f"{operation.name} needs an instance")
+    method = carry(adapter_for(run.instance.mta), operation.name)
+    if method is None:
+        raise ValueError(f"{run.instance.mta} has no {operation.name}")
+    return partial(method, instance_facts(run.instance), operation, context)
+
+
+def context_for(job: Job, run: Run, operation: Operation, now: float) -> Context:
+    """What the operation may know. `now` is moved by the host's clock skew, so that ages are the host's own."""
+    is_block = isinstance(operation, SenderBlock | SenderUnblock)
+    return Context(
+        now=now + (run.host.facts.get("clock_skew") or 0.0),
+        job=str(job.pk),
+        frozen=asked.frozen_for(job, run) if job.is_changing else None,
+        ours=_held_by_us(run) if isinstance(operation, QueueRelease) else frozenset(),
+        wanted_blocks=blocks.wanted_elsewhere(run, operation.pattern) if is_block else (),
+        wiring_approved=bool(run.plan and run.plan.get("wiring")),
+        undo=job.undo_of_id is not None,
+    )
+
+
+def _held_by_us(run: Run) -> frozenset[Any]:
+    rows = Message.objects.filter(run__instance=run.instance, is_held_by_us=True)
+    return frozenset(asked.fingerprint(message) for message in rows)
+
+
+def _reports(runs: Sequence[Run], outcomes: Iterable[Outcome]) -> list[Report]:
+    by_key = {str(run.pk): run for run in runs}
+    return [_report(by_key[outcome.key], outcome) for outcome in outcomes]
+
+
+def _report(run: Run, outcome: Outcome) -> Report:
+    return Report(
+        run=run,
+        value=outcome.value,
+        error=outcome.error,
+        commands=[
+            {
+                "argv": list(command.argv),
+                "exit_status": command.exit_status,
+                "duration_ms": command.duration_ms,
+                "stderr_tail": command.stderr_tail,
+            }
+            for command in outcome.trace.commands
+        ],
+        mutated=outcome.trace.mutated,
+        started_at=outcome.started_at or db_now(),
+        finished_at=outcome.finished_at or db_now(),
+        is_cancelled=outcome.cancelled,
+    )
+
+
+def read_back(queue: str) -> None:
+    """Look at this queue's runs whose outcome is unknown and that are due."""
+    by_job: dict[Any, list[Run]] = defaultdict(list)
+    for run in reconcile.due(db_now(), queue):
+        by_job[run.job_id].append(run)
+    for runs in by_job.values():
+        job = runs[0].job
+        for outcomes in engine().outcomes([_look(job, run) for run in runs]):
+            reconcile.settle(job, _reports(runs, outcomes))
+
+
+def _look(job: Job, run: Run) -> Request[Any]:
+    if run.instance is None:
+        raise ValueError("discovery changes nothing, so its outcome is never unknown")
+    operation = asked.operation_for(job, run)
+    context = context_for(job, run, operation, db_now().timestamp())
+    adapter = adapter_for(run.instance.mta)
+    steps = partial(adapter.read_back, instance_facts(run.instance), operation, context)
+    return Request(str(run.pk), endpoint_for(run.host), steps, until_plan=False, deadline=operation.deadline)
+
+
+def catch_up(queue: str) -> None:
+    """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer."""
+    now = db_now()
+    rows = [row for row in sweep.behind(now) if bell.queue_of(run_for(row.instance.host, row.instance)) == queue]
+    sweep.put_off(rows, now)
+    answering = _answering(sweep.hosts_of(rows))
+    sweep.catch_up(row for row in rows if row.instance.host_id in answering)
+
+
+def _answering(hosts: Sequence[Host]) -> set[int]:
+    """The ids of the hosts that can be logged in to now, so that a job is made only when it has a chance."""
+    requests = [Request(str(h.pk), endpoint_for(h), partial(discover_host, h.name), False, 60.0) for h in hosts]
+    return {int(o.key) for outcomes in engine().outcomes(requests) for o in outcomes if o.error is None}
+
+
+def scan_host_key(host: Host) -> HostKey:
+    """The key that the host shows now; nothing is trusted by this. Raises NothingSent errors."""
+    jump = endpoint_for(host.jump_host) if host.jump_host else None
+    return engine().scan_host_key(host.address, host.port, jump)

@@ -1,0 +1,54 @@
+"""The one way in which a job changes its state: a conditional UPDATE whose row count says who won."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import F
+
+from jobs import audit
+from jobs.actor import Actor
+from jobs.clock import db_now
+from jobs.models import Job, JobEvent
+from jobs.state import JobState, may_follow
+
+
+def move(job: Job, new: JobState, actor: Actor | None = None, **fields: Any) -> bool:
+    """Move `job` on, in the caller's transaction, with audit and stream event. False: somebody else moved it first."""
+    old = JobState(job.state)
+    if not may_follow(old, new):
+        return False
+    now = db_now()
+    if new in JobState.final():
+        fields |= {"finished_at": now, "expires_at": None}
+    won = Job.objects.filter(pk=job.pk, state=old, version=job.version).update(
+        state=new, version=F("version") + 1, **fields
+    )
+    if not won:
+        return False
+    job.state, job.version = new, job.version + 1
+    for name, value in fields.items():
+        setattr(job, name, value)
+    tell(job, now)
+    record(job, f"job.{new}", actor, {"from": old, **({"error": job.error} if job.error else {})})
+    return True
+
+
+def tell(job: Job, now: datetime) -> None:
+    """Put the job's state on its event stream."""
+    JobEvent.objects.create(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)
+
+
+def record(job: Job, action: str, actor: Actor | None, data: dict[str, Any]) -> None:
+    """Write one audit event of the job into the chain of each of its customers."""
+    slugs = chains_of(job)
+    audit.append(
+        *(
+            audit.Entry(customer=slug, action=action, actor=actor, object=job.operation, job=job.pk, data=data)
+            for slug in slugs
+        )
+    )
+
+
+def chains_of(job: Job) -> list[str]:
+    """The audit chains that a job belongs to."""
+    return sorted(customer.slug for customer in job.customers.all()) or [""]

@@ -1,0 +1,125 @@
+"""What the instances' plans came to: store each, and when the last is in, freeze the job's plan and ask the policy."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from fleet.mta.operations import ChangesMessages, Operation
+from fleet.mta.types import Plan
+from jobs import asked
+from jobs.clock import db_now
+from jobs.models import Job, Message, Run
+from jobs.plan import digest_of, over_limits, summary_of
+from jobs.policy import DEFAULT_RULES, decide
+from jobs.services import bell, blocks, moves
+from jobs.services.blast import blast_of
+from jobs.services.end import cancel_pending, finish_job
+from jobs.services.start import plan_rows
+from jobs.state import JobState, RunState
+
+
+def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
+    """Store plans that workers brought. In the caller's transaction."""
+    for run, plan in plans:
+        run.plan = summary_of(plan)
+        run.is_planning = False
+        run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
+        over = over_limits(asked.operation_for(job, run), plan)
+        if over:
+            run.error = {"code": "too_many", "detail": over, "hint": "narrow the match, or raise the limit"}
+        Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
+    fields = ["plan", "is_planning", "state", "lease_until", "started_at", "attempts", "error", "commands"]
+    Run.objects.bulk_update([run for run, _ in plans], fields, batch_size=500)
+
+
+def _messages(run: Run, plan: Plan) -> list[Message]:
+    return [
+        Message(
+            run=run,
+            queue_id=message.queue_id,
+            arrival_time=message.arrival_time,
+            sender=message.sender,
+            size=message.size,
+            state=message.state,
+            recipients=list(message.recipients),
+            subject=message.subject,
+        )
+        for message in plan.selected
+    ]
+
+
+def freeze(job: Job) -> None:
+    """When no run is being planned any more: freeze the plan, ask the policy, move the job on."""
+    open_states = (RunState.PENDING, RunState.RUNNING)
+    if job.state != JobState.PLANNING or job.runs.filter(is_planning=True, state__in=open_states).exists():
+        return
+    runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host__customer", "host"))
+    too_many = next((run for run in runs if run.error), None)
+    if too_many is not None and not job.dry_run:
+        _stop(job, too_many)
+        return
+    if not job.dry_run:
+        runs = _without_empty(job, runs)
+    if not runs:
+        finish_job(job)
+        return
+    _freeze(job, runs)
+
+
+def _stop(job: Job, over: Run) -> None:
+    """One queue is over its limit, so nothing is changed anywhere."""
+    job.runs.filter(state=RunState.PENDING, error__isnull=False).update(state=RunState.FAILED, finished_at=db_now())
+    cancel_pending(job)
+    moves.move(job, JobState.FAILED, error={**over.error, "detail": f"{over.instance}: {over.error['detail']}"})
+
+
+def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
+    """End the runs that would change no message."""
+    kept = []
+    for run in runs:
+        if run.plan["counts"]["messages"] == 0 and _selects(asked.operation_for(job, run)):
+            run.state, run.finished_at = RunState.UNCHANGED, db_now()
+            gone = run.plan["drift"]["gone"]
+            run.result = {"asked": gone, "done": 0, "already_gone": gone, "in_delivery": 0, "left": 0}
+            run.save(update_fields=["state", "finished_at", "result"])
+        else:
+            kept.append(run)
+    return kept
+
+
+def _selects(operation: Operation) -> bool:
+    return isinstance(operation, ChangesMessages)
+
+
+def _freeze(job: Job, runs: list[Run]) -> None:
+    now = db_now()
+    rows = plan_rows(job)
+    verdict = decide(blast_of(job, runs), DEFAULT_RULES)
+    fields: dict[str, Any] = {
+        "digest": digest_of(job.operation, job.params, rows),
+        "frozen_at": now,
+        "planned_messages": sum(len(row.messages) for row in rows),
+        "approvals_needed": verdict.approvals,
+        "approval_role": verdict.role,
+        "rule": verdict.rule,
+        "approval_ttl": min(job.approval_ttl, verdict.approval_ttl),
+        "execution_ttl": verdict.execution_ttl,
+    }
+    if job.dry_run:
+        moves.move(job, JobState.PLANNED, **fields)
+    elif verdict.approvals:
+        expires_at = now + timedelta(seconds=fields["approval_ttl"])
+        moves.move(job, JobState.AWAITING_APPROVAL, expires_at=expires_at, **fields)
+    else:
+        queue(job, runs, **fields)
+
+
+def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
+    """The job may begin: record what it wants and ring for it. False: somebody else moved it first."""
+    now = db_now()
+    expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
+    if not moves.move(job, JobState.QUEUED, expires_at=expires_at, **fields):
+        return False
+    blocks.want(job, now)
+    bell.ring_on_commit(job, runs)
+    return True

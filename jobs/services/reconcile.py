@@ -1,0 +1,104 @@
+"""Runs whose outcome is unknown: read back at 0, 30, 120 and 600 s, and never repeat blindly."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from fleet.mta.types import Ended, Result
+from jobs.clock import db_now
+from jobs.models import Job, Run
+from jobs.services import moves
+from jobs.services.bell import queue_of
+from jobs.services.claim import with_hosts
+from jobs.services.end import finish_job
+from jobs.services.planned import freeze
+from jobs.services.record import Report, record
+from jobs.state import RunState
+
+AFTER = (0, 30, 120, 600)
+"""Seconds after the outcome became unknown at which we look."""
+
+REMOTE_BOUND = timedelta(seconds=125)
+"""No changing command outlives this on a host: each runs under `timeout -k 5 120` at most, and none follows it."""
+
+STEP = timedelta(seconds=30)
+
+
+def lose(now: datetime) -> int:
+    """Deal with runs whose worker is gone: what had been dispatched is unknown, the rest may be claimed again."""
+    lost = Run.objects.filter(state=RunState.RUNNING, lease_until__lt=now).select_related("job")
+    count = 0
+    for run in lost:
+        with transaction.atomic():
+            count += _lose(run, now)
+    return count
+
+
+def _lose(run: Run, now: datetime) -> int:
+    rows = Run.objects.filter(pk=run.pk, state=RunState.RUNNING, lease_until=run.lease_until)
+    if run.dispatched_at is not None:
+        won = rows.update(state=RunState.UNKNOWN, unknown_at=now, reconcile_at=now, lease_until=None)
+    elif run.attempts >= 3:
+        error = {"code": "remote_error", "detail": "its workers were lost three times", "hint": "see the workers' logs"}
+        won = rows.update(state=RunState.FAILED, error=error, finished_at=now, lease_until=None)
+    else:
+        won = rows.update(state=RunState.PENDING, lease_until=None)
+    if won:
+        moves.record(run.job, "run.lost", None, {"run": str(run.pk), "dispatched": run.dispatched_at is not None})
+        _after_loss(run)
+    return won
+
+
+def _after_loss(run: Run) -> None:
+    if run.is_planning:
+        freeze(run.job)
+    else:
+        finish_job(run.job)
+
+
+def due(now: datetime, queue: str) -> list[Run]:
+    """Unknown runs of this Celery queue that are to be read back now, put off at once so that nobody else takes them."""
+    rows = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now).order_by("reconcile_at")
+    taken = []
+    for run in with_hosts(rows).select_related("job__requested_by", "job__undo_of")[:500]:
+        if queue_of(run) != queue:
+            continue
+        if Run.objects.filter(pk=run.pk, reconcile_at=run.reconcile_at).update(reconcile_at=now + STEP * 4):
+            taken.append(run)
+    return taken
+
+
+def settle(job: Job, reports: Iterable[Report]) -> None:
+    """Store what reading back showed. What it did not settle is looked at again, until the last look has passed."""
+    for report in reports:
+        if isinstance(report.value, Result) and _is_final(report.run, report.value):
+            _settled(job, report)
+        else:
+            _again(job, report.run)
+
+
+def _is_final(run: Run, result: Result) -> bool:
+    """All done is final at once; anything less only when the host's own time limit has ended what may still run."""
+    if result.ended is not Ended.FAILED:
+        return True
+    return run.dispatched_at is not None and db_now() >= run.dispatched_at + REMOTE_BOUND
+
+
+def _settled(job: Job, report: Report) -> None:
+    with transaction.atomic():
+        won = Run.objects.filter(pk=report.run.pk, state=RunState.UNKNOWN).update(state=RunState.RUNNING)
+        if won:
+            record(job, [report])
+
+
+def _again(job: Job, run: Run) -> None:
+    with transaction.atomic():
+        looks = run.reconciled + 1
+        at = run.unknown_at + timedelta(seconds=AFTER[looks]) if run.unknown_at and looks < len(AFTER) else None
+        Run.objects.filter(pk=run.pk, state=RunState.UNKNOWN).update(
+            reconciled=looks, reconcile_at=at, finished_at=None if at else db_now()
+        )
+        if at is None:
+            job.refresh_from_db(fields=["state", "version"])
+            finish_job(job)

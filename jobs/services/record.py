@@ -1,0 +1,157 @@
+"""What became of runs: written in bulk, with the audit events, in one transaction a batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from fleet.models import Host, HostStatus
+from fleet.mta import errors
+from fleet.mta.types import Ended, HostFacts, InstanceFacts, Plan, Result
+from jobs import audit
+from jobs.clock import db_now
+from jobs.models import Job, Run
+from jobs.services import blocks, effects
+from jobs.services.end import finish_job, state_for, tell_runs
+from jobs.services.planned import freeze, store_plans
+from jobs.state import RUN_ENDED, JobState, RunState
+
+Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
+ENDED = {Ended.SUCCEEDED: RunState.SUCCEEDED, Ended.UNCHANGED: RunState.UNCHANGED, Ended.FAILED: RunState.FAILED}
+FIELDS = [
+    "state",
+    "error",
+    "result",
+    "commands",
+    "before",
+    "after",
+    "lease_until",
+    "dispatched_at",
+    "unknown_at",
+    "reconcile_at",
+    "started_at",
+    "finished_at",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of one run. `value`: Plan, Result or Discovered; `commands` as in the API."""
+
+    run: Run
+    value: Plan | Result | Discovered | None
+    error: errors.FleetError | None
+    commands: list[dict[str, Any]]
+    mutated: bool
+    started_at: datetime
+    finished_at: datetime
+    is_cancelled: bool = False
+
+
+def record(job: Job, reports: Sequence[Report]) -> None:
+    """Store a batch of reports; then freeze the plan or end the job when these were the last."""
+    with transaction.atomic():
+        job.refresh_from_db(fields=["state", "version"])
+        now = db_now()
+        ours = _still_ours(reports)
+        plans = [(report.run, report.value) for report in ours if isinstance(report.value, Plan)]
+        ended = [report for report in ours if not isinstance(report.value, Plan)]
+        for report in ours:
+            report.run.commands = report.commands
+        store_plans(job, plans)
+        for report in ended:
+            _fill(report, now)
+        Run.objects.bulk_update([report.run for report in ended], FIELDS, batch_size=500)
+        _effects(job, ended, now)
+        _audit(job, ended)
+        _hosts(ours, now)
+        tell_runs(job, [report.run for report in ended], now)
+        if job.state == JobState.PLANNING:
+            freeze(job)
+        else:
+            finish_job(job)
+
+
+def _still_ours(reports: Sequence[Report]) -> list[Report]:
+    """Without the runs that the sweep took from us meanwhile because our lease had ended."""
+    ids = [report.run.pk for report in reports]
+    held = dict(Run.objects.filter(pk__in=ids, state=RunState.RUNNING).values_list("pk", "attempts"))
+    return [report for report in reports if held.get(report.run.pk) == report.run.attempts]
+
+
+def _fill(report: Report, now: datetime) -> None:
+    run, value = report.run, report.value
+    run.lease_until, run.started_at, run.finished_at = None, report.started_at, report.finished_at
+    if report.is_cancelled:
+        run.state, run.dispatched_at = RunState.CANCELLED, None
+    elif report.error is not None:
+        run.state = state_for(report.error, mutated=report.mutated)
+        run.error = report.error.as_dict()
+        if not report.mutated:
+            run.dispatched_at = None
+    elif isinstance(value, Result):
+        run.state = ENDED[value.ended]
+        run.error = value.error.as_dict() if value.error else None
+        run.result = {name: data for name, data in value.data.items() if name != "places"}
+        run.before, run.after = value.before, value.after
+    elif isinstance(value, tuple):
+        run.state = RunState.SUCCEEDED
+        run.result = effects.discovered_json(*value)
+    if run.state == RunState.UNKNOWN:
+        run.unknown_at, run.reconcile_at, run.finished_at = now, now, None
+
+
+def _effects(job: Job, ended: Iterable[Report], now: datetime) -> None:
+    for report in ended:
+        run, value = report.run, report.value
+        if isinstance(value, Result):
+            effects.apply(job, run, value, now)
+        elif isinstance(value, tuple):
+            effects.discovered(run.host, *value, now)
+    retry_at = now + timedelta(seconds=settings.ENV.reconcile_interval)
+    blocks.settle((report.run for report in ended if report.run.state in RUN_ENDED), now, retry_at)
+
+
+def _audit(job: Job, ended: Iterable[Report]) -> None:
+    if not job.is_changing:
+        return
+    audit.append(
+        *(
+            audit.Entry(
+                customer=report.run.host.customer.slug,
+                action="run.ended",
+                actor=None,
+                object=str(report.run.instance or report.run.host),
+                job=job.pk,
+                data={
+                    "run": str(report.run.pk),
+                    "operation": job.operation,
+                    "state": report.run.state,
+                    "error": (report.run.error or {}).get("code"),
+                    "counts": counts_of(report.run),
+                    "commands": [[" ".join(c["argv"]), c["exit_status"]] for c in report.run.commands],
+                },
+            )
+            for report in ended
+        )
+    )
+
+
+def counts_of(run: Run) -> dict[str, int]:
+    """The integers of a run's result."""
+    names = ("asked", "done", "already_gone", "in_delivery", "left")
+    return {name: run.result[name] for name in names if run.result and name in run.result}
+
+
+def _hosts(reports: Sequence[Report], now: datetime) -> None:
+    answered = [r for r in reports if not r.is_cancelled and not isinstance(r.error, errors.NothingSent)]
+    fine = {report.run.host_id for report in answered}
+    Host.objects.filter(pk__in=fine).update(status=HostStatus.OK, status_reason="", last_seen_at=now)
+    for report in reports:
+        if isinstance(report.error, errors.NothingSent):
+            is_off = type(report.error) is errors.Unreachable
+            status = HostStatus.UNREACHABLE if is_off else HostStatus.REFUSED
+            Host.objects.filter(pk=report.run.host_id).update(status=status, status_reason=report.error.detail[:500])

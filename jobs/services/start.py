@@ -1,0 +1,57 @@
+"""An approved job begins: the plan is still the one that was approved, and the people still may."""
+
+from django.db.models import Prefetch
+
+from jobs.actor import Actor
+from jobs.asked import fingerprints
+from jobs.clock import db_now
+from jobs.models import Approval, Decision, Job, Message
+from jobs.plan import PlanRow, digest_of
+from jobs.services import moves
+from jobs.state import JobState, RunState
+
+
+def start(job: Job) -> None:
+    """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
+    reason = _why_not(job) if job.is_changing else None
+    if reason is None:
+        moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None)
+        return
+    job.runs.filter(state=RunState.PENDING).update(state=RunState.CANCELLED, finished_at=db_now())
+    moves.move(job, JobState.FAILED, error=reason)
+
+
+def _why_not(job: Job) -> dict[str, str] | None:
+    if job.digest != digest_of(job.operation, job.params, plan_rows(job)):
+        return _error("conflict", "the plan is not the one that was frozen", "submit the job again")
+    customers = [customer.pk for customer in job.customers.all()]
+    if job.channel != "schedule" and not _may(Actor(job.requested_by), "request_any", customers):
+        return _error("conflict", f"{job.requested_by} may no longer request this", "ask somebody who may")
+    approvals = job.approvals.filter(decision=Decision.APPROVED, digest=job.digest).select_related("person")
+    valid = [approval for approval in approvals if _may(Actor(approval.person), "decide", customers)]
+    if len(valid) < job.approvals_needed:
+        return _error("conflict", "too few of those who approved may still decide", "submit the job again")
+    return None
+
+
+def _may(actor: Actor, grant: str, customers: list[int]) -> bool:
+    return actor.account.is_active and actor.may(grant, customers)
+
+
+def _error(code: str, detail: str, hint: str) -> dict[str, str]:
+    return {"code": code, "detail": detail, "hint": hint}
+
+
+def plan_rows(job: Job) -> list[PlanRow]:
+    """The job's frozen plan as it stands in the database now."""
+    runs = (
+        job.runs.exclude(plan=None)
+        .select_related("instance__host")
+        .prefetch_related(Prefetch("messages", queryset=Message.objects.order_by("id")))
+    )
+    return [PlanRow(str(run.instance), run.plan, fingerprints(run)) for run in runs]
+
+
+def count_approvals(job: Job) -> int:
+    """How many people have approved this plan."""
+    return Approval.objects.filter(job=job, digest=job.digest, decision=Decision.APPROVED).count()
