@@ -5,8 +5,8 @@ layers authenticate the place (customer, table, row, field) and the key's id, so
 row does not open there (NIST SP 800-38D, additional authenticated data).
 
 The key file has one key per line, `KEYID BASE64` (32 bytes); the first seals, all of them open. Empty lines and lines
-that begin with `#` are passed over. An old line stays as long as something is sealed with it, and for ever if
-checkpoints that it signed shall be verified (jobs.audit).
+that begin with `#` are passed over. An old line stays as long as something is sealed with it
+(`manage.py rotate_keys`).
 """
 
 import base64
@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,7 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-from fleet.models import Credential
+if TYPE_CHECKING:
+    from fleet.models import Credential
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -77,13 +79,6 @@ def _parse_line(line: str, place: str) -> tuple[str, bytes]:
     return parts[0], key
 
 
-def new_key_line(key_id: str) -> str:
-    """A line for the key file with a new random key."""
-    if not KEY_ID.fullmatch(key_id):
-        raise SecretError(f"key id {key_id!r} must be 1 to 32 letters, digits, _ and -")
-    return f"{key_id} {_encode(os.urandom(KEY_BYTES))}"
-
-
 def derive(key: bytes, purpose: str) -> bytes:
     """32 bytes for another purpose than sealing, which tell nothing of the key (HKDF, RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(key)
@@ -116,17 +111,17 @@ def open_sealed(text: str, *, customer: str, table: str, row: str, field: str) -
         ) from error
 
 
-def seal_credential(credential: Credential, pem: bytes) -> None:
+def seal_credential(credential: "Credential", pem: bytes) -> None:
     """Put the private key, sealed, into `credential.private_key` (not saved). A new name needs a new sealing."""
     credential.private_key = seal(pem, **credential_place(credential))
 
 
-def open_credential(credential: Credential) -> bytes:
+def open_credential(credential: "Credential") -> bytes:
     """The PEM of the private key. Raises SecretError."""
     return open_sealed(credential.private_key, **credential_place(credential))
 
 
-def credential_place(credential: Credential) -> dict[str, str]:
+def credential_place(credential: "Credential") -> dict[str, str]:
     """The place that a credential's key is bound to. By name, because the row has no number before it is written."""
     return {
         "customer": str(credential.customer_id),
@@ -147,7 +142,7 @@ def check_key() -> None:
         raise SecretError(f"key file {path}: the first key does not open what it sealed")
 
 
-def check_credentials(credentials: Iterable[Credential]) -> int:
+def check_credentials(credentials: Iterable["Credential"]) -> int:
     """Open each and forget it: shows a wrong or missing key before it is needed. How many; raises SecretError."""
     return sum(1 for credential in credentials if open_credential(credential))
 

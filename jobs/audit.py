@@ -7,10 +7,10 @@ to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, se
 Secrets and content of messages never go into `data`: digests, counts and names do.
 """
 
-import base64
 import heapq
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,20 +18,22 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import DatabaseError, transaction
 from django.db.models import F, Max, OuterRef, Q, Subquery
 from django.utils import timezone
 
-from fleet.secrets import derive, load_keys
 from jobs.actor import Actor
-from jobs.audit_verify import Line, Verdict, canonical, checkpoint_text, event_hash, verify_lines
+from jobs.audit_keys import public_key, public_keys, sign
+from jobs.audit_verify import CHECKPOINT, Line, Verdict, canonical, event_hash, verify_lines
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 
-KEY_PURPOSE = "mxfleet-audit-checkpoint-v1"
+__all__ = ["Entry", "append", "checkpoint", "checkpoint_line", "event_line", "export", "public_key", "verify"]
+
 BATCH = 1000
+MAX_INTEGER = 2**53
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 logger = logging.getLogger("mxfleet.audit.checkpoint")
 
 
@@ -121,21 +123,37 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _clean(value: Any, place: str) -> Any:
-    """A copy of plain JSON types that comes back from every database as it went in."""
+    """A copy of JSON types that each database gives back as it was, and that json.dumps writes as RFC 8785 asks.
+
+    RFC 8785 sorts keys by UTF-16 units, so characters beyond U+FFFF are escaped there; it writes 1.0 as 1, and small
+    fractions otherwise than Python, so those below 0.0001 become text.
+    """
     match value:
+        case None | bool():
+            return value
         case str():
             return _storable(value)
-        case dict():
-            if not all(isinstance(key, str) for key in value):
-                raise TypeError(f"audit {place}: keys must be text")
-            return {_storable(key): _clean(item, f"{place}.{key}") for key, item in value.items()}
+        case int() | float():
+            return _number(value, place)
         case list() | tuple():
             return [_clean(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    try:
-        canonical(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"audit {place}: {error}") from error
-    return value
+        case dict():
+            return {_key(key, place): _clean(item, f"{place}.{key}") for key, item in value.items()}
+    raise TypeError(f"audit {place}: {type(value).__name__} is no JSON type")
+
+
+def _key(key: Any, place: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"audit {place}: the key {key!r} is no text")
+    return ASTRAL.sub(lambda found: f"\\U{ord(found[0]):08x}", _storable(key))
+
+
+def _number(value: float, place: str) -> float | str:
+    if not math.isfinite(value) or abs(value) > MAX_INTEGER:
+        raise ValueError(f"audit {place}: {value} is not finite, or beyond 2^53")
+    if value == int(value):
+        return int(value)
+    return value if abs(value) >= 0.0001 else repr(value)
 
 
 def event_line(row: AuditEvent) -> Line:
@@ -177,36 +195,20 @@ def _rfc3339(at: datetime) -> str:
 def checkpoint() -> list[AuditCheckpoint]:
     """Sign how far each chain has got since its last checkpoint; the scheduler calls it each 60 s.
 
-    Each is logged as a JSON line by `mxfleet.audit.checkpoint` too: what keeps that log in a place where this service
-    cannot delete has the proof against a full rewrite. Raises fleet.secrets.SecretError, DatabaseError.
+    Each is logged as a JSON line by `mxfleet.audit.checkpoint` too: who keeps that log where this service cannot delete
+    has the proof against a full rewrite. Raises fleet.secrets.SecretError, DatabaseError.
     """
-    key_id, key = next(iter(load_keys().items()))
-    signer = Ed25519PrivateKey.from_private_bytes(derive(key, KEY_PURPOSE))
     last = AuditCheckpoint.objects.filter(chain=OuterRef("name")).order_by("-seq").values("seq")[:1]
     moved = AuditChain.objects.annotate(signed=Subquery(last)).filter(
         Q(signed__isnull=True, seq__gt=0) | Q(signed__lt=F("seq"))
     )
     rows = [AuditCheckpoint(chain=head.name, seq=head.seq, hash=head.hash, at=timezone.now()) for head in moved]
     for row in rows:
-        signature = signer.sign(checkpoint_text(checkpoint_line(row)))
-        row.signature = f"{key_id}:{base64.b64encode(signature).decode()}"
+        row.signature = sign(canonical(checkpoint_line(row), CHECKPOINT))
     AuditCheckpoint.objects.bulk_create(rows, ignore_conflicts=True)
     for row in rows:
         logger.info(json.dumps(checkpoint_line(row)))
     return rows
-
-
-def public_keys() -> dict[str, bytes]:
-    """The Ed25519 public keys of the checkpoints by key id, the current one first. Raises SecretError."""
-    return {
-        key_id: Ed25519PrivateKey.from_private_bytes(derive(key, KEY_PURPOSE)).public_key().public_bytes_raw()
-        for key_id, key in load_keys().items()
-    }
-
-
-def public_key() -> str:
-    """The same as text, a line `KEYID BASE64` each: the file that `python -m jobs.audit_verify --pub` reads."""
-    return "".join(f"{key_id} {base64.b64encode(key).decode()}\n" for key_id, key in public_keys().items())
 
 
 def verify(chains: Sequence[str] | None = None) -> Verdict:

@@ -1,221 +1,147 @@
-"""The audit chain's arithmetic, and a verifier that works offline: `python -m jobs.audit_verify EXPORT --pub KEYS`.
+"""The audit chain's arithmetic, and an offline verifier: `python -m jobs.audit_verify EXPORT --pub KEYS`.
 
-PURE but for `main`: no Django, no database. An export has one JSON object per line, chain after chain: `event` lines in
-the order of `seq`, each `checkpoint` right after the entry that it signs, and the `head` last.
+No Django, no database. An export has one JSON object a line, chain after chain: `event` lines in the order of `seq`,
+each `checkpoint` after the entry that it signs, the `head` last. This file works alone with Python and cryptography.
 """
 
 import argparse
 import base64
-import binascii
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Line = dict[str, Any]
-PREFIX = b"mxfleet-audit-v1\n"
+Keys = dict[str, bytes]
 EVENT = ("chain", "seq", "at", "actor", "on_behalf_of", "channel", "source", "action", "object", "job", "data")
-SAFE = 2**53
+CHECKPOINT = ("chain", "seq", "hash", "at")
 
 
-def canonical(value: Any) -> str:
-    """RFC 8785 JSON. Integers within 2^53 and finite floats only. Raises ValueError, TypeError."""
-    match value:
-        case None | bool():
-            return json.dumps(value)
-        case str():
-            return json.dumps(str(value), ensure_ascii=False)
-        case int() | float():
-            return _number(value)
-        case list() | tuple():
-            return "[" + ",".join(map(canonical, value)) + "]"
-        case dict():
-            keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
-            return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
-    raise TypeError(f"{type(value).__name__} is no JSON type")
-
-
-def _number(value: float) -> str:
-    if value in (float("inf"), float("-inf")) or value != value or (value == int(value) and abs(value) > SAFE):
-        raise ValueError(f"{value} is not finite, or an integer beyond 2^53")
-    if value == int(value):
-        return str(int(value))
-    mantissa, _, exponent = repr(value).partition("e")
-    if not exponent:
-        return mantissa
-    # ECMAScript writes exponents below -6 only, and without a leading zero.
-    return format(Decimal(repr(value)), "f") if int(exponent) >= -6 else f"{mantissa}e{int(exponent)}"
+def canonical(line: Line, names: tuple[str, ...]) -> bytes:
+    """These members as RFC 8785 JSON: jobs.audit lets in only keys and numbers that json.dumps writes so too."""
+    members = {name: line[name] for name in names}
+    text = json.dumps(members, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 def event_hash(prev_hash: str, event: Line) -> str:
     """SHA-256 over the format's name, the entry before and this one, as hexadecimal digits."""
-    body = canonical({name: event[name] for name in EVENT})
-    return hashlib.sha256(PREFIX + prev_hash.encode() + body.encode()).hexdigest()
+    return hashlib.sha256(b"mxfleet-audit-v1\n" + prev_hash.encode() + canonical(event, EVENT)).hexdigest()
 
 
-def checkpoint_text(line: Line) -> bytes:
-    """What a checkpoint's signature is over."""
-    return canonical({name: line[name] for name in ("chain", "seq", "hash", "at")}).encode()
-
-
-def is_signed(line: Line, keys: dict[str, bytes]) -> bool:
-    """Whether the signature `KEYID:BASE64` is by one of the Ed25519 public keys."""
+def is_signed(line: Line, keys: Keys) -> bool:
+    """Whether the checkpoint's signature `KEYID:BASE64` is by one of these Ed25519 public keys."""
     key_id, _, signature = line["signature"].partition(":")
     try:
-        Ed25519PublicKey.from_public_bytes(keys[key_id]).verify(base64.b64decode(signature), checkpoint_text(line))
-    except (KeyError, InvalidSignature, binascii.Error):
+        Ed25519PublicKey.from_public_bytes(keys[key_id]).verify(
+            base64.b64decode(signature), canonical(line, CHECKPOINT)
+        )
+    except (KeyError, ValueError, InvalidSignature):
         return False
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """The first entry that is not as it was written."""
-
+class Bad(NamedTuple):
     chain: str
     seq: int
     reason: str
 
 
-@dataclass(slots=True)
-class Verdict:
-    """`checked`: good entries. `unsigned`: those after the last checkpoint, which a full rewrite could have made."""
+class Verdict(NamedTuple):
+    """`checked`: good entries. `unsigned`: those after the last checkpoint, which a rewrite could have made."""
 
-    ok: bool = True
-    checked: int = 0
-    unsigned: int = 0
-    first_bad: Bad | None = None
+    ok: bool
+    checked: int
+    unsigned: int
+    first_bad: Bad | None
 
 
 @dataclass(slots=True)
 class Chain:
-    """How far one chain has been followed. The methods give the reason why a line is bad, or nothing."""
+    """How far one chain was followed. `event`, `checkpoint` and `head` answer why a line is bad, or nothing."""
 
     name: str
+    kept: dict[int, str] = field(default_factory=dict)
     seq: int = 0
     hash: str = ""
     signed: int = 0
     has_head: bool = False
-    kept: dict[int, str] = field(default_factory=dict)
 
-    def event(self, line: Line) -> str:
+    def event(self, line: Line, keys: Keys) -> str:
         if line["seq"] != self.seq + 1:
-            return f"entry {self.seq + 1} is missing or out of order: entry {line['seq']} follows {self.seq}"
+            return f"entry {self.seq + 1} is missing or out of order: {line['seq']} follows {self.seq}"
         if line["prev_hash"] != self.hash:
-            return "its prev_hash is not the hash of the entry before"
+            return "prev_hash is not the hash of the entry before"
         if line["hash"] != event_hash(self.hash, line):
-            return "its hash does not fit its content"
+            return "the hash does not fit the content"
         self.seq, self.hash = line["seq"], line["hash"]
-        if self.kept.pop(self.seq, self.hash) != self.hash:
-            return "a checkpoint that was kept elsewhere names another hash"
-        return ""
+        is_kept = self.kept.pop(self.seq, self.hash) == self.hash
+        return "" if is_kept else "a checkpoint kept elsewhere names another hash: the chain was rewritten"
 
-    def checkpoint(self, line: Line, keys: dict[str, bytes]) -> str:
+    def checkpoint(self, line: Line, keys: Keys) -> str:
         if not is_signed(line, keys):
-            return "the checkpoint's signature is not by the given key"
-        if line["seq"] != self.seq:
-            return f"a checkpoint names entry {line['seq']}, which is not there"
-        if line["hash"] != self.hash:
-            return "a checkpoint names another hash: the entries before it were rewritten"
+            return "the checkpoint's signature is not by a known key"
+        if (line["seq"], line["hash"]) != (self.seq, self.hash):
+            return f"a checkpoint names an entry {line['seq']} that is not there: the chain was cut or rewritten"
         self.signed = self.seq
         return ""
 
-    def head(self, line: Line) -> str:
+    def head(self, line: Line, keys: Keys) -> str:
         self.has_head = True
-        if (line["seq"], line["hash"]) != (self.seq, self.hash):
-            return f"the head says {line['seq']} entries, and {self.seq} fit: the tail was cut, added to, or replaced"
-        return ""
+        fits = (line["seq"], line["hash"]) == (self.seq, self.hash)
+        return "" if fits else f"the head names entry {line['seq']}, the last is {self.seq}: cut, added to or replaced"
 
-    def end(self) -> str:
+    def end(self) -> Iterator[Bad]:
         if not self.has_head:
-            return "the chain's head is missing: the tail may have been cut"
-        return f"checkpoints kept elsewhere name entries {sorted(self.kept)}, which are not there" if self.kept else ""
-
-
-def verify_lines(lines: Iterable[Line], keys: dict[str, bytes], kept: Iterable[Line] = ()) -> Verdict:
-    """Follow the chains to the first bad entry. `kept`: checkpoints from a place that the service cannot write to."""
-    verdict = Verdict()
-    for bad in _walk(lines, keys, kept, verdict):
-        verdict.ok, verdict.first_bad = False, bad
-        break
-    return verdict
-
-
-def _walk(lines: Iterable[Line], keys: dict[str, bytes], kept: Iterable[Line], verdict: Verdict) -> Iterator[Bad]:
-    waiting: dict[str, dict[int, str]] = {}
-    for line in kept:
-        if not is_signed(line, keys):
-            yield Bad(line["chain"], line["seq"], "the kept checkpoint's signature is not by the given key")
-        waiting.setdefault(line["chain"], {})[line["seq"]] = line["hash"]
-    chain: Chain | None = None
-    for line in lines:
-        if chain is None or chain.name != line["chain"]:
-            yield from _ended(chain, verdict)
-            chain = Chain(line["chain"], kept=waiting.pop(line["chain"], {}))
-        kind = line["type"]
-        reason = (
-            chain.event(line)
-            if kind == "event"
-            else (chain.checkpoint(line, keys) if kind == "checkpoint" else chain.head(line))
+            yield Bad(self.name, self.seq, "the chain's head is missing: the tail may have been cut")
+        yield from (
+            Bad(self.name, seq, "a checkpoint kept elsewhere names it, and it is not there") for seq in self.kept
         )
-        if reason:
+
+
+def verify_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line] = ()) -> Verdict:
+    """Follow the chains to the first bad line. `kept`: checkpoints from a place that the service cannot write to."""
+    chains: dict[str, Chain] = {}
+    bad = next(_bad_lines(lines, keys, kept, chains), None)
+    unsigned = sum(chain.seq - chain.signed for chain in chains.values())
+    return Verdict(bad is None, sum(chain.seq for chain in chains.values()), unsigned, bad)
+
+
+def _bad_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line], chains: dict[str, Chain]) -> Iterator[Bad]:
+    for line in kept:
+        chains.setdefault(line["chain"], Chain(line["chain"])).kept[line["seq"]] = line["hash"]
+        if not is_signed(line, keys):
+            yield Bad(line["chain"], line["seq"], "the kept checkpoint's signature is not by a known key")
+    for line in lines:
+        chain = chains.setdefault(line["chain"], Chain(line["chain"]))
+        judge = {"event": chain.event, "checkpoint": chain.checkpoint, "head": chain.head}[line["type"]]
+        if reason := judge(line, keys):
             yield Bad(chain.name, line["seq"], reason)
-        verdict.checked += kind == "event"
-    yield from _ended(chain, verdict)
-    for name, left in waiting.items():
-        yield Bad(name, min(left), "the chain is gone: a checkpoint that was kept elsewhere names it")
-
-
-def _ended(chain: Chain | None, verdict: Verdict) -> Iterator[Bad]:
-    if chain is not None:
-        if reason := chain.end():
-            yield Bad(chain.name, chain.seq, reason)
-        verdict.unsigned += chain.seq - chain.signed
-
-
-def parse_keys(text: str) -> dict[str, bytes]:
-    """Public keys, one `KEYID BASE64` a line. Raises ValueError."""
-    keys = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        found = re.fullmatch(r"(\S+)\s+(\S+)", line)
-        if not found:
-            raise ValueError(f"{line!r} is not KEYID BASE64")
-        keys[found[1]] = base64.b64decode(found[2], validate=True)
-    return keys
-
-
-def read_lines(path: Path) -> Iterator[Line]:
-    """The objects of a file of JSON lines. Raises ValueError, naming the line."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+    for chain in chains.values():
+        yield from chain.end()
 
 
 def main(argv: list[str]) -> int:
-    """0: every entry is as it was written; 1: one is not; 2: the files cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.audit_verify", description="Verify an audit export offline.")
-    parser.add_argument("export", type=Path, help="JSON lines of audit/export/")
-    parser.add_argument("--pub", type=Path, required=True, help="file of public keys, KEYID BASE64 a line")
-    parser.add_argument("--checkpoints", type=Path, help="checkpoints kept elsewhere, JSON lines")
+    """0: every entry is as it was written; 1: one is not. Exits with 2 when the files cannot be read."""
+    parser = argparse.ArgumentParser(description="Verify an audit export offline.")
+    parser.add_argument("export", help="JSON lines of audit/export/")
+    parser.add_argument("--pub", required=True, help="file of public keys, KEYID BASE64 a line")
+    parser.add_argument("--checkpoints", default="/dev/null", help="checkpoints kept elsewhere, JSON lines")
     options = parser.parse_args(argv)
     try:
-        kept = read_lines(options.checkpoints) if options.checkpoints else ()
-        verdict = verify_lines(read_lines(options.export), parse_keys(options.pub.read_text()), kept)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.stderr.write(f"cannot verify: {type(error).__name__}: {error}\n")
-        return 2
-    sys.stdout.write(json.dumps(asdict(verdict)) + "\n")
+        pairs = (line.split() for line in Path(options.pub).read_text().splitlines())
+        keys = {key_id: base64.b64decode(key, validate=True) for key_id, key in pairs}
+        with open(options.export, encoding="utf-8") as export, open(options.checkpoints, encoding="utf-8") as kept:
+            verdict = verify_lines(map(json.loads, export), keys, map(json.loads, kept))
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"cannot verify: {type(error).__name__}: {error}")
+    sys.stdout.write(json.dumps(verdict._asdict()) + "\n")
     return 0 if verdict.ok else 1
 
 

@@ -1,0 +1,28 @@
+"""`manage.py audit_verify`: follow the audit chains to the first entry that is not as it was written."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from jobs.audit import public_key, verify
+
+
+class Command(BaseCommand):
+    """Exits with 1 when an entry was changed, moved, cut or added."""
+
+    help = "Verify the audit trail: every entry, the heads of the chains, and the signed checkpoints."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("chains", nargs="*", metavar="CUSTOMER", help="only the chains of these customers")
+        parser.add_argument(
+            "--public-key", action="store_true", help="write the public keys for the offline verifier instead"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["public_key"]:
+            self.stdout.write(public_key(), ending="")
+            return
+        verdict = verify(options["chains"] or None)
+        if bad := verdict.first_bad:
+            raise CommandError(f"chain {bad.chain or '(installation)'}, entry {bad.seq}: {bad.reason}")
+        self.stdout.write(f"{verdict.checked} entries are as they were written, {verdict.unsigned} not yet signed")
