@@ -53,6 +53,7 @@ def logging_config(style: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
+            "django": {"handlers": [], "level": "INFO"},
             "asyncssh": {"level": "WARNING"},
             "uvicorn.access": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},

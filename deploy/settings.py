@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from api.conf import MIDDLEWARE, REST_FRAMEWORK, SPECTACULAR_SETTINGS
+from api import conf
+from api.conf import *  # noqa: F403 - the API's part: MIDDLEWARE, REST_FRAMEWORK, SPECTACULAR_SETTINGS, its limits
 from deploy.env import load
 from deploy.logs import logging_config
-
-__all__ = ["MIDDLEWARE", "REST_FRAMEWORK", "SPECTACULAR_SETTINGS"]
 
 ENV = load()
 
@@ -25,6 +24,8 @@ INSTALLED_APPS = [
     "jobs",
     "api",
 ]
+# Last and not first: it is synchronous, and there it shares the thread of the synchronous views.
+MIDDLEWARE = [*conf.MIDDLEWARE, "whitenoise.middleware.WhiteNoiseMiddleware"]
 AUTH_USER_MODEL = "jobs.Account"
 # Under ASGI each request has a thread of its own, so a connection kept open would be one lost; workers keep theirs
 # (deploy/celery.py).
@@ -42,7 +43,5 @@ STATIC_ROOT = Path(__file__).parent / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 SILENCED_SYSTEM_CHECKS = ["staticfiles.W004"]
-LOGGING_CONFIG = None
 LOGGING = logging_config(ENV.log)
-DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 DOORBELL_APP = "deploy.celery.app"
