@@ -11,7 +11,7 @@ from fleet.match.fields import Kind, known
 from fleet.match.nodes import All, And, Node, Not, Op, Or, Term, join, terms
 from fleet.match.texts import text_test
 
-_BUDGET = 40_000  # comparisons of one truth table
+_BUDGET = 40_000  # comparisons in truth tables
 _STATES = ("incoming", "active", "deferred", "hold", "maildrop")
 # Fields that every message has. A header may be missing: finding each of its values is not finding every message.
 _PRESENT = frozenset({"from", "to", "from-domain", "to-domain", "subject", "body", "reason", "id", "state"})
@@ -89,15 +89,16 @@ def _reduced(node: Node, certain: dict[Term, bool], *, negated: bool = False) ->
     return join(kind, left) if left else not settled
 
 
-def _is_tautology(node: Node) -> bool:
+def _is_tautology(node: Node, budget: int = _BUDGET) -> bool:
+    """By its truth table when that is affordable, else by its parts."""
     if _has_complement(node):
         return True
     domains = _domains(set(terms(node)))
     rows = 1
     for values in domains.values():
         rows *= len(values)
-    if rows * sum(1 for _ in terms(node)) > _BUDGET:
-        return isinstance(node, And) and all(_is_tautology(item) for item in node.items)
+    if rows * sum(1 for _ in terms(node)) > budget:
+        return isinstance(node, And) and all(_is_tautology(item, budget // len(node.items)) for item in node.items)
     return all(_holds(node, dict(zip(domains, row, strict=True))) for row in product(*domains.values()))
 
 

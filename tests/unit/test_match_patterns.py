@@ -127,6 +127,6 @@ def test_a_fuzz_of_patterns_is_refused_or_bounded() -> None:
         expression = regex(pattern)
         judged += 1
         assert parse(expression.render()) == expression
-        # A sixteenth of a body: the worst program allowed takes about a second for a whole one.
-        assert seconds(expression, body) < 0.2, pattern
+        # A sixteenth of a body: the worst program allowed takes 3.6 seconds for a whole one.
+        assert seconds(expression, body) < 0.25, pattern
     assert judged > 1000

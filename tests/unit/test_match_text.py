@@ -133,6 +133,7 @@ def test_an_error_never_echoes_control_characters() -> None:
         ("-" * 21 + "from:a", "at most 20 brackets"),
         ("(" * 5000, "at most 20 brackets"),
         ("id:A " * 1001, "at most 1000 terms"),
+        ("body=/a/ " * 51, "at most 50 regular expressions"),
         ("from:" + "\\a" * 4000, "in the canonical text"),
     ],
 )
