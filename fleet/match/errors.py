@@ -11,7 +11,7 @@ class MatchError(ValueError):
     """
 
     def __init__(self, code: str, detail: str, *, column: int | None = None, place: str = "") -> None:
-        super().__init__(code, detail, column, place)
+        super().__init__(code, detail)
         self.code = code
         self.detail = detail
         self.column = column

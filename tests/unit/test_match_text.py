@@ -1,5 +1,7 @@
 """The text form: what parses, how it is written canonically, and where an error says it is."""
 
+import pickle
+
 import pytest
 
 from fleet.match import MatchError, parse
@@ -146,3 +148,10 @@ def test_the_limits_themselves_are_allowed() -> None:
     assert len(parse("from:" + "a" * 9995).render()) == 10_000
     assert parse("-" * 20 + "from:a").render() == "-" * 20 + "from:a"
     assert parse(" ".join(["id:A"] * 1000)).fields == {"id"}
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    with pytest.raises(MatchError) as caught:
+        parse("from:a size>3X")
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.code, copied.column) == (str(caught.value), "invalid", 13)
