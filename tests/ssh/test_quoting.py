@@ -1,0 +1,152 @@
+"""Quoting: what an adapter puts into argv arrives byte for byte, and nothing of it is ever executed."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from fleet.mta.types import Command
+from fleet.ssh import quoting
+from fleet.ssh.pool import Pool
+from fleet.ssh.quoting import LONGEST, render, shown
+from tests.ssh.carry import carried
+from tests.ssh.sshd import Sshd
+
+HOSTILE = [
+    "a@b;touch CANARY",
+    "$(touch CANARY)@x.y",
+    "`touch CANARY`@x.y",
+    "a@b|touch CANARY",
+    "a@b&&touch CANARY",
+    "a@b&touch CANARY&",
+    "\\'\";touch CANARY;#",
+    "o'brien@example.com",
+    "user+tag=1@example.com",
+    "a/b@x.org",
+    "{x}@y.org",
+    "{a,b}",
+    "!foo@example.com",
+    "!!",
+    "<>",
+    ">CANARY",
+    "<CANARY",
+    '"quoted local"@example.com',
+    "a@b.c\nOK@x.y REJECT",
+    "a@b.c\r\nBcc: z",
+    " a@b.c",
+    "trailing ",
+    "a@b.c #x",
+    "a@b.c\tOK",
+    "x" * 10_000,
+    "a@b@c",
+    "",
+    "'",
+    '"',
+    "\\",
+    "\\\\n",
+    "'\\''",
+    "\n",
+    "\n\n",
+    "$HOME ${PATH} $$ $? $0 $1",
+    "*",
+    "~",
+    "~root",
+    "?[a-z]*",
+    "-n",
+    "--help",
+    "%s%n",
+    "a=b",
+    "üser@exämple.com",
+    "\x01\x02\x1b[2J\x07\x7f",
+    b"raw \xff\xfe\x80 bytes".decode("utf-8", "surrogateescape"),
+    "\u202e\u200b",
+]
+
+
+@pytest.fixture(params=["dash", "bash"])
+def login_shell(request: pytest.FixtureRequest, own_sshd: Sshd) -> Sshd:
+    """The forced command hands the line to the shell exactly as sshd hands it to a login shell: as one argument of -c."""
+    return own_sshd.start(f'ForceCommand exec /bin/{request.param} -c "$SSH_ORIGINAL_COMMAND"\n')
+
+
+async def test_hostile_arguments_arrive_byte_identical_and_run_nothing(
+    login_shell: Sshd, pool: Pool, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    hostile = [text.replace("CANARY", str(canary)) for text in HOSTILE]
+    for text in hostile:
+        done = await carried(pool, login_shell.endpoint(), "/usr/bin/printf", "%s", text)
+        assert (done.exit_status, done.stdout) == (0, os.fsencode(text)), text
+    together = await carried(pool, login_shell.endpoint(), "/usr/bin/printf", "%s\\0", *hostile)
+    assert together.stdout == b"".join(os.fsencode(text) + b"\0" for text in hostile)
+    assert not canary.exists()
+
+
+async def test_a_script_gets_hostile_arguments_byte_identical(
+    login_shell: Sshd, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "say.sh").write_text('# it\'s a "test"; `touch x` $(y)\nprintf \'%s\\0\' "$0" "$@"\n')
+    monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
+    quoting.script_text.cache_clear()
+    done = await carried(pool, login_shell.endpoint(), *HOSTILE, script="say.sh")
+    quoting.script_text.cache_clear()
+    assert done.stdout == b"".join(os.fsencode(text) + b"\0" for text in ["say.sh", *HOSTILE])
+
+
+@pytest.mark.parametrize("command", [Command(("echo", "a\0b")), Command(("echo\0",))])
+def test_nul_is_refused(command: Command) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        render(command, "sudo")
+
+
+def test_sudo_stands_outside_timeout_so_that_root_can_end_what_root_runs() -> None:
+    line = render(Command(("postsuper", "-d", "-"), become=True, timeout=7), "sudo")
+    assert line == (
+        "exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
+        "sudo -n timeout -k 5 7 postsuper -d -"
+    )
+
+
+@pytest.mark.parametrize(("become", "wanted"), [("none", True), ("sudo", False), ("none", False)])
+def test_without_need_or_without_sudo_the_command_runs_directly(become: str, wanted: bool) -> None:
+    assert " sudo " not in render(Command(("mailq",), become=wanted), become)
+
+
+def test_an_installed_helper_is_used_only_when_its_digest_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edit.sh").write_text("exit 0\n")
+    monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
+    quoting.script_text.cache_clear()
+    ours = hashlib.sha256(b"exit 0\n").hexdigest()
+    command = Command(("a b",), script="edit.sh")
+    assert render(command, "none", frozenset({("edit.sh", ours)})).endswith(
+        "timeout -k 5 30 /usr/local/libexec/mxfleet/edit.sh 'a b'"
+    )
+    for other in (frozenset({("edit.sh", "0" * 64)}), frozenset({("other.sh", ours)}), frozenset()):
+        assert render(command, "none", other).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
+    quoting.script_text.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/bin/sh", "x"])
+def test_only_our_own_scripts_have_names(name: str) -> None:
+    with pytest.raises(ValueError, match="script"):
+        render(Command((), script=name), "none")
+
+
+@pytest.mark.parametrize("argv", [(), ("",), ("-rf",)])
+def test_a_command_without_a_program_is_refused(argv: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="program"):
+        render(Command(argv), "none")
+
+
+def test_a_line_that_no_shell_takes_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(ValueError, match="stdin"):
+        render(Command(("echo", "x" * LONGEST)), "none")
+
+
+def test_secret_arguments_are_masked_when_shown_only() -> None:
+    command = Command(("login", "-p", "hunter2"), secret=frozenset({2}))
+    assert shown(command) == ("login", "-p", "***")
+    assert "hunter2" in render(command, "none")
