@@ -6,8 +6,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
 from django.core.asgi import get_asgi_application
 
+from api.limits import bounded
 from deploy import celery
 
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
-application = get_asgi_application()
+application = bounded(get_asgi_application())
