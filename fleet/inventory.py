@@ -71,12 +71,11 @@ def _check_names(field: str, value: Any) -> None:
 
 
 def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bool) -> Choice:
-    """The hosts (discovery) or instances that `target` names among the `visible` customers' ones.
+    """The hosts (discovery) or instances that `target`, of a checked shape, names among the `visible` customers' ones.
 
     Raises TargetError: unknown_target for a name that is not there or not visible, disabled for one that is named and
     switched off, no_target when nothing is left.
     """
-    check_target(target)
     hosts = _hosts(target, visible)
     if of_hosts:
         for key in ("mta", "instances"):

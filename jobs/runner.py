@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from django.conf import settings
-
 from fleet.inventory import instance_facts
 from fleet.models import Host
 from fleet.mta.base import adapter_for, carry
@@ -23,6 +21,7 @@ from jobs.endpoints import endpoint_for
 from jobs.heartbeat import kept
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
+from jobs.services.addresses import address_policy
 from jobs.services.claim import claim
 from jobs.services.record import Report, record
 from jobs.services.submit import run_for
@@ -31,7 +30,7 @@ from jobs.services.submit import run_for
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """This process's engine: one event loop, one pool of warm connections."""
-    made = Engine(settings.ENV.address_policy)
+    made = Engine(address_policy())
     atexit.register(made.close)
     return made
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
-from fleet.inventory import Choice, TargetError, resolve
+from fleet.inventory import Choice, TargetError, check_target, resolve
 from fleet.match import Expression, unsupported_fields
 from fleet.models import Host, Instance
 from fleet.mta.base import adapter_for, capability
@@ -131,8 +131,9 @@ def _parse(request: Request) -> Parsed:
 
 
 def _resolve(actor: Actor, request: Request) -> Choice:
-    grant = "request_any" if request.target.get("all") is True else "read"
     try:
+        check_target(request.target)
+        grant = "request_any" if "all" in request.target else "read"
         return resolve(request.target, actor.customers(grant), of_hosts=request.operation == "host.discover")
     except TargetError as wrong:
         raise Invalid.field(wrong.field, wrong.code, wrong.detail) from wrong

@@ -1,0 +1,88 @@
+"""Where a host may be: checked when it is saved, and again by the transport for each address that a name resolves to."""
+
+import re
+import socket
+from ipaddress import IPv4Address, ip_address, ip_network
+
+from django.conf import settings
+
+from fleet.ssh.endpoint import Address, AddressPolicy
+from jobs.errors import Invalid
+
+NEVER = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/3",
+        "::/128",
+        "::1/128",
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""This host itself, link-local (where clouds keep credentials), multicast and reserved (RFC 6890)."""
+
+LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?")
+NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
+LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+CLUSTER = (".localhost", ".svc", ".cluster.local")
+MOST = 253
+
+
+def address_policy() -> AddressPolicy:
+    """The installation's policy: MXFLEET_ALLOWED_NETWORKS replaces the default."""
+    allowed = settings.ENV.allowed_networks
+    return AddressPolicy(allowed=allowed, denied=NEVER if allowed is None else ())
+
+
+def check_address(text: str, port: int) -> None:
+    """Raise Invalid unless `text` is a host name or an IP address at which a host may be.
+
+    A name is not resolved here: the transport judges what it resolves to, and connects to exactly that.
+    """
+    own = settings.ENV.own_services
+    if (text.lower(), port) in {(name.lower(), number) for name, number in own}:
+        raise _forbidden(f"{text} port {port} is this service's own database or broker")
+    literal = _literal(text)
+    if literal is not None:
+        objection = address_policy().objection(literal)
+        if objection:
+            raise _forbidden(objection)
+        if str(literal) != text.lower():
+            raise Invalid.field("address", "invalid", f"write this address as {literal}")
+        return
+    _check_name(text.lower(), {name.lower() for name, _ in own})
+
+
+def _check_name(name: str, own: set[str]) -> None:
+    labels = name.removesuffix(".").split(".")
+    if len(name) > MOST or not all(LABEL.fullmatch(label) for label in labels):
+        raise Invalid.field("address", "invalid", "expected a host name or an IP address, without user, port or path")
+    bare = ".".join(labels)
+    if bare in own:
+        raise _forbidden(f"{bare} is where this service's own database or broker is")
+    if bare in LOCAL_NAMES or bare.endswith(CLUSTER):
+        objection = address_policy().objection(ip_address("127.0.0.1"))
+        if objection or bare.endswith(CLUSTER):
+            raise _forbidden(f"{bare} is a name of the service's own machine or cluster")
+
+
+def _literal(text: str) -> Address | None:
+    """The address that `text` is, also in the odd forms of inet_aton(3) such as 127.1, 2130706433 and 0x7f.1."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        pass
+    last = text.lower().removesuffix(".").rpartition(".")[2]
+    if not NUMBER.fullmatch(last):
+        return None
+    try:
+        return IPv4Address(socket.inet_aton(text.removesuffix(".")))
+    except (OSError, UnicodeError):
+        raise Invalid.field("address", "invalid", "a host name must not end in a number") from None
+
+
+def _forbidden(detail: str) -> Invalid:
+    return Invalid.field("address", "forbidden_range", detail)

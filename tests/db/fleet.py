@@ -1,0 +1,159 @@
+"""A fleet that answers from memory in place of the SSH engine, and the fixed cast.
+
+Alice requests for acme, Bob approves there, Charlie belongs to another customer, Dana is admin for all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils import timezone
+
+from fleet.models import Credential, Customer, Host, Instance
+from fleet.mta.errors import FleetError
+from fleet.mta.types import (
+    Ended,
+    Fingerprint,
+    MessageOutcome,
+    MessageState,
+    Plan,
+    Result,
+)
+from fleet.ssh.drive import CommandRecord, Trace
+from fleet.ssh.engine import Outcome, Request
+from jobs import runner
+from jobs.actor import Actor
+from jobs.models import Account, AccountKind, Job, Role, Run
+from jobs.services import bell
+from jobs.services.submit import Request as Asked
+from jobs.services.submit import submit
+
+PLANNED, APPLIED = "planned", "applied"
+
+
+def message(number: int, state: str = "deferred") -> Fingerprint:
+    """A queued message."""
+    return Fingerprint(f"3F5DD30C{number:03X}", 1_795_172_380.0 + number, f"news{number}@bulk.example", 722, state)
+
+
+def changed(messages: Sequence[Fingerprint], outcome: MessageState = MessageState.DONE, **data: Any) -> Result:
+    """The result of a change in which all messages came to the same outcome."""
+    counts = {"asked": len(messages), "done": 0, "already_gone": 0, "in_delivery": 0, "left": 0}
+    counts[outcome] = len(messages)
+    ended = Ended.FAILED if outcome in (MessageState.LEFT, MessageState.IN_DELIVERY) else Ended.SUCCEEDED
+    outcomes = tuple(MessageOutcome(m.queue_id, outcome) for m in messages)
+    return Result(ended, data={**counts, **data}, messages=outcomes)
+
+
+Answer = Plan | Result | FleetError | tuple[Any, ...]
+
+
+@dataclass
+class FakeEngine:
+    """Answers by instance id (`mx1/postfix`) or host name; else an empty plan and an empty success."""
+
+    plans: dict[str, Answer] = field(default_factory=dict)
+    results: dict[str, Answer] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    before: Callable[[str, str], None] = lambda place, phase: None
+    mutates: bool = True
+
+    def outcomes(
+        self, requests: Sequence[Request[Any]], cancelled: Callable[[], bool] = bool
+    ) -> Iterator[list[Outcome]]:
+        for request in requests:
+            yield [self._outcome(request, cancelled)]
+
+    def _outcome(self, request: Request[Any], cancelled: Callable[[], bool]) -> Outcome:
+        run = Run.objects.select_related("instance__host", "host").get(pk=request.key)
+        place = str(run.instance or run.host)
+        phase = PLANNED if request.until_plan else APPLIED
+        if cancelled():
+            return Outcome(request.key, cancelled=True)
+        self.asked.append((place, phase))
+        self.before(place, phase)
+        table, empty = (self.plans, Plan()) if request.until_plan else (self.results, Result(Ended.SUCCEEDED))
+        answer = table.get(place, empty)
+        now = timezone.now()
+        is_error = isinstance(answer, FleetError)
+        trace = Trace([CommandRecord(("true",), 0, 3, "")], mutated=phase == APPLIED and self.mutates)
+        return Outcome(
+            request.key,
+            value=None if is_error else answer,
+            error=answer if is_error else None,
+            trace=trace,
+            started_at=now,
+            finished_at=now,
+        )
+
+
+@dataclass
+class Cast:
+    acme: Customer
+    other: Customer
+    alice: Actor
+    bob: Actor
+    charlie: Actor
+    dana: Actor
+    engine: FakeEngine
+
+
+def person(username: str, role: str, customer: Customer | None, kind: str = AccountKind.PERSON) -> Actor:
+    """An account with one role."""
+    account = Account.objects.create_user(username, kind=kind)
+    Role.objects.create(account=account, role=role, customer=customer)
+    return Actor(account)
+
+
+def cast(engine: FakeEngine) -> Cast:
+    """Two customers; acme has mx1 with two Postfix instances and mx2 with one, other has mx9."""
+    acme = Customer.objects.create(slug="acme", name="Acme")
+    other = Customer.objects.create(slug="other", name="Other")
+    add_host(acme, "mx1", "postfix", "postfixEXT")
+    add_host(acme, "mx2", "postfix")
+    add_host(other, "mx9", "postfix")
+    return Cast(
+        acme,
+        other,
+        person("alice", "operator", acme),
+        person("bob", "approver", acme),
+        person("charlie", "operator", other),
+        person("dana", "admin", None),
+        engine,
+    )
+
+
+def add_host(customer: Customer, name: str, *instances: str) -> Host:
+    """A host with Postfix instances."""
+    credential, _ = Credential.objects.get_or_create(customer=customer, name="key", defaults={"private_key": ""})
+    host = Host.objects.create(
+        customer=customer, name=name, address="192.0.2.1", username="fleetops", credential=credential
+    )
+    for instance in instances:
+        Instance.objects.create(
+            host=host,
+            name=instance,
+            mta="postfix",
+            version="3.7.11",
+            config_dir=f"/etc/{instance}",
+            queue_dirs=[f"/var/spool/{instance}"],
+        )
+    return host
+
+
+def ask(actor: Actor, operation: str, target: dict[str, Any] | None = None, **fields: Any) -> Job:
+    """Submit a job, with a reason unless one is given."""
+    fields.setdefault("reason", "newsletter loop")
+    if target is None:
+        target = {"instances": ["mx1/postfix"]}
+    return submit(actor, Asked(operation=operation, target=target, **fields))
+
+
+def work(job: Job) -> Job:
+    """Let the workers do all they can do for the job now."""
+    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}):
+        runner.work(str(job.pk), queue)
+    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}):
+        runner.work(str(job.pk), queue)
+    job.refresh_from_db()
+    return job

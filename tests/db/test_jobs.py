@@ -1,0 +1,276 @@
+"""A job's life: planned, decided, run, recorded, undone."""
+
+import pytest
+
+from fleet.mta.errors import InDelivery, OutcomeUnknown, Unreachable
+from fleet.mta.types import Ended, MessageState, Plan, Result
+from jobs.errors import Clash, Forbidden, Invalid
+from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
+from jobs.services.again import retry, undo
+from jobs.services.cancel import cancel
+from jobs.services.decide import approve, reject
+from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
+
+HOLD = {"match": "from:*@bulk.example"}
+
+
+def purge(people: Cast, count: int, mode: str = "quarantine") -> Job:
+    """A purge of `count` messages of mx1/postfix that the workers have planned."""
+    messages = [message(n) for n in range(count)]
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(messages), queue_total=1000, bytes=722 * count)
+    places = {m.queue_id: f"/var/spool/postfix/q/{m.queue_id}" for m in messages} if mode == "quarantine" else {}
+    people.engine.results["mx1/postfix"] = changed(messages, places=places)
+    return work(ask(people.alice, "queue.purge", params={**HOLD, "mode": mode}))
+
+
+def test_a_reading_job_keeps_the_result_and_the_commands_of_each_run(people: Cast) -> None:
+    people.engine.results["mx1/postfix"] = Result(Ended.SUCCEEDED, data={"entries": [], "total": 0})
+    job = work(ask(people.alice, "queue.list"))
+    run = job.runs.get()
+    assert (job.state, run.state, run.result) == ("succeeded", "succeeded", {"entries": [], "total": 0})
+    assert run.commands == [{"argv": ["true"], "exit_status": 0, "duration_ms": 3, "stderr_tail": ""}]
+
+
+def test_a_small_hold_is_planned_and_then_done_without_anybody(people: Cast) -> None:
+    messages = [message(1), message(2)]
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(messages), queue_total=10)
+    people.engine.results["mx1/postfix"] = changed(messages)
+    job = work(ask(people.alice, "queue.hold", params=HOLD))
+    assert job.state == "succeeded"
+    assert people.engine.asked == [("mx1/postfix", PLANNED), ("mx1/postfix", APPLIED)]
+    assert Message.objects.filter(is_held_by_us=True).count() == 2
+
+
+def test_a_dry_run_ends_with_its_plan_and_sends_no_changing_command(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=1)
+    job = work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
+    assert (job.state, job.planned_messages) == ("planned", 1)
+    assert people.engine.asked == [("mx1/postfix", PLANNED)]
+
+
+def test_a_plan_without_messages_is_unchanged(people: Cast) -> None:
+    job = work(ask(people.alice, "queue.hold", params=HOLD))
+    assert (job.state, job.runs.get().state) == ("succeeded", "unchanged")
+
+
+def test_more_than_max_messages_of_one_queue_stops_the_job_everywhere(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(message(n) for n in range(11)), queue_total=20)
+    people.engine.plans["mx2/postfix"] = Plan(selected=(message(1),), queue_total=20)
+    params = {**HOLD, "max_messages": 10}
+    job = work(ask(people.alice, "queue.hold", {"instances": ["mx1/postfix", "mx2/postfix"]}, params=params))
+    assert (job.state, job.error["code"]) == ("failed", "too_many")
+    assert not [phase for _, phase in people.engine.asked if phase == APPLIED]
+
+
+def test_a_large_purge_waits_for_a_second_person_and_then_runs(people: Cast) -> None:
+    job = purge(people, 101)
+    assert (job.state, job.approvals_needed) == ("awaiting_approval", 1)
+    approve(people.bob, job, job.digest, "seen")
+    job = work(job)
+    assert job.state == "succeeded"
+    assert QuarantineItem.objects.filter(job=job, state="kept").count() == 101
+
+
+def test_a_requester_cannot_approve_their_own_job(people: Cast) -> None:
+    job = purge(people, 101)
+    with pytest.raises(Forbidden) as caught:
+        approve(people.alice, job, job.digest)
+    assert caught.value.code == "self_approval"
+
+
+def test_an_admin_cannot_approve_their_own_job_either(people: Cast) -> None:
+    people.alice = people.dana
+    job = purge(people, 101)
+    with pytest.raises(Forbidden) as caught:
+        approve(people.dana, job, job.digest)
+    assert caught.value.code == "self_approval"
+
+
+def test_an_integration_cannot_decide(people: Cast) -> None:
+    job = purge(people, 101)
+    robot = person("robot", "approver", people.acme, kind="service")
+    with pytest.raises(Forbidden):
+        approve(robot, job, job.digest)
+
+
+def test_an_approver_of_another_customer_cannot_decide(people: Cast) -> None:
+    job = purge(people, 101)
+    with pytest.raises(Forbidden):
+        approve(person("eve", "approver", people.other), job, job.digest)
+
+
+def test_an_approval_of_another_digest_is_refused(people: Cast) -> None:
+    job = purge(people, 101)
+    with pytest.raises(Clash) as caught:
+        approve(people.bob, job, "sha256:0")
+    assert caught.value.code == "plan_changed"
+
+
+def test_nobody_decides_twice(people: Cast) -> None:
+    job = purge(people, 101)
+    reject(people.bob, job, job.digest, "too many")
+    with pytest.raises(Clash) as caught:
+        approve(people.bob, job, job.digest)
+    assert caught.value.code == "already_decided"
+
+
+def test_one_rejection_with_a_comment_ends_the_job(people: Cast) -> None:
+    job = purge(people, 101)
+    with pytest.raises(Invalid):
+        reject(people.bob, job, job.digest, " ")
+    job = reject(people.bob, job, job.digest, "too many")
+    assert job.state == "rejected"
+    assert {run.state for run in job.runs.all()} == {"cancelled"}
+    with pytest.raises(Clash):
+        approve(people.dana, job, job.digest)
+
+
+def test_a_plan_that_was_changed_behind_the_approver_is_not_run(people: Cast) -> None:
+    job = purge(people, 101)
+    approve(people.bob, job, job.digest)
+    Message.objects.filter(run__job=job).update(size=1)
+    job = work(job)
+    assert (job.state, job.error["code"]) == ("failed", "conflict")
+    assert ("mx1/postfix", APPLIED) not in people.engine.asked
+
+
+def test_an_approver_who_lost_the_role_before_the_start_does_not_count(people: Cast) -> None:
+    job = purge(people, 101)
+    approve(people.bob, job, job.digest)
+    people.bob.account.roles.all().delete()
+    assert work(job).state == "failed"
+
+
+def test_a_requester_who_lost_the_role_before_the_start_changes_nothing(people: Cast) -> None:
+    job = purge(people, 101)
+    approve(people.bob, job, job.digest)
+    people.alice.account.roles.all().delete()
+    assert work(job).state == "failed"
+
+
+def test_the_intent_is_on_record_before_the_first_changing_command(people: Cast) -> None:
+    seen: list[int] = []
+
+    def look(place: str, phase: str) -> None:
+        if phase == APPLIED:
+            seen.append(AuditEvent.objects.filter(action="run.dispatched").count())
+            assert Run.objects.filter(dispatched_at__isnull=False).count() == 1
+
+    people.engine.before = look
+    purge(people, 3)
+    assert seen == [1]
+
+
+def test_a_host_that_is_off_is_unreachable_and_the_others_succeed(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    job = work(ask(people.alice, "queue.list", {"customers": ["acme"]}))
+    assert job.state == "partly_failed"
+    run = job.runs.get(host__name="mx2")
+    assert (run.state, run.error["code"], run.host.status) == ("unreachable", "unreachable", "unreachable")
+
+
+def test_messages_in_delivery_are_told_and_never_claimed(people: Cast) -> None:
+    messages = [message(1)]
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(messages), queue_total=1)
+    result = changed(messages, MessageState.IN_DELIVERY)
+    people.engine.results["mx1/postfix"] = Result(
+        Ended.FAILED, result.data, result.messages, error=InDelivery("1 message is being delivered")
+    )
+    job = work(ask(people.alice, "queue.purge", params=HOLD))
+    run = job.runs.get()
+    assert (job.state, run.error["code"], run.result["in_delivery"]) == ("failed", "in_delivery", 1)
+
+
+def test_an_unknown_outcome_keeps_the_job_running(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=1)
+    people.engine.results["mx1/postfix"] = OutcomeUnknown("the connection ended")
+    job = work(ask(people.alice, "queue.purge", params=HOLD))
+    assert (job.state, job.runs.get().state) == ("running", "unknown")
+
+
+def test_an_undone_purge_restores_and_cannot_be_undone_twice(people: Cast) -> None:
+    job = purge(people, 3)
+    people.engine.results["mx1/postfix"] = changed([message(n) for n in range(3)])
+    back = work(undo(people.alice, job, "it was the right newsletter"))
+    assert (back.operation, back.state, back.approvals_needed) == ("quarantine.restore", "succeeded", 0)
+    assert set(QuarantineItem.objects.values_list("state", flat=True)) == {"restored"}
+    with pytest.raises(Clash):
+        undo(people.alice, job, "again")
+
+
+@pytest.mark.parametrize(
+    ("operation", "params"),
+    [("queue.flush", {"match": "ALL"}), ("queue.bounce", HOLD), ("queue.requeue", HOLD)],
+)
+def test_what_cannot_be_put_back_is_not_undoable(people: Cast, operation: str, params: dict[str, str]) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=100)
+    job = ask(people.alice, operation, params=params)
+    with pytest.raises(Clash) as caught:
+        undo(people.alice, work(job), "please")
+    assert caught.value.code == "not_undoable"
+
+
+def test_a_delete_cannot_be_undone(people: Cast) -> None:
+    job = purge(people, 3, mode="delete")
+    approve(people.bob, job, job.digest)
+    with pytest.raises(Clash):
+        undo(people.alice, work(job), "please")
+
+
+def test_undoing_a_hold_releases_only_what_it_had_held(people: Cast) -> None:
+    messages = [message(1), message(2)]
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(messages), queue_total=10)
+    people.engine.results["mx1/postfix"] = changed(messages[:1])
+    job = work(ask(people.alice, "queue.hold", params=HOLD))
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(messages[:1]), queue_total=10)
+    back = work(undo(people.alice, job, "enough"))
+    assert (back.operation, back.state) == ("queue.release", "succeeded")
+    assert [m.queue_id for m in Message.objects.filter(run__job=back)] == [messages[0].queue_id]
+    assert not Message.objects.filter(is_held_by_us=True).exists()
+
+
+def test_a_cancelled_job_stops_what_has_not_begun(people: Cast) -> None:
+    job = purge(people, 101)
+    assert len(cancel(people.alice, job)["cancelled"]) == 1
+    job.refresh_from_db()
+    assert job.state == "cancelled"
+    with pytest.raises(Clash):
+        cancel(people.alice, job)
+
+
+def test_only_the_requester_or_an_admin_cancels(people: Cast) -> None:
+    job = purge(people, 101)
+    with pytest.raises(Forbidden):
+        cancel(people.bob, job)
+    cancel(people.dana, job)
+
+
+def test_a_retry_takes_only_the_runs_that_failed(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    job = work(ask(people.alice, "queue.list", {"customers": ["acme"]}))
+    del people.engine.results["mx2/postfix"]
+    again = work(retry(people.alice, job))
+    assert (again.state, [str(run.instance) for run in again.runs.all()]) == ("succeeded", ["mx2/postfix"])
+    with pytest.raises(Clash):
+        retry(people.alice, again)
+
+
+def test_a_doubled_or_forged_message_finds_nothing_to_do(people: Cast) -> None:
+    from fleet.ids import uuid7
+    from jobs import runner
+
+    job = work(ask(people.alice, "queue.list"))
+    asked = list(people.engine.asked)
+    work(job)
+    runner.work(str(uuid7()), "ssh.0")
+    assert people.engine.asked == asked
+
+
+def test_a_second_changing_job_waits_for_the_host(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=10)
+    people.engine.results["mx1/postfix"] = OutcomeUnknown("the connection ended")
+    first = work(ask(people.alice, "queue.hold", params=HOLD))
+    second = work(ask(people.alice, "queue.hold", params=HOLD))
+    assert (first.state, second.state, second.runs.get().state) == ("running", "running", "pending")
