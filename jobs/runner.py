@@ -88,16 +88,21 @@ def _steps(run: Run, operation: Operation, context: Context) -> Callable[[], Ste
 
 def context_for(job: Job, run: Run, operation: Operation, now: float) -> Context:
     """What the operation may know. `now` is moved by the host's clock skew, so that ages are the host's own."""
-    is_block = isinstance(operation, SenderBlock | SenderUnblock)
     return Context(
         now=now + (run.host.facts.get("clock_skew") or 0.0),
         job=str(job.pk),
         frozen=asked.frozen_for(job, run) if job.is_changing else None,
         ours=_held_by_us(run) if isinstance(operation, QueueRelease) else frozenset(),
-        wanted_blocks=blocks.wanted_elsewhere(run, operation.pattern) if is_block else (),
+        wanted_blocks=_wanted_blocks(run, operation),
         wiring_approved=bool(run.plan and run.plan.get("wiring")),
         undo=job.undo_of_id is not None,
     )
+
+
+def _wanted_blocks(run: Run, operation: Operation) -> tuple[str, ...]:
+    if isinstance(operation, SenderBlock | SenderUnblock):
+        return blocks.wanted_elsewhere(run, operation.pattern)
+    return ()
 
 
 def _held_by_us(run: Run) -> frozenset[Any]:

@@ -67,7 +67,7 @@ class Run(models.Model):
     """A job on one instance (on one host, for discovery).
 
     `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
-    worker that has the run; one whose lease ended was lost. `attempts` counts claims. `slot` and `site` choose a worker.
+    worker that has the run; one whose lease ended was lost. `attempts` counts claims. `slot` and `site` name a worker.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

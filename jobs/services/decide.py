@@ -38,7 +38,8 @@ def _decided(actor: Actor, job: Job, digest: str, decision: Decision, comment: s
     _may(actor, job)
     now = db_now()
     job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
-    if job.state == JobState.EXPIRED or (job.state == JobState.AWAITING_APPROVAL and job.expires_at <= now):
+    is_late = job.state == JobState.AWAITING_APPROVAL and job.expires_at is not None and job.expires_at <= now
+    if job.state == JobState.EXPIRED or is_late:
         raise Clash("expired", "nobody decided in time; submit the job again")
     if Approval.objects.filter(job=job, person=actor.account, digest=digest).exists():
         raise Clash("already_decided", f"{actor.account.username} has decided on this plan already")

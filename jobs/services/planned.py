@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from fleet.mta.operations import ChangesMessages, Operation
+from fleet.mta.operations import ChangesMessages
 from fleet.mta.types import Plan
 from jobs import asked
 from jobs.clock import db_now
@@ -70,25 +70,23 @@ def _stop(job: Job, over: Run) -> None:
     """One queue is over its limit, so nothing is changed anywhere."""
     job.runs.filter(state=RunState.PENDING, error__isnull=False).update(state=RunState.FAILED, finished_at=db_now())
     cancel_pending(job)
-    moves.move(job, JobState.FAILED, error={**over.error, "detail": f"{over.instance}: {over.error['detail']}"})
+    error = over.error or {}
+    moves.move(job, JobState.FAILED, error={**error, "detail": f"{over.instance}: {error.get('detail')}"})
 
 
 def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
     """End the runs that would change no message."""
     kept = []
     for run in runs:
-        if run.plan["counts"]["messages"] == 0 and _selects(asked.operation_for(job, run)):
-            run.state, run.finished_at = RunState.UNCHANGED, db_now()
-            gone = run.plan["drift"]["gone"]
-            run.result = {"asked": gone, "done": 0, "already_gone": gone, "in_delivery": 0, "left": 0}
-            run.save(update_fields=["state", "finished_at", "result"])
-        else:
+        plan = run.plan or {}
+        if plan["counts"]["messages"] or not isinstance(asked.operation_for(job, run), ChangesMessages):
             kept.append(run)
+            continue
+        gone = plan["drift"]["gone"]
+        run.result = {"asked": gone, "done": 0, "already_gone": gone, "in_delivery": 0, "left": 0}
+        run.state, run.finished_at = RunState.UNCHANGED, db_now()
+        run.save(update_fields=["state", "finished_at", "result"])
     return kept
-
-
-def _selects(operation: Operation) -> bool:
-    return isinstance(operation, ChangesMessages)
 
 
 def _freeze(job: Job, runs: list[Run]) -> None:

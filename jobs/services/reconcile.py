@@ -58,7 +58,7 @@ def _after_loss(run: Run) -> None:
 
 
 def due(now: datetime, queue: str) -> list[Run]:
-    """Unknown runs of this Celery queue that are to be read back now, put off at once so that nobody else takes them."""
+    """Unknown runs of this Celery queue that are to be read back now, put off at once so that no one else does."""
     rows = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now).order_by("reconcile_at")
     taken = []
     for run in with_hosts(rows).select_related("job__requested_by", "job__undo_of")[:500]:

@@ -49,7 +49,7 @@ def plan_rows(job: Job) -> list[PlanRow]:
         .select_related("instance__host")
         .prefetch_related(Prefetch("messages", queryset=Message.objects.order_by("id")))
     )
-    return [PlanRow(str(run.instance), run.plan, fingerprints(run)) for run in runs]
+    return [PlanRow(str(run.instance), run.plan or {}, fingerprints(run)) for run in runs]
 
 
 def count_approvals(job: Job) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -97,7 +98,7 @@ def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
 
 
 def _catch_up(block: Block, wanted: bool, instances: list[Instance]) -> Job:
-    params = {"pattern": block.pattern}
+    params: dict[str, Any] = {"pattern": block.pattern}
     if wanted:
         params |= {"action": block.action, "code": block.code, "enhanced": block.enhanced, "text": block.text}
     return scheduled(
