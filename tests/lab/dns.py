@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 
-A, NS, SOA, PTR, MX, ANY = 1, 2, 6, 12, 15, 255
+A, MX, ANY = 1, 15, 255
 NXDOMAIN = 3
 
 

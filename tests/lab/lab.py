@@ -1,18 +1,19 @@
 """The lab's commands and its Python face.
 
-    python -m tests.lab.lab up [HOST...]       start these hosts, or all; does nothing for those that run
-    python -m tests.lab.lab status             what runs, as JSON
-    python -m tests.lab.lab exec HOST 'COMMAND'   as root inside the host
-    python -m tests.lab.lab ssh HOST [COMMAND]    as fleetops, over SSH
-    python -m tests.lab.lab inject HOST --from a@bulk.example --to r{i}@defer.test --n 100
-    python -m tests.lab.lab reset HOST...      back to how it was after `up`
-    python -m tests.lab.lab sink               what the sink accepted, as JSON lines
-    python -m tests.lab.lab down               everything away; images and keys stay in the cache
+python -m tests.lab.lab up [HOST...]       start these hosts, or all; does nothing for those that run
+python -m tests.lab.lab status             what runs, as JSON
+python -m tests.lab.lab exec HOST 'COMMAND'   as root inside the host
+python -m tests.lab.lab ssh HOST [COMMAND]    as fleetops, over SSH
+python -m tests.lab.lab inject HOST --from a@bulk.example --to r{i}@defer.test --n 100
+python -m tests.lab.lab reset HOST...      back to how it was after `up`
+python -m tests.lab.lab sink               what the sink accepted, as JSON lines
+python -m tests.lab.lab down               everything away; images and keys stay in the cache
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,15 +22,16 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from tests.lab import network
 from tests.lab import inject as injector
+from tests.lab import network
 from tests.lab.config import LINK, RELAY_CLIENT, USER, LabError, cache_dir, run_dir
 from tests.lab.hosts import ALL, HostSpec
 from tests.lab.images import ensure_tools
 from tests.lab.inject import Order, Result
-from tests.lab.machine import SSHD, Machine, encoded, ensure_key, locked
+from tests.lab.machine import SSHD, Machine, encoded, ensure_key, locked, stop_state
 from tests.lab.sink import Sink
 
 
@@ -69,8 +71,9 @@ class Host:
         return self.machine.sh(command)
 
     def ssh_command(self, *command: str, user: str = USER) -> list[str]:
-        known = cache_dir() / "keys" / "known_hosts"
-        known.write_text("".join(f"{Host(spec).address} {Host(spec).host_key}\n" for spec in ALL.values()))
+        known = cache_dir() / "keys" / f"known_hosts-{self.name}"
+        if not known.exists():
+            known.write_text(f"{self.address} {self.host_key}\n")
         options = ["-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}", "-o", "IdentitiesOnly=yes"]
         return ["ssh", "-F", "none", "-i", self.private_key_file, *options, f"{user}@{self.address}", *command]
 
@@ -158,10 +161,10 @@ class Lab:
 
     def down(self) -> None:
         with locked(_lock("up")):
-            for name in ALL:
-                Machine(ALL[name]).stop()
+            for state in (run_dir() / "hosts").glob("*"):
+                stop_state(state)
             network.stop_network()
-            shutil.rmtree(run_dir(), ignore_errors=True)
+            _remove_run_dir()
 
     def host(self, name: str) -> Host:
         return Host(_spec(name))
@@ -194,7 +197,17 @@ def _ensure(spec: HostSpec) -> None:
             machine.start()
 
 
-def _lock(name: str) -> Any:
+def _remove_run_dir() -> None:
+    """Only what is the lab's: the directory may be one that was given, with other things in it."""
+    shutil.rmtree(run_dir() / "hosts", ignore_errors=True)
+    for pattern in ("switch.*", "services.*", "sink*.json*"):
+        for file in run_dir().glob(pattern):
+            file.unlink()
+    with contextlib.suppress(OSError):
+        run_dir().rmdir()
+
+
+def _lock(name: str) -> Path:
     return cache_dir() / "locks" / name
 
 
@@ -248,7 +261,7 @@ def _run(lab: Lab, given: argparse.Namespace) -> int:
                 print(json.dumps(message))
         case "exec" | "ssh":
             host = lab.host(given.host)
-            inside = [*host.machine.enter(), "sh", "-c", " ".join(given.rest)]
+            inside = host.machine.command(" ".join(given.rest))
             command = inside if given.command == "exec" else host.ssh_command(*given.rest, user=given.user)
             return subprocess.run(command).returncode
         case "inject":

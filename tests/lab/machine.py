@@ -21,12 +21,13 @@ from tests.lab.images import ensure_image
 from tests.lab.processes import Process, only_child, run, spawn, wait_for
 
 # Runs with the machine's own programs, in the new namespaces; ends as the host's first process, in its own root.
+# "volatile" leaves out every fsync below the overlay: seconds of waiting for a disk, for files that nobody keeps.
 # /var/spool is no overlay: Postfix's queue IDs are inode numbers, and an overlay's are not those of the files.
 INIT = """
 set -e
 image=$1 state=$2 name=$3
 root=$state/root
-mount -t overlay overlay -o "lowerdir=$image,upperdir=$state/upper,workdir=$state/work" "$root"
+mount -t overlay overlay -o "lowerdir=$image,upperdir=$state/upper,workdir=$state/work,volatile" "$root"
 mount --bind "$state/spool" "$root/var/spool"
 mount -t proc proc "$root/proc"
 echo "$name" > "$root/proc/sys/kernel/hostname"
@@ -113,11 +114,9 @@ class Machine:
         for part in ("upper", "work", "root"):
             (self.state / part).mkdir(parents=True)
         run(["cp", "-a", f"{image}/var/spool", str(self.state / "spool")])
-        parent = spawn(
-            ["unshare", "-n", "-m", "-p", "-u", "-i", "--fork", "--kill-child", "sh", "-c", INIT, "init"]
-            + [str(image), str(self.state), self.spec.name],
-            self.state / "init.log",
-        )
+        namespaces = ["unshare", "-n", "-m", "-p", "-u", "-i", "--fork", "--kill-child"]
+        init = ["sh", "-c", INIT, "init", str(image), str(self.state), self.spec.name]
+        parent = spawn([*namespaces, *init], self.state / "init.log")
         self._await_init(parent)
         network.attach(self.spec, self._process())
         self.sh(f"{PROVISION}\n{self.spec.configure}", environment=self._environment())
@@ -126,12 +125,7 @@ class Machine:
         (self.state / "recipe").write_text(self._recipe())
 
     def stop(self) -> None:
-        process = Process.load(self.state / "init.json")
-        if process is not None:
-            process.stop()
-        shutil.rmtree(self.state, ignore_errors=True)
-        # The kernel may let go of a dead host's overlay a moment later.
-        wait_for(lambda: shutil.rmtree(self.state, ignore_errors=True) or not self.state.exists(), 5, str(self.state))
+        stop_state(self.state)
 
     def await_ready(self) -> None:
         wait_for(lambda: self.run(self.spec.ready).returncode == 0, 20, f"the MTA of {self.spec.name}")
@@ -147,9 +141,7 @@ class Machine:
         text: bool = True,
     ) -> subprocess.CompletedProcess:
         """Run a shell script as root inside the host."""
-        clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-        settings = [f"{name}={value}" for name, value in (clean | (environment or {})).items()]
-        command = [*self.enter(), "env", "-i", *settings, "sh", "-c", script]
+        command = self.command(script, environment)
         given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
         return subprocess.run(command, capture_output=True, text=text, timeout=timeout, **given)
 
@@ -160,8 +152,12 @@ class Machine:
             raise LabError(f"{self.spec.name}: exit {done.returncode}: {done.stderr[-2000:]}\n{script[-500:]}")
         return done.stdout
 
-    def enter(self) -> list[str]:
-        return ["nsenter", "-t", str(self._process().pid), "-m", "-p", "-u", "-i", "-n"]
+    def command(self, script: str, environment: dict[str, str] | None = None) -> list[str]:
+        """The argv that runs a shell script as root inside the host, with nothing of our own environment."""
+        clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        settings = [f"{name}={value}" for name, value in (clean | (environment or {})).items()]
+        enter = ["nsenter", "-t", str(self._process().pid), "-m", "-p", "-u", "-i", "-n"]
+        return [*enter, "env", "-i", *settings, "sh", "-c", script]
 
     def _process(self) -> Process:
         process = self.process
@@ -193,6 +189,20 @@ class Machine:
     def _recipe(self) -> str:
         text = repr((self.spec, INIT, PROVISION, START, self._environment()))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stop_state(state: Path) -> None:
+    """End the host whose state this is, also one that no description names any more, and remove the state."""
+    process = Process.load(state / "init.json")
+    if process is not None:
+        process.stop()
+
+    def is_gone() -> bool:
+        shutil.rmtree(state, ignore_errors=True)
+        return not state.exists()
+
+    # The kernel may let go of a dead host's overlay a moment later.
+    wait_for(is_gone, 5, f"the removal of {state}")
 
 
 def ensure_key(name: str) -> Path:

@@ -77,7 +77,23 @@ def _start_switch() -> Process:
     switch.save(_switch_file())
     _ipv6_off(switch)
     services = "".join(f"addr add {address}/24 dev br0\n" for address in (DNS, *SINKS.values()))
-    run(["ip", "link", "add", LINK, "address", LINK_MAC, "type", "veth", "peer", "name", "out", "netns", str(switch.pid)])
+    run(
+        [
+            "ip",
+            "link",
+            "add",
+            LINK,
+            "address",
+            LINK_MAC,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "out",
+            "netns",
+            str(switch.pid),
+        ]
+    )
     bridge = f"link add br0 address {BRIDGE_MAC} type bridge forward_delay 0\nlink set out master br0 up\n"
     run(_in_switch(switch, "ip", "-batch", "-"), f"link set lo up\n{bridge}{services}link set br0 up\n")
     Path(f"/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6").write_text("1")

@@ -14,15 +14,18 @@ PRESEED = (
 
 # Retries are put off by an hour: a deferred message moves during a test only when somebody moves it.
 # Debian's default wires no check of senders; tests rely on that, so nothing here adds one.
+# Postfix's programs wait until main.cf is two seconds old, so as not to read it half written: it gets an older date.
 # The chroot copies are what Debian's init script makes; it does not run here.
 BASE = f"""
 echo "$NAME.$DOMAIN" > /etc/mailname
 postconf -e "myhostname = $NAME.$DOMAIN" "mydestination = $NAME.$DOMAIN, localhost.$DOMAIN, localhost" \
   "mynetworks = 127.0.0.0/8 {RELAY_CLIENT}/32" "relay_domains = {", ".join(SINKS)}" \
   "inet_protocols = ipv4" "inet_interfaces = all" "relayhost =" "smtp_tls_security_level = none" \
-  "smtpd_tls_security_level = none" "recipient_delimiter = +" "compatibility_level = 2" "biff = no" \
+  "smtpd_tls_security_level = none" "recipient_delimiter = +" "biff = no" \
   "minimal_backoff_time = 1h" "maximal_backoff_time = 4h" "queue_run_delay = 1h" \
   "smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination"
+settle() {{ touch -d "1 minute ago" /etc/postfix*/main.cf; }}
+settle
 newaliases || true
 chroot_files() {{
   mkdir -p "$1/etc" "$1/dev"
@@ -38,8 +41,6 @@ SECOND_INSTANCE = """
 postconf -e "multi_instance_enable = yes" "multi_instance_directories = /etc/postfixEXT" \
   'multi_instance_wrapper = ${command_directory}/postmulti -p --'
 cp -a /etc/postfix /etc/postfixEXT
-rm -f /etc/postfixEXT/dynamicmaps.cf /etc/postfixEXT/dynamicmaps.cf.d /etc/postfixEXT/postfix-files* 2>/dev/null || true
-ln -sfn /etc/postfix/dynamicmaps.cf /etc/postfixEXT/dynamicmaps.cf
 postconf -c /etc/postfixEXT -X multi_instance_directories multi_instance_wrapper
 postconf -c /etc/postfixEXT -e "multi_instance_name = postfix-EXT" "multi_instance_enable = yes" \
   "queue_directory = /var/spool/postfixEXT" "data_directory = /var/lib/postfixEXT" \
@@ -49,9 +50,10 @@ install -d -m 755 /var/spool/postfixEXT
 install -d -o postfix -g postfix -m 700 /var/lib/postfixEXT
 chroot_files /var/spool/postfixEXT
 echo '$AddUnixListenSocket /var/spool/postfixEXT/dev/log' > /etc/rsyslog.d/postfixEXT.conf
+settle
 """
 
-LONG_IDS = 'postconf -e "enable_long_queue_ids = yes"'
+LONG_IDS = 'postconf -e "enable_long_queue_ids = yes" && settle'
 
 START = "postfix start"
 STOP = "postfix stop"

@@ -1,0 +1,48 @@
+"""The lab for pytest: `from tests.lab.fixtures import *` in a conftest.py, then ask for `lab`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.lab import Host, Lab
+
+__all__ = ["lab", "pf1", "pf2", "pf3"]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """Everything up. Not root, or no way to build it: an error, never a skip, because a skip looks like a pass.
+
+    It stays up afterwards, so that the next run starts at once; `python -m tests.lab.lab down` removes it.
+    """
+    found = Lab()
+    found.up()
+    return found
+
+
+def _fresh(lab: Lab, name: str) -> Iterator[Host]:
+    host = lab.host(name)
+    host.reset()
+    lab.sink.reset()
+    yield host
+    host.thaw()
+
+
+@pytest.fixture
+def pf1(lab: Lab) -> Iterator[Host]:
+    """Postfix 3.7 with two instances, as freshly started; the sink is empty and answers as at the beginning."""
+    yield from _fresh(lab, "pf1")
+
+
+@pytest.fixture
+def pf2(lab: Lab) -> Iterator[Host]:
+    """Postfix 3.5, likewise."""
+    yield from _fresh(lab, "pf2")
+
+
+@pytest.fixture
+def pf3(lab: Lab) -> Iterator[Host]:
+    """Postfix 3.10 with long queue IDs, likewise."""
+    yield from _fresh(lab, "pf3")

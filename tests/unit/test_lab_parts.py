@@ -1,0 +1,76 @@
+"""Parts of the lab that need neither root nor a network."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+from tests.lab.dns import MX, NXDOMAIN, Zone
+from tests.lab.images import mirrors
+from tests.lab.inject import _stuffed, as_bytes
+from tests.lab.processes import Process
+from tests.lab.sink import _path
+
+
+def query(name: str, kind: int) -> bytes:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0" + labels + b"\0" + struct.pack("!HH", kind, 1)
+
+
+def test_dns_names_the_mail_host_of_a_domain_and_denies_the_rest_at_once() -> None:
+    zone = Zone({"pf1.lab.test": "10.0.0.1"}, {"ok.test": "10.0.0.2"})
+    answer = zone.answer(query("OK.test", MX))
+    assert b"\x02mx\x02ok\x04test\0" in answer
+    assert answer[7] == 1
+    assert zone.answer(query("11.0.77.10.in-addr.arpa", 12))[3] & 15 == NXDOMAIN
+    assert zone.answer(query("ok.test", 28))[3] & 15 == 0  # the name exists, only not with this type
+    assert zone.answer(query("mx.ok.test", 1)).endswith(bytes([10, 0, 0, 2]))
+
+
+@pytest.mark.parametrize("packet", [b"", b"x" * 11, query("ok.test", 1)[:20]])
+def test_dns_does_not_answer_broken_packets(packet: bytes) -> None:
+    with pytest.raises((ValueError, IndexError, struct.error)):
+        Zone({}, {}).answer(packet)
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [
+        ("FROM:<a@b.test> SIZE=3", "a@b.test"),
+        ("FROM:<>", ""),
+        ('TO:<"a>b"@c.test>', '"a>b"@c.test'),
+        ('TO:<"a\\">b"@c.test> X', '"a\\">b"@c.test'),
+    ],
+)
+def test_the_sink_reads_quoted_paths(command: str, address: str) -> None:
+    assert _path(command) == address
+
+
+def test_the_injector_keeps_odd_bytes_and_numbers_messages() -> None:
+    assert as_bytes(os.fsdecode(b"\xff{i}@x.test"), 7) == b"\xff7@x.test"
+    assert as_bytes("ü{i}", 1) == "ü1".encode()
+
+
+def test_the_injector_doubles_leading_dots() -> None:
+    assert _stuffed(b".a\r\nb.\r\n.") == b"..a\r\nb.\r\n..\r\n"
+
+
+def test_mirrors_come_from_the_machine_else_from_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MXFLEET_LAB_MIRROR", raising=False)
+    assert mirrors("deb http://archive.ubuntu.com/ubuntu noble main") == (
+        "http://deb.debian.org/debian",
+        "http://deb.debian.org/debian-security",
+    )
+    assert mirrors("URIs: https://m.example/debian/\n", "deb http://s.example/debian-security x main") == (
+        "https://m.example/debian",
+        "http://s.example/debian-security",
+    )
+
+
+def test_a_pid_of_another_time_is_not_ours() -> None:
+    mine = Process.of(os.getpid())
+    assert mine.is_alive
+    assert not Process(mine.pid, "1", mine.boot).is_alive
+    assert not Process(mine.pid, mine.started, "another boot").is_alive
