@@ -47,13 +47,14 @@ def logging_config(style: str) -> dict[str, Any]:
             "line": {
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": [structlog.stdlib.ExtraAdder(), *shared],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, one_line, renderer],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, tidy, renderer],
             }
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
             "django": {"handlers": [], "level": "INFO"},
+            "django.request": {"level": "ERROR"},  # a client's mistake is told to the client
             "asyncssh": {"level": "WARNING"},
             "uvicorn.access": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
@@ -87,8 +88,9 @@ def _masked(name: str, value: Any) -> Any:
     return value
 
 
-def one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape control characters, so that no remote host's text can forge a line or speak to a terminal."""
+    event.pop("color_message", None)  # uvicorn's message once more, for terminals
     return {name: _escaped(value) if name != "exception" else value for name, value in event.items()}
 
 

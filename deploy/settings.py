@@ -1,7 +1,5 @@
 """Django's settings. What differs between installations comes from the environment (deploy/env.py)."""
 
-from pathlib import Path
-
 from api import conf
 from api.conf import *  # noqa: F403 - the API's part: MIDDLEWARE, REST_FRAMEWORK, SPECTACULAR_SETTINGS, its limits
 from deploy.env import load
@@ -39,9 +37,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(__file__).parent / "static"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-SILENCED_SYSTEM_CHECKS = ["staticfiles.W004"]
 LOGGING = logging_config(ENV.log)
 DOORBELL_APP = "deploy.celery.app"

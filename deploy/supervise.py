@@ -26,7 +26,6 @@ from deploy.env import EX_CONFIG, Env, load, runtime_directory
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
-THREADS = 16
 GRACE = 9.0
 """Seconds that everything but Redis has to stop, before it is killed. A job that this cuts off is reconciled."""
 REDIS_GRACE = 3.0
@@ -176,20 +175,9 @@ def service_commands(env: Env) -> Iterator[tuple[str, list[str]]]:
     yield "api", python("-m", "deploy.serve")
     prefix = f"ssh.{env.site}" if env.site else "ssh"
     for shard in range(env.shards):
-        yield f"worker {shard}", worker_command(f"{prefix}.{shard}", THREADS)
-    yield "control worker", worker_command("control", 4)
+        yield f"worker {shard}", python("-m", "deploy.worker", f"{prefix}.{shard}")
+    yield "control worker", python("-m", "deploy.worker", "control")
     yield "scheduler", python("-m", "celery", "--quiet", "-A", "deploy.celery", "beat", "--pidfile=")
-
-
-def worker_command(queue: str, threads: int) -> list[str]:
-    """A worker of one queue. One process: its threads share the event loop and the warm SSH connections."""
-    name = queue.replace(".", "-")
-    return python(
-        "-W", "ignore::UserWarning:celery.platforms",  # root is as good as any account here: JSON only, no pickle
-        "-m", "celery", "--quiet", "-A", "deploy.celery", "worker", "--pool", "threads",
-        "--concurrency", str(threads), "--queues", queue, "--hostname", f"{name}@%h",
-        "--without-gossip", "--without-mingle", "--without-heartbeat",
-    )  # fmt: skip
 
 
 def answers_ping(path: Path) -> bool:

@@ -1,0 +1,38 @@
+"""A worker is ended only when messages wait, it has free threads, and it took nothing for a minute."""
+
+from deploy.watchdog import LOOKS, Watch
+
+
+def looks(watch: Watch, waiting: int, count: int = LOOKS) -> list[bool]:
+    return [watch.is_stuck(waiting) for _ in range(count)]
+
+
+def test_messages_that_nobody_takes_mean_a_stuck_worker_after_four_looks() -> None:
+    assert looks(Watch(16), 1) == [False, False, False, True]
+
+
+def test_an_idle_worker_is_not_stuck() -> None:
+    assert not any(looks(Watch(16), 0, 100))
+
+
+def test_a_worker_without_a_free_thread_is_busy_and_not_stuck() -> None:
+    watch = Watch(2)
+    watch.began()
+    watch.began()
+    assert not any(looks(watch, 5, 100))
+
+
+def test_a_long_task_does_not_hide_that_nothing_else_is_taken() -> None:
+    watch = Watch(2)
+    watch.began()
+    watch.is_stuck(0)
+    assert looks(watch, 1)[-1]
+
+
+def test_a_task_that_begins_starts_the_count_anew() -> None:
+    watch = Watch(16)
+    looks(watch, 1, LOOKS - 1)
+    watch.began()
+    watch.ended()
+    assert looks(watch, 1) == [False, False, False, False]
+    assert watch.is_stuck(1)
