@@ -41,7 +41,7 @@ logger = logging.getLogger("mxfleet.audit.checkpoint")
 class Entry:
     """One thing to be recorded. `customer` is a slug, "" for the installation; `action` a dotted verb.
 
-    `data`: JSON types only, integers within 2^53, no NaN. `actor` None: the service itself.
+    `data`: JSON types, times and UUIDs; integers within 2^53, no NaN. `actor` None: the service itself.
     """
 
     customer: str
@@ -135,6 +135,10 @@ def _clean(value: Any, place: str) -> Any:
             return _storable(value)
         case int() | float():
             return _number(value, place)
+        case datetime():
+            return _rfc3339(value)
+        case UUID():
+            return str(value)
         case list() | tuple():
             return [_clean(item, f"{place}[{index}]") for index, item in enumerate(value)]
         case dict():

@@ -139,7 +139,7 @@ def main(argv: list[str]) -> int:
         keys = {key_id: base64.b64decode(key, validate=True) for key_id, key in pairs}
         with open(options.export, encoding="utf-8") as export, open(options.checkpoints, encoding="utf-8") as kept:
             verdict = verify_lines(map(json.loads, export), keys, map(json.loads, kept))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"cannot verify: {type(error).__name__}: {error}")
     sys.stdout.write(json.dumps(verdict._asdict()) + "\n")
     return 0 if verdict.ok else 1

@@ -1,40 +1,83 @@
-"""What the database itself refuses, in SQL for SQLite and PostgreSQL: a changed record, an illegal move of a job.
+"""What the database itself refuses, in SQL for SQLite and PostgreSQL.
+
+- changing or deleting what is recorded (events, checkpoints, decisions);
+- a decision that names another requester, or another plan, than the job has;
+- a job's move that `jobs.state.JOB_MOVES` does not know.
 
 Migration 0002 puts these in place. A later migration must call `drop_sql` and `create_sql` again when it changes
 `JOB_MOVES`, or alters one of the tables: on SQLite Django rebuilds an altered table, and its triggers are lost.
 """
 
+from dataclasses import dataclass
+
 from jobs.state import JOB_MOVES
 
 APPEND_ONLY = ("jobs_auditevent", "jobs_auditcheckpoint", "jobs_approval")
-MOVES_TRIGGER = "jobs_job_moves"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Refuses `event` on `table` (UPDATE, INSERT...) when the condition holds (empty: always), saying `message`."""
+
+    name: str
+    table: str
+    event: str
+    message: str
+    condition: str = ""
+
+    def sqlite(self) -> str:
+        # RAISE(ABORT) takes back the statement, not the transaction: https://www.sqlite.org/lang_createtrigger.html
+        when = f"WHEN {self.condition} " if self.condition else ""
+        return (
+            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} FOR EACH ROW {when}"
+            f"BEGIN SELECT RAISE(ABORT, '{self.message}'); END"
+        )
+
+    def postgresql(self) -> str:
+        # A trigger's own WHEN may hold no sub-select, so the condition is in the function.
+        each = "STATEMENT" if self.event == "TRUNCATE" else "ROW"
+        return (
+            f"CREATE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"IF {self.condition or 'true'} THEN "
+            f"RAISE EXCEPTION '{self.message}' USING ERRCODE = 'integrity_constraint_violation'; END IF; "
+            "RETURN NEW; END $$; "
+            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} "
+            f"FOR EACH {each} EXECUTE FUNCTION {self.name}()"
+        )
 
 
 def create_sql(vendor: str) -> list[str]:
     """The statements that make all triggers; `vendor` as Django names it."""
-    return _sqlite() if vendor == "sqlite" else _postgresql()
+    if vendor == "sqlite":
+        return [trigger.sqlite() for trigger in triggers(vendor)]
+    return [trigger.postgresql() for trigger in triggers(vendor)]
 
 
 def drop_sql(vendor: str) -> list[str]:
     """The statements that remove them, each harmless when its trigger is not there."""
     if vendor == "sqlite":
-        return [f"DROP TRIGGER IF EXISTS {name}" for name in names(vendor)]
-    tables = {name: table for table in APPEND_ONLY for name in _names_of(table, vendor)} | {MOVES_TRIGGER: "jobs_job"}
-    return [
-        *(f"DROP TRIGGER IF EXISTS {name} ON {table}" for name, table in tables.items()),
-        "DROP FUNCTION IF EXISTS jobs_refuse_change()",
-        "DROP FUNCTION IF EXISTS jobs_refuse_move()",
+        return [f"DROP TRIGGER IF EXISTS {trigger.name}" for trigger in triggers(vendor)]
+    return [f"DROP FUNCTION IF EXISTS {trigger.name}() CASCADE" for trigger in triggers(vendor)]
+
+
+def triggers(vendor: str) -> list[Trigger]:
+    """All of them; only PostgreSQL has TRUNCATE."""
+    acts = ("UPDATE", "DELETE") if vendor == "sqlite" else ("UPDATE", "DELETE", "TRUNCATE")
+    refusals = [
+        Trigger(f"{table}_no_{act.lower()}", table, act, f"{table} is append only")
+        for table in APPEND_ONLY
+        for act in acts
     ]
-
-
-def names(vendor: str) -> list[str]:
-    """The names of all triggers."""
-    return [name for table in APPEND_ONLY for name in _names_of(table, vendor)] + [MOVES_TRIGGER]
-
-
-def _names_of(table: str, vendor: str) -> list[str]:
-    acts = ("update", "delete") if vendor == "sqlite" else ("change", "truncate")
-    return [f"{table}_no_{act}" for act in acts]
+    decision = Trigger(
+        "jobs_approval_fits_job",
+        "jobs_approval",
+        "INSERT",
+        "a decision must name the requester and the plan of its job",
+        "NOT EXISTS (SELECT 1 FROM jobs_job WHERE id = NEW.job_id AND requested_by_id = NEW.requested_by_id "
+        "AND digest = NEW.digest)",
+    )
+    moves = Trigger("jobs_job_moves", "jobs_job", "UPDATE OF state", "a job may not make this move", _illegal_move())
+    return [*refusals, decision, moves]
 
 
 def _illegal_move() -> str:
@@ -45,45 +88,3 @@ def _illegal_move() -> str:
         if moves
     ]
     return f"OLD.state <> NEW.state AND NOT ({' OR '.join(allowed)})"
-
-
-def _sqlite() -> list[str]:
-    # https://www.sqlite.org/lang_createtrigger.html: RAISE(ABORT) takes back the statement, not the transaction.
-    refusals = [
-        f"CREATE TRIGGER {table}_no_{act} BEFORE {act.upper()} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, '{table} is append only'); END"
-        for table in APPEND_ONLY
-        for act in ("update", "delete")
-    ]
-    moves = (
-        f"CREATE TRIGGER {MOVES_TRIGGER} BEFORE UPDATE OF state ON jobs_job WHEN {_illegal_move()} "
-        "BEGIN SELECT RAISE(ABORT, 'a job may not make this move'); END"
-    )
-    return [*refusals, moves]
-
-
-def _postgresql() -> list[str]:
-    refuse = (
-        "CREATE FUNCTION jobs_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "RAISE EXCEPTION '% is append only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation'; END $$"
-    )
-    refusals = [
-        statement
-        for table in APPEND_ONLY
-        for statement in (
-            f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION jobs_refuse_change()",
-            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION jobs_refuse_change()",
-        )
-    ]
-    refuse_move = (
-        "CREATE FUNCTION jobs_refuse_move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "RAISE EXCEPTION 'a job may not go from % to %', OLD.state, NEW.state "
-        "USING ERRCODE = 'integrity_constraint_violation'; END $$"
-    )
-    moves = (
-        f"CREATE TRIGGER {MOVES_TRIGGER} BEFORE UPDATE OF state ON jobs_job FOR EACH ROW WHEN ({_illegal_move()}) "
-        "EXECUTE FUNCTION jobs_refuse_move()"
-    )
-    return [refuse, *refusals, refuse_move, moves]

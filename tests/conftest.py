@@ -1,5 +1,6 @@
 """What all tests share. The environment is prepared by tests/environment.py, before Django's settings are read."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +33,12 @@ def _flush_passes_triggers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         let_flush_pass(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """SQLite in a file, as in production: threads in memory share one table lock and do not wait for it."""
+    from django.db import connection
+
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(SCRATCH / f"test-{os.getpid()}.sqlite3")
