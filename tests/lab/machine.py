@@ -103,9 +103,10 @@ class Machine:
 
     @property
     def is_current(self) -> bool:
-        """Whether it is up, and as its description and these scripts say today."""
-        recipe = self.state / "recipe"
-        return self.process is not None and recipe.exists() and recipe.read_text() == self._recipe()
+        """Whether it is up, on the network, and as its description and these scripts say today."""
+        process, recipe = self.process, self.state / "recipe"
+        is_described = recipe.exists() and recipe.read_text() == self._recipe()
+        return process is not None and is_described and network.is_attached(process)
 
     def start(self) -> None:
         """Make the host anew and start everything on it. Takes a few seconds."""

@@ -58,6 +58,12 @@ def attach(spec: HostSpec, host: Process) -> None:
     run([*inside, "-batch", "-"], f"link set lo up\naddr add {spec.address}/24 dev eth0\nlink set eth0 up\n")
 
 
+def is_attached(host: Process) -> bool:
+    """Whether the host has its eth0: the interface goes with the bridge's namespace, when that was killed."""
+    command = ["nsenter", "-t", str(host.pid), "-n", "ip", "link", "show", "eth0"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def set_link(spec: HostSpec, state: str) -> None:
     """Pull ("down") or plug ("up") the host's cable."""
     run(_in_switch(ensure_network(), "ip", "link", "set", port_of(spec), state))
