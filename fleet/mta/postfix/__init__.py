@@ -2,24 +2,53 @@
 
 from typing import ClassVar
 
-from fleet.mta.postfix import changes, commands, instances, listing, parse, quarantine
+from fleet.mta.postfix import (
+    blocks,
+    changes,
+    commands,
+    deliver,
+    instances,
+    listing,
+    moving,
+    parse,
+    quarantine,
+    readback,
+    summary,
+)
 
 
 class Postfix:
-    """Satisfies fleet.mta.base.Adapter. Every method names the module that explains it."""
+    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "postfix"
-    emulated: ClassVar[dict[str, str]] = {}
-    notes: ClassVar[dict[str, str]] = {}
+    emulated: ClassVar[dict[str, str]] = {
+        "queue.flush": "ALL and domains of fast_flush_domains at once; other selections one by one (postqueue -i)",
+    }
+    notes: ClassVar[dict[str, str]] = {
+        "message.deliver": "the log lines of the attempt; Postfix cannot show the SMTP dialogue",
+        "queue.bounce": "needs Postfix 3.5; the sender is always notified",
+        "queue.purge": "quarantine moves the queue file out of the queue and back, unchanged",
+        "queue.requeue": "every message gets a new queue ID",
+    }
     match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
 
     discover = staticmethod(instances.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
+    read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
 
     queue_list = staticmethod(listing.queue_list)
+    queue_summary = staticmethod(summary.queue_summary)
+    message_show = staticmethod(deliver.message_show)
+    message_deliver = staticmethod(deliver.message_deliver)
     queue_hold = staticmethod(changes.queue_hold)
     queue_release = staticmethod(changes.queue_release)
     queue_purge = staticmethod(changes.queue_purge)
+    queue_flush = staticmethod(moving.queue_flush)
+    queue_bounce = staticmethod(moving.queue_bounce)
+    queue_requeue = staticmethod(moving.queue_requeue)
+    block_list = staticmethod(blocks.block_list)
+    sender_block = staticmethod(blocks.sender_block)
+    sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)

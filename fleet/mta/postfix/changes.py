@@ -8,10 +8,11 @@ when the queue manager was faster. What then lies in hold/ is nobody's but ours,
 from collections.abc import Iterable
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.errors import Refused
 from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
 from fleet.mta.postfix.choosing import choose, everything, not_held, releasable
 from fleet.mta.postfix.commands import postsuper, postsuper_argv
-from fleet.mta.postfix.listing import lookup
+from fleet.mta.postfix.listing import proof
 from fleet.mta.postfix.parse import parse_verdicts
 from fleet.mta.postfix.quarantine import plan_quarantine, put_away
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
@@ -36,7 +37,7 @@ def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Con
     yield plan_of(chosen, context, [postsuper_argv(instance, "-H", "hold")])
     outcomes = Outcomes()
     said = yield from act(instance, "-H", "hold", names(chosen.entries))
-    now = yield from lookup(instance, names(chosen.entries)) if chosen.entries else nothing()
+    now = yield from proof(instance, names(chosen.entries))
     for entry in chosen.entries:
         current = now.get(entry.queue_id)
         if current and is_same(current, fingerprint_of(entry)) and current.state == "hold":
@@ -58,11 +59,15 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
         yield plan_of(chosen, context, [hold, *commands], [SKIPPED, *notes])
     outcomes = Outcomes()
     held, said = yield from freeze(instance, chosen.entries, outcomes)
-    if operation.mode == "delete":
-        left = yield from _delete(instance, held, outcomes)
-        places: dict[str, str] = {}
-    else:
-        left, places = yield from put_away(instance, held, context.job, outcomes)
+    places: dict[str, str] = {}
+    try:
+        if operation.mode == "delete":
+            left = yield from _delete(instance, held, outcomes)
+        else:
+            left, places = yield from put_away(instance, held, context.job, outcomes)
+    except Refused:
+        yield from thaw(instance, said)
+        raise
     yield from thaw(instance, [name for name in left if name in said])
     return changed(chosen, outcomes, left, places=places)
 
@@ -70,7 +75,7 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
 def _delete(instance: InstanceFacts, held: dict[str, QueueEntry], outcomes: Outcomes) -> Steps[dict[str, QueueEntry]]:
     """Deletes what is on hold. Returns what is still queued of it."""
     said = yield from act(instance, "-d", "hold", held)
-    now = yield from lookup(instance, held) if held else nothing()
+    now = yield from proof(instance, held)
     left = {name: entry for name, entry in now.items() if is_same(entry, fingerprint_of(held[name]))}
     outcomes.put((name for name in held if name in said and name not in left), MessageState.DONE)
     outcomes.put((name for name in held if name not in said and name not in left), MessageState.ALREADY_GONE)
@@ -89,7 +94,7 @@ def freeze(
     if not wanted:
         return {}, frozenset()
     said = yield from act(instance, "-h", "deferred", (n for n, entry in wanted.items() if entry.state == "deferred"))
-    now = yield from lookup(instance, wanted)
+    now = yield from proof(instance, wanted)
     held: dict[str, QueueEntry] = {}
     strangers = []
     for name, entry in wanted.items():
@@ -123,12 +128,6 @@ def act(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterable[str]
 
 def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
     return tuple(entry.queue_id for entry in entries)
-
-
-def nothing() -> Steps[dict[str, QueueEntry]]:
-    """A look-up of no messages needs no command."""
-    return {}
-    yield  # a generator like lookup()
 
 
 def changed(

@@ -4,19 +4,17 @@
 """
 
 from collections.abc import Iterable
-from hashlib import sha256
-from pathlib import Path
 
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, Sink, Steps, run
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 HELPERS = "/usr/local/libexec/mxfleet"
 
 LISTING_SECONDS = 240
 CHANGE_SECONDS = 300
 READ_SECONDS = 120
 DELIVER_SECONDS = 100
+WAIT_SECONDS = 60
 
 # postsuper(1): a flag and the one queue directory in which it may act. Its rename(2) fails when the queue manager was
 # faster, so a message that is being delivered (active) is never touched.
@@ -24,7 +22,11 @@ POSTSUPER_FORMS = (("-h", "deferred"), ("-d", "hold"), ("-H", "hold"), ("-r", "h
 STDERR_PER_MESSAGE = 80
 
 ATTEMPT = "postfix_attempt.sh"
-ROOT_SCRIPTS = ("postfix_content.sh", "postfix_quarantine.sh", "postfix_deliver.sh", "postfix_log.sh")
+CONTENT = "postfix_content.sh"
+DELIVER = "postfix_deliver.sh"
+LOG = "postfix_log.sh"
+QUARANTINE = "postfix_quarantine.sh"
+TIMES = "postfix_times.sh"
 
 
 def program(instance: InstanceFacts, name: str) -> str:
@@ -52,6 +54,12 @@ def flush_all(instance: InstanceFacts, *arguments: str) -> Command:
     )
 
 
+def wake_pickup(instance: InstanceFacts) -> Command:
+    """Has pickup(8) look into maildrop now; by itself it does so once a minute (postkick(1), master.cf)."""
+    argv = (program(instance, "postkick"), "-c", instance.config_dir, "public", "pickup", "W")
+    return Command(argv, become=True, mutates=True)
+
+
 def postsuper_argv(instance: InstanceFacts, flag: str, queue: str) -> tuple[str, ...]:
     return (program(instance, "postsuper"), "-c", instance.config_dir, flag, "-", queue)
 
@@ -67,6 +75,11 @@ def postsuper(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterabl
         timeout=CHANGE_SECONDS,
         max_output=(1 << 20) + STDERR_PER_MESSAGE * stdin.count(b"\n"),
     )
+
+
+def attempt_argv(instance: InstanceFacts) -> tuple[str, ...]:
+    """How a plan shows `attempt`."""
+    return (program(instance, "postqueue"), "-c", instance.config_dir, "-i", "QUEUE_ID...")
 
 
 def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Completed | None]:
@@ -97,15 +110,46 @@ def script_argv(script: str, *arguments: str) -> tuple[str, ...]:
 
 
 def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Command specifications, literal down to the last word. IDs go through stdin, so nothing needs a wildcard."""
+    """Lines for sudoers(5), literal down to the last word: IDs and limits go through stdin, so nothing is a wildcard.
+
+    sudo stands before timeout(1), so timeout is the command and the rest its arguments. The helper scripts must be
+    installed, owned by root, in /usr/local/libexec/mxfleet.
+    """
     commands = [(CHANGE_SECONDS, postsuper_argv(instance, flag, queue)) for flag, queue in POSTSUPER_FORMS]
+    commands.append((wake_pickup(instance).timeout, wake_pickup(instance).argv))
     if instance.options.get("list_as_root"):
         commands += [(LISTING_SECONDS, postqueue(instance, flag).argv) for flag in ("-j", "-p")]
     if instance.options.get("flush_as_root"):
         commands.append((READ_SECONDS, flush_all(instance, "-f").argv))
-    lines = [f"{user} ALL=(root) NOPASSWD: {_timed(seconds, argv)}" for seconds, argv in commands]
-    lines += [f"{user} ALL=(root) NOPASSWD: {_digest(name)} {HELPERS}/{name}" for name in ROOT_SCRIPTS]
-    return tuple(lines)
+        attempt_words = (program(instance, "postqueue"), instance.config_dir)
+        commands.append((CHANGE_SECONDS, script_argv(ATTEMPT, *attempt_words)))
+    commands += _script_commands(instance)
+    return tuple(f"{user} ALL=(root) NOPASSWD: {_timed(seconds, argv)}" for seconds, argv in commands)
+
+
+def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    queue = instance.queue_dirs[0]
+    log = log_source(instance)
+    forms: list[tuple[int, str, tuple[str, ...]]] = [
+        (CHANGE_SECONDS, QUARANTINE, (action, queue)) for action in ("out", "back", "erase", "look")
+    ]
+    forms.append((READ_SECONDS, CONTENT, (instance.options["command_directory"], instance.config_dir)))
+    forms.append((READ_SECONDS, TIMES, (queue,)))
+    forms.append((DELIVER_SECONDS, DELIVER, deliver_arguments(instance)))
+    if log != "none":
+        forms.append((READ_SECONDS, LOG, (log,)))
+    return [(seconds, script_argv(script, *words)) for seconds, script, words in forms]
+
+
+def log_source(instance: InstanceFacts) -> str:
+    """A file, "journald" or "none"."""
+    return str(instance.options.get("log_source") or "none")
+
+
+def deliver_arguments(instance: InstanceFacts) -> tuple[str, ...]:
+    """The arguments of postfix_deliver.sh."""
+    queue = instance.queue_dirs[0]
+    return (program(instance, "postqueue"), instance.config_dir, queue, log_source(instance), str(WAIT_SECONDS))
 
 
 def _timed(seconds: int, argv: tuple[str, ...]) -> str:
@@ -115,7 +159,3 @@ def _timed(seconds: int, argv: tuple[str, ...]) -> str:
 def _escaped(word: str) -> str:
     """sudoers(5): `,`, `:`, `=`, `\\` and wildcards in an argument must be escaped."""
     return "".join(f"\\{char}" if char in ",:=\\*?[]! " else char for char in word)
-
-
-def _digest(script: str) -> str:
-    return f"sha256:{sha256((SCRIPTS / script).read_bytes()).hexdigest()}"

@@ -9,7 +9,7 @@ from typing import Any
 from fleet.match import headers as rfc2047
 from fleet.mta.errors import MessageNotFound, UnparsedOutput
 from fleet.mta.operations import MessageShow
-from fleet.mta.postfix.commands import READ_SECONDS
+from fleet.mta.postfix.commands import CONTENT, READ_SECONDS
 from fleet.mta.postfix.parse import error_of, ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Recipient, Steps, run
 
@@ -54,11 +54,11 @@ def read_stored(
     instance: InstanceFacts, queue_ids: Sequence[str], envelope: int, headers: int, body: int
 ) -> Steps[tuple[dict[str, Stored], frozenset[str]]]:
     """One batch, up to so many bytes of each part. Returns the messages, and the IDs answered for (absent ones too)."""
-    limits = (str(BUDGET), str(envelope), str(headers), str(body))
+    limits = f"{BUDGET} {envelope} {headers} {body}\n".encode()
     command = Command(
-        (instance.options["command_directory"], instance.config_dir, *limits),
-        script="postfix_content.sh",
-        stdin=ids_input(queue_ids),
+        (instance.options["command_directory"], instance.config_dir),
+        script=CONTENT,
+        stdin=limits + ids_input(queue_ids),
         become=True,
         timeout=READ_SECONDS,
         max_output=BUDGET + envelope + headers + body + 128 * len(queue_ids) + 4096,
@@ -118,10 +118,10 @@ def add_subjects(instance: InstanceFacts, entries: Sequence[QueueEntry]) -> Step
         entry.subject = subject_of(stored) if stored else ""
 
 
-def show_parts(instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
-    """`message.show`: envelope, headers and body as asked, `truncated` when a part is longer than max_bytes.
+def message_parts(instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
+    """The data of `message.show`: parts as asked, `truncated` when one is longer than max_bytes.
 
-    Raises MessageNotFound when it left the queue meanwhile.
+    Raises MessageNotFound when it left meanwhile.
     """
     limit = operation.max_bytes
     wants = operation.parts
@@ -130,7 +130,7 @@ def show_parts(instance: InstanceFacts, operation: MessageShow, entry: QueueEntr
         [entry.queue_id],
         ENVELOPE,
         limit + 1 if "headers" in wants else 1,
-        limit + 1 if "body" in wants else 0,
+        limit + 2 if "body" in wants else 0,
     )
     if entry.queue_id not in found:
         raise MessageNotFound(f"{entry.queue_id} left the queue while it was read")
@@ -145,9 +145,10 @@ def show_parts(instance: InstanceFacts, operation: MessageShow, entry: QueueEntr
         ]
         shown["truncated"] = len(stored.raw_headers) > limit
     if "body" in wants and stored.body is not None:
-        body = stored.body[:limit]
+        # postcat -b begins with the empty line that ends the header.
+        body = stored.body.removeprefix(b"\n")[:limit]
         shown["body"] = {"text": body.decode("utf-8", "replace"), "raw_base64": base64.b64encode(body).decode()}
-        shown["truncated"] = shown["truncated"] or len(stored.body) > limit
+        shown["truncated"] = shown["truncated"] or len(stored.body) > limit + stored.body.startswith(b"\n")
     return shown
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
-from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.errors import OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import QueueList
 from fleet.mta.postfix.commands import postqueue
 from fleet.mta.postfix.content import add_subjects, contents, subject_of
@@ -60,6 +60,17 @@ def lookup(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str,
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
     return found
+
+
+def proof(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
+    """`lookup` after a change. Without IDs nothing is run. Raises OutcomeUnknown: what was done could not be seen."""
+    wanted = tuple(queue_ids)
+    if not wanted:
+        return {}
+    try:
+        return (yield from lookup(instance, wanted))
+    except Refused as error:
+        raise OutcomeUnknown(f"changed, but then the queue could not be read: {error.detail}") from error
 
 
 class Kept:

@@ -10,12 +10,11 @@ from itertools import groupby
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
 from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.postfix.commands import CHANGE_SECONDS, attempt, postsuper, postsuper_argv, script_argv
-from fleet.mta.postfix.listing import lookup
+from fleet.mta.postfix.commands import CHANGE_SECONDS, QUARANTINE, attempt, postsuper, postsuper_argv, script_argv
+from fleet.mta.postfix.listing import lookup, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.types import Command, Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
-SCRIPT = "postfix_quarantine.sh"
 DIRECTORY = "mxfleet-quarantine"
 HELD = "hold"
 NOTE_HELD = "the queue file cannot be moved safely here, so quarantine means: kept on hold in the queue"
@@ -30,7 +29,7 @@ def plan_quarantine(instance: InstanceFacts) -> tuple[list[tuple[str, ...]], lis
     """What a plan says about it: the further commands, and the notes."""
     if not is_movable(instance):
         return [], [NOTE_HELD]
-    return [script_argv(SCRIPT, "out", instance.queue_dirs[0])], []
+    return [script_argv(QUARANTINE, "out", instance.queue_dirs[0])], []
 
 
 def put_away(
@@ -46,7 +45,7 @@ def put_away(
         outcomes.put(held, MessageState.DONE)
         return {}, dict.fromkeys(held, HELD)
     there = yield from _script(instance, "out", job, held)
-    now = yield from lookup(instance, held)
+    now = yield from proof(instance, held)
     moved = {name: _place(instance, job, name) for name in held if name in there and name not in now}
     outcomes.put(moved, MessageState.DONE)
     outcomes.put((name for name in held if name not in there and name not in now), MessageState.ALREADY_GONE)
@@ -64,12 +63,15 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     """`quarantine.restore`: back into hold/, seen there, then released and attempted unless it was held before."""
     before = yield from _queued_of(instance, operation.items)
     by_id = {item.queue_id: item for item in operation.items}
-    commands = [script_argv(SCRIPT, "back", instance.queue_dirs[0]), postsuper_argv(instance, "-H", "hold")]
+    commands = [
+        script_argv(QUARANTINE, "back", instance.queue_dirs[0]),
+        postsuper_argv(instance, "-H", "hold"),
+    ]
     yield plan_of(_as_chosen(operation.items), context, commands)
     still_there: set[str] = set()
     for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
         still_there.update(name for name in (yield from _script(instance, "back", job, names)) if name in names)
-    now = yield from lookup(instance, by_id)
+    now = yield from proof(instance, by_id)
     seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
     freed = [name for name, entry in seen.items() if by_id[name].state != "hold" and entry.state == "hold"]
     if freed:
@@ -85,7 +87,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
     """`quarantine.erase`: the quarantined files are removed for good. What was kept on hold is deleted there."""
-    commands = [script_argv(SCRIPT, "erase", instance.queue_dirs[0])]
+    commands = [script_argv(QUARANTINE, "erase", instance.queue_dirs[0])]
     if not is_movable(instance):
         commands = [postsuper_argv(instance, "-d", "hold")]
     yield plan_of(_as_chosen(operation.items), context, commands)
@@ -98,6 +100,26 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
         outcomes.put((name for name in names if name in left), MessageState.LEFT)
     yield from _erase_held(instance, [item for item in operation.items if item.place == HELD], outcomes)
     return result_of(Chosen((), 0), outcomes)
+
+
+def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    by_id = {item.queue_id: item for item in operation.items}
+    queued = yield from _queued_of(instance, operation.items)
+    there: set[str] = set()
+    for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
+        there.update(name for name in (yield from look(instance, job)) if name in names)
+    outcomes = Outcomes()
+    is_restore = isinstance(operation, QuarantineRestore)
+    for name, item in by_id.items():
+        if name in there or (name in queued and not is_restore and item.place == HELD):
+            outcomes.put([name], MessageState.LEFT)
+        elif is_restore and name in queued:
+            is_back = item.state == "hold" or queued[name].state != "hold"
+            outcomes.put([name], MessageState.DONE if is_back else MessageState.LEFT)
+        else:
+            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
+    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
 
 
 def _erase_held(instance: InstanceFacts, items: list[Quarantined], outcomes: Outcomes) -> Steps[None]:
@@ -153,7 +175,7 @@ def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[
     done = yield from run(
         Command(
             (action, instance.queue_dirs[0]),
-            script=SCRIPT,
+            script=QUARANTINE,
             stdin=f"{job}\n".encode() + ids_input(queue_ids),
             become=True,
             mutates=action != "look",
@@ -164,8 +186,8 @@ def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[
     if done.exit_status == 75:
         raise Unsupported("hold/ is on another file system than the queue directory", hint="discover the host again")
     if done.exit_status:
-        raise error_of(done, SCRIPT)
+        raise error_of(done, QUARANTINE)
     lines = done.stdout.decode("ascii", "replace").split("\n")
     if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{SCRIPT} did not come to its end")
+        raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
     return frozenset(lines[:-2])

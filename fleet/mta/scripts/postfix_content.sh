@@ -1,5 +1,5 @@
 #!/bin/sh
-# postfix_content.sh COMMAND_DIRECTORY CONFIG_DIRECTORY BUDGET ENVELOPE HEADERS BODY <queue IDs
+# postfix_content.sh COMMAND_DIRECTORY CONFIG_DIRECTORY <"BUDGET ENVELOPE HEADERS BODY\nID\nID..."
 #
 # Reads queued messages with postcat(1), up to so many bytes of each part. Every message is announced by the lengths
 # that follow ("ID E H B", then the bytes), so nothing inside a message can pose as the next one. "ID absent" when it is
@@ -21,15 +21,18 @@ part() { # FLAG LIMIT ID
 
 postcat=$1/postcat
 config=$2
-budget=$3
+read -r budget envelope_limit headers_limit body_limit || exit 64
+case $budget$envelope_limit$headers_limit$body_limit in
+*[!0-9]*) exit 64 ;;
+esac
 while read -r id; do
     case $id in
     '' | *[!0-9A-Za-z]*) exit 64 ;;
     esac
     [ "$budget" -gt 0 ] || break
     rm -f "$work/status" "$work/stderr"
-    part e "$4" "$id"
-    [ -e "$work/status" ] || part h "$5" "$id"
+    part e "$envelope_limit" "$id"
+    [ -e "$work/status" ] || part h "$headers_limit" "$id"
     if grep -q 'fatal: open queue file' "$work/stderr" 2>/dev/null; then
         if grep -q 'No such file' "$work/stderr"; then
             printf '%s absent\n' "$id"
@@ -38,7 +41,7 @@ while read -r id; do
         cat "$work/stderr" >&2
         exit 1
     fi
-    part b "$6" "$id"
+    part b "$body_limit" "$id"
     envelope=$(wc -c <"$work/e")
     headers=$(wc -c <"$work/h")
     body=$(wc -c <"$work/b")

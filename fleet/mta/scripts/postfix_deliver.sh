@@ -1,0 +1,58 @@
+#!/bin/sh
+# postfix_deliver.sh POSTQUEUE CONFIG_DIRECTORY QUEUE_DIRECTORY LOG SECONDS <queue ID
+#
+# One attempt for this message, now: postqueue -i. Then waits, at most so long, until the attempt has ended: the log says
+# "removed", or the queue manager took the file and has put it back. LOG: a file, journald, or none. Prints the log's
+# lines about the message since then, and "end".
+set -u
+umask 077
+LC_ALL=C
+export LC_ALL
+postqueue=$1
+config=$2
+queue=$3
+log=$4
+seconds=$5
+read -r id || exit 64
+case $id in
+'' | *[!0-9A-Za-z]*) exit 64 ;;
+esac
+
+case $log in
+journald) mark=$(journalctl -q --no-pager -n 1 --show-cursor | sed -n 's/^-- cursor: //p') ;;
+/*) mark=$(wc -c <"$log") || exit ;;
+esac
+
+lines() {
+    case $log in
+    journald) journalctl -q --no-pager -o short-iso --after-cursor="$mark" ;;
+    /*)
+        # A log that became shorter was rotated: all of the new file is later than the mark.
+        [ "$(wc -c <"$log")" -ge "$mark" ] || mark=0
+        tail -c "+$((mark + 1))" "$log"
+        ;;
+    esac | grep -aF ": $id: "
+}
+
+is_under_way() {
+    [ -n "$(find "$queue/incoming" "$queue/active" -name "$id" 2>/dev/null)" ]
+}
+
+has_begun() {
+    [ "$log" = none ] || lines | grep -aqF '(queue active)'
+}
+
+"$postqueue" -c "$config" -i "$id" </dev/null || exit
+waited=0
+sleep 1
+while [ "$waited" -lt "$seconds" ]; do
+    if [ "$log" != none ] && lines | grep -aqF ": $id: removed"; then break; fi
+    if has_begun && ! is_under_way; then
+        sleep 1 # syslog may lag behind the queue
+        break
+    fi
+    sleep 1
+    waited=$((waited + 1))
+done
+lines
+echo end

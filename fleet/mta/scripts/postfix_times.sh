@@ -1,0 +1,15 @@
+#!/bin/sh
+# postfix_times.sh QUEUE_DIRECTORY <queue IDs
+#
+# For those of the IDs that lie in deferred/: "ID CTIME", then "end". The queue manager moves a file for every attempt and
+# sets its next one in the times, so another ctime means that an attempt was made. Changes nothing.
+set -u
+umask 077
+LC_ALL=C
+export LC_ALL
+ids=$(mktemp) || exit 73
+trap 'rm -f "$ids"' EXIT
+trap 'exit 143' HUP INT TERM
+cat >"$ids"
+find "$1/deferred" -type f -printf '%f %C@\n' | awk 'NR == FNR { wanted[$1]; next } $1 in wanted' "$ids" - || exit
+echo end
