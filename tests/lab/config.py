@@ -9,7 +9,9 @@ PREFIX = os.environ.get("MXFLEET_LAB_PREFIX", "10.77.0")  # a /24; change it whe
 DOMAIN = "lab.test"
 USER = "fleetops"
 
-LINK = "mxl0"  # the only interface that the lab adds to the machine's own network namespace
+LINK = os.environ.get(
+    "MXFLEET_LAB_LINK", "mxl0"
+)  # the only interface that the lab adds to the machine's own network namespace
 RELAY_CLIENT = f"{PREFIX}.1"  # in the hosts' mynetworks
 OUTSIDER = f"{PREFIX}.2"  # an ordinary client: may only send to RELAY_DOMAINS
 DNS = f"{PREFIX}.53"

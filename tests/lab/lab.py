@@ -71,7 +71,7 @@ class Host:
         return self.machine.sh(command)
 
     def ssh_command(self, *command: str, user: str = USER) -> list[str]:
-        known = cache_dir() / "keys" / f"known_hosts-{self.name}"
+        known = cache_dir() / "keys" / f"known_hosts-{self.address}"
         if not known.exists():
             known.write_text(f"{self.address} {self.host_key}\n")
         options = ["-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}", "-o", "IdentitiesOnly=yes"]
