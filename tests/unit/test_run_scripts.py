@@ -1,0 +1,156 @@
+"""The one command: started, told to stop, killed, started twice. Real processes throughout."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.env import runtime_directory
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_until(is_true: Callable[[], object], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < until, f"did not happen within {seconds} s"
+        time.sleep(0.05)
+
+
+class Service:
+    """A supervisor in a data directory of its own."""
+
+    def __init__(self, data: Path) -> None:
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            self.port = chosen.getsockname()[1]
+        self.data = data
+        self.log = data.with_suffix(".log")
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "MXFLEET_DATA": str(self.data),
+            "MXFLEET_LISTEN": f"127.0.0.1:{self.port}",
+            "MXFLEET_SHARDS": "1",
+        }
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "deploy.supervise"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+
+    def children(self) -> dict[str, psutil.Process]:
+        """By the end of their command lines; Redis shows its socket there."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return {" ".join(child.cmdline())[-60:]: child for child in found if child.status() != "zombie"}
+
+    def child(self, part: str) -> psutil.Process:
+        return next(child for name, child in self.children().items() if part in name)
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return "ready at" in self.log.read_text()
+
+    def healthz(self) -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
+            return int(answer.status)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    running = Service(tmp_path / ("a-rather-long-name-of-a-data-directory-" * 4))
+    try:
+        wait_until(running.is_ready, 60)
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.terminate()
+            running.process.wait(20)
+
+
+def test_it_answers_and_keeps_the_token_to_its_owner(service: Service) -> None:
+    assert service.healthz() == 200
+    token = service.data / "admin-token"
+    assert token.read_text().startswith("mxf_")
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text().strip() not in service.log.read_text()
+    assert service.data.stat().st_mode & 0o777 == 0o700
+    assert len(service.children()) == 5  # redis, API, worker, control worker, scheduler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_leaves_nothing_behind(service: Service, number: signal.Signals) -> None:
+    children = list(service.children().values())
+    service.process.send_signal(number)
+    assert service.process.wait(15) == 0
+    assert not any(child.is_running() for child in children)
+    assert not runtime_directory(service.data).exists()
+
+
+def test_children_that_hang_do_not_keep_it_from_stopping_in_time(service: Service) -> None:
+    children = list(service.children().values())
+    for child in children:
+        child.suspend()
+    begun = time.monotonic()
+    service.process.terminate()
+    assert service.process.wait(20) == 0
+    assert time.monotonic() - begun < 15
+    assert not any(child.is_running() for child in children)
+
+
+def test_killed_it_leaves_no_orphan_for_long(service: Service) -> None:
+    children = list(service.children().values())
+    service.process.kill()
+    service.process.wait(5)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize("part", ["deploy.serve", "deploy.worker ssh.0", "redis.sock"])
+def test_a_child_that_dies_is_started_again(service: Service, part: str) -> None:
+    before = service.child(part)
+    before.kill()
+    wait_until(lambda: any(part in name and child.pid != before.pid for name, child in service.children().items()), 10)
+    assert "starting it again" in service.log.read_text()
+
+
+def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(service: Service) -> None:
+    second = service.start()
+    assert second.wait(20) == 75
+    assert f"pid {service.process.pid}" in service.log.read_text()
+    assert service.healthz() == 200
+    assert runtime_directory(service.data).exists()
+
+
+def test_a_second_start_keeps_keys_token_and_database(service: Service) -> None:
+    service.process.terminate()
+    service.process.wait(15)
+    names = ("secret-key", "credential-keys", "admin-token")
+    before = [(service.data / name).read_text() for name in names]
+    service.log.write_text("")
+    service.process = service.start()
+    wait_until(service.is_ready, 60)
+    assert [(service.data / name).read_text() for name in names] == before
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["nonsense"], 64), (["demo", "more"], 64)])
+@pytest.mark.parametrize("script", ["deploy/run"])
+def test_the_script_explains_itself(script: str, arguments: list[str], status: int) -> None:
+    done = subprocess.run([ROOT / script, *arguments], capture_output=True, text=True, cwd="/")
+    assert done.returncode == status
+    assert "usage: deploy/run" in done.stdout + done.stderr
+
+
+def test_the_test_script_refuses_a_directory_that_is_not_there() -> None:
+    done = subprocess.run([ROOT / "tests/run", "nonsense"], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 64
+    assert "no directory tests/nonsense" in done.stderr
