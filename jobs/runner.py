@@ -1,6 +1,7 @@
 """A worker's work on one job: claim runs, let the engine carry them out, record what came. All of it plain and sync."""
 
 import atexit
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
@@ -77,7 +78,7 @@ def _request(job: Job, run: Run, operation: Operation, now: float) -> Request[An
 
 def _steps(run: Run, operation: Operation, context: Context) -> Callable[[], Steps[Any]]:
     if isinstance(operation, HostDiscover):
-        return partial(discover_host, run.host.name)
+        return partial(discover_host, run.host.name, time.time)
     if run.instance is None:
         raise ValueError(f"{operation.name} needs an instance")
     method = carry(adapter_for(run.instance.mta), operation.name)
