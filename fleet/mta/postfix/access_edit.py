@@ -1,0 +1,148 @@
+"""Reading and replacing access maps and main.cf on the host, by postfix_access.sh and postfix_wire.sh."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import unified_diff
+
+from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.postfix.access_wiring import AccessMap
+from fleet.mta.postfix.parse import error_of
+from fleet.mta.types import Command, Completed, Diff, InstanceFacts, Steps, run
+
+ACCESS = "postfix_access.sh"
+WIRE = "postfix_wire.sh"
+EDIT_SECONDS = 60
+LARGEST_SOURCE = 32 << 20
+ABSENT = "-"
+
+Checks = tuple[tuple[str, str], ...]
+Change = Callable[[str], tuple[str, Checks]]
+
+
+class ChangedMeanwhile(Conflict):
+    """Somebody else changed the file between our reading and our writing; nothing of ours was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file as it was read. `digest`: sha256 in hex, "-" when absent. `is_stale`: the map built from it is older."""
+
+    path: str
+    text: str
+    digest: str
+    is_stale: bool = False
+
+    @property
+    def exists(self) -> bool:
+        return self.digest != ABSENT
+
+
+def access_argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tuple[str, ...]:
+    return (action, instance.config_dir, access_map.type, access_map.path)
+
+
+def wire_argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tuple[str, ...]:
+    return (action, instance.config_dir, access_map.type)
+
+
+def read_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
+    """The source of a map. Raises Unsupported, UnparsedOutput, SudoDenied."""
+    done = yield from run(_reading(ACCESS, access_argv(instance, "read", access_map)))
+    return _source(done, ACCESS, access_map.path)
+
+
+def read_main_cf(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
+    done = yield from run(_reading(WIRE, wire_argv(instance, "read", access_map)))
+    return _source(done, WIRE, f"{instance.config_dir}/main.cf")
+
+
+def look_up(instance: InstanceFacts, access_map: AccessMap, keys: Iterable[str]) -> Steps[dict[str, str]]:
+    """What the live map gives for these keys; absent ones are left out."""
+    stdin = "".join(f"{key}\n" for key in keys).encode("utf-8", "surrogateescape")
+    argv = access_argv(instance, "query", access_map)
+    done = yield from run(Command(argv, script=ACCESS, stdin=stdin, become=True))
+    if done.exit_status:
+        raise edit_error(done, ACCESS)
+    lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    if lines[-1:] != ["end"]:
+        raise UnparsedOutput("the answer of postmap was cut off")
+    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-1])}
+
+
+def change_map(instance: InstanceFacts, access_map: AccessMap, source: Source, change: Change) -> Steps[None]:
+    """Replace the source and its map. A file that somebody else changed meanwhile is read and edited once more.
+
+    Raises Conflict (changed twice, or the new reading stands in the way), DiskFull, RemoteError; the old ones stay.
+    """
+    try:
+        yield from _write_map(instance, access_map, source, change)
+    except ChangedMeanwhile:
+        again = yield from read_map(instance, access_map)
+        yield from _write_map(instance, access_map, again, change)
+
+
+def _write_map(instance: InstanceFacts, access_map: AccessMap, source: Source, change: Change) -> Steps[None]:
+    text, checks = change(source.text)
+    head = [source.digest, str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
+    yield from _changing(ACCESS, access_argv(instance, "apply", access_map), head, text)
+
+
+def change_main_cf(instance: InstanceFacts, access_map: AccessMap, source: Source, text: str) -> Steps[None]:
+    """Replace main.cf and reload. Raises Conflict, DiskFull, RemoteError; the old one stays or is put back."""
+    yield from _changing(WIRE, wire_argv(instance, "apply", access_map), [source.digest], text)
+
+
+def remove_own_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[None]:
+    yield from _changing(ACCESS, access_argv(instance, "remove", access_map), [], "")
+
+
+def difference(source: Source, text: str) -> Diff:
+    """The change as people read it; bytes that are no UTF-8 as \\xHH."""
+    old = source.path if source.exists else "/dev/null"
+    lines = unified_diff(source.text.splitlines(True), text.splitlines(True), old, source.path, n=2)
+    shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return Diff(source.path, shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def edit_error(done: Completed, script: str) -> FleetError:
+    """The error behind a script that failed; its exit statuses stand at its head."""
+    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
+    ours = [line.removeprefix("mxfleet: ") for line in stderr.splitlines() if line.startswith("mxfleet: ")]
+    detail = ours[-1] if ours else stderr[:300]
+    if b"No space left on device" in done.stderr or b"Disk quota exceeded" in done.stderr:
+        return DiskFull(f"no space left: {detail}; the old file and map are as they were", stderr=stderr[:2000])
+    if not ours:
+        return error_of(done, script)
+    match done.exit_status:
+        case 66:
+            return Unsupported(detail)
+        case 75:
+            return Conflict(detail, hint="try again when the other change has ended")
+        case 76:
+            return ChangedMeanwhile(detail, hint="somebody edits this file; look at it, then try again")
+        case _:
+            return RemoteError(detail, stderr=stderr[:2000])
+
+
+def _reading(script: str, argv: tuple[str, ...]) -> Command:
+    return Command(argv, script=script, become=True, max_output=LARGEST_SOURCE)
+
+
+def _source(done: Completed, script: str, path: str) -> Source:
+    if done.exit_status:
+        raise edit_error(done, script)
+    head, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    digest, _, state = head.partition(" ")
+    if not newline or state not in ("fits", "stale", "absent"):
+        raise UnparsedOutput(f"{script} did not begin with a digest")
+    return Source(path, text, digest, state == "stale")
+
+
+def _changing(script: str, argv: tuple[str, ...], head: list[str], text: str) -> Steps[None]:
+    stdin = "".join(f"{line}\n" for line in head).encode("utf-8", "surrogateescape")
+    stdin += text.encode("utf-8", "surrogateescape")
+    done = yield from run(Command(argv, script=script, stdin=stdin, become=True, mutates=True, timeout=EDIT_SECONDS))
+    if done.exit_status:
+        raise edit_error(done, script)
+    if not done.stdout.startswith((b"applied ", b"removed")):
+        raise UnparsedOutput(f"{script} did not say how it ended")

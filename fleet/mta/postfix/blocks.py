@@ -1,0 +1,379 @@
+"""Blocking senders on Postfix: an entry in the access map that smtpd asks first, proven by an SMTP dialogue.
+
+Where no such map is wired, the first block makes our own and puts it in front of smtpd_sender_restrictions; undoing
+it takes both back. access(5), postconf(5), SMTPD_ACCESS_README.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from fleet.mta.address import BlockPattern, parse_block_pattern
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
+from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.postfix import access, access_edit, access_wiring
+from fleet.mta.postfix.access import AccessFile, Block
+from fleet.mta.postfix.access_edit import Change, Source
+from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
+from fleet.mta.postfix.access_wiring import AccessMap
+from fleet.mta.postfix.commands import HELPERS
+from fleet.mta.smtp_proof import Seen, read_proof
+from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
+
+ROOT_SCRIPTS = (access_edit.ACCESS, access_edit.WIRE)
+LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A map on an instance as it was read: where a block stands or will stand."""
+
+    instance: InstanceFacts
+    facts: BlockFacts
+    access_map: AccessMap
+    source: Source
+    file: AccessFile
+
+    def keys(self, pattern: str) -> tuple[str, ...]:
+        return _keys(self.facts, pattern)
+
+
+def _keys(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
+    return access.keys_of(parse_block_pattern(pattern), facts.rules)
+
+
+def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:
+    source = yield from access_edit.read_map(instance, access_map)
+    if source.is_stale:
+        raise Conflict(
+            f"{source.path} was edited and its map is older; our change would put those lines into effect too",
+            hint=f"run postmap {access_map.name}, or take the edit back",
+        )
+    if not source.exists and access_map == facts.own:
+        source = replace(source, text=access.OWN_HEAD)
+    return Place(instance, facts, access_map, source, _parse(facts, source.path, source.text))
+
+
+def _parse(facts: BlockFacts, path: str, text: str) -> AccessFile:
+    return access.parse_access(text, path, partial(_keys, facts))
+
+
+def _change(place: Place, edit: Callable[[AccessFile], tuple[Block, ...]]) -> Change:
+    """The same edit of our blocks, whatever else stands in the file by then."""
+
+    def change(text: str) -> tuple[str, access_edit.Checks]:
+        file = _parse(place.facts, place.source.path, text or place.source.text)
+        blocks = edit(file)
+        return access.render(file, blocks, place.keys), access.checks(file, blocks, place.keys)
+
+    return change
+
+
+def _adding(place: Place, block: Block) -> Change:
+    return _change(place, lambda file: access.with_block(file, block, place.keys, place.source.path))
+
+
+def _removing(place: Place, pattern: str) -> Change:
+    return _change(place, lambda file: tuple(block for block in file.blocks if block.pattern != pattern))
+
+
+def _look(place: Place, pattern: BlockPattern, job: str) -> Steps[Seen]:
+    probe = probe_for(place.facts, pattern, job)
+    said = yield from talk(probe.dialogue())
+    return read_proof(probe, said)
+
+
+def _evidence(place: Place, pattern: BlockPattern, seen: Seen) -> Steps[dict[str, Any]]:
+    """What the dialogue showed and what the live map gives, the latter None where nothing is found."""
+    keys = place.keys(pattern.text)
+    found = yield from access_edit.look_up(place.instance, place.access_map, keys)
+    return {**seen.as_json(), "lookup": found.get(keys[0])}
+
+
+def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+    """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
+    facts = yield from read_facts(instance)
+    pattern = parse_block_pattern(operation.pattern)
+    refuse_own_domain(facts, pattern)
+    _refuse_override(facts)
+    place = yield from _read_place(instance, facts, facts.wired or facts.own)
+    value = access.value_of(operation)
+    notes = differences(facts, pattern)
+    if facts.wired and _is_done(place, pattern, value):
+        yield Plan(notes=notes)
+        return (yield from _unchanged(place, pattern, context))
+    adding = _adding(place, Block(pattern.text, context.job or "-", value))
+    main_cf = None if facts.wired else (yield from access_edit.read_main_cf(instance, place.access_map))
+    yield _block_plan(place, main_cf, adding, notes)
+    if main_cf and not context.wiring_approved:
+        raise NeedsWiring(
+            "this instance checks no senders yet, and its wiring was not approved",
+            hint="ask again; the plan then shows the change of main.cf",
+        )
+    seen = yield from _look(place, pattern, context.job)
+    before = yield from _evidence(place, pattern, seen) if place.source.exists else _nothing(seen)
+    yield from access_edit.change_map(instance, place.access_map, place.source, adding)
+    if main_cf:
+        yield from _wire(place, main_cf, pattern)
+    return (yield from _proven(place, main_cf, operation, seen, before, context))
+
+
+def _nothing(seen: Seen) -> Steps[dict[str, Any]]:
+    """Evidence where there is no map to look into yet."""
+    yield from ()
+    return {**seen.as_json(), "lookup": None}
+
+
+def _refuse_override(facts: BlockFacts) -> None:
+    if access_wiring.RESTRICTIONS in facts.service.overrides and not facts.wired:
+        raise Conflict(
+            "master.cf sets smtpd_sender_restrictions for this service, so a check in main.cf would not count",
+            hint=f"put {access_wiring.element(facts.own)} first in that line of master.cf",
+        )
+
+
+def _is_done(place: Place, pattern: BlockPattern, value: str) -> bool:
+    ours = place.file.block(pattern.text)
+    if ours:
+        return ours.value == value
+    return access.same_by_hand(place.file, place.keys(pattern.text), value)
+
+
+def _unchanged(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
+    seen = yield from _look(place, pattern, context.job)
+    evidence = yield from _evidence(place, pattern, seen)
+    return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
+
+
+def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tuple[str, ...]) -> Plan:
+    text, _ = adding(place.source.text)
+    diffs = [access_edit.difference(place.source, text)]
+    commands = [_shown(place, access_edit.ACCESS)]
+    if main_cf:
+        diffs.append(access_edit.difference(main_cf, access_wiring.wire(main_cf.text, place.access_map)))
+        commands.append(_shown(place, access_edit.WIRE))
+    return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=main_cf is not None)
+
+
+def _shown(place: Place, script: str) -> tuple[str, ...]:
+    argv = access_edit.access_argv if script == access_edit.ACCESS else access_edit.wire_argv
+    return (f"{HELPERS}/{script}", *argv(place.instance, "apply", place.access_map))
+
+
+def _wire(place: Place, main_cf: Source, pattern: BlockPattern) -> Steps[None]:
+    """The map is there already, so smtpd never meets a check without a map. What fails takes the map back too."""
+    text = access_wiring.wire(main_cf.text, place.access_map)
+    try:
+        yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
+    except FleetError:
+        yield from _drop(place, pattern)
+        raise
+
+
+def _drop(place: Place, pattern: BlockPattern) -> Steps[None]:
+    """Take our entry back; a map that was not there before goes as a whole."""
+    if not place.source.exists:
+        yield from access_edit.remove_own_map(place.instance, place.access_map)
+        return
+    now = yield from access_edit.read_map(place.instance, place.access_map)
+    earlier = place.file.block(pattern.text)
+    change = _adding(place, earlier) if earlier else _removing(place, pattern.text)
+    yield from access_edit.change_map(place.instance, place.access_map, now, change)
+
+
+def _proven(
+    place: Place,
+    main_cf: Source | None,
+    operation: SenderBlock,
+    first: Seen,
+    before: dict[str, Any],
+    context: Context,
+) -> Steps[Result]:
+    pattern = parse_block_pattern(operation.pattern)
+    seen = yield from _look(place, pattern, context.job)
+    for _ in range(LOOKS - 1):
+        if not seen.is_provable or operation.action == "discard" or _is_ours(seen, operation):
+            break
+        yield from run(Command(("sleep", "1")))
+        seen = yield from _look(place, pattern, context.job)
+    seen = _judged(seen, first, operation)
+    after = yield from _evidence(place, pattern, seen)
+    if not seen.is_provable or _is_ours(seen, operation):
+        return Result(Ended.SUCCEEDED, data=_data(place, pattern), before=before, after=after)
+    if main_cf:
+        yield from _unwire(place)
+    yield from _drop(place, pattern)
+    error = RemoteError(
+        f"the map has the entry, yet {seen.sender} was answered {seen.reply!r}; the change was taken back",
+        hint="look at smtpd_sender_restrictions and the restrictions before it",
+    )
+    return Result(Ended.FAILED, data=_data(place, pattern), before=before, after=after, error=error)
+
+
+def _is_ours(seen: Seen, operation: SenderBlock) -> bool:
+    return seen.reply.startswith(f"{operation.code} {operation.enhanced} ") and operation.text in seen.reply
+
+
+def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
+    """The same with a reason where the answer cannot be due to our entry."""
+    if operation.action == "discard" and seen.is_accepted:
+        return replace(seen, reason="a discarded message is answered like an accepted one, access(5)")
+    if first.is_provable and not first.is_accepted and seen.reply == first.reply:
+        return replace(seen, reason=f"this sender was refused before the block too: {seen.reply}")
+    return seen
+
+
+def _unwire(place: Place) -> Steps[bool]:
+    """Take our check out of main.cf. False when it does not stand there as we wrote it."""
+    main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
+    text = access_wiring.unwire(main_cf.text, place.access_map)
+    if text is None:
+        return False
+    yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
+    return True
+
+
+def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
+    facts = yield from read_facts(instance)
+    pattern = parse_block_pattern(operation.pattern)
+    place = yield from _find(instance, facts, pattern)
+    if place.file.block(pattern.text) is None:
+        _refuse_foreign(place, pattern)
+        yield Plan()
+        seen = yield from _look(place, pattern, context.job)
+        return Result(Ended.UNCHANGED, data=_data(place, pattern), before=seen.as_json(), after=seen.as_json())
+    removing = _removing(place, pattern.text)
+    main_cf = (yield from _main_cf_to_restore(place, pattern, context)) if context.undo else None
+    yield _unblock_plan(place, main_cf, removing)
+    seen = yield from _look(place, pattern, context.job)
+    before = yield from _evidence(place, pattern, seen)
+    if main_cf:
+        text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
+        yield from access_edit.change_main_cf(instance, place.access_map, main_cf, text)
+        yield from access_edit.remove_own_map(instance, place.access_map)
+    else:
+        yield from access_edit.change_map(instance, place.access_map, place.source, removing)
+    return (yield from _freed(place, pattern, before, is_unwired=main_cf is not None, context=context))
+
+
+def _find(instance: InstanceFacts, facts: BlockFacts, pattern: BlockPattern) -> Steps[Place]:
+    """Where our block stands: the wired map, or our own one that somebody has put behind another since."""
+    place = yield from _read_place(instance, facts, facts.wired or facts.own)
+    if place.file.block(pattern.text) is None and place.access_map != facts.own and facts.own in facts.maps:
+        return (yield from _read_place(instance, facts, facts.own))
+    return place
+
+
+def _refuse_foreign(place: Place, pattern: BlockPattern) -> None:
+    keys = place.keys(pattern.text)
+    for entry in place.file.others:
+        if entry.key in keys:
+            raise Conflict(
+                f"{place.source.path} line {entry.line} is the administrator's, not ours: {entry.text!r}",
+                hint="change that line by hand",
+                file=place.source.path,
+                line=entry.line,
+            )
+
+
+def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -> Steps[Source | None]:
+    others = [block for block in place.file.blocks if block.pattern != pattern.text]
+    if others or context.wanted_blocks or place.access_map != place.facts.own:
+        return None
+    main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
+    return main_cf if access_wiring.unwire(main_cf.text, place.access_map) is not None else None
+
+
+def _unblock_plan(place: Place, main_cf: Source | None, removing: Change) -> Plan:
+    if main_cf:
+        text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
+        return Plan(diffs=(access_edit.difference(main_cf, text),), commands=(_shown(place, access_edit.WIRE),))
+    text, _ = removing(place.source.text)
+    return Plan(diffs=(access_edit.difference(place.source, text),), commands=(_shown(place, access_edit.ACCESS),))
+
+
+def _freed(
+    place: Place, pattern: BlockPattern, before: dict[str, Any], *, is_unwired: bool, context: Context
+) -> Steps[Result]:
+    block = place.file.block(pattern.text)
+    value = block.value if block else ""
+    seen = yield from _look(place, pattern, context.job)
+    for _ in range(LOOKS - 1):
+        if not _is_refused_by(seen, value):
+            break
+        yield from run(Command(("sleep", "1")))
+        seen = yield from _look(place, pattern, context.job)
+    after = yield from _nothing(seen) if is_unwired else _evidence(place, pattern, seen)
+    data = _data(place, pattern)
+    if _is_refused_by(seen, value):
+        shared = [other.pattern for other in place.file.blocks if other.pattern != pattern.text]
+        error = RemoteError(f"{seen.sender} is still answered {seen.reply!r}", hint=f"our other blocks: {shared}")
+        return Result(Ended.FAILED, data=data, before=before, after=after, error=error)
+    return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
+
+
+def _is_refused_by(seen: Seen, value: str) -> bool:
+    """`550 5.7.1 <a@b.c>: Sender address rejected: text` against the value `550 5.7.1 text`."""
+    code, _, rest = value.partition(" ")
+    enhanced, _, text = rest.partition(" ")
+    return code.isdigit() and seen.reply.startswith(f"{code} {enhanced} ") and seen.reply.endswith(text)
+
+
+def _data(place: Place, pattern: BlockPattern) -> dict[str, Any]:
+    return {"pattern": pattern.text, "map": place.access_map.name, "keys": list(place.keys(pattern.text))}
+
+
+def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+    """What is blocked now: ours, and the administrator's lines of every map that smtpd checks senders with."""
+    facts = yield from read_facts(instance)
+    ours: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
+    for access_map in facts.maps:
+        if access_map.type not in access_wiring.EDITABLE:
+            others.append({"file": access_map.name, "line": f"(a {access_map.type} table, not listed)"})
+            continue
+        source = yield from access_edit.read_map(instance, access_map)
+        file = _parse(facts, source.path, source.text)
+        ours += [_listed(block) for block in file.blocks]
+        placeholder = access.OWN_HEAD.splitlines()[-1]
+        others += [{"file": source.path, "line": each.text} for each in file.others if each.text != placeholder]
+    return Result(Ended.SUCCEEDED, data={"ours": ours, "others": others})
+
+
+def _listed(block: Block) -> dict[str, str]:
+    action, _, text = block.value.partition(" ")
+    if action == "DISCARD":
+        return {"pattern": block.pattern, "action": "discard", "reply": text}
+    return {"pattern": block.pattern, "action": "reject", "reply": block.value}
+
+
+def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+    """How far a block or unblock got: the live map and our mark decide. Either is safe to apply again."""
+    if not isinstance(operation, SenderBlock | SenderUnblock):
+        return None
+    facts = yield from read_facts(instance)
+    pattern = parse_block_pattern(operation.pattern)
+    place = yield from _find(instance, facts, pattern)
+    found: dict[str, str] = {}
+    if place.source.exists:
+        found = yield from access_edit.look_up(instance, place.access_map, place.keys(pattern.text))
+    is_marked = place.file.block(pattern.text) is not None
+    seen = yield from _look(place, pattern, context.job)
+    after = {**seen.as_json(), "lookup": found.get(place.keys(pattern.text)[0])}
+    if isinstance(operation, SenderBlock):
+        value = access.value_of(operation)
+        is_done = facts.wired is not None and is_marked and set(found.values()) == {value}
+        is_done = is_done and len(found) == len(place.keys(pattern.text))
+    else:
+        is_done = not is_marked and not found
+    if is_done:
+        return Result(Ended.SUCCEEDED, data=_data(place, pattern), after=after)
+    error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")
+    return Result(Ended.FAILED, data=_data(place, pattern), after=after, error=error)
+
+
+def sudoers_lines(instance: InstanceFacts) -> tuple[str, ...]:
+    """The scripts that need root; both check by themselves which files they may touch."""
+    return tuple(f"{HELPERS}/{name}" for name in ROOT_SCRIPTS)

@@ -1,0 +1,20 @@
+#!/bin/sh
+# What decides about blocking senders on one instance. Reads only, needs no root; sections begin with "== ".
+#   postfix_access_facts.sh CONFIG_DIR PARAMETER...
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+unset MAIL_CONFIG
+config=$1
+shift
+echo "== settings"
+postconf -c "$config" -x "$@" || exit
+echo "== services"
+postconf -c "$config" -M || exit
+echo "== overrides"
+postconf -c "$config" -xP 2>/dev/null
+echo "== types"
+postconf -c "$config" -m || exit
+echo "== addresses"
+hostname -I 2>/dev/null
+echo "== end"

@@ -1,0 +1,109 @@
+"""Whether a sender is refused, asked of the MTA itself: an SMTP dialogue without DATA, the same for every MTA.
+
+One session asks for control senders first and for the sender in question last, with the same recipients. Only when a
+control was accepted does a refusal of the other say anything about the block.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.mta.types import Dialogue, Transcript
+
+NULL_SENDER = "<>"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What to ask. Senders and recipients in RFC 5321 form without brackets; the null sender is `<>`."""
+
+    address: str
+    port: int
+    helo: str
+    controls: tuple[str, ...]
+    sender: str
+    recipients: tuple[str, ...]
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        return (*self.controls, self.sender)
+
+    def dialogue(self) -> Dialogue:
+        """EHLO, then MAIL, RCPT and RSET for each sender, QUIT."""
+        lines = [f"EHLO {self.helo}"]
+        for sender in self.senders:
+            lines.append(_mail_from(sender))
+            lines += [f"RCPT TO:<{recipient}>" for recipient in self.recipients]
+            lines.append("RSET")
+        return Dialogue(self.address, self.port, (*lines, "QUIT"))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the MTA answered. `reply`: to the sender in question; `reason`: why that proves nothing, or ""."""
+
+    sender: str
+    reply: str = ""
+    control: str = ""
+    recipient: str = ""
+    control_reply: str = ""
+    reason: str = ""
+
+    @property
+    def is_provable(self) -> bool:
+        return not self.reason
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.is_provable and self.reply.startswith("2")
+
+    def as_json(self) -> dict[str, Any]:
+        """The evidence: {control {sender, recipient, reply}, blocked {sender, code, text}, not_provable?}."""
+        seen: dict[str, Any] = {
+            "control": {"sender": self.control, "recipient": self.recipient, "reply": self.control_reply},
+            "blocked": {"sender": self.sender, "code": self.reply[:3], "text": self.reply[4:]},
+        }
+        return seen if self.is_provable else {**seen, "not_provable": self.reason}
+
+
+def read_proof(probe: Probe, said: Transcript) -> Seen:
+    """What a transcript of `probe.dialogue()` shows."""
+    if not said.exchanges or not said.exchanges[0][1].startswith("2"):
+        greeting = said.exchanges[0][1] if said.exchanges else ""
+        return Seen(probe.sender, reason=said.error or f"the server greets with {greeting!r}")
+    turns = _turns(probe, said)
+    refusals = []
+    for control, answers in zip(probe.controls, turns, strict=False):
+        for recipient, reply in zip(probe.recipients, _verdicts(answers), strict=False):
+            if reply.startswith("25"):
+                return _compared(probe, turns, control, recipient, reply)
+            refusals.append(f"{control} to {recipient}: {reply}")
+    detail = "; ".join(refusals) or said.error or "no answer"
+    return Seen(probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
+
+
+def _mail_from(sender: str) -> str:
+    path = sender if sender == NULL_SENDER else f"<{sender}>"
+    return f"MAIL FROM:{path}" + ("" if path.isascii() else " SMTPUTF8")
+
+
+def _turns(probe: Probe, said: Transcript) -> list[list[str]]:
+    """For each sender the replies to MAIL and to each RCPT, fewer where the session broke off."""
+    replies = [reply for _, reply in said.exchanges[2:]]
+    width = len(probe.recipients) + 2
+    return [replies[width * n : width * (n + 1) - 1] for n in range(len(probe.senders))]
+
+
+def _verdicts(answers: list[str]) -> list[str]:
+    """One reply per recipient: a refused MAIL is the answer to all of them (RCPT then says only 503)."""
+    if answers and not answers[0].startswith("2"):
+        return [answers[0]] * max(1, len(answers) - 1)
+    return answers[1:]
+
+
+def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str, control_reply: str) -> Seen:
+    answers = _verdicts(turns[len(probe.controls)])
+    index = probe.recipients.index(recipient)
+    # After a 421 or 521 the server hangs up, so the last reply stands for the recipients that were not asked.
+    reply = answers[index] if index < len(answers) else (answers or [""])[-1]
+    reason = "" if reply else "the session ended before the sender was judged"
+    return Seen(probe.sender, reply, control, recipient, control_reply, reason)
