@@ -82,3 +82,14 @@ def trusted(endpoint: Endpoint) -> Trusted:
     pinned = [asyncssh.import_public_key(parse_host_key(endpoint.host_key))] if endpoint.host_key else []
     authorities = [asyncssh.import_public_key(parse_host_key(endpoint.host_ca))] if endpoint.host_ca else []
     return pinned, authorities, []
+
+
+def trusted_kinds(endpoint: Endpoint) -> tuple[str, ...]:
+    """The algorithms by which the host could prove itself: those of the pinned key's type, and certificates'."""
+    kinds: tuple[str, ...] = ()
+    if endpoint.host_ca:
+        kinds += tuple(f"{kind}-cert-v01@openssh.com" for kind in PREFERRED)
+    if endpoint.host_key:
+        pinned = endpoint.host_key.split()[0]
+        kinds += ("rsa-sha2-512", "rsa-sha2-256") if pinned == "ssh-rsa" else (pinned,)
+    return kinds

@@ -20,15 +20,24 @@ def load_private_key(pem: str | bytes, passphrase: str | None = None) -> tuple[b
     text = _text(pem)
     try:
         key = asyncssh.import_private_key(text, passphrase or None)
-    except asyncssh.KeyEncryptionError:
-        raise UnusableKey("the passphrase is wrong" if passphrase else "passphrase is missing") from None
-    except asyncssh.KeyImportError as error:
-        missing = "passphrase" in str(error).lower() and not passphrase
-        reason = "the key is protected: its passphrase is missing" if missing else "not a private key that can be read"
-        raise UnusableKey(reason) from None
+    except ValueError as error:
+        raise UnusableKey(_reason(error, bool(passphrase))) from None
     _refuse_weak(key)
     public = " ".join(key.export_public_key().decode("ascii").split()[:2])
     return key.export_private_key("openssh"), public
+
+
+def _reason(error: ValueError, has_passphrase: bool) -> str:
+    said = str(error).lower()
+    if "bcrypt" in said:
+        return "keys in this protected form need the Python package bcrypt, which is not installed here"
+    if not has_passphrase and "passphrase" in said:
+        return "the key is protected, and its passphrase is missing"
+    if isinstance(error, asyncssh.KeyEncryptionError):
+        return "the passphrase is wrong"
+    if has_passphrase:
+        return "the passphrase is wrong, or the key is cut off or altered"
+    return "not a private key that can be read: cut off or altered"
 
 
 def _text(pem: str | bytes) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -11,10 +13,11 @@ import asyncssh
 from fleet.mta.errors import AuthFailed, FleetError, HostKeyMismatch, Unreachable
 from fleet.ssh.endpoint import Address, AddressPolicy, Endpoint, literal
 from fleet.ssh.errors import HINTS, login_error
-from fleet.ssh.hostkeys import PREFERRED, HostKey, describe, trusted
+from fleet.ssh.hostkeys import PREFERRED, HostKey, describe, trusted, trusted_kinds
 
 CONNECT_TIMEOUT = 15.0  # seconds: TCP, key exchange and login together
 LOGIN_TIMEOUT = 10.0  # seconds from the TCP connection to the end of the login
+EXPLAIN_TIMEOUT = 5.0  # seconds to find out why a key exchange ended
 BANNER_MOST = 64 * 1024
 
 # Asked for explicitly, so that neither a file, an agent nor an environment variable of the worker has a say.
@@ -80,6 +83,12 @@ class Login(asyncssh.SSHClient):
         if self.banner > BANNER_MOST:
             raise asyncssh.ProtocolError(f"the login banner is larger than {BANNER_MOST} bytes")
 
+    @property
+    def has_greeted(self) -> bool:
+        """The server said which SSH it speaks. A busy sshd (MaxStartups) drops connections before that."""
+        return self._connection is not None and bool(self._connection.get_extra_info("server_version"))
+
+    @property
     def has_verified_host(self) -> bool:
         return self._connection is not None and self._connection.get_server_host_key() is not None
 
@@ -195,15 +204,28 @@ async def _explain(
     call it the network."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return mismatch(endpoint, str(error), describe(watch.shown) if watch.shown else None)
-    ended_early = isinstance(error, asyncssh.ConnectionLost | asyncssh.KeyExchangeFailed)
-    if ended_early and not watch.has_verified_host():
-        try:
-            shown = await look(address, endpoint.port, tunnel)
-        except (asyncssh.Error, OSError, ValueError):
-            return login_error(error, endpoint.name)
-        if f"{shown.host_key}" != " ".join(endpoint.host_key.split()[:2]):
-            return mismatch(endpoint, "it has no key of the kind that is pinned, or no certificate of the CA", shown)
+    has_ended_early = isinstance(error, asyncssh.ConnectionLost | asyncssh.KeyExchangeFailed | ConnectionError)
+    if has_ended_early and watch.has_greeted and not watch.has_verified_host:
+        shown = await _other_kind(endpoint, address, tunnel)
+        if shown is not None:
+            return mismatch(endpoint, "it has no key of the pinned type, or no certificate of the CA", shown)
     return login_error(error, endpoint.name)
+
+
+async def _other_kind(
+    endpoint: Endpoint, address: Address, tunnel: asyncssh.SSHClientConnection | None
+) -> HostKey | None:
+    """The key of a host that has none of the kinds we trust, else None.
+
+    One drop proves nothing: the trusted kinds are asked for twice before another kind counts.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(EXPLAIN_TIMEOUT):
+            for kinds in (trusted_kinds(endpoint), trusted_kinds(endpoint), PREFERRED):
+                with suppress(asyncssh.Error, OSError, ValueError):
+                    shown = await look(address, endpoint.port, tunnel, kinds)
+                    return shown if kinds is PREFERRED else None
+    return None
 
 
 def mismatch(endpoint: Endpoint, said: str, shown: HostKey | None) -> HostKeyMismatch:
@@ -211,14 +233,16 @@ def mismatch(endpoint: Endpoint, said: str, shown: HostKey | None) -> HostKeyMis
     return HostKeyMismatch(f"{endpoint.name}: {said}", hint=HINTS[HostKeyMismatch], **data)
 
 
-async def look(address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None) -> HostKey:
+async def look(
+    address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None, kinds: Sequence[str] = PREFERRED
+) -> HostKey:
     """The host key that a server shows, before any login. Raises asyncssh.Error and OSError."""
     way: dict[str, Any] = (
         {"sock": await tcp(address, port)} if tunnel is None else {"tunnel": tunnel, "host": str(address), "port": port}
     )
     options = asyncssh.SSHClientConnectionOptions(**COMMON, client_keys=None, known_hosts=([], [], []))
     key = await asyncssh.get_server_host_key(
-        **way, options=options, config=None, server_host_key_algs=list(PREFERRED), kex_algs=COMMON["kex_algs"]
+        **way, options=options, config=None, server_host_key_algs=list(kinds), kex_algs=COMMON["kex_algs"]
     )
     if key is None:
         raise asyncssh.KeyExchangeFailed("the server showed no host key")

@@ -130,10 +130,14 @@ class Pool:
         patience = self._loop.time() + PATIENCE
         via = await self.acquire(endpoint.jump, patience) if endpoint.jump else None
         try:
-            connection, watch = await self._tries(endpoint, via, patience)
-        except BaseException:
+            async with asyncio.timeout_at(patience):
+                connection, watch = await self._tries(endpoint, via, patience)
+        except BaseException as error:
             if via is not None:
                 self.release(via)
+            if isinstance(error, TimeoutError):
+                last = self._attempts[endpoint].last_error
+                raise last or Unreachable(f"{endpoint.name}: no answer within {PATIENCE:.0f} s") from None
             raise
         self.breaker.worked(endpoint)
         warm = Warm(endpoint, connection, watch, via, last_used=self._loop.time())

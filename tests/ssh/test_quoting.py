@@ -66,7 +66,7 @@ HOSTILE = [
 
 @pytest.fixture(params=["dash", "bash"])
 def login_shell(request: pytest.FixtureRequest, own_sshd: Sshd) -> Sshd:
-    """The forced command hands the line to the shell exactly as sshd hands it to a login shell: as one argument of -c."""
+    """Hands the line to the shell as sshd hands it to a login shell: as the one argument of -c."""
     return own_sshd.start(f'ForceCommand exec /bin/{request.param} -c "$SSH_ORIGINAL_COMMAND"\n')
 
 
