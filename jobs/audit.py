@@ -31,6 +31,7 @@ from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 __all__ = ["Entry", "append", "checkpoint", "checkpoint_line", "event_line", "export", "public_key", "verify"]
 
 BATCH = 1000
+LOCK_WAIT = "10s"
 MAX_INTEGER = 2**53
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 ASTRAL = re.compile("[\U00010000-\U0010ffff]")
@@ -77,6 +78,12 @@ def append(*entries: Entry) -> None:
 
 def _lock(names: set[str]) -> dict[str, AuditChain]:
     """The heads, locked; SQLite has no row locks, there the IMMEDIATE transaction keeps every other writer out."""
+    connection = transaction.get_connection()
+    if connection.vendor == "postgresql":
+        # Whoever blocks the audit trail must make requests fail, not wait: https://www.postgresql.org/docs/current/
+        # runtime-config-client.html#GUC-LOCK-TIMEOUT. SQLite waits for `timeout` at BEGIN.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_WAIT])
     known = set(AuditChain.objects.filter(name__in=names).values_list("name", flat=True))
     missing = [AuditChain(name=name) for name in sorted(names - known)]
     AuditChain.objects.bulk_create(missing, ignore_conflicts=True)

@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from fleet.models import Customer
+from jobs import audit
 from jobs.actor import Actor
 from jobs.audit import Entry, append, verify
 from jobs.errors import Unavailable
@@ -152,6 +153,31 @@ def test_when_the_record_cannot_be_written_the_act_does_not_happen_either() -> N
     assert caught.value.code == "audit_unavailable"
     assert not Customer.objects.exists()
     assert not AuditChain.objects.exists()
+
+
+def append_while_blocked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(audit, "LOCK_WAIT", "100ms")
+    try:
+        with transaction.atomic():
+            append(Entry("acme", "x.done", None))
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_blocked_trail_makes_the_act_fail_soon_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with transaction.atomic():
+        append(Entry("acme", "x.done", None))
+        if connection.vendor == "sqlite":
+            # There the act waits at BEGIN already, before it could do anything.
+            connection.settings_dict["OPTIONS"]["timeout"], kept = 0.1, connection.settings_dict["OPTIONS"]["timeout"]
+        try:
+            with ThreadPoolExecutor(1) as pool, pytest.raises((Unavailable, OperationalError)):
+                pool.submit(append_while_blocked, monkeypatch).result(5)
+        finally:
+            if connection.vendor == "sqlite":
+                connection.settings_dict["OPTIONS"]["timeout"] = kept
+    assert AuditEvent.objects.count() == 1
 
 
 def append_from_thread(number: int) -> None:

@@ -78,7 +78,9 @@ def test_a_flip_of_any_field_of_any_entry_is_found_where_it_is(name: str, seq: i
 def test_a_deleted_entry_is_found(seq: int) -> None:
     write()
     AuditEvent.objects.filter(seq=seq).delete()
-    assert not verify().ok
+    bad = verify().first_bad
+    assert bad is not None
+    assert f"entry {seq}" in bad.reason
 
 
 @pytest.mark.usefixtures("tampered")
