@@ -5,6 +5,7 @@ from jobs.models.audit_event import AuditChain, AuditCheckpoint, AuditEvent
 from jobs.models.block import Block, BlockInstance, BlockState
 from jobs.models.job import Approval, Decision, HostLease, Job, JobEvent, Message, Run
 from jobs.models.quarantine import QuarantineItem, QuarantineState
+from jobs.models.worker import WorkerBeat
 from jobs.state import JobState, RunState
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "RoleName",
     "Run",
     "RunState",
+    "WorkerBeat",
 ]

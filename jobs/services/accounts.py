@@ -60,11 +60,13 @@ def delete_account(actor: Actor, row: Account) -> None:
         raise Clash("in_use", f"{row.username} has jobs or decisions; disable the account instead") from error
 
 
-def create_first_admin(username: str) -> Account:
-    """The installation's first administrator, a person for all customers. Raises Clash when there is one already."""
+def first_admin(username: str) -> Account:
+    """The installation's first administrator, a person for all customers; made with that name when there is none."""
     with transaction.atomic():
-        if Role.objects.filter(role=RoleName.ADMIN, customer=None, account__kind=AccountKind.PERSON).exists():
-            raise Clash("conflict", "there is an administrator already")
+        admins = Role.objects.filter(role=RoleName.ADMIN, customer=None, account__kind=AccountKind.PERSON)
+        known = admins.filter(account__is_active=True).order_by("account_id").first()
+        if known is not None:
+            return known.account
         row = Account.objects.create_user(username, name="First administrator")
         _set_roles(row, [Role(role=RoleName.ADMIN, customer=None)])
         audit.append(audit.Entry(customer="", action="user.created", actor=None, object=username, data={"first": True}))

@@ -1,4 +1,4 @@
-"""Where a host may be: checked when it is saved, and again by the transport for each address that a name resolves to."""
+"""Where a host may be: checked when it is saved, and by the transport for each address that a name resolves to."""
 
 import re
 import socket

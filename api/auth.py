@@ -1,0 +1,84 @@
+"""Bearer tokens: who asks, from where, and with which scopes."""
+
+import hashlib
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from api.errors import Problem
+from api.models import Token
+from jobs.actor import Actor
+
+COARSE = timedelta(minutes=1)
+"""`last_used_at` is no more exact than this, so that reading does not mean writing."""
+
+
+class BearerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer mxf_...` (RFC 6750). The account is `request.user`, the Actor `request.auth`."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        header = request.META.get("HTTP_AUTHORIZATION")
+        if header is None:
+            return None
+        actor = actor_for(header, request.META.get("REMOTE_ADDR") or "")
+        return actor.account, actor
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="mxfleet"'
+
+
+def digest(token: str) -> str:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def actor_for(header: str, source: str) -> Actor:
+    """Who sent this Authorization header from that address.
+
+    Raises AuthenticationFailed, the same for all that is wrong with a token; Problem 403 for an address that the
+    token is not good for.
+    """
+    scheme, _, secret = header.partition(" ")
+    now = timezone.now()
+    token = (
+        Token.objects.select_related("account")
+        .prefetch_related("account__roles")
+        .filter(digest=digest(secret.strip(" ")))
+        .first()
+    )
+    if token is None or scheme.lower() != "bearer" or not _is_good(token, now):
+        raise AuthenticationFailed("the token is missing, unknown, expired or revoked")
+    if token.networks and not _is_inside(source, token.networks):
+        raise Problem(403, "forbidden", "this token is not good for the address that it came from")
+    if token.last_used_at is None or now - token.last_used_at > COARSE:
+        Token.objects.filter(pk=token.pk).update(last_used_at=now)
+    scopes = frozenset(token.scopes) if token.scopes else None
+    return Actor(account=token.account, scopes=scopes, channel="api", source=source)
+
+
+def _is_good(token: Token, now: Any) -> bool:
+    return token.account.is_active and (token.expires_at is None or token.expires_at > now)
+
+
+def _is_inside(source: str, networks: list[str]) -> bool:
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return False
+    return any(address in ip_network(network) for network in networks)
+
+
+class HasScope(BasePermission):
+    """The token was not narrowed away from what the view's method needs."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not isinstance(request.auth, Actor):
+            return False
+        scope = view.scopes.get(request.method)
+        return scope is None or request.auth.has_scope(scope)

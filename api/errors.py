@@ -1,0 +1,155 @@
+"""Every error as RFC 9457 application/problem+json: what services refuse, what DRF and Django raise, and bugs."""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.db import DatabaseError, DataError, IntegrityError, ProgrammingError
+from django.http import HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from jobs import errors as service
+
+logger = logging.getLogger(__name__)
+
+JSON_TYPE = "application/problem+json"
+STATUSES: dict[type[service.ServiceError], int] = {
+    service.Invalid: 422,
+    service.Forbidden: 403,
+    service.NotFound: 404,
+    service.Clash: 409,
+    service.Unavailable: 503,
+}
+CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    409: "conflict",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    429: "rate_limited",
+    500: "internal_error",
+    503: "unavailable",
+}
+FIELD_CODES = {"null": "wrong_type", "not_a_list": "wrong_type", "not_a_dict": "wrong_type", "blank": "required"}
+KEPT_CODES = frozenset({"unknown_field", "required", "wrong_type", "out_of_range"})
+
+
+class Problem(Exception):
+    """A request that is answered with an error of the HTTP layer itself."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        errors: tuple[service.FieldError, ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = headers or {}
+        self.errors = errors
+        self.extra: dict[str, Any] = {}
+
+
+def document(request_id: str, problem: Problem) -> dict[str, Any]:
+    """The problem as JSON."""
+    return {
+        "type": f"urn:mxfleet:problem:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "errors": [{"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors],
+        **problem.extra,
+    }
+
+
+def respond(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """The problem as an answer of plain Django."""
+    content = json.dumps(document(getattr(request, "request_id", ""), problem))
+    return HttpResponse(content, status=problem.status, content_type=JSON_TYPE, headers=problem.headers)
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response:
+    """DRF's exception handler: no exception leaves a view."""
+    problem = as_problem(error)
+    request = context["request"]
+    if problem.status >= 500:
+        logger.error("request %s: %s", getattr(request, "request_id", ""), problem.code, exc_info=error)
+    body = document(getattr(request, "request_id", ""), problem)
+    return Response(body, status=problem.status, headers=problem.headers, content_type=JSON_TYPE)
+
+
+def as_problem(error: Exception) -> Problem:
+    """What the caller is told about an exception. What we did not expect tells nothing but `internal_error`."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, service.ServiceError):
+        status = next(number for kind, number in STATUSES.items() if isinstance(error, kind))
+        headers = {"Retry-After": "5"} if status == 503 else {}
+        return Problem(status, error.code, error.detail, headers, error.errors)
+    if isinstance(error, exceptions.ValidationError):
+        found = tuple(flatten(error.detail))
+        return Problem(422, "invalid", "; ".join(f"{e.field}: {e.detail}" for e in found[:3]), errors=found)
+    if isinstance(error, exceptions.APIException):
+        return _of_framework(error)
+    if isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError | ProgrammingError):
+        return Problem(503, "unavailable", "the database does not take this now; try again", {"Retry-After": "5"})
+    return Problem(500, "internal_error", "this is our fault; the log has the request_id")
+
+
+def _of_framework(error: exceptions.APIException) -> Problem:
+    headers = {}
+    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        headers["WWW-Authenticate"] = 'Bearer realm="mxfleet"'
+    if isinstance(error, exceptions.Throttled):
+        headers["Retry-After"] = str(max(1, int(error.wait or 1)))
+    return Problem(error.status_code, CODES.get(error.status_code, "bad_request"), str(error.detail), headers)
+
+
+def flatten(detail: Any, place: str = "") -> list[service.FieldError]:
+    """DRF's nested error details as a flat list; places are written like `roles[0].customer`."""
+    if isinstance(detail, dict):
+        return [found for name, inner in detail.items() for found in flatten(inner, _below(place, name))]
+    if isinstance(detail, list) and any(isinstance(item, dict | list) for item in detail):
+        return [found for index, inner in enumerate(detail) for found in flatten(inner, f"{place}[{index}]")]
+    items = detail if isinstance(detail, list) else [detail]
+    return [service.FieldError(place, _field_code(getattr(item, "code", "invalid")), str(item)) for item in items]
+
+
+def _below(place: str, name: str | int) -> str:
+    if name == "non_field_errors":
+        return place
+    if isinstance(name, int):
+        return f"{place}[{name}]"
+    return f"{place}.{name}" if place else name
+
+
+def _field_code(code: str) -> str:
+    code = FIELD_CODES.get(code, code)
+    return code if code in KEPT_CODES else "invalid"
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler404."""
+    return respond(request, Problem(404, "not_found", "there is nothing here; paths begin with /api/v1/ and end in /"))
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler400."""
+    return respond(request, Problem(400, "bad_request", "the request is malformed"))
+
+
+def internal(request: HttpRequest) -> HttpResponse:
+    """Django's handler500; Django has logged the exception."""
+    return respond(request, Problem(500, "internal_error", "this is our fault; the log has the request_id"))

@@ -1,0 +1,150 @@
+"""Serializer fields that take JSON types as they are: nothing is coerced, trimmed or ignored."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+
+def wrong_type(expected: str, value: Any) -> ValidationError:
+    """The error for a value of another JSON type."""
+    got = "null" if value is None else JSON_NAMES.get(type(value), type(value).__name__)
+    return ValidationError(f"expected {expected}, got {got}", code="wrong_type")
+
+
+class Text(serializers.CharField):
+    """A string, kept exactly. `pattern`: (regular expression for all of it, what it means in words)."""
+
+    def __init__(self, *, pattern: tuple[str, str] | None = None, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+        self.pattern = pattern
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise wrong_type("a string", data)
+        if self.pattern and not re.fullmatch(self.pattern[0], data):
+            raise ValidationError(f"expected {self.pattern[1]}", code="invalid")
+        return data
+
+    def to_representation(self, value: Any) -> str:
+        return str(value)
+
+
+class Name(Text):
+    """A reference by name: shown as the related row's own name."""
+
+    def __init__(self, **options: Any) -> None:
+        words = "a name of letters, digits, dots, hyphens and underscores"
+        super().__init__(pattern=(r"[A-Za-z0-9][A-Za-z0-9._-]*", words), max_length=63, **options)
+
+
+class Integer(serializers.IntegerField):
+    """A JSON integer."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if type(data) is not int:
+            raise wrong_type("an integer", data)
+        return int(data)
+
+
+class Flag(serializers.BooleanField):
+    """true or false."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise wrong_type("true or false", data)
+        return data
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few words."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise wrong_type("a string", data)
+        if data not in self.choices:
+            raise ValidationError(f"expected one of {', '.join(map(str, self.choices))}", code="invalid")
+        return data
+
+
+class Instant(serializers.DateTimeField):
+    """RFC 3339 with a zone; no leap seconds. Kept in UTC."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str):
+            raise wrong_type("a time as a string", value)
+        return parse_instant(value)
+
+
+def parse_instant(text: str) -> datetime:
+    """A time of RFC 3339, in UTC. Raises ValidationError."""
+    try:
+        if not RFC_3339.fullmatch(text):
+            raise ValueError("form")
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValidationError("expected a time such as 2026-01-31T12:00:00Z", code="invalid") from None
+
+
+class Duration(Text):
+    """`90s`, `15m`, `4h`, `7d`; kept in seconds."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(pattern=(DURATION.pattern, "a duration such as 90s, 15m, 4h or 7d"), **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        number, unit = DURATION.fullmatch(super().to_internal_value(data)).groups()  # type: ignore[union-attr]  # matched
+        return int(number) * SECONDS[unit]
+
+
+class JsonObject(serializers.DictField):
+    """A JSON object whose inside another layer checks."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise wrong_type("an object", data)
+        return dict(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class Texts(serializers.ListField):
+    """A list of strings."""
+
+    def __init__(self, child: serializers.Field[Any, Any, Any, Any] | None = None, **options: Any) -> None:
+        super().__init__(child=child or Text(), **options)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if not isinstance(data, list):
+            raise wrong_type("an array", data)
+        return list(super().to_internal_value(data))
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """An object with exactly these fields: what is unknown or read only is an error, not ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise ValidationError({"non_field_errors": wrong_type("an object", data).detail})
+        wrong: dict[str, Any] = {}
+        for name in data:
+            if name not in self.fields:
+                wrong[name] = [ErrorDetail(f"there is no field {name[:100]!r} here", code="unknown_field")]
+            elif self.fields[name].read_only:
+                wrong[name] = [ErrorDetail("is read only", code="unknown_field")]
+        try:
+            values = super().to_internal_value(data)
+        except ValidationError as error:
+            wrong.update(error.detail if isinstance(error.detail, dict) else {})
+        if wrong:
+            raise ValidationError(wrong)
+        return values

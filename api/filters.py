@@ -1,0 +1,87 @@
+"""The filters that lists share."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models.fields.json import KeyTextTransform
+from rest_framework.exceptions import ValidationError
+
+from api.fields import parse_instant
+from api.view import Filter, Rows
+
+
+def equals(column: str, description: str) -> Filter:
+    """Rows whose column is exactly that text."""
+    return Filter(description, lambda rows, value: rows.filter(**{column: value}))
+
+
+def one_of(column: str, words: list[str], description: str) -> Filter:
+    """Rows whose column is that one of a few words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return text
+
+    schema = {"type": "string", "enum": words}
+    return Filter(description, lambda rows, value: rows.filter(**{column: value}), read, schema)
+
+
+def flag(column: str, description: str) -> Filter:
+    """`true` or `false`."""
+
+    def read(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise ValueError("expected true or false")
+        return text == "true"
+
+    return Filter(description, lambda rows, value: rows.filter(**{column: value}), read, {"type": "boolean"})
+
+
+def when(lookup: str, description: str) -> Filter:
+    """Rows before or after a time of RFC 3339."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse_instant(text)
+        except ValidationError:
+            raise ValueError("expected a time such as 2026-01-31T12:00:00Z") from None
+
+    schema = {"type": "string", "format": "date-time"}
+    return Filter(description, lambda rows, value: rows.filter(**{lookup: value}), read, schema)
+
+
+def identity(column: str, description: str) -> Filter:
+    """Rows whose column is that UUID."""
+    schema = {"type": "string", "format": "uuid"}
+    return Filter(description, lambda rows, value: rows.filter(**{column: value}), UUID, schema)
+
+
+def instance(path: str, description: str) -> Filter:
+    """Rows of the instance `host/name`."""
+
+    def read(text: str) -> tuple[str, str]:
+        host, slash, name = text.partition("/")
+        if not host or not slash or not name:
+            raise ValueError("expected host/name, such as mx1/postfix")
+        return host, name
+
+    def apply(rows: Rows, value: tuple[str, str]) -> Rows:
+        return rows.filter(**{f"{path}host__name": value[0], f"{path}name": value[1]}).distinct()
+
+    return Filter(description, apply, read)
+
+
+def label(description: str) -> Filter:
+    """Hosts that carry the label `key=value`."""
+
+    def read(text: str) -> tuple[str, str]:
+        key, separator, value = text.partition("=") if "=" in text else text.partition(":")
+        if not key or not separator:
+            raise ValueError("expected key=value, such as role=mx")
+        return key, value
+
+    def apply(rows: Rows, value: tuple[str, str]) -> Rows:
+        return rows.annotate(wanted_label=KeyTextTransform(value[0], "labels")).filter(wanted_label=value[1])
+
+    return Filter(description, apply, read)

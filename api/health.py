@@ -1,0 +1,102 @@
+"""healthz: the process answers. readyz: what it stands on works. metrics: what the database says, for Prometheus."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from prometheus_client import CollectorRegistry, generate_latest
+
+from api.errors import Problem, respond
+from api.metrics import Fleet
+from jobs.clock import db_now
+from jobs.models import WorkerBeat
+
+BROKER_TIMEOUT = 1.0
+ALIVE = timedelta(seconds=30)
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """200: the process lives."""
+    return _refused(request) or JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200, or 503 with the first part that does not work; `parts` has each."""
+    refused = _refused(request)
+    if refused:
+        return refused
+    parts = {name: check() for name, check in PARTS.items()}
+    bad = next((name for name, wrong in parts.items() if wrong), None)
+    if bad is None:
+        return JsonResponse({"status": "ok", "parts": dict.fromkeys(parts, "ok")})
+    problem = Problem(503, "not_ready", f"{bad}: {parts[bad]}", {"Retry-After": "5"})
+    problem.extra = {"parts": {name: wrong or "ok" for name, wrong in parts.items()}}
+    return respond(request, problem)
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Computed from the database at each scrape, so that it is true for any number of processes."""
+    refused = _refused(request)
+    if refused:
+        return refused
+    registry = CollectorRegistry()
+    registry.register(Fleet())
+    return HttpResponse(generate_latest(registry), content_type=METRICS_TYPE)
+
+
+def _refused(request: HttpRequest) -> HttpResponse | None:
+    if request.method in ("GET", "HEAD"):
+        return None
+    return respond(request, Problem(405, "method_not_allowed", "only GET is known here", {"Allow": "GET, HEAD"}))
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        return type(error).__name__
+    return ""
+
+
+def _migrations() -> str:
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        return type(error).__name__
+    return f"{len(missing)} migrations are missing; run manage.py migrate" if missing else ""
+
+
+def _broker() -> str:
+    client = redis.Redis.from_url(
+        settings.ENV.redis_url, socket_timeout=BROKER_TIMEOUT, socket_connect_timeout=BROKER_TIMEOUT
+    )
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        return type(error).__name__
+    finally:
+        client.close()
+    return ""
+
+
+def _worker() -> str:
+    try:
+        alive = WorkerBeat.objects.filter(at__gt=db_now() - ALIVE).exists()
+    except DatabaseError as error:
+        return type(error).__name__
+    return "" if alive else f"no worker has said that it lives for {ALIVE.seconds} seconds"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "database": _database,
+    "broker": _broker,
+    "migrations": _migrations,
+    "worker": _worker,
+}

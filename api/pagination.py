@@ -1,0 +1,150 @@
+"""Cursor pages: stable under writes, signed, and bound to the list that they were made for."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+
+from api.errors import Problem
+from jobs.errors import FieldError
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 500
+
+Ordering = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A list page: `rows`, and the absolute addresses of its neighbours."""
+
+    rows: list[Any]
+    next: str | None
+    previous: str | None
+
+    def of(self, render: Callable[[list[Any]], list[Any]]) -> dict[str, Any]:
+        """The page as JSON."""
+        return {"next": self.next, "previous": self.previous, "results": render(self.rows)}
+
+
+def first_page(rows: list[Any], limit: int, url: str, orderings: Mapping[str, Ordering]) -> Page:
+    """The first page of the list at `url`, whose first rows (one more than `limit`, if there are) are known already."""
+    name, fields = next(iter(orderings.items()))
+    has_more, window = len(rows) > limit, rows[:limit]
+    following = _link(url, {}, "next", window[-1], fields, f"{url}?ordering={name}") if has_more else None
+    return Page(window, next=following, previous=None)
+
+
+def paginate(
+    rows: QuerySet[Any], params: Mapping[str, str], url: str, orderings: Mapping[str, Ordering], most: int = MAX_LIMIT
+) -> Page:
+    """The page that `params` (limit, cursor, ordering) ask for.
+
+    `url`: the list's absolute address without query. `orderings`: name as in `?ordering=` to model fields, the last
+    of which is unique; the first one is the default. Raises Problem 400 (cursor) or 422 (limit, ordering).
+    """
+    limit = _limit(params, most)
+    name, fields = _ordering(params, orderings)
+    key = f"{url}?ordering={name}"
+    direction, values = _read_cursor(params["cursor"], key) if "cursor" in params else ("next", None)
+    flipped = tuple(_flip(field) for field in fields) if direction == "previous" else fields
+    found = rows.order_by(*flipped)
+    if values is not None:
+        found = found.filter(_beyond(flipped, values))
+    window = list(found[: limit + 1])
+    has_more, window = len(window) > limit, window[:limit]
+    if direction == "previous":
+        window.reverse()
+    has_before = values is not None if direction == "next" else has_more
+    has_after = has_more if direction == "next" else True
+
+    return Page(
+        window,
+        next=_link(url, params, "next", window[-1], fields, key) if window and has_after else None,
+        previous=_link(url, params, "previous", window[0], fields, key) if window and has_before else None,
+    )
+
+
+def _link(url: str, params: Mapping[str, str], towards: str, row: Any, fields: Ordering, key: str) -> str:
+    cursor = _write_cursor(towards, [_value(row, field) for field in fields], key)
+    others = {name: text for name, text in params.items() if name != "cursor"}
+    return f"{url}?{urlencode({**others, 'cursor': cursor})}"
+
+
+def _limit(params: Mapping[str, str], most: int) -> int:
+    text = params.get("limit", str(min(DEFAULT_LIMIT, most)))
+    if text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= most:
+        return int(text)
+    raise _invalid("limit", f"expected a number from 1 to {most}")
+
+
+def _ordering(params: Mapping[str, str], orderings: Mapping[str, Ordering]) -> tuple[str, Ordering]:
+    name = params.get("ordering", next(iter(orderings)))
+    if name in orderings:
+        return name, orderings[name]
+    opposite = name[1:] if name.startswith("-") else f"-{name}"
+    if opposite in orderings:
+        return name, tuple(_flip(field) for field in orderings[opposite])
+    raise _invalid("ordering", f"expected one of {', '.join(orderings)}, or with the other sign")
+
+
+def _invalid(field: str, detail: str) -> Problem:
+    return Problem(422, "invalid", f"{field}: {detail}", errors=(FieldError(field, "invalid", detail),))
+
+
+def _flip(field: str) -> str:
+    return field[1:] if field.startswith("-") else f"-{field}"
+
+
+def _beyond(fields: Sequence[str], values: Sequence[Any]) -> Q:
+    """The rows after `values` in the order of `fields`."""
+    beyond, equal = Q(), Q()
+    for field, value in zip(fields, values, strict=True):
+        name = field.lstrip("-")
+        beyond |= equal & Q(**{f"{name}__{'lt' if field.startswith('-') else 'gt'}": value})
+        equal &= Q(**{name: value})
+    return beyond
+
+
+def _value(row: Any, field: str) -> Any:
+    for name in field.lstrip("-").split("__"):
+        row = getattr(row, name)
+    return row
+
+
+def _write_cursor(direction: str, values: list[Any], key: str) -> str:
+    payload = json.dumps([direction, values], default=_text, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_signature(payload, key) + payload).decode().rstrip("=")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot stand in a cursor")
+
+
+def _read_cursor(cursor: str, key: str) -> tuple[str, list[Any]]:
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raw = b""
+    if not hmac.compare_digest(raw[:16], _signature(raw[16:], key)):
+        raise Problem(400, "bad_cursor", "this cursor is not one of ours, or is of another list or ordering")
+    direction, values = json.loads(raw[16:])
+    return direction, values
+
+
+def _signature(payload: bytes, key: str) -> bytes:
+    secret = settings.SECRET_KEY.encode()
+    return hmac.new(secret, b"cursor\x00" + key.encode() + b"\x00" + payload, hashlib.sha256).digest()[:16]

@@ -1,0 +1,13 @@
+"""Which workers are alive."""
+
+from django.db import models
+
+
+class WorkerBeat(models.Model):
+    """A worker process, and when it last said that it lives (each 10 s; after 30 s it counts as gone)."""
+
+    name = models.CharField(max_length=200, unique=True)
+    at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,175 @@
+"""The readers that the API uses. Everything here is narrowed to what the actor may see."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Window
+from django.db.models.functions import RowNumber
+
+from fleet.models import Credential, Customer, Host, Instance
+from jobs.actor import Actor
+from jobs.models import (
+    Account,
+    AccountKind,
+    Approval,
+    AuditCheckpoint,
+    AuditEvent,
+    Block,
+    Job,
+    JobEvent,
+    Message,
+    QuarantineItem,
+    Run,
+)
+
+
+def visible_customers(actor: Actor) -> QuerySet[Customer]:
+    """The customers that he may read."""
+    return actor.customers("read")
+
+
+def visible_credentials(actor: Actor) -> QuerySet[Credential]:
+    """Their credentials."""
+    return Credential.objects.filter(_of(actor, "customer")).select_related("customer")
+
+
+def visible_hosts(actor: Actor) -> QuerySet[Host]:
+    """Their hosts."""
+    return Host.objects.filter(_of(actor, "customer")).select_related("customer", "credential", "jump_host")
+
+
+def visible_instances(actor: Actor) -> QuerySet[Instance]:
+    """The MTA instances on their hosts."""
+    return Instance.objects.filter(_of(actor, "host__customer")).select_related("host__customer")
+
+
+def visible_accounts(actor: Actor, kind: AccountKind) -> QuerySet[Account]:
+    """His own account, and those that have a role where he is administrator (all, where he is so everywhere)."""
+    rows = Account.objects.filter(kind=kind).prefetch_related("roles__customer")
+    if actor.may_everywhere("administer"):
+        return rows
+    administered = actor.customers("administer")
+    return rows.filter(Q(pk=actor.account.pk) | Q(pk__in=_accounts_of(administered)))
+
+
+def _accounts_of(customers: QuerySet[Customer]) -> QuerySet[Any]:
+    return Account.objects.filter(roles__customer__in=customers).values("pk")
+
+
+def visible_jobs(actor: Actor) -> QuerySet[Job]:
+    """Jobs all of whose customers he may read: one that touches others too would show their mail."""
+    rows = Job.objects.all()
+    if actor.may_everywhere("read"):
+        return rows
+    return rows.filter(_wholly(actor, Job))
+
+
+def visible_blocks(actor: Actor) -> QuerySet[Block]:
+    """Blocks all of whose customers he may read."""
+    rows = Block.objects.select_related("owner").prefetch_related("instances__instance__host")
+    if actor.may_everywhere("read"):
+        return rows
+    return rows.filter(_wholly(actor, Block))
+
+
+def visible_quarantine(actor: Actor) -> QuerySet[QuarantineItem]:
+    """Quarantined messages on hosts of customers that he may read."""
+    return QuarantineItem.objects.filter(_of(actor, "instance__host__customer")).select_related("instance__host")
+
+
+def visible_audit(actor: Actor) -> QuerySet[AuditEvent]:
+    """The entries of the chains that he may read."""
+    chains = audit_chains(actor)
+    return AuditEvent.objects.all() if chains is None else AuditEvent.objects.filter(chain__in=chains)
+
+
+def visible_checkpoints(actor: Actor) -> QuerySet[AuditCheckpoint]:
+    """The checkpoints of the chains that he may read."""
+    chains = audit_chains(actor)
+    return AuditCheckpoint.objects.all() if chains is None else AuditCheckpoint.objects.filter(chain__in=chains)
+
+
+def audit_chains(actor: Actor) -> list[str] | None:
+    """The chains that he may read: his customers'. None: all of them, the installation's own included."""
+    if actor.may_everywhere("read"):
+        return None
+    return sorted(visible_customers(actor).values_list("slug", flat=True))
+
+
+def _of(actor: Actor, path: str) -> Q:
+    if actor.may_everywhere("read"):
+        return Q()
+    return Q(**{f"{path}__in": visible_customers(actor)})
+
+
+def _wholly(actor: Actor, model: type[Job] | type[Block]) -> Q:
+    through = model.customers.through
+    name = model._meta.model_name
+    links = through._default_manager.filter(**{name: OuterRef("pk")})
+    mine = visible_customers(actor)
+    return Exists(links.filter(customer__in=mine)) & ~Exists(links.exclude(customer__in=mine))
+
+
+def with_details(jobs: QuerySet[Job]) -> QuerySet[Job]:
+    """The jobs with what their representation needs, in a few statements for a whole page."""
+    approvals = Prefetch("approvals", Approval.objects.select_related("person"))
+    undos = Prefetch("undos", Job.objects.only("pk", "undo_of_id", "state"))
+    return jobs.select_related("requested_by").prefetch_related("customers", approvals, undos)
+
+
+def runs_by_state(jobs: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
+    """{job: {run state: how many}}."""
+    found: dict[UUID, dict[str, int]] = {}
+    rows = Run.objects.filter(job__in=list(jobs)).order_by().values_list("job", "state").annotate(n=Count("pk"))
+    for job, state, count in rows:
+        found.setdefault(job, {})[state] = count
+    return found
+
+
+def done_messages(jobs: Iterable[UUID]) -> Counter[UUID]:
+    """{job: how many of its messages are done}."""
+    rows = Message.objects.filter(run__job__in=list(jobs), outcome="done").order_by()
+    return Counter(dict(rows.values_list("run__job").annotate(n=Count("pk"))))
+
+
+def planned_runs(jobs: Iterable[UUID]) -> Counter[UUID]:
+    """{job: how many instances its plan has}."""
+    rows = Run.objects.filter(job__in=list(jobs), plan__isnull=False).order_by()
+    return Counter(dict(rows.values_list("job").annotate(n=Count("pk"))))
+
+
+def runs_of(job: Job) -> QuerySet[Run]:
+    """The job's runs with their hosts and instances."""
+    return Run.objects.filter(job=job).select_related("host", "instance__host")
+
+
+def messages_of_job(job: Job) -> QuerySet[Message]:
+    """The messages of the job's plan, over all instances."""
+    return Message.objects.filter(run__job=job).select_related("run__instance__host", "run__host")
+
+
+def messages_of_run(run: Run) -> QuerySet[Message]:
+    """The messages that a run was to change, and what became of them."""
+    return Message.objects.filter(run=run)
+
+
+def first_messages(runs: Iterable[UUID], most: int) -> dict[UUID, list[Message]]:
+    """The first `most` messages of each run, in one statement."""
+    rank = Window(RowNumber(), partition_by=[F("run_id")], order_by=F("id").asc())
+    rows = Message.objects.filter(run__in=list(runs)).annotate(rank=rank).filter(rank__lte=most).order_by("id")
+    found: dict[UUID, list[Message]] = {}
+    for row in rows:
+        found.setdefault(row.run_id, []).append(row)
+    return found
+
+
+def events_after(job: UUID, after: int, most: int) -> list[JobEvent]:
+    """What the job's stream tells after the event with that id."""
+    return list(JobEvent.objects.filter(job=job, id__gt=after).order_by("id")[:most])
+
+
+def job_state(job: UUID) -> str | None:
+    """The job's state, None when it is not there."""
+    return Job.objects.filter(pk=job).values_list("state", flat=True).first()

@@ -1,0 +1,17 @@
+"""Workers say that they live, so that readiness and metrics can tell."""
+
+from jobs.clock import db_now
+from jobs.models import WorkerBeat
+
+SECONDS = 10
+"""How often a worker should call `beat`."""
+
+
+def beat(name: str) -> None:
+    """The worker process of that name lives now."""
+    WorkerBeat.objects.update_or_create(name=name, defaults={"at": db_now()})
+
+
+def gone(name: str) -> None:
+    """The worker process of that name has ended in order."""
+    WorkerBeat.objects.filter(name=name).delete()
