@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PR_SET_PDEATHSIG = 1
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -19,14 +19,15 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 @dataclass
 class Child:
-    """A program and its state. `clock` values are those of time.monotonic()."""
+    """A program and its state; times are those of time.monotonic(). One that `is_once` may end and stays ended."""
 
     name: str
     argv: Sequence[str]
+    is_once: bool = False
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     deaths: int = 0
-    restart_at: float | None = field(default=None)
+    restart_at: float | None = None
 
     def start(self) -> None:
         """Start it. It gets SIGTERM from the kernel when the supervisor dies, however that dies."""
@@ -46,7 +47,7 @@ class Child:
             if now >= self.restart_at:
                 self.start()
             return None
-        if self.process is None or self.process.poll() is None:
+        if self.process is None or self.process.poll() is None or self.is_once:
             return None
         self.deaths = 1 if now - self.started > STEADY else self.deaths + 1
         self.restart_at = now + BACKOFF[min(self.deaths, len(BACKOFF)) - 1]

@@ -50,11 +50,11 @@ class Supervisor:
         self.env = env
         self.children: list[Child] = []
 
-    def run(self, when_ready: Callable[[], None]) -> int:
+    def run(self, when_ready: Callable[["Supervisor"], None]) -> int:
         """Start everything, call `when_ready`, tend it until told to stop, stop it. Returns the exit status."""
         try:
             self._start_all()
-            when_ready()
+            when_ready(self)
             while True:
                 self._pause(1.0)
         except Stop as stop:
@@ -64,22 +64,23 @@ class Supervisor:
 
     def _start_all(self) -> None:
         if self.env.is_redis_embedded:
-            self._start("redis", redis_command(self.env))
+            self.start("redis", redis_command(self.env))
             self._await("redis", lambda: answers_ping(self.env.redis_socket), 20)
         self._prepare()
         for name, argv in service_commands(self.env):
-            self._start(name, argv)
+            self.start(name, argv)
         self._await("api", lambda: answers_http(self.env.listen), 60)
 
-    def _start(self, name: str, argv: Sequence[str]) -> Child:
-        child = Child(name, argv)
+    def start(self, name: str, argv: Sequence[str], *, is_once: bool = False) -> Child:
+        """Start one more child, the first to be stopped."""
+        child = Child(name, argv, is_once)
         self.children.append(child)
         child.start()
         return child
 
     def _prepare(self) -> None:
         """Migrate and make the first administrator; its failure is ours."""
-        child = self._start("prepare", python("-m", "deploy.prepare"))
+        child = self.start("prepare", python("-m", "deploy.prepare"), is_once=True)
         while child.process is not None and child.process.poll() is None:
             self._wait_for_signal(0.2)
         self.children.remove(child)
@@ -224,11 +225,12 @@ def only_one(data: Path) -> Iterator[None]:
         yield
 
 
-def announce(env: Env) -> None:
+def announce(supervisor: Supervisor) -> None:
+    env = supervisor.env
     log.info("ready at %s, the administrator's token is in %s", base_url(env.listen), env.data / "admin-token")
 
 
-def main(when_ready: Callable[[Env], None] = announce) -> int:
+def main(when_ready: Callable[[Supervisor], None] = announce) -> int:
     """Run until stopped. `when_ready` is called once the API answers."""
     env = load()
     logs.apply(env.log)
@@ -236,7 +238,7 @@ def main(when_ready: Callable[[Env], None] = announce) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     try:
         with only_one(env.data):
-            status = Supervisor(env).run(lambda: when_ready(env))
+            status = Supervisor(env).run(when_ready)
             if env.is_redis_embedded:
                 shutil.rmtree(runtime_directory(env.data), ignore_errors=True)
             return status

@@ -1,0 +1,59 @@
+"""The main job in one command: the service, a small fleet of real MX hosts, and a walk through the operations.
+
+The hosts are those of tests/lab, as a second lab beside one that tests may be using. The demo has a data directory of
+its own below `MXFLEET_DATA`, made anew each time. Stopping removes the hosts; their images are kept for the next time.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from deploy import supervise
+from deploy.child import python
+from deploy.env import load
+
+EX_UNAVAILABLE = 69
+EX_NOPERM = 77
+HOSTS = ("pf1", "pf2", "pf3")
+LAB = {
+    "MXFLEET_LAB_PREFIX": "10.78.0",
+    "MXFLEET_LAB_LINK": "mxdemo0",
+    "MXFLEET_LAB_DIR": "/dev/shm/mxfleet-demo",  # noqa: S108 - root's alone: an overlay may not lie on another overlay
+}
+
+
+def main() -> int:
+    """Start everything, walk, stay up until told to stop."""
+    if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
+        print("mxfleet: the demo makes network namespaces: start it as root on Debian or Ubuntu", file=sys.stderr)
+        return EX_NOPERM
+    data = load().data
+    demo = data / "demo"
+    shutil.rmtree(demo, ignore_errors=True)
+    os.environ |= {"MXFLEET_DATA": str(demo), **LAB}
+    os.environ.setdefault("MXFLEET_LAB_CACHE", str(data / "lab"))
+    from tests.lab.config import LabError
+    from tests.lab.lab import Lab
+
+    lab = Lab()
+    print("mxfleet: starting the MX hosts, the first time builds their images (about a minute)", file=sys.stderr)
+    try:
+        lab.up(*HOSTS)
+        return supervise.main(_walk)
+    except LabError as error:
+        print(f"mxfleet: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        lab.down()
+
+
+def _walk(supervisor: supervise.Supervisor) -> None:
+    supervise.announce(supervisor)
+    supervisor.start("demo", python("-m", "deploy.demo_walk"), is_once=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
