@@ -22,10 +22,10 @@ from fleet.mta.types import Completed, QueueEntry, Recipient
 NULL_SENDER = "<>"
 BLOCK = 1 << 16
 
-# mail_queue.h: short IDs are microseconds and inode in upper-case hexadecimal, long IDs base 52 without vowels, joined
-# by "z". Six microsecond digits in base 52 need four characters after six for the seconds.
+# mail_queue.h: short IDs are microseconds and inode in upper-case hexadecimal, long IDs six characters
+# of seconds and four of microseconds in base 52 (no vowels), "z", and the inode in base 51 (no "z").
 SHORT_ID = re.compile(r"[0-9A-F]{6,20}", re.ASCII)
-LONG_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]+", re.ASCII)
+LONG_ID = re.compile(r"[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-y]+", re.ASCII)
 
 # A quote inside a JSON string is escaped, so these bytes occur as keys only, once per line.
 KEYS = tuple(f'"{key}": '.encode() for key in ("queue_name", "queue_id", "arrival_time", "message_size", "sender"))
@@ -66,7 +66,11 @@ class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "m
 
     @property
     def recipients(self) -> list[Recipient]:
-        return [Recipient(each.address, each.delay_reason) for each in RECIPIENTS.decode(self.raw)]
+        """Decoded when somebody looks: most messages are judged without. Raises UnparsedOutput."""
+        try:
+            return [Recipient(each.address, each.delay_reason) for each in RECIPIENTS.decode(self.raw)]
+        except msgspec.MsgspecError as error:
+            raise UnparsedOutput(f"the recipients of {self.queue_id} are not what postqueue prints") from error
 
     @property
     def attempts(self) -> None:
