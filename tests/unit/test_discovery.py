@@ -1,0 +1,131 @@
+"""host.discover: shells, facts and Postfix instances, from answers as real hosts give them."""
+
+from typing import Any
+
+import pytest
+
+from fleet.mta import discovery
+from fleet.mta.errors import LoginShell, UnparsedOutput
+from fleet.mta.postfix.instances import parse_instances
+from fleet.mta.types import Completed, HostFacts
+
+FACTS = b"""time 1795180000
+uid 1000
+shell /bin/bash
+os Debian GNU/Linux 12 (bookworm)
+sudo yes
+service init
+log /var/log/mail.log
+log journald
+helper postfix_log.sh 0a1b
+end
+"""
+POSTFIX = b"""instance /etc/postfix
+mail_version = 3.7.11
+command_directory = /usr/sbin
+queue_directory = /var/spool/postfix
+multi_instance_name =
+authorized_mailq_users = static:anyone
+authorized_flush_users = static:anyone
+hash_queue_names = deferred, defer
+maillog_file =
+hold flat
+instance /etc/postfixEXT
+mail_version = 3.7.11
+command_directory = /usr/sbin
+queue_directory = /var/spool/postfixEXT
+multi_instance_name = postfix-EXT
+authorized_mailq_users = root
+authorized_flush_users = root
+hash_queue_names = deferred, hold
+maillog_file = /var/log/ext.log
+enable_long_queue_ids = yes
+hold flat
+instance /etc/postfixOLD
+unreadable
+end
+"""
+
+
+def passwd(shell: str) -> Completed:
+    return Completed(0, f"fleetops:x:1000:1000:,,,:/home/fleetops:{shell}\n".encode())
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh", "/usr/bin/zsh", "/bin/dash", ""])
+def test_posix_shells_are_fine(shell: str) -> None:
+    assert discovery.parse_shell(passwd(shell)) == (shell or "/bin/sh")
+
+
+@pytest.mark.parametrize("shell", ["/usr/bin/fish", "/bin/tcsh", "/bin/csh", "/usr/bin/nu", "/usr/sbin/nologin"])
+def test_other_shells_are_refused_by_name(shell: str) -> None:
+    with pytest.raises(LoginShell, match=shell):
+        discovery.parse_shell(passwd(shell))
+
+
+@pytest.mark.parametrize(
+    "done", [Completed(0), Completed(1, stderr=b"Unknown command"), Completed(0, b"Welcome!\n"), Completed(127)]
+)
+def test_a_shell_that_does_not_answer_is_refused(done: Completed) -> None:
+    with pytest.raises(LoginShell, match="did not run"):
+        discovery.parse_shell(done)
+
+
+def test_facts_are_read_and_the_skew_is_ours_against_theirs() -> None:
+    facts = discovery.parse_facts(Completed(0, FACTS), "/bin/bash", 1795179990.0)
+    assert facts == HostFacts(
+        os="Debian GNU/Linux 12 (bookworm)",
+        login_shell="/bin/bash",
+        has_sudo=True,
+        is_root=False,
+        clock_skew=10.5,
+        service_manager="init",
+        log_source="/var/log/mail.log",
+        helpers=(("postfix_log.sh", "0a1b"),),
+    )
+    assert discovery.parse_facts(Completed(0, FACTS), "/bin/bash", None).clock_skew is None
+
+
+@pytest.mark.parametrize("answer", [FACTS[:-4], FACTS[:40], b"end\n", b""])
+def test_a_description_that_is_cut_off_is_no_description(answer: bytes) -> None:
+    with pytest.raises(UnparsedOutput):
+        discovery.parse_facts(Completed(0, answer), "/bin/bash", None)
+
+
+def test_every_instance_is_found_with_what_later_operations_need() -> None:
+    first, second = parse_instances(Completed(0, POSTFIX), HostFacts(log_source="journald"), "mx1")
+    assert (first.id, second.id) == ("mx1/postfix", "mx1/postfixEXT")
+    assert (first.version, first.config_dir, first.queue_dirs) == ("3.7.11", "/etc/postfix", ("/var/spool/postfix",))
+    wanted = ("list_as_root", "flush_as_root", "has_long_ids", "can_quarantine", "log_source")
+    assert [first.options[key] for key in wanted] == [False, False, False, True, "journald"]
+    assert [second.options[key] for key in wanted] == [True, True, True, False, "/var/log/ext.log"]
+
+
+def test_a_host_without_postfix_has_no_instances() -> None:
+    assert parse_instances(Completed(0, b"absent\n"), HostFacts(), "mx1") == ()
+
+
+def test_an_answer_that_is_cut_off_is_not_a_host_with_fewer_instances() -> None:
+    with pytest.raises(UnparsedOutput):
+        parse_instances(Completed(0, POSTFIX[:-4]), HostFacts(), "mx1")
+
+
+def test_the_whole_discovery_asks_shell_host_and_every_adapter() -> None:
+    answers = {None: passwd("/bin/bash"), "discover_host.sh": Completed(0, FACTS)}
+    answers["postfix_discover.sh"] = Completed(0, POSTFIX)
+    times = iter([1795179989.0, 1795179991.0])
+    steps = discovery.discover_host("mx1", lambda: next(times))
+    answer: Any = None
+    while True:
+        try:
+            command = steps.send(answer)
+        except StopIteration as end:
+            facts, instances = end.value
+            break
+        assert not command.mutates
+        answer = answers.get(command.script, Completed(0, b"absent\n"))
+    assert facts.clock_skew == 10.5
+    assert [each.id for each in instances if each.mta == "postfix"] == ["mx1/postfix", "mx1/postfixEXT"]
+
+
+def test_the_probe_survives_shells_that_are_not_posix() -> None:
+    assert not set(discovery.PROBE) & set("\n\\!'")
