@@ -61,6 +61,13 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self.ready: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
         self.is_stopped = False
+        self.unsent: set[asyncio.Task[Any]] = set()  # at work on a request for which nothing was sent yet
+
+    def stop(self) -> None:
+        """Called in the loop's thread: the job is cancelled. What waits for a connection need not wait any longer."""
+        self.is_stopped = True
+        for task in self.unsent:
+            task.cancel()
 
     def add(self, outcome: Outcome) -> None:
         """Called in the loop's thread."""
@@ -90,6 +97,12 @@ class Running:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     is_closing: bool = False
 
+    def current_task(self) -> asyncio.Task[Any]:
+        task = asyncio.current_task(self.loop)
+        if task is None:
+            raise RuntimeError("not called from a task of the engine")
+        return task
+
 
 def never() -> bool:
     return False
@@ -117,17 +130,23 @@ class Engine:
         delivery = Delivery(len(requests), running.loop)
         running.loop.call_soon_threadsafe(_begin, running, list(requests), delivery)
         missing = len(requests)
+        is_stopped = False
         try:
             while missing:
-                delivery.is_stopped = delivery.is_stopped or cancelled()
+                if not is_stopped and cancelled():
+                    is_stopped = True
+                    running.loop.call_soon_threadsafe(delivery.stop)
                 try:
                     block = delivery.ready.get(timeout=PERIOD)
                 except queue.Empty:
+                    if not running.thread.is_alive():
+                        raise RuntimeError("the engine was closed before it took these requests") from None
                     continue
                 missing -= len(block)
                 yield block
         finally:
-            delivery.is_stopped = True
+            if missing and running.thread.is_alive():
+                running.loop.call_soon_threadsafe(delivery.stop)
 
     def scan_host_key(self, address: str, port: int, jump: Endpoint | None = None) -> HostKey:
         """The key a host shows; a person must compare it before it is pinned. Raises NothingSent errors."""
@@ -189,7 +208,15 @@ async def _work(running: Running, waiting: Iterator[Request[Any]], delivery: Del
 async def _carry(running: Running, request: Request[Any], delivery: Delivery) -> Outcome:
     outcome = Outcome(request.key, started_at=datetime.now(UTC))
     until = running.loop.time() + request.deadline
-    transport = AsyncsshTransport(running.pool, request.endpoint, until, lambda: delivery.is_stopped)
+    task = running.current_task()
+    delivery.unsent.add(task)
+
+    def is_stopped() -> bool:
+        """Asked when the connection stands; from here on the request runs to its end."""
+        delivery.unsent.discard(task)
+        return delivery.is_stopped
+
+    transport = AsyncsshTransport(running.pool, request.endpoint, until, is_stopped)
     try:
         outcome.value = await drive(request.steps(), transport, outcome.trace, until_plan=request.until_plan)
     except FleetError as error:
@@ -197,10 +224,15 @@ async def _carry(running: Running, request: Request[Any], delivery: Delivery) ->
     except Stopped:
         return Outcome(request.key, cancelled=True)
     except asyncio.CancelledError:
+        if task in delivery.unsent and not running.is_closing:
+            task.uncancel()
+            return Outcome(request.key, cancelled=True)
         outcome.error = _cut_short(outcome.trace)
     except Exception as error:
         log.exception("internal error in the steps of %s", request.key)
         outcome.error = _internal(error, outcome.trace)
+    finally:
+        delivery.unsent.discard(task)
     outcome.finished_at = datetime.now(UTC)
     return outcome
 

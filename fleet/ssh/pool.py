@@ -36,11 +36,19 @@ class Warm:
     users: int = 0
     last_used: float = 0.0
     is_retired: bool = False
+    width: int = SESSIONS
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SESSIONS))
 
     @property
     def is_usable(self) -> bool:
         return not (self.watch.is_lost or self.is_retired)
+
+    def leave_slot(self, was_refused: bool) -> None:
+        """After a session. One that sshd refused keeps its slot for good: this host allows fewer (MaxSessions)."""
+        if was_refused and self.width > 1:
+            self.width -= 1
+        else:
+            self.slots.release()
 
 
 @dataclass(eq=False)

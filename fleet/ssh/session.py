@@ -16,7 +16,10 @@ LINGER = 3.0
 
 
 class CommandSession(asyncssh.SSHClientSession[bytes]):
-    """The life of one command. `began`: from the moment its bytes may be on their way to the host."""
+    """The life of one command. `began`: from the moment its bytes may be on their way to the host.
+
+    `was_refused`: sshd opened no channel for it.
+    """
 
     def __init__(self, command: Command, loop: asyncio.AbstractEventLoop) -> None:
         self._command = command
@@ -32,6 +35,7 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         self._signal = ""
         self._linger: asyncio.TimerHandle | None = None
         self.began = False
+        self.was_refused = False
         self.ended: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:

@@ -9,13 +9,16 @@ import asyncssh
 from fleet.mta.errors import ConnectionLost, RemoteTimeout, Unreachable
 from fleet.mta.types import Command, Completed, Dialogue, Transcript
 from fleet.ssh.endpoint import Endpoint
-from fleet.ssh.pool import Pool, Warm
+from fleet.ssh.pool import SESSIONS, Pool, Warm
 from fleet.ssh.quoting import KILL_AFTER, encode, render
 from fleet.ssh.session import CommandSession
 from fleet.ssh.smtp import converse
 
 # Beyond the remote timeout(1): time for its KILL and for the answer to come back.
 GRACE = KILL_AFTER + 3.0
+MOST_BROKEN = 1  # connections that may break before the command's channel is open
+MOST_REFUSED = SESSIONS + 4  # sessions that sshd may refuse; each refusal narrows what is asked of this connection
+REFUSED_PAUSE = 0.02  # seconds, times the number of refusals
 
 
 class Transport(Protocol):
@@ -35,7 +38,10 @@ class Stopped(Exception):
 
 
 class _NotOpened(Exception):
-    """The connection broke before the command's channel was open; another connection may carry it."""
+    """The command's channel was not opened, so nothing was sent and it may be tried again.
+
+    The connection broke, or it stands and sshd allows no further session on it (MaxSessions).
+    """
 
 
 def _never() -> bool:
@@ -58,17 +64,22 @@ class AsyncsshTransport:
     async def run(self, command: Command) -> Completed:
         """Run it and return what it did. Raises the errors of `Transport`, ValueError for what cannot be quoted."""
         line = encode(render(command, self._endpoint.become, self._endpoint.helpers))
-        for is_last in (False, True):
+        broken = refused = 0
+        while True:
             warm = await self._acquired()
             try:
                 return await self._run_on(warm, line, command)
             except _NotOpened as error:
-                self._pool.retire(warm)
-                if is_last:
-                    raise Unreachable(f"{self._endpoint.name}: {error}") from error
+                if warm.is_usable:
+                    refused += 1
+                else:
+                    self._pool.retire(warm)
+                    broken += 1
+                if broken > MOST_BROKEN or refused > MOST_REFUSED:
+                    raise Unreachable(f"{self._endpoint.name}: no session: {error}") from error
             finally:
                 self._pool.release(warm)
-        raise AssertionError("the second connection returns or raises")
+            await asyncio.sleep(REFUSED_PAUSE * refused)
 
     async def talk(self, dialogue: Dialogue) -> Transcript:
         """Hold an SMTP dialogue from the host. Raises NothingSent errors and ConnectionLost for SSH's own failures."""
@@ -97,12 +108,16 @@ class AsyncsshTransport:
         session = CommandSession(command, self._loop)
         begun = self._loop.time()
         try:
-            async with asyncio.timeout_at(self._until) as limit, warm.slots:
-                begun = self._loop.time()
-                limit.reschedule(min(self._until, begun + command.timeout + GRACE))
-                await self._open(warm, session, line)
-                session.send(command.stdin)
-                await session.ended
+            async with asyncio.timeout_at(self._until) as limit:
+                await warm.slots.acquire()
+                try:
+                    begun = self._loop.time()
+                    limit.reschedule(min(self._until, begun + command.timeout + GRACE))
+                    await self._open(warm, session, line)
+                    session.send(command.stdin)
+                    await session.ended
+                finally:
+                    warm.leave_slot(session.was_refused)
         except TimeoutError:
             raise self._late(warm, session, command) from None
         except asyncio.CancelledError:
@@ -118,6 +133,7 @@ class AsyncsshTransport:
         except (asyncssh.Error, OSError) as error:
             if session.began:
                 raise ConnectionLost(f"{self._endpoint.name}: {error}") from error
+            session.was_refused = warm.is_usable
             raise _NotOpened(str(error)) from error
 
     def _late(self, warm: Warm, session: CommandSession, command: Command) -> RemoteTimeout | Unreachable:

@@ -245,3 +245,16 @@ def test_a_refused_host_is_tried_again_once_it_is_forgiven(engine: Engine, own_s
     assert type(one(engine, request(own_sshd.endpoint(), "true")).error) is AuthFailed
     engine.forgive("mx1.example.com")
     assert one(engine, request(own_sshd.endpoint(), "true")).error is None
+
+
+def test_a_job_cancelled_while_its_host_does_not_answer_ends_at_once(engine: Engine, sshd: Sshd) -> None:
+    begun = time.monotonic()
+    silent = [
+        request(sshd.endpoint(port=free_port()), "true", key="closed"),
+        request(sshd.endpoint(), "true", key="up"),
+    ]
+    blocks = engine.outcomes(silent, cancelled=lambda: time.monotonic() - begun > 1)
+    outcomes = {outcome.key: outcome for block in blocks for outcome in block}
+    assert time.monotonic() - begun < 2
+    assert outcomes["closed"].cancelled
+    assert outcomes["up"].value.exit_status == 0

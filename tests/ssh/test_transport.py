@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.errors import ConnectionLost, OutputTooLarge, RemoteError, RemoteTimeout, UnparsedOutput
+from fleet.mta.errors import ConnectionLost, OutputTooLarge, RemoteError, RemoteTimeout, UnparsedOutput, Unreachable
 from fleet.mta.types import Command
 from fleet.ssh import session
 from fleet.ssh.pool import SESSIONS, Pool
@@ -171,6 +171,38 @@ async def test_forty_commands_share_one_connection_and_never_more_than_eight_ses
     assert all(one.exit_status == 0 for one in done)
     assert 2 <= max(int(one.stdout) for one in done) <= SESSIONS
     assert own_sshd.log().count("Accepted publickey") == 1
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_host_that_allows_fewer_sessions_gets_fewer_over_the_same_connection(
+    own_sshd: Sshd, pool: Pool, most: int
+) -> None:
+    own_sshd.start(f"MaxSessions {most}\n")
+    done = await asyncio.gather(*(carried(pool, own_sshd.endpoint(), "sleep", "0.05") for _ in range(12)))
+    assert all(one.exit_status == 0 for one in done)
+    assert own_sshd.log().count("Accepted publickey") == 1
+
+
+async def test_a_host_that_allows_no_session_is_unreachable(own_sshd: Sshd, pool: Pool) -> None:
+    own_sshd.start("MaxSessions 0\n")
+    with pytest.raises(Unreachable, match="no session"):
+        await carried(pool, own_sshd.endpoint(), "true")
+
+
+async def test_sudo_runs_the_command_as_root_and_its_refusal_is_visible(own_sshd: Sshd, pool: Pool) -> None:
+    """The login shell runs as nobody, for whom sudo has no rule."""
+    drop = "exec setpriv --reuid=65534 --regid=65534 --clear-groups /bin/sh -c"
+    own_sshd.start(f'ForceCommand {drop} "$SSH_ORIGINAL_COMMAND"\n')
+    assert (await carried(pool, own_sshd.endpoint(become="sudo"), "id", "-u")).stdout == b"65534\n"
+    done = await carried(pool, own_sshd.endpoint(become="sudo"), "id", "-u", become=True)
+    assert done.exit_status == 1
+    assert done.stderr.startswith(b"sudo:")
+
+
+async def test_sudo_lets_root_end_what_root_runs(sshd: Sshd, pool: Pool) -> None:
+    done = await carried(pool, sshd.endpoint(become="sudo"), "sleep", "79.25", become=True, timeout=1)
+    assert done.exit_status == 124
+    assert not is_running("sleep 79.25")
 
 
 def is_running(command: str) -> bool:
