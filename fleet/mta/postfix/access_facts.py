@@ -35,7 +35,7 @@ SETTINGS = (
     "virtual_alias_domains",
     "relay_domains",
 )
-MOST_RECIPIENTS = 4
+MOST_RECIPIENTS = 3
 _SECTION = re.compile(r"^== (\w+)\n", re.MULTILINE)
 
 
@@ -145,8 +145,11 @@ def probe_for(facts: BlockFacts, pattern: BlockPattern, job: str) -> Probe:
 
 
 def _recipients(facts: BlockFacts) -> tuple[str, ...]:
-    """Mailboxes that ought to exist: RFC 5321 4.5.1 wants postmaster at every domain."""
+    """Mailboxes that ought to exist: RFC 5321 4.5.1 wants postmaster at every domain.
+
+    Never the bare `postmaster`: smtpd lets that pass before it looks at any restriction (smtpd_check.c).
+    """
     local = [each for each in facts.domains("mydestination") if not each.startswith("localhost")][:1]
-    others = facts.domains("relay_domains", "virtual_mailbox_domains", "virtual_alias_domains")[:2]
-    named = [f"postmaster@{domain.lstrip('.')}" for domain in (*local, *others)]
-    return ("postmaster", *named)[:MOST_RECIPIENTS]
+    others = facts.domains("relay_domains", "virtual_mailbox_domains", "virtual_alias_domains")
+    domains = (*local, *others) or (facts.settings.get("myhostname", "localhost"),)
+    return tuple(f"postmaster@{domain.lstrip('.')}" for domain in domains[:MOST_RECIPIENTS])

@@ -1,0 +1,260 @@
+"""The pure half of blocking on Postfix: restrictions, main.cf, access maps, keys, and what a dialogue proves."""
+
+import pytest
+
+from fleet.mta.address import parse_block_pattern
+from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
+from fleet.mta.operations import SenderBlock
+from fleet.mta.postfix.access import (
+    OWN_HEAD,
+    Block,
+    KeyRules,
+    checks,
+    keys_of,
+    parse_access,
+    render,
+    value_of,
+    with_block,
+)
+from fleet.mta.postfix.access_edit import ChangedMeanwhile, edit_error
+from fleet.mta.postfix.access_facts import parse_facts, probe_for
+from fleet.mta.postfix.access_wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
+from fleet.mta.smtp_proof import Probe, read_proof
+from fleet.mta.types import Completed, Transcript
+
+RULES = KeyRules(has_subdomains=True, null_key="<>", has_utf8=True)
+OWN = AccessMap("hash", "/etc/postfix/mxfleet_senders")
+BLOCK = Block("a@b.test", "job-1", "550 5.7.1 no")
+
+
+def keys(pattern: str) -> tuple[str, ...]:
+    return keys_of(parse_block_pattern(pattern), RULES)
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "found"),
+    [
+        ("check_sender_access hash:/etc/postfix/x, permit_mynetworks", AccessMap("hash", "/etc/postfix/x")),
+        ("reject_non_fqdn_sender\n check_sender_access lmdb:/x", AccessMap("lmdb", "/x")),
+        ("permit_mynetworks, check_sender_access hash:/x", None),
+        ("check_policy_service unix:private/p, check_sender_access hash:/x", None),
+        ("warn_if_reject check_sender_access hash:/x", None),
+        ("check_sender_access pcre:/x, check_sender_access hash:/y", None),
+        ("check_sender_access proxy:hash:/x", None),
+        ("check_sender_access", None),
+        ("", None),
+    ],
+)
+def test_only_a_map_that_nothing_can_let_pass_before_counts_as_wired(
+    restrictions: str, found: AccessMap | None
+) -> None:
+    assert wired_map(restrictions) == found
+
+
+@pytest.mark.parametrize(
+    "main_cf",
+    [
+        "",
+        "myhostname = x\n",
+        "myhostname = x",
+        "smtpd_sender_restrictions = permit_mynetworks, reject\nx = y\n",
+        "smtpd_sender_restrictions=permit_mynetworks",
+        "smtpd_sender_restrictions =\nx = y\n",
+        "smtpd_sender_restrictions =\n    permit_mynetworks,\n# comment\n    reject\n",
+        "#smtpd_sender_restrictions = a\nsmtpd_sender_restrictions = b\nsmtpd_sender_restrictions = c\n",
+    ],
+)
+def test_wiring_is_first_and_unwiring_gives_the_same_bytes_back(main_cf: str) -> None:
+    wired = wire(main_cf, OWN)
+    last = wired[wired.rindex("smtpd_sender_restrictions") :]
+    assert wired_map(last.partition("=")[2]) == OWN
+    assert unwire(wired, OWN) == main_cf
+
+
+def test_unwiring_keeps_what_others_added() -> None:
+    wired = wire("smtpd_sender_restrictions = a\n", OWN).replace(" a\n", " a, reject_x\n") + "y = z\n"
+    assert unwire(wired, OWN) == "smtpd_sender_restrictions = a, reject_x\ny = z\n"
+    assert unwire("smtpd_sender_restrictions = a\n", OWN) is None
+
+
+def test_our_map_has_the_default_type_where_it_can_be_built() -> None:
+    assert own_map("/e", "lmdb", frozenset({"hash", "lmdb"})).name == "lmdb:/e/mxfleet_senders"
+    assert own_map("/e", "hash", frozenset({"lmdb", "pcre"})).type == "lmdb"
+    with pytest.raises(Unsupported):
+        own_map("/e", "hash", frozenset({"pcre", "texthash"}))
+
+
+@pytest.mark.parametrize("source", ["", "# c\nx@y.test REJECT\n", "x@y.test REJECT", OWN_HEAD, "\n\n"])
+def test_without_blocks_of_ours_a_source_is_what_it_was(source: str) -> None:
+    file = parse_access(source, "/m", keys)
+    blocked = render(file, with_block(file, BLOCK, keys, "/m"), keys)
+    again = parse_access(blocked, "/m", keys)
+    assert blocked.startswith(source)
+    assert "# mxfleet:job-1 a@b.test\na@b.test\t550 5.7.1 no\n" in blocked
+    assert again.blocks == (BLOCK,)
+    assert render(again, (), keys) == source
+
+
+def test_two_patterns_under_one_key_keep_it_until_both_are_gone() -> None:
+    file = parse_access("", "/m", keys)
+    both = (Block("b.test", "1", "550 5.7.1 no"), Block(".b.test", "2", "550 5.7.1 no"))
+    text = render(file, both, keys)
+    assert text.count("b.test\t550") == 1
+    again = parse_access(text, "/m", keys)
+    assert again.blocks == both
+    assert "\nb.test\t550 5.7.1 no\n" in render(again, both[1:], keys)
+    with pytest.raises(Conflict, match="another answer"):
+        with_block(again, Block("b.test", "3", "DISCARD x"), keys, "/m")
+
+
+def test_an_administrators_line_is_a_conflict_that_names_the_place() -> None:
+    file = parse_access("# c\n\nA@B.test   OK\n", "/m", keys)
+    with pytest.raises(Conflict, match="/m line 3") as caught:
+        with_block(file, BLOCK, keys, "/m")
+    assert caught.value.data == {"file": "/m", "line": 3}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("# END mxfleet\n", ""),
+        lambda text: text.replace("a@b.test\t550", "a@b.test 550"),
+        lambda text: text.replace("# mxfleet:job-1 a@b.test", "# mxfleet:job-1 *@*"),
+        lambda text: text + text,
+        lambda text: text + "\n  continues our line\n",
+    ],
+)
+def test_a_region_that_was_edited_by_hand_is_a_conflict(damage: object) -> None:
+    assert callable(damage)
+    file = parse_access("", "/m", keys)
+    with pytest.raises(Conflict):
+        parse_access(damage(render(file, (BLOCK,), keys)), "/m", keys)
+
+
+def test_the_new_map_is_checked_for_ours_the_removed_and_three_others() -> None:
+    others = "".join(f"o{n}@x.test OK\n" for n in range(5))
+    file = parse_access(render(parse_access(others, "/m", keys), (BLOCK,), keys), "/m", keys)
+    staying = tuple((f"o{n}@x.test", "OK") for n in range(3))
+    assert checks(file, (), keys) == (("a@b.test", ""), *staying)
+    assert checks(file, (BLOCK,), keys) == (("a@b.test", "550 5.7.1 no"), *staying)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("User@B.test", ("user@b.test",)),
+        ('"q b"@x.test', ('"q b"@x.test',)),
+        ("<>", ("<>",)),
+        ("b.test", ("b.test",)),
+        (".b.test", ("b.test",)),
+        ("u@exämple.test", ("u@xn--exmple-cua.test", "u@exämple.test")),
+    ],
+)
+def test_keys_are_what_smtpd_looks_up(pattern: str, expected: tuple[str, ...]) -> None:
+    assert keys(pattern) == expected
+
+
+def test_keys_follow_the_instance() -> None:
+    exact = KeyRules(has_subdomains=False, null_key="", has_utf8=False)
+    assert keys_of(parse_block_pattern(".b.test"), exact) == ("b.test", ".b.test")
+    assert keys_of(parse_block_pattern("b.test"), exact) == ("b.test",)
+    for pattern in ("<>", "#x@y.test", "üser@b.test"):
+        with pytest.raises(Unsupported):
+            keys_of(parse_block_pattern(pattern), exact)
+
+
+def test_values_are_those_of_access_5() -> None:
+    assert value_of(SenderBlock("a@b.c")) == "550 5.7.1 Sender address blocked"
+    assert value_of(SenderBlock("a@b.c", action="discard")) == "DISCARD Sender address blocked"
+
+
+MASTER = """smtp       inet  n       -       y       -       1       postscreen
+smtpd      pass  -       -       y       -       -       smtpd
+10.0.0.7:submission inet n -     y       -       -       smtpd
+"""
+
+
+def test_the_service_on_port_25_counts_with_its_own_parameters() -> None:
+    service = smtp_service(MASTER, "smtpd/pass/smtpd_sender_restrictions = reject\nsmtpd/pass/x = y = z\n")
+    assert (service.address, service.port) == ("", 25)
+    assert service.overrides == {"smtpd_sender_restrictions": "reject", "x": "y = z"}
+    with pytest.raises(Unsupported):
+        smtp_service("pickup unix n - y 60 1 pickup\n", "")
+
+
+def test_loopback_is_asked_only_when_that_is_all() -> None:
+    service = smtp_service("smtp inet n - y - - smtpd\n", "")
+    assert listening_address(service, "all", "127.0.0.1 fe80::1 10.0.0.7") == "10.0.0.7"
+    assert listening_address(service, "127.0.0.1, 10.0.0.8", "10.0.0.7") == "10.0.0.8"
+    assert listening_address(service, "loopback-only", "10.0.0.7") == "127.0.0.1"
+
+
+FACTS = f"""== settings
+smtpd_sender_restrictions =
+mydestination = localhost, mx.b.test
+myhostname = mx.b.test
+relay_domains = hash:/r, c.test
+inet_interfaces = all
+== services
+{MASTER}== overrides
+== types
+hash
+== addresses
+10.0.0.7
+== end
+"""
+
+
+def test_the_bare_postmaster_is_never_asked_because_smtpd_lets_it_pass() -> None:
+    facts = parse_facts("/etc/postfix", Completed(0, FACTS.encode()))
+    probe = probe_for(facts, parse_block_pattern("b.test"), "job")
+    assert probe.recipients == ("postmaster@mx.b.test", "postmaster@c.test")
+    assert all(not control.endswith("@mx.b.test") for control in probe.controls)
+    assert facts.wired is None
+
+
+PROBE = Probe("10.0.0.7", 25, "mx", ("c@x.test",), "bad@x.test", ("r1@x.test", "r2@x.test"))
+
+
+def said(*replies: str) -> Transcript:
+    lines = ("", *PROBE.dialogue().lines)
+    return Transcript(tuple(zip(lines, replies, strict=False)))
+
+
+def test_the_dialogue_sends_no_data() -> None:
+    assert PROBE.dialogue().lines == (
+        "EHLO mx",
+        *("MAIL FROM:<c@x.test>", "RCPT TO:<r1@x.test>", "RCPT TO:<r2@x.test>", "RSET"),
+        *("MAIL FROM:<bad@x.test>", "RCPT TO:<r1@x.test>", "RCPT TO:<r2@x.test>", "RSET"),
+        "QUIT",
+    )
+
+
+def test_a_refusal_counts_only_beside_an_accepted_control() -> None:
+    ok, no = "250 ok", "550 5.7.1 no"
+    seen = read_proof(PROBE, said("220 mx", ok, ok, "550 unknown", ok, ok, ok, "550 unknown", no, ok, "221 bye"))
+    assert (seen.control, seen.recipient, seen.reply, seen.reason) == ("c@x.test", "r2@x.test", no, "")
+    alone = read_proof(PROBE, said("220 mx", ok, ok, no, no, ok, ok, no, no, ok, "221 bye"))
+    assert not alone.is_provable
+    assert "not_provable" in alone.as_json()
+    at_mail = read_proof(PROBE, said("220 mx", ok, ok, ok, ok, ok, no, "503 no", "503 no", ok, "221 bye"))
+    assert at_mail.reply == no
+    hung_up = read_proof(PROBE, said("220 mx", ok, ok, "550 unknown", ok, ok, ok, "521 5.7.1 go"))
+    assert hung_up.reply == "521 5.7.1 go"
+    assert not read_proof(PROBE, Transcript((), "no connection")).is_provable
+    assert not read_proof(PROBE, said("554 go away")).is_provable
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "error"),
+    [
+        (73, b"cat: write error: No space left on device\nmxfleet: cannot write /m\n", DiskFull),
+        (75, b"mxfleet: another change is running\n", Conflict),
+        (76, b"mxfleet: /m was changed meanwhile\n", ChangedMeanwhile),
+        (66, b"mxfleet: /m is a symbolic link\n", Unsupported),
+        (65, b"mxfleet: the live map is not as it should be\n", RemoteError),
+        (1, b"sudo: a password is required\n", SudoDenied),
+    ],
+)
+def test_every_way_the_script_ends_has_its_error(status: int, stderr: bytes, error: type) -> None:
+    assert type(edit_error(Completed(status, b"", stderr), "postfix_access.sh")) is error
