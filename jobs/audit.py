@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,17 @@ from jobs.audit_verify import CHECKPOINT, Line, Verdict, canonical, event_hash, 
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 
-__all__ = ["Entry", "append", "checkpoint", "checkpoint_line", "event_line", "export", "public_key", "verify"]
+__all__ = [
+    "Entry",
+    "append",
+    "checkpoint",
+    "checkpoint_line",
+    "event_line",
+    "export",
+    "lock_chains",
+    "public_key",
+    "verify",
+]
 
 BATCH = 1000
 LOCK_WAIT = "10s"
@@ -68,7 +78,7 @@ def append(*entries: Entry) -> None:
     at = timezone.now()
     cleaned = [_clean(entry.data, "data") for entry in entries]
     try:
-        heads = _lock({entry.customer for entry in entries})
+        heads = lock_chains({entry.customer for entry in entries})
         rows = [_link(heads[entry.customer], entry, data, at) for entry, data in zip(entries, cleaned, strict=True)]
         AuditEvent.objects.bulk_create(rows, batch_size=BATCH)
         AuditChain.objects.bulk_update(heads.values(), ["seq", "hash"])
@@ -76,8 +86,13 @@ def append(*entries: Entry) -> None:
         raise Unavailable("audit_unavailable", "The audit trail cannot be written, so nothing was done.") from error
 
 
-def _lock(names: set[str]) -> dict[str, AuditChain]:
-    """The heads, locked; SQLite has no row locks, there the IMMEDIATE transaction keeps every other writer out."""
+def lock_chains(names: Iterable[str]) -> dict[str, AuditChain]:
+    """The heads, locked until the commit, in the order of their names.
+
+    For a transaction that appends several times: it takes all its chains at first, so that no two of them wait for each
+    other. SQLite has no row locks, there the IMMEDIATE transaction keeps every other writer out.
+    """
+    names = set(names)
     connection = transaction.get_connection()
     if connection.vendor == "postgresql":
         # Whoever blocks the audit trail must make requests fail, not wait: https://www.postgresql.org/docs/current/

@@ -1,11 +1,14 @@
 """A worker's work on one job: claim runs, let the engine carry them out, record what came. All of it plain and sync."""
 
 import atexit
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
+
+from django.db import DatabaseError, connection
 
 from fleet.inventory import instance_facts
 from fleet.models import Host
@@ -19,6 +22,7 @@ from fleet.ssh.hostkeys import HostKey
 from jobs import asked
 from jobs.clock import db_now
 from jobs.endpoints import endpoint_for
+from jobs.errors import Unavailable
 from jobs.heartbeat import kept
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
@@ -26,6 +30,11 @@ from jobs.services.addresses import address_policy
 from jobs.services.claim import claim
 from jobs.services.record import Report, record
 from jobs.services.submit import run_for
+
+PATIENCE = (0.2, 1, 2, 5, 10, 20, *(30,) * 18)
+"""Seconds between attempts to record: ten minutes in all, then the lease's end makes the outcomes unknown."""
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -44,8 +53,21 @@ def work(job_id: str, queue: str) -> None:
     while runs := claim(job, queue):
         with kept(runs):
             for outcomes in engine().outcomes(_requests(job, runs), partial(_is_cancelled, job)):
-                record(job, _reports(runs, outcomes))
+                _store(job, _reports(runs, outcomes))
         job.refresh_from_db()
+
+
+def _store(job: Job, reports: Sequence[Report]) -> None:
+    """Record, and while the database does not answer try again: what the hosts said is known here only."""
+    for pause in PATIENCE:
+        try:
+            record(job, reports)
+            return
+        except (DatabaseError, Unavailable) as error:
+            log.warning("cannot record %s, trying again in %s s: %s", job.pk, pause, error)
+            connection.close()
+            time.sleep(pause)
+    record(job, reports)
 
 
 def _is_cancelled(job: Job) -> bool:
@@ -133,6 +155,7 @@ def _report(run: Run, outcome: Outcome) -> Report:
         mutated=outcome.trace.mutated,
         started_at=outcome.started_at or db_now(),
         finished_at=outcome.finished_at or db_now(),
+        attempt=run.attempts,
         is_cancelled=outcome.cancelled,
     )
 

@@ -39,9 +39,7 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
         {JobState.QUEUED, JobState.REJECTED, JobState.EXPIRED, JobState.CANCELLED, JobState.FAILED}
     ),
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.EXPIRED, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset(
-        {JobState.SUCCEEDED, JobState.PARTLY_FAILED, JobState.FAILED, JobState.CANCELLED}
-    ),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.PARTLY_FAILED, JobState.FAILED, JobState.CANCELLED}),
     JobState.PLANNED: frozenset(),
     JobState.SUCCEEDED: frozenset(),
     JobState.PARTLY_FAILED: frozenset(),

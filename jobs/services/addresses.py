@@ -72,7 +72,7 @@ def _check_name(name: str, own: set[str]) -> None:
 def _literal(text: str) -> Address | None:
     """The address that `text` is, also in the odd forms of inet_aton(3) such as 127.1, 2130706433 and 0x7f.1."""
     try:
-        return ip_address(text)
+        return None if "%" in text else ip_address(text)
     except ValueError:
         pass
     last = text.lower().removesuffix(".").rpartition(".")[2]

@@ -11,6 +11,7 @@ from django.db.models.functions import Mod
 from jobs import audit
 from jobs.clock import db_now
 from jobs.models import HostLease, Job, Run
+from jobs.services import moves
 from jobs.services.start import start
 from jobs.state import JobState, RunState
 
@@ -32,6 +33,7 @@ def claim(job: Job, queue: str) -> list[Run]:
             return []
         runs = list(pending(job, queue)[:BATCH])
         if applies(job):
+            audit.lock_chains(moves.chains_of(job))
             runs = lease_hosts(job, runs)
         return _take(job, runs, db_now())
 

@@ -14,7 +14,7 @@ from fleet.mta.types import Ended, HostFacts, InstanceFacts, Plan, Result
 from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
-from jobs.services import blocks, effects
+from jobs.services import blocks, effects, moves
 from jobs.services.end import finish_job, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.state import RUN_ENDED, JobState, RunState
@@ -39,7 +39,7 @@ FIELDS = [
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of one run. `value`: Plan, Result or Discovered; `commands` as in the API."""
+    """What a worker says of one run. `value`: Plan, Result or Discovered; `commands` as in the API, `attempt`: the claim's number."""
 
     run: Run
     value: Plan | Result | Discovered | None
@@ -48,13 +48,17 @@ class Report:
     mutated: bool
     started_at: datetime
     finished_at: datetime
+    attempt: int
     is_cancelled: bool = False
 
 
 def record(job: Job, reports: Sequence[Report]) -> None:
     """Store a batch of reports; then freeze the plan or end the job when these were the last."""
     with transaction.atomic():
-        job.refresh_from_db(fields=["state", "version"])
+        locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
+        job.state, job.version = locked.state, locked.version
+        if job.is_changing:
+            audit.lock_chains(moves.chains_of(job))
         now = db_now()
         ours = _still_ours(reports)
         plans = [(report.run, report.value) for report in ours if isinstance(report.value, Plan)]
@@ -79,7 +83,7 @@ def _still_ours(reports: Sequence[Report]) -> list[Report]:
     """Without the runs that the sweep took from us meanwhile because our lease had ended."""
     ids = [report.run.pk for report in reports]
     held = dict(Run.objects.filter(pk__in=ids, state=RunState.RUNNING).values_list("pk", "attempts"))
-    return [report for report in reports if held.get(report.run.pk) == report.run.attempts]
+    return [report for report in reports if held.get(report.run.pk) == report.attempt]
 
 
 def _fill(report: Report, now: datetime) -> None:

@@ -6,6 +6,7 @@ Alice requests for acme, Bob approves there, Charlie belongs to another customer
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 
@@ -29,6 +30,7 @@ from jobs.services.submit import Request as Asked
 from jobs.services.submit import submit
 
 PLANNED, APPLIED = "planned", "applied"
+NIL = UUID(int=0)
 
 
 def message(number: int, state: str = "deferred") -> Fingerprint:
@@ -65,8 +67,10 @@ class FakeEngine:
             yield [self._outcome(request, cancelled)]
 
     def _outcome(self, request: Request[Any], cancelled: Callable[[], bool]) -> Outcome:
-        run = Run.objects.select_related("instance__host", "host").get(pk=request.key)
-        place = str(run.instance or run.host)
+        place = request.endpoint.name
+        if len(request.key) == len(str(NIL)):
+            run = Run.objects.select_related("instance__host", "host").get(pk=request.key)
+            place = str(run.instance or run.host)
         phase = PLANNED if request.until_plan else APPLIED
         if cancelled():
             return Outcome(request.key, cancelled=True)
