@@ -12,12 +12,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 from celery import Celery, signals
 from django.conf import settings
 
-from deploy import logs
+from deploy import broker, logs
 
 ENV = settings.ENV
 CONTROL = "control"
 HOUR = 3600
 
+broker.install()
 app = Celery("mxfleet")
 app.set_default()
 app.conf.update(

@@ -227,7 +227,10 @@ def only_one(data: Path) -> Iterator[None]:
 
 def announce(supervisor: Supervisor) -> None:
     env = supervisor.env
-    log.info("ready at %s, the administrator's token is in %s", base_url(env.listen), env.data / "admin-token")
+    log.info("ready at %s", base_url(env.listen))
+    token_file = env.data / "admin-token"
+    if token_file.exists():
+        log.info("the administrator's token is in %s", token_file)
 
 
 def main(when_ready: Callable[[Supervisor], None] = announce) -> int:

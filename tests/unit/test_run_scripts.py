@@ -1,5 +1,7 @@
 """The one command: started, told to stop, killed, started twice. Real processes throughout."""
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -7,15 +9,20 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from deploy.env import runtime_directory
 
 ROOT = Path(__file__).parents[2]
+READY = 150.0
+"""Seconds that a start may take on a machine that runs everything else at once; alone it is two."""
+pytestmark = pytest.mark.timeout(300)
 
 
 def wait_until(is_true: Callable[[], object], seconds: float) -> None:
@@ -69,7 +76,7 @@ class Service:
 def service(tmp_path: Path) -> Iterator[Service]:
     running = Service(tmp_path / ("a-rather-long-name-of-a-data-directory-" * 4))
     try:
-        wait_until(running.is_ready, 60)
+        wait_until(running.is_ready, READY)
         yield running
     finally:
         if running.process.poll() is None:
@@ -123,6 +130,45 @@ def test_a_child_that_dies_is_started_again(service: Service, part: str) -> None
     assert "starting it again" in service.log.read_text()
 
 
+def forged(task: str, arguments: list[str], content_type: str = "application/json") -> str:
+    """A message as Celery writes them."""
+    properties = {"delivery_info": {"exchange": "", "routing_key": "ssh.0"}, "delivery_tag": str(uuid.uuid4())}
+    return json.dumps(
+        {
+            "body": base64.b64encode(json.dumps([arguments, {}, {}]).encode()).decode(),
+            "content-type": content_type,
+            "content-encoding": "utf-8",
+            "headers": {"lang": "py", "task": task, "id": str(uuid.uuid4())},
+            "properties": {**properties, "body_encoding": "base64", "delivery_mode": 2, "priority": 0},
+        }
+    )
+
+
+def test_forged_messages_and_garbage_are_dropped_and_the_worker_lives(service: Service) -> None:
+    worker = service.child("deploy.worker ssh.0").pid
+    broker = redis.Redis(unix_socket_path=str(runtime_directory(service.data) / "redis.sock"), socket_timeout=5)
+    messages = [
+        "not json",
+        b"\xff\xfe",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"properties": []}',
+        forged("os.system", ["id"]),
+        forged("jobs.tasks.work", []),
+        forged("jobs.tasks.work", ["no job", "ssh.0"]),
+        forged("jobs.tasks.work", [str(uuid.uuid4()), "no queue"]),
+        forged("jobs.tasks.work", [str(uuid.uuid4()), "ssh.0"]),
+        forged("jobs.tasks.work", ["x", "y"], "application/x-python-serialize"),
+    ]
+    for _ in range(20):
+        broker.lpush("ssh.0", *messages)
+    wait_until(lambda: broker.llen("ssh.0") == 0, 30)
+    time.sleep(1)
+    assert service.child("deploy.worker ssh.0").pid == worker
+    assert "starting it again" not in service.log.read_text()
+
+
 def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(service: Service) -> None:
     second = service.start()
     assert second.wait(20) == 75
@@ -132,14 +178,25 @@ def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(service: Ser
 
 
 def test_a_second_start_keeps_keys_token_and_database(service: Service) -> None:
-    service.process.terminate()
-    service.process.wait(15)
     names = ("secret-key", "credential-keys", "admin-token")
     before = [(service.data / name).read_text() for name in names]
+    service.process.terminate()
+    service.process.wait(15)
     service.log.write_text("")
     service.process = service.start()
-    wait_until(service.is_ready, 60)
+    wait_until(service.is_ready, READY)
     assert [(service.data / name).read_text() for name in names] == before
+
+
+def test_a_deleted_token_is_not_made_anew(service: Service) -> None:
+    (service.data / "admin-token").unlink()
+    service.process.terminate()
+    service.process.wait(15)
+    service.log.write_text("")
+    service.process = service.start()
+    wait_until(service.is_ready, READY)
+    assert not (service.data / "admin-token").exists()
+    assert "token" not in service.log.read_text()
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["nonsense"], 64), (["demo", "more"], 64)])
