@@ -88,3 +88,11 @@ def _keep_connections(**_: Any) -> None:
     from django.db import connections
 
     connections.settings["default"]["CONN_MAX_AGE"] = HOUR
+
+
+@signals.worker_ready.connect
+def _say_that_we_live(sender: Any, **_: Any) -> None:
+    """Readiness needs a live worker: each says so in the database, from a thread that dies with it."""
+    from deploy import pulse
+
+    pulse.start(str(sender.hostname))

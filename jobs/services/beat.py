@@ -10,8 +10,3 @@ SECONDS = 10
 def beat(name: str) -> None:
     """The worker process of that name lives now."""
     WorkerBeat.objects.update_or_create(name=name, defaults={"at": db_now()})
-
-
-def gone(name: str) -> None:
-    """The worker process of that name has ended in order."""
-    WorkerBeat.objects.filter(name=name).delete()
