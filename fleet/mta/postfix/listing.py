@@ -88,7 +88,7 @@ class Kept:
         rank: Callable[[Entry], float] = lambda entry: entry.arrival_time,
         relevant: Callable[[Entry], bool] = lambda entry: True,
     ) -> None:
-        self._judge = judge
+        self._judge = judge.envelope
         self._keep = keep
         self._rank = rank
         self._relevant = relevant

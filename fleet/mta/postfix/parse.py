@@ -147,11 +147,12 @@ class QueueSink:
         if messages is None or any(block.count(key) != len(messages) for key in KEYS):
             messages = self._one_by_one(block)
         self._total += len(messages)
+        take = self._take
         for message in messages:
             # showq prints the null sender so; a real sender always has a domain once cleanup(8) has seen it.
             if message.sender == "MAILER-DAEMON":
                 message.sender = NULL_SENDER
-            self._take(message)
+            take(message)
 
     def _one_by_one(self, block: bytes) -> list[Listed]:
         messages = []
