@@ -13,7 +13,7 @@ import httpx2
 from deploy.demo import HOSTS
 from deploy.env import load
 from deploy.supervise import base_url
-from tests.lab.config import RELAY_CLIENT, USER
+from tests.lab.config import OUTSIDER, RELAY_CLIENT, USER
 from tests.lab.inject import Order
 from tests.lab.lab import Lab
 
@@ -78,6 +78,7 @@ def main() -> int:
         _fill(lab)
         _look(olga)
         _block(olga, peter)
+        _knock(lab)
         purge = _purge(olga, peter)
         _undo(olga, purge)
         _deliver(olga)
@@ -152,7 +153,17 @@ def _block(olga: Person, peter: Person) -> None:
     job = olga.job("sender.block", {"customers": ["acme"]}, params, "newsletter loop")
     job = expect(_approved(olga, peter, job), "succeeded", olga)
     for run in olga.runs(job):
-        tell("block", f"{run['instance']}: {run['state']}, proven by SMTP: {_shortened(run['evidence']['after'])}")
+        tell("block", f"{run['instance']}: {run['state']}, {_shortened(run['evidence']['after'])}")
+
+
+def _knock(lab: Lab) -> None:
+    """Not through the service: a stranger says MAIL FROM and RCPT to each host, and is refused."""
+    for name in HOSTS:
+        order = Order(sender=SPAMMER, recipients=("r1@defer.test",), stop_at="rcpt")
+        tried = lab.host(name).inject(order, source=OUTSIDER)
+        if not tried.refused:
+            raise Surprise(f"{name} still takes mail of {SPAMMER}")
+        tell("knock", f"{name}, asked by a stranger over SMTP: {tried.errors[0]}")
 
 
 def _purge(olga: Person, peter: Person) -> Any:
@@ -167,7 +178,7 @@ def _approved(olga: Person, peter: Person, job: Any) -> Any:
     if job["state"] != "awaiting_approval":
         return job
     plan = olga.get(f"jobs/{job['id']}/plan/")
-    size = f"{job['plan']['messages']} messages, digest {job['plan']['digest'][:12]}"
+    size = f"{job['plan']['messages']} messages, digest {job['plan']['digest'][:19]}"
     tell("plan", f"{job['operation']} needs approval ({job['approval']['rule']}): {size}")
     mine = olga.http.post(f"jobs/{job['id']}/approve/", json={"digest": plan["digest"], "comment": "me"})
     if mine.status_code != 403:
