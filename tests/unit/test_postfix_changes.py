@@ -3,7 +3,7 @@
 import pytest
 
 from fleet import match
-from fleet.mta.errors import OutcomeUnknown, PlanStale, TooMany, Unsupported
+from fleet.mta.errors import OutcomeUnknown, PlanStale, SudoDenied, TooMany, Unsupported
 from fleet.mta.operations import (
     Limits,
     Quarantined,
@@ -338,6 +338,18 @@ def test_requeue_reports_the_new_id_that_pickup_logs(host: FakeHost) -> None:
     result = host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@* -id:AAAAAA2")), context()))
     (message,) = result.messages
     assert (message.outcome, message.new_id) == (MessageState.DONE, "BBBBBB1")
+
+
+def test_a_refused_requeue_leaves_nothing_on_hold(host: FakeHost) -> None:
+    answer = host.answer
+
+    def refusing(command: Command) -> Completed:
+        return Completed(1, stderr=b"sudo: a password is required\n") if "-r" in command.argv else answer(command)
+
+    host.answer = refusing  # type: ignore[method-assign]
+    with pytest.raises(SudoDenied):
+        host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@*")), context()))
+    assert {mail.state for mail in host.mail.values()} == {"deferred"}
 
 
 def test_requeue_frees_no_hold_that_was_not_named(host: FakeHost) -> None:

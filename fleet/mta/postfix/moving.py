@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
 from fleet.mta.changed import Outcomes, plan_of
-from fleet.mta.errors import MtaNotRunning, Unsupported
+from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush, QueueRequeue, Selection
 from fleet.mta.postfix.changes import SKIPPED, act, changed, freeze, thaw
 from fleet.mta.postfix.choosing import choose, everything, means_held, not_held
@@ -129,7 +129,7 @@ def queue_bounce(instance: InstanceFacts, operation: QueueBounce, context: Conte
         raise MtaNotRunning("the mail system is down, so nothing can be returned")
     outcomes = Outcomes()
     held, frozen_by_us = yield from freeze(instance, chosen.entries, outcomes)
-    expired = yield from act(instance, "-e", "hold", held)
+    expired = yield from act_on_held(instance, "-e", held, frozen_by_us)
     yield from thaw(instance, [name for name in held if name in expired or name in frozen_by_us])
     yield from attempt(instance, sorted(expired))
     now = yield from wait_until(instance, held, lambda found: not any(name in found for name in expired), LOOKS)
@@ -159,7 +159,7 @@ def queue_requeue(instance: InstanceFacts, operation: QueueRequeue, context: Con
     yield plan_of(chosen, context, steps, [SKIPPED, "pickup(8) gives every message a new queue ID"])
     outcomes = Outcomes()
     held, frozen_by_us = yield from freeze(instance, chosen.entries, outcomes)
-    said = yield from act(instance, "-r", "hold", held)
+    said = yield from act_on_held(instance, "-r", held, frozen_by_us)
     yield from thaw(instance, [name for name in held if name not in said and name in frozen_by_us])
     if said:
         yield from run(wake_pickup(instance))
@@ -173,6 +173,17 @@ def queue_requeue(instance: InstanceFacts, operation: QueueRequeue, context: Con
     outcomes.put((name for name in held if name not in said), MessageState.ALREADY_GONE)
     outcomes.put(left, MessageState.LEFT)
     return changed(chosen, outcomes, now | left)
+
+
+def act_on_held(
+    instance: InstanceFacts, flag: str, held: Iterable[str], frozen_by_us: Iterable[str]
+) -> Steps[frozenset[str]]:
+    """`act`; when it is refused, nothing stays on hold because of us."""
+    try:
+        return (yield from act(instance, flag, "hold", held))
+    except Refused:
+        yield from thaw(instance, frozen_by_us)
+        raise
 
 
 def wait_until(
