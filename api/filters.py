@@ -3,7 +3,9 @@
 from typing import Any
 from uuid import UUID
 
+from django.db.models import TextField
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from rest_framework.exceptions import ValidationError
 
 from api.fields import parse_instant
@@ -82,6 +84,8 @@ def label(description: str) -> Filter:
         return key, value
 
     def apply(rows: Rows, value: tuple[str, str]) -> Rows:
-        return rows.annotate(wanted_label=KeyTextTransform(value[0], "labels")).filter(wanted_label=value[1])
+        text = Cast(KeyTextTransform(value[0], "labels"), TextField())
+        labelled: Rows = rows.annotate(wanted_label=text).filter(wanted_label=value[1])
+        return labelled
 
     return Filter(description, apply, read)

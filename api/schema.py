@@ -24,7 +24,7 @@ WORDS = {"GET": "get", "POST": "post", "PATCH": "patch", "DELETE": "delete"}
 class ApiSchema(AutoSchema):
     """Describes an ApiView."""
 
-    view: "ApiView"
+    view: "ApiView"  # type: ignore[override]  # it describes no other views
 
     @property
     def said(self) -> "Method":
@@ -99,7 +99,7 @@ class ApiSchema(AutoSchema):
         return {"content": {said.media: {"schema": schema}}, "description": said.summary}
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
-        schema = super()._map_basic_serializer(serializer, direction)
+        schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]  # untyped there
         if isinstance(serializer, StrictSerializer):
             schema["additionalProperties"] = False
         return schema

@@ -58,7 +58,7 @@ class ApiView(APIView):
     scopes: ClassVar[dict[str, str]] = {}
     methods: ClassVar[dict[str, Method]] = {}
     filters: ClassVar[dict[str, Filter]] = {}
-    orderings: ClassVar[dict[str, Ordering]] = {}
+    orderings: ClassVar[Mapping[str, Ordering]] = {}
     queried: ClassVar[frozenset[str]] = frozenset({"GET"})
     tag: ClassVar[str] = ""
     asked: Any = None

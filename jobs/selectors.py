@@ -106,7 +106,7 @@ def _of(actor: Actor, path: str) -> Q:
 
 def _wholly(actor: Actor, model: type[Job] | type[Block]) -> Q:
     through = model.customers.through
-    name = model._meta.model_name
+    name = str(model._meta.model_name)
     links = through._default_manager.filter(**{name: OuterRef("pk")})
     mine = visible_customers(actor)
     return Exists(links.filter(customer__in=mine)) & ~Exists(links.exclude(customer__in=mine))

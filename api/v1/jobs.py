@@ -1,6 +1,7 @@
 """Jobs: ask for one, look at it, decide on it, stop it, put it back."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from uuid import UUID
 
 from rest_framework.request import Request
@@ -9,7 +10,7 @@ from rest_framework.response import Response
 from api import prefer
 from api.filters import equals, instance, one_of, when
 from api.idempotency import Answer
-from api.pagination import Page, first_page, paginate
+from api.pagination import Ordering, Page, first_page, paginate
 from api.v1 import render
 from api.v1.answers import job_answer, made
 from api.v1.shapes_fleet import EmptyShape
@@ -104,7 +105,7 @@ class Job(JobView):
 class Runs(JobView):
     """The job's runs, one per instance."""
 
-    orderings = BY_ID
+    orderings: ClassVar[Mapping[str, Ordering]] = BY_ID
     filters = {
         "state": one_of("state", RUN_STATES, "Only runs in this state."),
         "instance": instance("instance__", "Only the run on this instance, as host/name."),

@@ -238,11 +238,11 @@ class AuditShape(StrictSerializer):
     actor = Text(allow_blank=True)
     on_behalf_of = Text(allow_blank=True)
     channel = Text(allow_blank=True)
-    source = Text(allow_blank=True)
+    source = Text(allow_blank=True)  # type: ignore[assignment]  # a declared field is no attribute of the class
     action = Text()
     object = Text(allow_blank=True)
     job = serializers.UUIDField(allow_null=True)
-    data = JsonObject()
+    data = JsonObject()  # type: ignore[assignment]  # as above
     prev_hash = Text(allow_blank=True)
     hash = Text()
 

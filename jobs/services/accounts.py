@@ -119,7 +119,7 @@ def _set_roles(row: Account, roles: list[Role]) -> None:
     for role in roles:
         role.account = row
     Role.objects.bulk_create(roles)
-    row._prefetched_objects_cache = {}  # the roles that were read before are no longer true
+    vars(row).pop("_prefetched_objects_cache", None)  # the roles that were read before are no longer true
 
 
 def _record(actor: Actor, row: Account, what: str, values: Values, also: Iterable[int | None] = ()) -> None:

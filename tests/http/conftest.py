@@ -1,0 +1,19 @@
+"""The cast, who ask over HTTP."""
+
+import pytest
+
+from tests.http.cast import World, build_world, harmless_bell
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    """Customers, hosts, people and their tokens."""
+    return build_world()
+
+
+@pytest.fixture(autouse=True)
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """No broker: what rings is written down."""
+    rung: list[tuple[str, str]] = []
+    harmless_bell(monkeypatch, rung)
+    return rung

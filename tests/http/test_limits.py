@@ -1,0 +1,83 @@
+"""Bodies are bounded while they stream in, before Django stores them."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from api.limits import bounded
+
+SCOPE = {"type": "http", "method": "POST", "path": "/"}
+
+
+class Server:
+    """An ASGI server's side: what the client sends, and what it is sent."""
+
+    def __init__(self, *messages: dict[str, Any], endless: dict[str, Any] | None = None) -> None:
+        self.messages = list(messages)
+        self.endless = endless
+        self.read = 0
+        self.sent: list[dict[str, Any]] = []
+        self.seen = b""
+
+    async def receive(self) -> dict[str, Any]:
+        self.read += 1
+        if self.messages:
+            return self.messages.pop(0)
+        if self.endless is None:
+            await asyncio.sleep(60)
+        return dict(self.endless or {})
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen = (await receive())["body"]
+
+    async def run(self) -> None:
+        await bounded(self.app)(dict(SCOPE), self.receive, self.send)
+
+
+def part(body: bytes, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_a_body_in_parts_arrives_whole() -> None:
+    server = Server(part(b"ab"), part(b"cd", more=False))
+    await server.run()
+    assert (server.seen, server.sent) == (b"abcd", [])
+
+
+async def test_an_endless_body_is_413_after_the_limit() -> None:
+    server = Server(endless=part(b"x" * 65_536))
+    await server.run()
+    assert server.sent[0]["status"] == 413
+    assert json.loads(server.sent[1]["body"])["code"] == "too_large"
+    assert server.read == 5
+    assert server.seen == b""
+
+
+async def test_a_body_that_does_not_end_is_408(settings: Any) -> None:
+    settings.BODY_DEADLINE = 0.05
+    server = Server(part(b"x"))
+    await server.run()
+    assert server.sent[0]["status"] == 408
+
+
+async def test_a_client_that_went_away_is_not_answered() -> None:
+    server = Server(part(b"x"), {"type": "http.disconnect"})
+    await server.run()
+    assert (server.sent, server.seen) == ([], b"")
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_other_protocols_pass(kind: str) -> None:
+    passed: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["type"])
+
+    server = Server()
+    await bounded(app)({"type": kind}, server.receive, server.send)
+    assert passed == [kind]

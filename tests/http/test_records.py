@@ -1,0 +1,157 @@
+"""Blocks, quarantine, audit; health and metrics; the OpenAPI document."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.utils import timezone
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
+
+from api.v1.render import jobs as render_jobs
+from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, JobRequest, QuarantineShape
+from api.v1.urls import urlpatterns
+from fleet.mta.params import CATALOGUE
+from jobs import audit
+from jobs.models import WorkerBeat
+from tests.http.cast import Caller, World
+from tests.http.test_errors import JOB, refused
+from tests.http.test_foreign import fill
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+
+
+def test_a_block_says_how_far_each_instance_has_got(world: World) -> None:
+    pk = fill(world)["blocks"]
+    body = world.alice.get(f"blocks/{pk}/").json()
+    assert set(body) == set(BlockShape().fields)
+    assert (body["reply"], body["owner"]) == ("550 5.7.1 no", "alice")
+    assert body["instances"] == [{"instance": "mx1/postfix", "state": "pending", "detail": ""}]
+    for query, count in (
+        ("pattern=spam@x.y", 1),
+        ("state=pending", 1),
+        ("state=applied", 0),
+        ("instance=mx1/postfix", 1),
+        ("customer=acme", 1),
+    ):
+        assert len(world.dana.get(f"blocks/?{query}").json()["results"]) == count, query
+
+
+def test_the_quarantine_is_filtered_by_the_selection_language(world: World) -> None:
+    names = fill(world)
+    body = world.alice.get(f"quarantine/{names['quarantine']}/").json()
+    assert set(body) == set(QuarantineShape().fields)
+    for query, count in (
+        (f"job={names['jobs'].split()[0]}", 1),
+        ("state=kept", 1),
+        ("state=erased", 0),
+        ("instance=mx1/postfix", 1),
+        ("match=from:a@b.c", 1),
+        ("match=from:other@b.c", 0),
+        ("match=from:a@b.c&state=erased", 0),
+    ):
+        assert len(world.dana.get(f"quarantine/?{query}").json()["results"]) == count, query
+    for bad in ("match=from:(", "match=body:x", "match=", "job=x"):
+        refused(world.dana.get(f"quarantine/?{bad}"), 422, "invalid")
+
+
+def test_the_audit_trail_is_listed_verified_and_exported(world: World) -> None:
+    job = world.alice.post("jobs/", JOB).json()
+    audit.checkpoint()
+    page = world.dana.get(f"audit/?job={job['id']}").json()
+    entry = page["results"][0]
+    assert set(entry) == set(AuditShape().fields)
+    assert (entry["actor"], entry["action"], entry["customer"]) == ("alice", "job.submitted", "acme")
+    assert entry["source"] == "127.0.0.1"
+    assert len(world.dana.get("audit/?actor=alice&action=job.submitted&customer=acme").json()["results"]) == 1
+    assert world.dana.get("audit/?until=2020-01-01T00:00:00Z").json()["results"] == []
+    verdict = world.alice.get("audit/verify/").json()
+    assert (verdict["ok"], verdict["first_bad"]) == (True, None)
+    assert verdict["checked"] < world.dana.get("audit/verify/").json()["checked"]
+    export = b"".join(world.alice.get("audit/export/").streaming_content).decode()
+    lines = [json.loads(line) for line in export.splitlines()]
+    assert {line["chain"] for line in lines} == {"acme"}
+    checkpoints = world.alice.get("audit/checkpoints/").json()["results"]
+    assert set(checkpoints[0]) == set(CheckpointShape().fields)
+    assert {row["customer"] for row in checkpoints} == {"acme"}
+
+
+def test_healthz_is_open_and_says_only_that_the_process_lives(db: None) -> None:
+    nobody = Caller("")
+    assert nobody.get("/healthz", Host="10.0.0.7:8000").json() == {"status": "ok"}
+    refused(nobody.post("/healthz"), 405, "method_not_allowed")
+
+
+def test_readyz_names_the_part_that_is_not_ready(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.health._migrations", lambda: "")
+    nobody = Caller("")
+    body = refused(nobody.get("/readyz"), 503, "not_ready")
+    assert body["detail"].startswith("broker")
+    assert body["parts"]["database"] == "ok"
+    assert "worker" in body["parts"]["worker"]
+
+
+def test_readyz_is_200_when_all_works(db: None, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    WorkerBeat.objects.create(name="w1", at=timezone.now())
+    assert Caller("").get("/readyz").json()["parts"] == {
+        "database": "ok",
+        "broker": "ok",
+        "migrations": "ok",
+        "worker": "ok",
+    }
+    WorkerBeat.objects.update(at=timezone.now() - timezone.timedelta(seconds=31))
+    assert refused(Caller("").get("/readyz"), 503, "not_ready")["detail"].startswith("worker")
+
+
+def test_metrics_come_from_the_database(world: World) -> None:
+    world.alice.post("jobs/", JOB)
+    WorkerBeat.objects.create(name="w1", at=timezone.now())
+    text = Caller("").get("/metrics").content.decode()
+    assert 'mxfleet_jobs{operation="queue.list",state="queued"} 1.0' in text
+    assert 'mxfleet_runs{state="pending"} 1.0' in text
+    assert 'mxfleet_hosts{status="new"} 2.0' in text
+    assert "mxfleet_runs_unknown 0.0" in text
+    assert "mxfleet_workers 1.0" in text
+    assert "mxfleet_oldest_waiting_job_seconds" in text
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """The OpenAPI document that the server makes."""
+    return SchemaGenerator().get_schema(request=None, public=True)
+
+
+def test_the_document_is_valid_and_the_committed_one_is_the_same(document: Any) -> None:
+    validate_schema(document)
+    committed = yaml.safe_load(DOCUMENT.read_text())
+    assert json.loads(json.dumps(document)) == json.loads(json.dumps(committed)), "run manage.py spectacular"
+
+
+def test_the_document_has_every_route(document: Any) -> None:
+    routes = [str(pattern.pattern) for pattern in urlpatterns]
+    plain = [route for route in routes if route not in ("schema/", "docs/") and not route.endswith("events/")]
+    assert len(document["paths"]) == len(plain) > 30
+
+
+def test_the_document_says_what_each_operations_params_are(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    for name, spec in CATALOGUE.items():
+        assert schemas[f"params.{name}"]["properties"].keys() == spec.params.keys()
+    request = schemas["JobRequestRequest"]
+    assert request["properties"].keys() == JobRequest().fields.keys()
+    assert request["additionalProperties"] is False
+    assert len(request["allOf"]) == len(CATALOGUE)
+
+
+def test_the_schema_and_its_pages_are_served_without_a_token_and_without_other_hosts(db: None) -> None:
+    nobody = Caller("")
+    assert nobody.get("schema/").status_code == 200
+    page = nobody.get("docs/").content.decode()
+    assert "swagger-ui" in page
+    assert "https://" not in page
+
+
+def test_rendering_nothing_asks_nothing(db: None) -> None:
+    assert render_jobs([], str) == []
