@@ -29,6 +29,8 @@ def claim(job: Job, queue: str) -> list[Run]:
     with transaction.atomic():
         if job.state == JobState.QUEUED:
             start(job)
+        if job.state == JobState.QUEUED:  # the worker of another shard has started it in this moment
+            job.refresh_from_db(fields=["state", "version", "started_at", "expires_at"])
         if job.state not in (JobState.PLANNING, JobState.RUNNING):
             return []
         runs = list(pending(job, queue)[:BATCH])
