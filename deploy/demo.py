@@ -6,6 +6,7 @@ its own below `MXFLEET_DATA`, made anew each time. Stopping removes the hosts; t
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def main() -> int:
     from tests.lab.lab import Lab
 
     lab = Lab()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor watches, it means Ctrl-C as well
     print("mxfleet: starting the MX hosts, the first time builds their images (about a minute)", file=sys.stderr)
     try:
         lab.up(*HOSTS)
