@@ -125,15 +125,15 @@ def document_operations(result: dict[str, Any], generator: Any, request: Any, pu
     for spec in CATALOGUE.values():
         schemas[f"params.{spec.name}"] = {k: v for k, v in spec.schema.items() if k != "$schema"}
     if "JobRequestRequest" in schemas:
-        schemas["JobRequestRequest"]["allOf"] = [_params_of(name) for name in CATALOGUE]
+        schemas["JobRequestRequest"]["anyOf"] = [_params_of(name) for name in CATALOGUE]
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "mxf_..."}}
     return result
 
 
 def _params_of(name: str) -> dict[str, Any]:
     return {
-        "if": {"properties": {"operation": {"const": name}}},
-        "then": {"properties": {"params": {"$ref": f"#/components/schemas/params.{name}"}}},
+        "title": name,
+        "properties": {"operation": {"const": name}, "params": {"$ref": f"#/components/schemas/params.{name}"}},
     }
 
 

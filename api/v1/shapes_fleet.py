@@ -90,7 +90,7 @@ class TokenShape(StrictSerializer):
     networks = Texts(child=Text(max_length=64), required=False, max_length=100)
     expires_at = Instant(required=False, allow_null=True)
     created_at = Instant(read_only=True)
-    last_used_at = Instant(read_only=True)
+    last_used_at = Instant(read_only=True, allow_null=True)
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         owner = instance.account
