@@ -248,9 +248,10 @@ class Context:
     """What an operation may know besides its parameters.
 
     `now`: epoch seconds by the database's clock, moved by the host's clock skew. `job`: the job's id, the mark on what
-    we leave on the host. `frozen`: the plan's messages; given when a plan is applied or read back, and then nothing else
-    is touched. `ours`: fingerprints that some job of ours put on hold. `wanted_blocks`: our patterns that stay wanted on
-    this instance besides the operation's own (so that unblock knows when wiring may go). `wiring_approved`.
+    we leave on the host. `frozen`: the plan's messages; given when a plan is applied or read back, and nothing else is
+    touched then. `ours`: fingerprints that some job of ours put on hold. `wanted_blocks`: our patterns that stay wanted
+    here besides the operation's own (so that unblock knows when wiring may go). `wiring_approved`: the plan had it.
+    `undo`: the job puts back what another one changed.
     """
 
     now: float

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from difflib import unified_diff
 
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.postfix.access_wiring import AccessMap
+from fleet.mta.postfix.access_wiring import BUILT, AccessMap, own_map, wired_map
 from fleet.mta.postfix.parse import error_of
 from fleet.mta.types import Command, Completed, Diff, InstanceFacts, Steps, run
 
 ACCESS = "postfix_access.sh"
 WIRE = "postfix_wire.sh"
 EDIT_SECONDS = 60
+READ = 30
 LARGEST_SOURCE = 32 << 20
 ABSENT = "-"
 
@@ -45,6 +46,18 @@ def wire_argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tu
     return (action, instance.config_dir, access_map.type)
 
 
+def root_scripts(instance: InstanceFacts) -> list[tuple[int, str, tuple[str, ...]]]:
+    """Seconds, script and arguments of all that needs root, for sudoers: our own map, and the one that is wired now."""
+    options = instance.options
+    own = own_map(instance.config_dir, str(options.get("default_database_type", "")), frozenset(BUILT))
+    wired = wired_map(str(options.get("smtpd_sender_restrictions", "")))
+    forms = [(EDIT_SECONDS, WIRE, wire_argv(instance, "apply", own)), (READ, WIRE, wire_argv(instance, "read", own))]
+    for access_map in {own.name: own, **({wired.name: wired} if wired else {})}.values():
+        for action, seconds in (("read", READ), ("query", READ), ("apply", EDIT_SECONDS), ("remove", EDIT_SECONDS)):
+            forms.append((seconds, ACCESS, access_argv(instance, action, access_map)))
+    return forms
+
+
 def read_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
     """The source of a map. Raises Unsupported, UnparsedOutput, SudoDenied."""
     done = yield from run(_reading(ACCESS, access_argv(instance, "read", access_map)))
@@ -60,7 +73,7 @@ def look_up(instance: InstanceFacts, access_map: AccessMap, keys: Iterable[str])
     """What the live map gives for these keys; absent ones are left out."""
     stdin = "".join(f"{key}\n" for key in keys).encode("utf-8", "surrogateescape")
     argv = access_argv(instance, "query", access_map)
-    done = yield from run(Command(argv, script=ACCESS, stdin=stdin, become=True))
+    done = yield from run(Command(argv, script=ACCESS, stdin=stdin, become=True, timeout=READ))
     if done.exit_status:
         raise edit_error(done, ACCESS)
     lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
@@ -125,7 +138,7 @@ def edit_error(done: Completed, script: str) -> FleetError:
 
 
 def _reading(script: str, argv: tuple[str, ...]) -> Command:
-    return Command(argv, script=script, become=True, max_output=LARGEST_SOURCE)
+    return Command(argv, script=script, become=True, timeout=READ, max_output=LARGEST_SOURCE)
 
 
 def _source(done: Completed, script: str, path: str) -> Source:

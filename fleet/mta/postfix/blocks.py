@@ -21,7 +21,6 @@ from fleet.mta.postfix.commands import HELPERS
 from fleet.mta.smtp_proof import Seen, read_proof
 from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
 
-ROOT_SCRIPTS = (access_edit.ACCESS, access_edit.WIRE)
 LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
 
 
@@ -372,8 +371,3 @@ def read_back_block(instance: InstanceFacts, operation: Operation, context: Cont
         return Result(Ended.SUCCEEDED, data=_data(place, pattern), after=after)
     error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")
     return Result(Ended.FAILED, data=_data(place, pattern), after=after, error=error)
-
-
-def sudoers_lines(instance: InstanceFacts) -> tuple[str, ...]:
-    """The scripts that need root; both check by themselves which files they may touch."""
-    return tuple(f"{HELPERS}/{name}" for name in ROOT_SCRIPTS)

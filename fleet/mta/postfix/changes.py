@@ -11,7 +11,7 @@ from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_sam
 from fleet.mta.errors import Refused
 from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
 from fleet.mta.postfix.choosing import choose, everything, not_held, releasable
-from fleet.mta.postfix.commands import postsuper, postsuper_argv
+from fleet.mta.postfix.commands import chunks, postsuper, postsuper_argv
 from fleet.mta.postfix.listing import proof
 from fleet.mta.postfix.parse import parse_verdicts
 from fleet.mta.postfix.quarantine import plan_quarantine, put_away
@@ -119,11 +119,11 @@ def thaw(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[None]:
 
 
 def act(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """One postsuper. Returns the IDs that it says it changed; without IDs nothing is run."""
-    wanted = tuple(queue_ids)
-    if not wanted:
-        return frozenset()
-    return parse_verdicts((yield from run(postsuper(instance, flag, queue, wanted))))
+    """One postsuper for each lot of IDs. Returns the IDs that it says it changed; without IDs nothing is run."""
+    said: set[str] = set()
+    for lot in chunks(queue_ids):
+        said |= parse_verdicts((yield from run(postsuper(instance, flag, queue, lot))))
+    return frozenset(said)
 
 
 def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:

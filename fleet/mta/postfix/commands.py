@@ -3,15 +3,20 @@
 `-c DIR` always stands right after the command name: without it every tool sees the default instance only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
+from fleet.mta.postfix import access_edit
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, Sink, Steps, run
 
 HELPERS = "/usr/local/libexec/mxfleet"
 
 LISTING_SECONDS = 240
-CHANGE_SECONDS = 300
+# No changing command runs longer on a host: what reading back finds after that is final (jobs.services.reconcile).
+CHANGE_SECONDS = 120
+ATTEMPTS = 5_000  # postqueue -i takes one at a time
+CHUNK = 10_000  # queue IDs of one changing command, so that it ends well within its time
 READ_SECONDS = 120
 DELIVER_SECONDS = 100
 WAIT_SECONDS = 60
@@ -85,28 +90,37 @@ def attempt_argv(instance: InstanceFacts) -> tuple[str, ...]:
 def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Completed | None]:
     """`postqueue -i` for each: asks for an attempt now; it says nothing, whatever becomes of it. Held ones never move.
 
-    Without queue IDs nothing is run.
+    Returns the last command, which is the first that failed; without queue IDs nothing is run.
     """
-    stdin = ids_input(queue_ids)
-    if not stdin:
-        return None
-    return (
-        yield from run(
-            Command(
-                (program(instance, "postqueue"), instance.config_dir),
-                script=ATTEMPT,
-                stdin=stdin,
-                become=bool(instance.options.get("flush_as_root")),
-                mutates=True,
-                timeout=CHANGE_SECONDS,
-            )
-        )
+    done = None
+    for lot in chunks(queue_ids, ATTEMPTS):
+        done = yield from run(_attempt(instance, lot))
+        if done.exit_status:
+            break
+    return done
+
+
+def _attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Command:
+    return Command(
+        (program(instance, "postqueue"), instance.config_dir),
+        script=ATTEMPT,
+        stdin=ids_input(queue_ids),
+        become=bool(instance.options.get("flush_as_root")),
+        mutates=True,
+        timeout=CHANGE_SECONDS,
     )
 
 
 def script_argv(script: str, *arguments: str) -> tuple[str, ...]:
     """A script's command line as a plan shows it."""
     return (f"{HELPERS}/{script}", *arguments)
+
+
+def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, ...]]:
+    """The queue IDs in lots for one command each."""
+    waiting = iter(queue_ids)
+    while lot := tuple(islice(waiting, size)):
+        yield lot
 
 
 def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
@@ -138,6 +152,7 @@ def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]
     forms.append((DELIVER_SECONDS, DELIVER, deliver_arguments(instance)))
     if log != "none":
         forms.append((READ_SECONDS, LOG, (log,)))
+    forms += access_edit.root_scripts(instance)
     return [(seconds, script_argv(script, *words)) for seconds, script, words in forms]
 
 

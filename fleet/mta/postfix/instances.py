@@ -31,7 +31,11 @@ PARAMETERS = (
     "smtpd_delay_reject",
     "parent_domain_matches_subdomains",
     "default_database_type",
+    "smtpd_sender_restrictions",
+    "virtual_alias_domains",
+    "virtual_mailbox_domains",
 )
+OWN = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
 ANYBODY = "static:anyone"
 ASSIGNMENT = re.compile(r"([a-z0-9_]+) =(?: (.*))?")
 
@@ -90,5 +94,12 @@ def _options(host: HostFacts, settings: dict[str, str]) -> dict[str, Any]:
         "flush_as_root": settings.get("authorized_flush_users", ANYBODY) != ANYBODY,
         "has_long_ids": settings.get("enable_long_queue_ids") == "yes",
         "can_quarantine": settings.get("hold") == "flat" and "hold" not in hashed,
+        "own_domains": own_domains(settings),
         "log_source": settings.get("maillog_file") or host.log_source,
     }
+
+
+def own_domains(settings: dict[str, str]) -> list[str]:
+    """The domains whose mail ends here, as far as main.cf names them itself; tables and parameters are left out."""
+    words = re.split(r"[,\s]+", " ".join(settings.get(parameter, "") for parameter in OWN))
+    return sorted({word.lower() for word in words if "." in word and not set(word) & set("/:$[]")})

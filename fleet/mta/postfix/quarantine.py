@@ -10,7 +10,15 @@ from itertools import groupby
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
 from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.postfix.commands import CHANGE_SECONDS, QUARANTINE, attempt, postsuper, postsuper_argv, script_argv
+from fleet.mta.postfix.commands import (
+    CHANGE_SECONDS,
+    QUARANTINE,
+    attempt,
+    chunks,
+    postsuper,
+    postsuper_argv,
+    script_argv,
+)
 from fleet.mta.postfix.listing import lookup, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.types import Command, Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
@@ -60,7 +68,10 @@ def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
 
 
 def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
-    """`quarantine.restore`: back into hold/, seen there, then released and attempted unless it was held before."""
+    """`quarantine.restore`: back into hold/, seen there, then released and attempted unless it was held before.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did.
+    """
     before = yield from _queued_of(instance, operation.items)
     by_id = {item.queue_id: item for item in operation.items}
     commands = [
@@ -74,9 +85,10 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     now = yield from proof(instance, by_id)
     seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
     freed = [name for name, entry in seen.items() if by_id[name].state != "hold" and entry.state == "hold"]
-    if freed:
-        said = parse_verdicts((yield from run(postsuper(instance, "-H", "hold", freed))))
-        yield from attempt(instance, [name for name in freed if name in said])
+    for lot in chunks(freed):
+        said = parse_verdicts((yield from run(postsuper(instance, "-H", "hold", lot))))
+        if not context.undo:  # an undo gives the state back that was, and that waited for its time
+            yield from attempt(instance, [name for name in lot if name in said])
     outcomes = Outcomes()
     outcomes.put(by_id, MessageState.ALREADY_GONE)
     outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
