@@ -24,7 +24,7 @@ MASK = "[masked]"
 def logging_config(style: str) -> dict[str, Any]:
     """A dictConfig that renders our events and other libraries' records alike. `style`: "text" or "json"."""
     renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
-    shared = [
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

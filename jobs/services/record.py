@@ -17,6 +17,7 @@ from jobs.models import Job, Run
 from jobs.services import blocks, effects, moves
 from jobs.services.end import finish_job, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
+from jobs.services.rows import store_runs
 from jobs.state import RUN_ENDED, JobState, RunState
 
 Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
@@ -39,7 +40,10 @@ FIELDS = [
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of one run. `value`: Plan, Result or Discovered; `commands` as in the API, `attempt`: the claim's number."""
+    """What a worker says of one run.
+
+    `value`: Plan, Result or Discovered. `commands` as in the API. `attempt`: the number of the claim that it belongs to.
+    """
 
     run: Run
     value: Plan | Result | Discovered | None
@@ -68,7 +72,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         store_plans(job, plans)
         for report in ended:
             _fill(report, now)
-        Run.objects.bulk_update([report.run for report in ended], FIELDS, batch_size=500)
+        store_runs([report.run for report in ended], FIELDS)
         _effects(job, ended, now)
         _audit(job, ended)
         _hosts(ours, now)
