@@ -1,5 +1,7 @@
 """The answers of POSTs that make a job."""
 
+from typing import Any
+
 from api.idempotency import Answer
 from api.v1 import render
 from api.view import ApiView
@@ -14,7 +16,7 @@ POLL_AGAIN = "1"
 def job_answer(view: ApiView, job: Job) -> Answer:
     """The job as it is now: 200 when it has ended or awaits people, else 202."""
     row = selectors.with_details(Job.objects.filter(pk=job.pk)).get()
-    answer = _answer(view, row)
+    answer = _answer(view, row, render.jobs([row], view.url)[0])
     is_settled = row.state in render.FINAL or row.state == JobState.AWAITING_APPROVAL
     answer.status = 200 if is_settled else 202
     return answer
@@ -22,11 +24,11 @@ def job_answer(view: ApiView, job: Job) -> Answer:
 
 def made(view: ApiView, job: Job) -> Answer:
     """202 and the new job."""
-    return _answer(view, selectors.with_details(Job.objects.filter(pk=job.pk)).get())
+    return _answer(view, job, render.new_job(job, view.url))
 
 
-def _answer(view: ApiView, row: Job) -> Answer:
+def _answer(view: ApiView, row: Job, body: dict[str, Any]) -> Answer:
     headers = {"Location": view.url(f"/api/v1/jobs/{row.pk}/")}
     if row.state not in render.FINAL:
         headers["Retry-After"] = POLL_AGAIN
-    return Answer(202, render.jobs([row], view.url)[0], headers, row)
+    return Answer(202, body, headers, row)

@@ -35,7 +35,19 @@ def jobs(rows: Sequence[Job], url: Callable[[str], str]) -> list[dict[str, Any]]
     runs = selectors.runs_by_state(ids)
     done = selectors.done_messages([row.pk for row in rows if row.is_changing and row.state in FINAL])
     planned = selectors.planned_runs([row.pk for row in rows if row.frozen_at])
-    return [_job(row, runs.get(row.pk, {}), done[row.pk], planned[row.pk], url) for row in rows]
+    return [
+        {
+            **_job(row, runs.get(row.pk, {}), done[row.pk], planned[row.pk], url),
+            "undone_by": _undone_by(row),
+            "approval": _approval(row),
+        }
+        for row in rows
+    ]
+
+
+def new_job(row: Job, url: Callable[[str], str]) -> dict[str, Any]:
+    """A job that was made a moment ago: what it cannot have yet is not looked for, because POST must be cheap."""
+    return _job(row, selectors.runs_by_state([row.pk]).get(row.pk, {}), 0, 0, url)
 
 
 def _job(row: Job, runs: dict[str, int], done: int, planned: int, url: Callable[[str], str]) -> dict[str, Any]:
@@ -58,11 +70,11 @@ def _job(row: Job, runs: dict[str, int], done: int, planned: int, url: Callable[
         "expires_at": instant(row.expires_at),
         "customers": sorted(customer.slug for customer in row.customers.all()),
         "undo_of": _text(row.undo_of_id),
-        "undone_by": _undone_by(row),
+        "undone_by": None,
         "retry_of": _text(row.retry_of_id),
         "links": _links(row, url),
         "plan": _plan_summary(row, planned),
-        "approval": _approval(row),
+        "approval": None,
         "counts": {"runs": runs, "messages": done if is_over else row.planned_messages},
     }
 

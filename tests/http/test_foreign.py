@@ -10,7 +10,7 @@ from django.utils import timezone
 from api.models import Token
 from api.v1.urls import urlpatterns
 from jobs.models import Block, BlockInstance, Job, QuarantineItem
-from tests.http.cast import World
+from tests.http.cast import World, content_of
 from tests.http.test_errors import refused
 from tests.http.test_jobs import DIGEST, ended, planned
 
@@ -91,7 +91,7 @@ def test_what_belongs_to_another_customer_is_not_there(world: World, route: str,
 def test_lists_show_nothing_of_another_customer(world: World, route: str) -> None:
     fill(world)
     answer = world.charlie.get(route)
-    content = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    content = content_of(answer)
     assert answer.status_code == 200, content
     for word in (b"acme", b"alice", b"mx1", b"spam@x.y"):
         assert word not in content

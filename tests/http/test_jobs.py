@@ -95,6 +95,12 @@ def test_a_job_is_taken_at_once_and_rung_for(
     assert AuditEvent.objects.get(action="job.submitted").actor == "alice"
 
 
+@pytest.mark.parametrize("body", [JOB, PURGE, PURGE | {"dry_run": True, "approval_ttl": "15m"}])
+def test_a_new_job_is_told_as_it_is_read_later(world: World, body: dict) -> None:
+    made = world.alice.post("jobs/", body).json()
+    assert world.alice.get(f"jobs/{made['id']}/").json() == made
+
+
 @pytest.mark.parametrize(
     ("change", "code", "field"),
     [

@@ -16,7 +16,7 @@ from api.v1.urls import urlpatterns
 from fleet.mta.params import CATALOGUE
 from jobs import audit
 from jobs.models import WorkerBeat
-from tests.http.cast import Caller, World
+from tests.http.cast import Caller, World, content_of
 from tests.http.test_errors import JOB, refused
 from tests.http.test_foreign import fill
 
@@ -70,7 +70,7 @@ def test_the_audit_trail_is_listed_verified_and_exported(world: World) -> None:
     verdict = world.alice.get("audit/verify/").json()
     assert (verdict["ok"], verdict["first_bad"]) == (True, None)
     assert verdict["checked"] < world.dana.get("audit/verify/").json()["checked"]
-    export = b"".join(world.alice.get("audit/export/").streaming_content).decode()
+    export = content_of(world.alice.get("audit/export/")).decode()
     lines = [json.loads(line) for line in export.splitlines()]
     assert {line["chain"] for line in lines} == {"acme"}
     checkpoints = world.alice.get("audit/checkpoints/").json()["results"]
