@@ -19,6 +19,7 @@ from jobs.services.end import finish_job, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.services.rows import store_runs
 from jobs.state import RUN_ENDED, JobState, RunState
+from jobs.times import readable
 
 Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
 ENDED = {Ended.SUCCEEDED: RunState.SUCCEEDED, Ended.UNCHANGED: RunState.UNCHANGED, Ended.FAILED: RunState.FAILED}
@@ -103,8 +104,8 @@ def _fill(report: Report, now: datetime) -> None:
     elif isinstance(value, Result):
         run.state = ENDED[value.ended]
         run.error = value.error.as_dict() if value.error else None
-        run.result = {name: data for name, data in value.data.items() if name != "places"}
-        run.before, run.after = value.before, value.after
+        run.result = readable({name: data for name, data in value.data.items() if name != "places"})
+        run.before, run.after = readable(value.before), readable(value.after)
     elif isinstance(value, tuple):
         run.state = RunState.SUCCEEDED
         run.result = effects.discovered_json(*value)

@@ -24,10 +24,15 @@ def purge(people: Cast, count: int, mode: str = "quarantine") -> Job:
 
 
 def test_a_reading_job_keeps_the_result_and_the_commands_of_each_run(people: Cast) -> None:
-    people.engine.results["mx1/postfix"] = Result(Ended.SUCCEEDED, data={"entries": [], "total": 0})
+    data = {"entries": [{"queue_id": "3F5DD30C44F", "arrival_time": 1_795_172_380}], "taken_at": 1_795_172_390.5}
+    people.engine.results["mx1/postfix"] = Result(Ended.SUCCEEDED, data=data)
     job = work(ask(people.alice, "queue.list"))
     run = job.runs.get()
-    assert (job.state, run.state, run.result) == ("succeeded", "succeeded", {"entries": [], "total": 0})
+    assert (job.state, run.state) == ("succeeded", "succeeded")
+    assert run.result == {
+        "entries": [{"queue_id": "3F5DD30C44F", "arrival_time": "2026-11-20T10:59:40Z"}],
+        "taken_at": "2026-11-20T10:59:50.500000Z",
+    }
     assert run.commands == [{"argv": ["true"], "exit_status": 0, "duration_ms": 3, "stderr_tail": ""}]
 
 
