@@ -14,6 +14,7 @@ from jobs.policy import DEFAULT_RULES, decide
 from jobs.services import bell, blocks, moves
 from jobs.services.blast import blast_of
 from jobs.services.end import cancel_pending, finish_job
+from jobs.services.rows import store_runs
 from jobs.services.start import plan_rows
 from jobs.state import JobState, RunState
 
@@ -29,7 +30,7 @@ def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
             run.error = {"code": "too_many", "detail": over, "hint": "narrow the match, or raise the limit"}
         Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
     fields = ["plan", "is_planning", "state", "lease_until", "started_at", "attempts", "error", "commands"]
-    Run.objects.bulk_update([run for run, _ in plans], fields, batch_size=500)
+    store_runs([run for run, _ in plans], fields)
 
 
 def _messages(run: Run, plan: Plan) -> list[Message]:
