@@ -43,7 +43,7 @@ FIELDS = [
 class Report:
     """What a worker says of one run.
 
-    `value`: Plan, Result or Discovered. `commands` as in the API. `attempt`: the number of the claim that it belongs to.
+    `value`: Plan, Result or Discovered. `commands` as in the API. `attempt`: the number of its claim.
     """
 
     run: Run
