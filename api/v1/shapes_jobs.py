@@ -25,7 +25,7 @@ class JobRequest(StrictSerializer):
     reason = Text(required=False, allow_blank=True, max_length=2000)
     ticket = Text(required=False, allow_blank=True, max_length=200)
     dry_run = Flag(required=False)
-    approval_ttl = Duration(required=False, max_length=12)
+    approval_ttl = Duration(required=False)
 
     def validate_approval_ttl(self, value: int) -> int:
         """More than a year is a typing error."""

@@ -116,6 +116,7 @@ def test_a_new_job_is_told_as_it_is_read_later(world: World, body: dict) -> None
         ({"params": {"match": "ALL", "force": True}}, "invalid", "params.force"),
         ({"params": {}}, "invalid", "params.match"),
         ({"reason": ""}, "invalid", "reason"),
+        ({"approval_ttl": "9999d"}, "invalid", "approval_ttl"),
     ],
 )
 def test_what_cannot_be_asked_is_422_with_its_place(world: World, change: dict, code: str, field: str) -> None:
