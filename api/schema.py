@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from drf_spectacular.openapi import AutoSchema
 
 from api.errors import JSON_TYPE
-from api.fields import StrictSerializer
+from api.fields import StrictSerializer, Text
 from fleet.mta.params import CATALOGUE
 
 if TYPE_CHECKING:
@@ -97,6 +97,13 @@ class ApiSchema(AutoSchema):
                 "additionalProperties": False,
             }
         return {"content": {said.media: {"schema": schema}}, "description": said.summary}
+
+    def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
+        bypass = bypass_extensions
+        schema = super()._map_serializer_field(field, direction, bypass)  # type: ignore[no-untyped-call]  # untyped there
+        if isinstance(field, Text) and field.pattern and direction == "request":
+            schema["pattern"] = f"^({field.pattern[0]}){'?' if field.allow_blank else ''}$"
+        return schema
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
         schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]  # untyped there
