@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand: `python -m tests.bench` runs all, `python -m tests.bench.fanout` one. None is a test."""
