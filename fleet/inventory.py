@@ -81,9 +81,9 @@ def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bo
         for key in ("mta", "instances"):
             if key in target:
                 raise TargetError(f"target.{key}", "invalid", "discovery works on hosts: name those")
-        return _some(Choice(tuple(hosts), ()))
+        return _some(Choice(tuple(h for h in hosts if h.enabled and h.customer.enabled), ()))
     rows = Instance.objects.filter(host__in=[host.pk for host in hosts]).select_related("host__customer")
-    instances = list(_instances(target, rows))
+    instances = list(_instances(target, rows.order_by("host__name", "name")))
     chosen = {instance.host_id for instance in instances}
     return _some(Choice(tuple(h for h in hosts if h.pk in chosen), tuple(instances)))
 
@@ -95,36 +95,44 @@ def _some(choice: Choice) -> Choice:
 
 
 def _hosts(target: dict[str, Any], visible: QuerySet[Customer]) -> Iterable[Host]:
-    rows = list(
-        Host.objects.filter(customer__in=visible).select_related("customer", "credential", "jump_host").order_by("name")
-    )
-    if "customers" in target:
-        slugs = {c.slug: c.enabled for c in visible}
-        _all_known("customers", target["customers"], slugs)
-        rows = [h for h in rows if h.customer.slug in target["customers"]]
+    rows = list(_narrowed(target, visible))
     if "hosts" in target:
         _all_known("hosts", target["hosts"], {h.name: h.enabled and h.customer.enabled for h in rows})
-        rows = [h for h in rows if h.name in target["hosts"]]
-    if "instances" in target:
-        named = {name.partition("/")[0] for name in target["instances"]}
-        rows = [h for h in rows if h.name in named]
     for label, values in target.get("labels", {}).items():
         for index, value in enumerate(values):
             if not any(h.labels.get(label) == value for h in rows):
                 raise TargetError(f"target.labels.{label}[{index}]", "unknown_target", f"no host has {label}={value}")
         rows = [h for h in rows if h.labels.get(label) in values]
-    return [h for h in rows if h.enabled and h.customer.enabled]
+    return rows
+
+
+def _narrowed(target: dict[str, Any], visible: QuerySet[Customer]) -> QuerySet[Host]:
+    """What the database can narrow: customers, and hosts by name."""
+    rows = Host.objects.filter(customer__in=visible).select_related("customer").order_by("name")
+    if "customers" in target:
+        named = visible.filter(slug__in=target["customers"])
+        _all_known("customers", target["customers"], {customer.slug: customer.enabled for customer in named})
+        rows = rows.filter(customer__slug__in=target["customers"])
+    if "hosts" in target:
+        rows = rows.filter(name__in=target["hosts"])
+    elif "instances" in target:
+        rows = rows.filter(name__in={name.partition("/")[0] for name in target["instances"]})
+    return rows
 
 
 def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Instance]:
-    found = list(rows.order_by("host__name", "name"))
+    found = list(rows)
     if "mta" in target:
         _all_known("mta", target["mta"], dict.fromkeys(REGISTRY, True))
         found = [i for i in found if i.mta in target["mta"]]
     if "instances" in target:
-        _all_known("instances", target["instances"], {str(i): i.enabled for i in found})
+        _all_known("instances", target["instances"], {str(i): _is_enabled(i) for i in found})
         found = [i for i in found if str(i) in target["instances"]]
-    return [i for i in found if i.enabled]
+    return [i for i in found if _is_enabled(i)]
+
+
+def _is_enabled(instance: Instance) -> bool:
+    return instance.enabled and instance.host.enabled and instance.host.customer.enabled
 
 
 def _all_known(key: str, names: list[str], known: dict[str, bool]) -> None:

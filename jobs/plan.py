@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fleet.mta.operations import ChangesMessages, Limits, Operation
 from fleet.mta.types import Fingerprint, Plan
 
 SAMPLE = 20
@@ -68,14 +67,3 @@ def digest_of(operation: str, params: dict[str, Any], rows: Iterable[PlanRow]) -
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def over_limits(operation: Operation, plan: Plan) -> str | None:
-    """Why a plan is more than its job allows of one queue, or None."""
-    limits = operation.limits if isinstance(operation, ChangesMessages) else Limits()
-    count = len(plan.selected)
-    if count > limits.max_messages:
-        return f"{count} messages are selected, and max_messages is {limits.max_messages}"
-    if limits.max_fraction is not None and count > limits.max_fraction * plan.queue_total:
-        return f"{count} of {plan.queue_total} messages are selected, and max_fraction is {limits.max_fraction}"
-    return None

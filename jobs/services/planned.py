@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from fleet.mta.errors import TooMany
 from fleet.mta.operations import ChangesMessages
 from fleet.mta.types import Plan
 from jobs import asked
 from jobs.clock import db_now
 from jobs.models import Job, Message, Run
-from jobs.plan import digest_of, over_limits, summary_of
+from jobs.plan import digest_of, summary_of
 from jobs.policy import DEFAULT_RULES, decide
 from jobs.services import bell, blocks, moves
 from jobs.services.blast import blast_of
@@ -25,11 +26,8 @@ def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
         run.plan = summary_of(plan)
         run.is_planning = False
         run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
-        over = over_limits(asked.operation_for(job, run), plan)
-        if over:
-            run.error = {"code": "too_many", "detail": over, "hint": "narrow the match, or raise the limit"}
         Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
-    fields = ["plan", "is_planning", "state", "lease_until", "started_at", "attempts", "error", "commands"]
+    fields = ["plan", "is_planning", "state", "lease_until", "started_at", "attempts", "commands"]
     store_runs([run for run, _ in plans], fields)
 
 
@@ -54,11 +52,11 @@ def freeze(job: Job) -> None:
     open_states = (RunState.PENDING, RunState.RUNNING)
     if job.state != JobState.PLANNING or job.runs.filter(is_planning=True, state__in=open_states).exists():
         return
-    runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host__customer", "host"))
-    too_many = next((run for run in runs if run.error), None)
-    if too_many is not None and not job.dry_run:
-        _stop(job, too_many)
+    over = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code).select_related("instance__host").first()
+    if over is not None:
+        _stop(job, over)
         return
+    runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host__customer", "host"))
     if not job.dry_run:
         runs = _without_empty(job, runs)
     if not runs:
@@ -69,7 +67,6 @@ def freeze(job: Job) -> None:
 
 def _stop(job: Job, over: Run) -> None:
     """One queue is over its limit, so nothing is changed anywhere."""
-    job.runs.filter(state=RunState.PENDING, error__isnull=False).update(state=RunState.FAILED, finished_at=db_now())
     cancel_pending(job)
     error = over.error or {}
     moves.move(job, JobState.FAILED, error={**error, "detail": f"{over.instance}: {error.get('detail')}"})

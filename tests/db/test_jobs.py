@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.mta.errors import InDelivery, OutcomeUnknown, Unreachable
+from fleet.mta.errors import InDelivery, OutcomeUnknown, TooMany, Unreachable
 from fleet.mta.types import Ended, MessageState, Plan, Result
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
@@ -58,12 +58,16 @@ def test_a_plan_without_messages_is_unchanged(people: Cast) -> None:
     assert (job.state, job.runs.get().state) == ("succeeded", "unchanged")
 
 
-def test_more_than_max_messages_of_one_queue_stops_the_job_everywhere(people: Cast) -> None:
-    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(message(n) for n in range(11)), queue_total=20)
+def test_one_queue_over_its_limit_stops_the_job_everywhere(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = TooMany("11 messages match, max_messages is 10")
     people.engine.plans["mx2/postfix"] = Plan(selected=(message(1),), queue_total=20)
-    params = {**HOLD, "max_messages": 10}
-    job = work(ask(people.alice, "queue.hold", {"instances": ["mx1/postfix", "mx2/postfix"]}, params=params))
+    people.engine.mutates = False
+    job = work(ask(people.alice, "queue.hold", {"instances": ["mx1/postfix", "mx2/postfix"]}, params=HOLD))
     assert (job.state, job.error["code"]) == ("failed", "too_many")
+    assert {str(run.instance): run.state for run in job.runs.all()} == {
+        "mx1/postfix": "failed",
+        "mx2/postfix": "cancelled",
+    }
     assert not [phase for _, phase in people.engine.asked if phase == APPLIED]
 
 

@@ -127,3 +127,8 @@ def test_a_job_that_cannot_be_audited_is_not_begun(people: Cast, monkeypatch: py
     with pytest.raises(Unavailable):
         ask(people.alice, "queue.list")
     assert not Job.objects.exists()
+
+
+def test_an_instance_that_is_named_on_a_disabled_host_is_disabled_and_not_unknown(people: Cast) -> None:
+    people.acme.hosts.filter(name="mx2").update(enabled=False)
+    assert refused(people, "queue.list", {"instances": ["mx2/postfix"]}).code == "disabled"
