@@ -28,13 +28,16 @@ def script_text(name: str) -> tuple[str, str]:
 
 
 def words(command: Command, helpers: frozenset[tuple[str, str]] = NOTHING) -> tuple[str, ...]:
-    """The argument vector that runs on the host: the command's own, or that of its script."""
+    """The argument vector that runs on the host: the command's own, or that of its script.
+
+    A script that needs no root always travels, so that discovery works on a host whose installed helpers are gone.
+    """
     if command.script is None:
         if not command.argv or not command.argv[0] or command.argv[0].startswith("-"):
             raise ValueError("a command needs a program as its first word")
         return command.argv
     text, digest = script_text(command.script)
-    if (command.script, digest) in helpers:
+    if command.become and (command.script, digest) in helpers:
         return (f"{HELPERS}/{command.script}", *command.argv)
     return ("/bin/sh", "-c", text, command.script, *command.argv)
 

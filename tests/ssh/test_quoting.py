@@ -113,17 +113,18 @@ def test_without_need_or_without_sudo_the_command_runs_directly(become: str, wan
     assert " sudo " not in render(Command(("mailq",), become=wanted), become)
 
 
-def test_an_installed_helper_is_used_only_when_its_digest_is_ours(
+def test_an_installed_helper_is_used_only_for_root_and_when_its_digest_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "edit.sh").write_text("exit 0\n")
     monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
     quoting.script_text.cache_clear()
     ours = hashlib.sha256(b"exit 0\n").hexdigest()
-    command = Command(("a b",), script="edit.sh")
-    assert render(command, "none", frozenset({("edit.sh", ours)})).endswith(
-        "timeout -k 5 30 /usr/local/libexec/mxfleet/edit.sh 'a b'"
-    )
+    command = Command(("a b",), script="edit.sh", become=True)
+    installed = frozenset({("edit.sh", ours)})
+    assert render(command, "none", installed).endswith("timeout -k 5 30 /usr/local/libexec/mxfleet/edit.sh 'a b'")
+    unprivileged = Command(("a b",), script="edit.sh")
+    assert render(unprivileged, "none", installed).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
     for other in (frozenset({("edit.sh", "0" * 64)}), frozenset({("other.sh", ours)}), frozenset()):
         assert render(command, "none", other).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
     quoting.script_text.cache_clear()
