@@ -1,0 +1,270 @@
+"""The real service for lab tests, all of it as `deploy/run` starts it, and the people who use it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.lab.config import USER
+from tests.lab.lab import Host, Lab
+
+__all__ = ["people", "service"]
+
+HOSTS = ("pf1", "pf2", "pf3")
+CUSTOMER = "acme"
+RECONCILE_SECONDS = 5
+ENDED = frozenset({"planned", "succeeded", "partly_failed", "failed", "rejected", "expired", "cancelled"})
+SETTLED = ENDED | {"awaiting_approval"}
+Json = Any
+
+
+class Service:
+    """The supervisor and its children, on a data directory and a port of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.log = directory / "log"
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and return once it is ready: database, broker and a live worker."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.supervise"], env=self._environment(), stdout=log, stderr=log
+            )
+        await_true(self._is_ready, 120, lambda: f"the service is not ready: {self.log.read_text()[-3000:]}")
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MXFLEET_")}
+        return kept | {
+            "MXFLEET_DATA": str(self.data),
+            "MXFLEET_LISTEN": self.url.removeprefix("http://"),
+            "MXFLEET_SHARDS": "2",
+            "MXFLEET_RECONCILE_INTERVAL": f"{RECONCILE_SECONDS}s",
+        }
+
+    def manage(self, *arguments: str) -> str:
+        """What a management command of this installation prints."""
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True).stdout
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the service ended: {self.log.read_text()[-3000:]}"
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(30)
+
+    def pids(self, *words: str) -> list[int]:
+        """The supervisor's children whose command line holds all these words."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if all(word in _command_line(pid) for word in words)]
+
+    def kill(self, *words: str) -> list[int]:
+        """kill -9 of these children; the supervisor starts them again after a second or more."""
+        found = self.pids(*words)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return found
+
+
+def _command_line(pid: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def await_true(is_so: Any, seconds: float, otherwise: Any = "it did not happen", pause: float = 0.2) -> Any:
+    """Ask until the answer is true; the answer. Fails after `seconds` with the text (or what `otherwise()` says)."""
+    until = time.monotonic() + seconds
+    while not (answer := is_so()):
+        assert time.monotonic() < until, otherwise() if callable(otherwise) else otherwise
+        time.sleep(pause)
+    return answer
+
+
+class Person:
+    """Somebody with a token. What is refused fails the test, unless `ask` is used."""
+
+    def __init__(self, url: str, token: str) -> None:
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        self.token = token
+        self.http = httpx2.Client(base_url=f"{url}/api/v1/", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
+    def ask(self, method: str, path: str, body: Json = None, **options: Any) -> httpx2.Response:
+        """The answer, whatever it is."""
+        return self.http.request(method, path, json=body, **options)
+
+    def _good(self, method: str, path: str, body: Json = None, **options: Any) -> Json:
+        answer = self.ask(method, path, body, **options)
+        assert answer.is_success, f"{method} {path} {str(body)[:500]}: {answer.status_code} {answer.text[:2000]}"
+        return answer.json()
+
+    def get(self, path: str) -> Json:
+        return self._good("GET", path)
+
+    def post(self, path: str, body: Json, **headers: str) -> Json:
+        return self._good("POST", path, body, headers=headers)
+
+    def patch(self, path: str, body: Json) -> Json:
+        return self._good("PATCH", path, body)
+
+    def all(self, path: str) -> list[Json]:
+        """Every row of a list, however many pages it has."""
+        rows: list[Json] = []
+        following: str | None = f"{path}{'&' if '?' in path else '?'}limit=500"
+        while following:
+            page = self.get(following)
+            rows += page["results"]
+            following = page["next"]
+        return rows
+
+    def submit(self, operation: str, target: str | Json, **params: Json) -> Json:
+        """A job that was just asked for. `target`: "pf1/postfix", "pf1" or the JSON of a target."""
+        return self.post("jobs/", asked(operation, target, params))
+
+    def job(self, operation: str, target: str | Json, seconds: float = 60, **params: Json) -> Json:
+        """A job that has ended or awaits people."""
+        return self.wait(self.post("jobs/", asked(operation, target, params), Prefer="wait=30"), seconds)
+
+    def run(self, operation: str, target: str | Json, seconds: float = 60, **params: Json) -> Json:
+        """The only run of a job that succeeded."""
+        job = self.job(operation, target, seconds, **params)
+        return self.only_run(self.ended(job))
+
+    def wait(self, job: Json, seconds: float = 60, until: frozenset[str] = SETTLED) -> Json:
+        end = time.monotonic() + seconds
+        while job["state"] not in until:
+            assert time.monotonic() < end, f"still {job['state']} after {seconds} s: {job} {self.runs(job)}"
+            time.sleep(0.2)
+            job = self.get(f"jobs/{job['id']}/")
+        return job
+
+    def ended(self, job: Json, state: str = "succeeded") -> Json:
+        """The job, which has to have ended in this state."""
+        assert job["state"] == state, f"{job['operation']} is {job['state']}: {job['error']} {self.said(job)}"
+        return job
+
+    def said(self, job: Json) -> list[Any]:
+        """What its runs said, for messages of failing tests."""
+        return [(run["instance"] or run["host"], run["state"], run["error"]) for run in self.runs(job)]
+
+    def runs(self, job: Json) -> list[Json]:
+        return self.all(f"jobs/{job['id']}/runs/")
+
+    def only_run(self, job: Json) -> Json:
+        (run,) = self.runs(job)
+        return run
+
+    def outcomes(self, job: Json) -> dict[str, str]:
+        """What became of each message of a job with one run."""
+        rows = self.all(f"jobs/{job['id']}/runs/{self.only_run(job)['id']}/messages/")
+        return {row["queue_id"]: row["outcome"] for row in rows}
+
+    def approve(self, job: Json) -> Json:
+        return self.post(f"jobs/{job['id']}/approve/", {"digest": job["plan"]["digest"], "comment": "seen the plan"})
+
+    def undo(self, job: Json, seconds: float = 60) -> Json:
+        return self.wait(self.post(f"jobs/{job['id']}/undo/", {"reason": "lab test"}, Prefer="wait=30"), seconds)
+
+    def entries(self, instance: str, match: str = "ALL", **params: Json) -> list[Json]:
+        """What queue.list shows."""
+        return list(self.run("queue.list", instance, match=match, **params)["result"]["entries"])
+
+
+def asked(operation: str, target: str | Json, params: Json) -> Json:
+    """A job's body."""
+    if isinstance(target, str):
+        target = {"instances" if "/" in target else "hosts": [target]}
+    return {"operation": operation, "target": target, "params": params, "reason": "lab test"}
+
+
+class People:
+    """The cast: alice requests, bob approves, charlie is another customer's, dana may only read."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.admin = Person(service.url, (service.data / "admin-token").read_text().strip())
+        for slug in (CUSTOMER, "other"):
+            self.admin.post("customers/", {"slug": slug, "name": slug})
+        self.alice = self._person("alice", "operator", CUSTOMER)
+        self.bob = self._person("bob", "approver", CUSTOMER)
+        self.charlie = self._person("charlie", "operator", "other")
+        self.dana = self._person("dana", "viewer", CUSTOMER)
+
+    def _person(self, name: str, role: str, customer: str) -> Person:
+        self.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": customer}]})
+        return Person(self.service.url, self.admin.post("tokens/", {"name": "lab", "user": name})["token"])
+
+    def register(self, host: Host, name: str = "", **fields: Json) -> Json:
+        """A host with its scanned key, which is the one that the lab gave it; and what discovery said."""
+        name = name or host.name
+        body = {"name": name, "customer": CUSTOMER, "address": host.address, "username": USER, "credential": "lab"}
+        self.admin.post("hosts/", body | {"become": "sudo"} | fields)
+        scanned = self.admin.post(f"hosts/{name}/scan-host-key/", {})["host_key"]
+        assert scanned.split()[:2] == host.host_key.split()
+        self.admin.patch(f"hosts/{name}/", {"host_key": scanned})
+        return self.discover(name)
+
+    def discover(self, name: str) -> Json:
+        return self.admin.wait(self.admin.post(f"hosts/{name}/discover/", {}, Prefer="wait=30"))
+
+    def agreed(self, job: Json, seconds: float = 60) -> Json:
+        """The job once bob has agreed to its plan and it has ended."""
+        assert job["state"] == "awaiting_approval", f"{job['state']}: {self.alice.said(job)}"
+        self.bob.approve(job)
+        return self.alice.wait(job, seconds, ENDED)
+
+    def changed(self, operation: str, target: str | Json, seconds: float = 60, **params: Json) -> Json:
+        """alice's job, agreed to by bob where the policy wants that, ended whatever way."""
+        job = self.alice.job(operation, target, seconds, **params)
+        return self.agreed(job, seconds) if job["state"] == "awaiting_approval" else job
+
+
+@pytest.fixture(scope="session")
+def service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The running product. What it wrote stays in pytest's temporary directory."""
+    found = Service(tmp_path_factory.mktemp("service"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="session")
+def people(service: Service, lab: Lab) -> People:
+    """Everybody, and the three hosts registered with confirmed keys and discovered."""
+    lab.reset(*HOSTS)
+    lab.sink.reset()
+    found = People(service)
+    key = lab.host(HOSTS[0]).private_key
+    found.admin.post("credentials/", {"name": "lab", "customer": CUSTOMER, "private_key": key})
+    for name in HOSTS:
+        found.admin.ended(found.register(lab.host(name)))
+    return found
