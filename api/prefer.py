@@ -12,8 +12,10 @@ from jobs.models import Job
 from jobs.state import JobState
 
 LONGEST = 30
-FIRST_PAUSE = 0.003
-LONGEST_PAUSE = 0.05
+SHORTEST_PAUSE = 0.002
+LONGEST_PAUSE = 0.1
+SHARE = 0.1
+"""A pause is this part of what was waited already: nobody waits a tenth longer than the job took."""
 FINAL = frozenset(state.value for state in JobState.final())
 WAIT = re.compile(r'wait\s*=\s*("?)([0-9]{1,6})\1', re.ASCII)
 
@@ -50,12 +52,11 @@ def holder(request: Request, render: Callable[[Job], Answer]) -> Hold | None:
 
 def until_settled(job: Job, limit: float) -> None:
     """Return when the job has ended or awaits people, or after `limit` seconds. The caller reads it anew."""
-    end = time.monotonic() + limit
-    pause = FIRST_PAUSE
+    began = time.monotonic()
     while True:
         state = Job.objects.values_list("state", flat=True).get(pk=job.pk)
-        left = end - time.monotonic()
-        if state in FINAL or state == JobState.AWAITING_APPROVAL or left <= 0:
+        waited = time.monotonic() - began
+        if state in FINAL or state == JobState.AWAITING_APPROVAL or waited >= limit:
             return
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.25, LONGEST_PAUSE)
+        pause = min(max(waited * SHARE, SHORTEST_PAUSE), LONGEST_PAUSE)
+        time.sleep(min(pause, limit - waited))

@@ -99,11 +99,13 @@ def lock_chains(names: Iterable[str]) -> dict[str, AuditChain]:
         # runtime-config-client.html#GUC-LOCK-TIMEOUT. SQLite waits for `timeout` at BEGIN.
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_WAIT])
-    known = set(AuditChain.objects.filter(name__in=names).values_list("name", flat=True))
-    missing = [AuditChain(name=name) for name in sorted(names - known)]
-    AuditChain.objects.bulk_create(missing, ignore_conflicts=True)
-    locked = AuditChain.objects.select_for_update(no_key=True).filter(name__in=names).order_by("name")
-    return {head.name: head for head in locked}
+    rows = AuditChain.objects.select_for_update(no_key=True).filter(name__in=names).order_by("name")
+    heads = {head.name: head for head in rows}
+    if len(heads) < len(names):  # a customer's first entry
+        missing = [AuditChain(name=name) for name in sorted(names - heads.keys())]
+        AuditChain.objects.bulk_create(missing, ignore_conflicts=True)
+        heads = {head.name: head for head in rows.all()}
+    return heads
 
 
 def _link(head: AuditChain, entry: Entry, data: Any, at: datetime) -> AuditEvent:

@@ -27,9 +27,11 @@ from jobs.heartbeat import kept
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
 from jobs.services.addresses import address_policy
-from jobs.services.claim import claim
+from jobs.services.claim import BATCH, claim
+from jobs.services.end import is_final
 from jobs.services.record import Report, record
 from jobs.services.submit import run_for
+from jobs.state import JobState
 
 PATIENCE = (0.2, 1, 2, 5, 10, 20, *(30,) * 18)
 """Seconds between attempts to record: ten minutes in all, then the lease's end makes the outcomes unknown."""
@@ -47,14 +49,13 @@ def engine() -> Engine:
 
 def work(job_id: str, queue: str) -> None:
     """Carry out what of the job waits for this Celery queue. A forged, late or doubled message finds nothing to do."""
-    job = Job.objects.select_related("undo_of").filter(pk=job_id).first()
-    if job is None:
-        return
-    while runs := claim(job, queue):
+    job = Job.objects.select_related("undo_of").prefetch_related("customers").filter(pk=job_id).first()
+    while job is not None and not is_final(job) and (runs := claim(job, queue)):
         with kept(runs):
             for outcomes in engine().outcomes(_requests(job, runs), partial(_is_cancelled, job)):
                 _store(job, _reports(runs, outcomes))
-        job.refresh_from_db()
+        if len(runs) < BATCH and job.state != JobState.QUEUED:
+            return
 
 
 def _store(job: Job, reports: Sequence[Report]) -> None:

@@ -40,11 +40,15 @@ OPEN = Q(state__in=[RunState.PENDING, RunState.RUNNING]) | Q(state=RunState.UNKN
 
 def finish_job(job: Job) -> None:
     """End the job when nothing of it is open any more. In the caller's transaction."""
-    release_hosts(job)
-    if job.runs.filter(OPEN).exists():
-        return
+    if job.is_changing:
+        release_hosts(job)
     rows = job.runs.values_list("state").annotate(Count("pk")).order_by()
-    moves.move(job, job_end({RunState(state): count for state, count in rows}))
+    counts = {RunState(state): count for state, count in rows}
+    if RunState.PENDING in counts or RunState.RUNNING in counts:
+        return
+    if RunState.UNKNOWN in counts and job.runs.filter(OPEN).exists():
+        return
+    moves.move(job, job_end(counts))
 
 
 def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:

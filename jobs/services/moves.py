@@ -29,7 +29,8 @@ def move(job: Job, new: JobState, actor: Actor | None = None, **fields: Any) -> 
     for name, value in fields.items():
         setattr(job, name, value)
     tell(job, now)
-    record(job, f"job.{new}", actor, {"from": old, **({"error": job.error} if job.error else {})})
+    if job.is_changing or new != JobState.RUNNING:  # that a reading job was begun is no act of its own
+        record(job, f"job.{new}", actor, {"from": old, **({"error": job.error} if job.error else {})})
     return True
 
 
