@@ -4,7 +4,7 @@ import fileinput
 import json
 import re
 
-WANTED = re.compile(r"news-1@", re.IGNORECASE)
+WANTED = re.compile(r"news-1@bulk8\.example$", re.IGNORECASE)
 found = []
 total = 0
 with fileinput.input() as lines:
