@@ -11,7 +11,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from api.errors import Problem
+from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
 from jobs.actor import Actor
 
@@ -45,6 +45,8 @@ def actor_for(header: str, source: str) -> Actor:
     token is not good for.
     """
     scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise AuthenticationFailed(HOW_TO_LOG_IN)
     now = timezone.now()
     token = (
         Token.objects.select_related("account")
@@ -52,8 +54,8 @@ def actor_for(header: str, source: str) -> Actor:
         .filter(digest=digest(secret.strip(" ")))
         .first()
     )
-    if token is None or scheme.lower() != "bearer" or not _is_good(token, now):
-        raise AuthenticationFailed("the token is missing, unknown, expired or revoked")
+    if token is None or not _is_good(token, now):
+        raise AuthenticationFailed("the token is unknown, expired or revoked")
     if token.networks and not _is_inside(source, token.networks):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")
     if token.last_used_at is None or now - token.last_used_at > COARSE:

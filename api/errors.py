@@ -22,6 +22,7 @@ STATUSES: dict[type[service.ServiceError], int] = {
     service.Clash: 409,
     service.Unavailable: 503,
 }
+HOW_TO_LOG_IN = "send a token: Authorization: Bearer mxf_..."
 CODES = {
     400: "bad_request",
     401: "unauthenticated",
@@ -114,7 +115,8 @@ def _of_framework(error: exceptions.APIException) -> Problem:
         headers["WWW-Authenticate"] = 'Bearer realm="mxfleet"'
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))
-    return Problem(error.status_code, CODES.get(error.status_code, "bad_request"), str(error.detail), headers)
+    said = HOW_TO_LOG_IN if isinstance(error, exceptions.NotAuthenticated) else str(error.detail)
+    return Problem(error.status_code, CODES.get(error.status_code, "bad_request"), said, headers)
 
 
 def flatten(detail: Any, place: str = "") -> list[service.FieldError]:

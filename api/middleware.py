@@ -50,7 +50,7 @@ def _refusal(request: HttpRequest) -> HttpResponseBase | None:
         try:
             request.get_host()
         except DisallowedHost:
-            return respond(request, Problem(400, "bad_request", "this Host header is not ours"))
+            return respond(request, Problem(400, "bad_request", "this Host header is not in MXFLEET_ALLOWED_HOSTS"))
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isascii() or not length.isdigit():
         return respond(request, Problem(400, "bad_request", "Content-Length is no number"))

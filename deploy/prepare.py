@@ -2,15 +2,29 @@
 
 import io
 import os
+import sys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
 import django
 from django.core.management import call_command
+from django.db import OperationalError
+
+EX_UNAVAILABLE = 69
 
 
-def main() -> None:
+def main() -> int:
+    """0, or 69 with one line that says why the database cannot be worked with."""
     django.setup()
+    try:
+        _prepare()
+    except OperationalError as error:
+        print(f"mxfleet: MXFLEET_DATABASE_URL: {' '.join(str(error).split())}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    return 0
+
+
+def _prepare() -> None:
     from django.conf import settings
 
     from jobs.models import Role, RoleName
@@ -22,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -84,6 +84,8 @@ def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bo
         return _some(Choice(tuple(h for h in hosts if h.enabled and h.customer.enabled), ()))
     rows = Instance.objects.filter(host__in=[host.pk for host in hosts]).select_related("host__customer")
     instances = list(_instances(target, rows.order_by("host__name", "name")))
+    if not instances and any(h.enabled for h in hosts) and not rows.exists():
+        raise TargetError("target", "no_target", "no instance of these hosts is known yet: discover the hosts first")
     chosen = {instance.host_id for instance in instances}
     return _some(Choice(tuple(h for h in hosts if h.pk in chosen), tuple(instances)))
 
@@ -94,7 +96,7 @@ def _some(choice: Choice) -> Choice:
     return choice
 
 
-def _hosts(target: dict[str, Any], visible: QuerySet[Customer]) -> Iterable[Host]:
+def _hosts(target: dict[str, Any], visible: QuerySet[Customer]) -> list[Host]:
     rows = list(_narrowed(target, visible))
     if "hosts" in target:
         _all_known("hosts", target["hosts"], {h.name: h.enabled and h.customer.enabled for h in rows})

@@ -102,7 +102,9 @@ def _refuse(command: Command, done: Completed) -> None:
     """
     if command.become and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
         said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
-        raise SudoDenied(said, hint="Install the sudoers file for this host.", command=list(shown(command)))
+        raise SudoDenied(
+            said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))
+        )
     if done.exit_status in (TIMED_OUT, KILLED):
         raise RemoteTimeout(
             f"the command did not end within {command.timeout} s and was ended", seconds=command.timeout

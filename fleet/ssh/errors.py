@@ -42,7 +42,7 @@ LOGIN: dict[type[BaseException], type[FleetError]] = {
 }
 
 HINTS: dict[type[FleetError], str] = {
-    HostKeyMismatch: "Compare the host's key with its owner, then confirm the new one. Nothing was sent.",
+    HostKeyMismatch: "Compare the key that it shows with what its owner says, then set host_key. Nothing was sent.",
     AuthFailed: "Check the account's name and that its authorized_keys has this credential's public key.",
     Unreachable: "Check address, port, firewall and that sshd runs.",
 }

@@ -203,7 +203,8 @@ async def _explain(
     """Name the failure. A host that ends the key exchange may have no key of the kind we trust: look, before we
     call it the network."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return mismatch(endpoint, str(error), describe(watch.shown) if watch.shown else None)
+        said = str(error) if endpoint.host_key or endpoint.host_ca else "no host key or host CA is set yet"
+        return mismatch(endpoint, said, describe(watch.shown) if watch.shown else None)
     has_ended_early = isinstance(error, asyncssh.ConnectionLost | asyncssh.KeyExchangeFailed | ConnectionError)
     if has_ended_early and watch.has_greeted and not watch.has_verified_host:
         shown = await _other_kind(endpoint, address, tunnel)

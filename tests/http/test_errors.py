@@ -177,7 +177,8 @@ def test_a_path_that_names_nothing_is_404(world: World, path: str) -> None:
 
 
 def test_a_foreign_host_header_is_400(world: World) -> None:
-    refused(world.alice.get("whoami/", Host="evil.example"), 400, "bad_request")
+    body = refused(world.alice.get("whoami/", Host="evil.example"), 400, "bad_request")
+    assert "MXFLEET_ALLOWED_HOSTS" in body["detail"]
 
 
 def test_no_cross_origin_is_ever_allowed(world: World) -> None:

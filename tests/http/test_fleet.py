@@ -3,7 +3,7 @@
 import asyncssh
 import pytest
 
-from fleet.models import Credential, Host
+from fleet.models import Credential, Host, Instance
 from fleet.mta.errors import Unreachable
 from fleet.secrets import open_credential
 from fleet.ssh.hostkeys import HostKey
@@ -376,3 +376,10 @@ def test_an_integration_has_its_kind_and_its_own_list(world: World) -> None:
 def test_a_person_who_cannot_be_is_422(world: World, change: dict, field: str) -> None:
     body = refused(world.dana.post("users/", {"username": "frank"} | change), 422, "invalid")
     assert field in {error["field"] for error in body["errors"]}
+
+
+def test_a_job_for_hosts_that_nobody_discovered_is_told_to_discover_them(world: World) -> None:
+    Instance.objects.all().delete()
+    for target in ({"hosts": ["mx1"]}, {"customers": ["acme"]}, {"all": True}):
+        body = refused(world.alice.post("jobs/", {"operation": "queue.list", "target": target}), 422, "no_target")
+        assert "discover" in body["detail"]

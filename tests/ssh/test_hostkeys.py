@@ -72,8 +72,10 @@ async def test_a_host_without_a_key_of_the_pinned_type_is_a_mismatch_not_a_netwo
     assert (await mismatch(pool, sshd, host_key=ECDSA)).data["shown_key"] == sshd.endpoint().host_key
 
 
-async def test_a_host_without_any_pin_is_refused(sshd: Sshd, pool: Pool) -> None:
-    await mismatch(pool, sshd, host_key="")
+async def test_a_host_without_any_pin_is_refused_and_told_to_have_none(sshd: Sshd, pool: Pool) -> None:
+    error = await mismatch(pool, sshd, host_key="")
+    assert "no host key or host CA is set yet" in str(error)
+    assert error.data["shown_key"] == sshd.endpoint().host_key
 
 
 async def test_a_host_without_a_certificate_is_a_mismatch_where_only_a_ca_is_trusted(sshd: Sshd, pool: Pool) -> None:

@@ -211,3 +211,13 @@ def test_the_test_script_refuses_a_directory_that_is_not_there() -> None:
     done = subprocess.run([ROOT / "tests/run", "nonsense"], capture_output=True, text=True, cwd="/")
     assert done.returncode == 64
     assert "no directory tests/nonsense" in done.stderr
+
+
+def test_a_database_that_does_not_answer_is_one_line_and_status_69(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/is/not/there.sqlite3"
+    environment = {"PATH": os.environ["PATH"], "MXFLEET_DATA": str(tmp_path), "MXFLEET_DATABASE_URL": url}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.prepare"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 69
+    assert done.stderr == "mxfleet: MXFLEET_DATABASE_URL: unable to open database file\n"
