@@ -13,11 +13,12 @@ SAMPLE = 20
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One instance's part of a job's plan: `summary` as stored, `messages` the fingerprints."""
+    """One instance's part of a plan: `summary` as stored, `messages` the fingerprints, `way` how it is reached."""
 
     instance: str
     summary: dict[str, Any]
     messages: tuple[Fingerprint, ...]
+    way: list[Any]
 
 
 def summary_of(plan: Plan) -> dict[str, Any]:
@@ -56,6 +57,8 @@ def digest_of(operation: str, params: dict[str, Any], rows: Iterable[PlanRow]) -
             (
                 {
                     "instance": row.instance,
+                    "way": row.way,
+                    "commands": row.summary["commands"],
                     "diffs": row.summary["diffs"],
                     "wiring": row.summary["wiring"],
                     "messages": sorted([m.queue_id, m.arrival_time, m.sender, m.size] for m in row.messages),

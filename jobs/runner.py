@@ -14,6 +14,7 @@ from fleet.inventory import instance_facts
 from fleet.models import Host
 from fleet.mta.base import adapter_for, carry
 from fleet.mta.discovery import discover_host
+from fleet.mta.errors import RemoteError
 from fleet.mta.operations import HostDiscover, Operation, QueueRelease, SenderBlock, SenderUnblock
 from fleet.mta.params import parse_params
 from fleet.mta.types import Context, Steps
@@ -52,7 +53,10 @@ def work(job_id: str, queue: str) -> None:
     job = Job.objects.select_related("undo_of").prefetch_related("customers").filter(pk=job_id).first()
     while job is not None and not is_final(job) and (runs := claim(job, queue)):
         with kept(runs):
-            for outcomes in engine().outcomes(_requests(job, runs), partial(_is_cancelled, job)):
+            requests, broken = _each(runs, partial(_request, job, _common_operation(job), db_now().timestamp()))
+            if broken:
+                _store(job, broken)
+            for outcomes in engine().outcomes(requests, partial(_is_cancelled, job)):
                 _store(job, _reports(runs, outcomes))
         if len(runs) < BATCH and job.state != JobState.QUEUED:
             return
@@ -75,10 +79,21 @@ def _is_cancelled(job: Job) -> bool:
     return Job.objects.filter(pk=job.pk, cancel_asked_at__isnull=False).exists()
 
 
-def _requests(job: Job, runs: Iterable[Run]) -> list[Request[Any]]:
-    now = db_now().timestamp()
-    common = _common_operation(job)
-    return [_request(job, run, common or asked.operation_for(job, run), now) for run in runs]
+def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[list[Request[Any]], list[Report]]:
+    """The runs' requests, and reports of those that cannot be asked, as when a credential does not open.
+
+    One such run must not keep the others from being done, or from being read back.
+    """
+    requests, broken = [], []
+    for run in runs:
+        try:
+            requests.append(request(run))
+        except Exception as error:
+            log.exception("run %s cannot be begun", run.pk)
+            said = RemoteError(f"internal error: {type(error).__name__}", hint="See the worker's log.", internal=True)
+            now = db_now()
+            broken.append(Report(run, None, said, [], False, now, now, run.attempts))
+    return requests, broken
 
 
 def _common_operation(job: Job) -> Operation | None:
@@ -89,7 +104,8 @@ def _common_operation(job: Job) -> Operation | None:
     return operation if isinstance(operation, Operation) else None
 
 
-def _request(job: Job, run: Run, operation: Operation, now: float) -> Request[Any]:
+def _request(job: Job, common: Operation | None, now: float, run: Run) -> Request[Any]:
+    operation = common or asked.operation_for(job, run)
     return Request(
         key=str(run.pk),
         endpoint=endpoint_for(run.host),
@@ -168,7 +184,9 @@ def read_back(queue: str) -> None:
         by_job[run.job_id].append(run)
     for runs in by_job.values():
         job = runs[0].job
-        for outcomes in engine().outcomes([_look(job, run) for run in runs]):
+        requests, broken = _each(runs, partial(_look, job))
+        reconcile.settle(job, broken)
+        for outcomes in engine().outcomes(requests):
             reconcile.settle(job, _reports(runs, outcomes))
 
 

@@ -2,10 +2,13 @@
 
 from django.db import transaction
 
+from fleet.mta.params import ParamErrors, parse_params
 from jobs.actor import Actor
 from jobs.asked import UNDO
+from jobs.clock import db_now
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import Job, QuarantineItem, QuarantineState, Run
+from jobs.services import blocks
 from jobs.services.end import is_final
 from jobs.services.submit import run_for, write
 from jobs.state import JobState, RunState
@@ -49,7 +52,7 @@ def _to_undo(job: Job) -> list[Run]:
         raise Clash("not_undoable", f"the job is {job.state}: wait for its end, or cancel it")
     if job.undos.exclude(state__in=NOTHING_DONE).exists():
         raise Clash("not_undoable", "the job was undone already")
-    rows = job.runs.select_related("instance__host__customer", "host")
+    rows = job.runs.select_related("instance__host__customer", "host__customer")
     if job.operation == "queue.purge":
         kept = QuarantineItem.objects.filter(job=job, state=QuarantineState.KEPT).values("instance")
         runs = list(rows.filter(instance__in=kept))
@@ -62,7 +65,19 @@ def _to_undo(job: Job) -> list[Run]:
         reason = "it changed no instance"
     if not runs:
         raise Clash("not_undoable", reason)
+    why_not = blocks.why_not_undo(job) if job.operation in ("sender.block", "sender.unblock") else None
+    why_not = why_not or _disabled(runs)
+    if why_not:
+        raise Clash("not_undoable", why_not)
     return runs
+
+
+def _disabled(runs: list[Run]) -> str | None:
+    """Which host is switched off: what a new job may not name, one that follows another may not touch either."""
+    for run in runs:
+        if not (run.host.enabled and run.host.customer.enabled and (run.instance is None or run.instance.enabled)):
+            return f"{run.instance or run.host} is disabled"
+    return None
 
 
 NOTHING_DONE = [JobState.FAILED, JobState.REJECTED, JobState.EXPIRED, JobState.CANCELLED]
@@ -77,20 +92,35 @@ def retry(actor: Actor, job: Job) -> Job:
         if not is_final(job) or job.state == JobState.REJECTED:
             raise Clash("not_retryable", f"the job is {job.state}")
         runs = list(job.runs.filter(state__in=again).select_related("instance__host__customer", "host__customer"))
-        if not runs:
-            raise Clash("not_retryable", "no run of it failed")
+        why_not = "no run of it failed" if not runs else _disabled(runs) or _out_of_date(job)
+        if why_not:
+            raise Clash("not_retryable", why_not)
         follow = Job(
             operation=job.operation,
             target=job.target,
             params=job.params,
             reason=job.reason,
             ticket=job.ticket,
+            dry_run=job.dry_run,
+            approval_ttl=job.approval_ttl,
             is_changing=job.is_changing,
             undo_of=job.undo_of,
             retry_of=job,
         )
         fresh = [run_for(run.host, run.instance) for run in runs]
         return write(actor, follow, fresh, {run.host.customer_id for run in fresh})
+
+
+def _out_of_date(job: Job) -> str | None:
+    """Why what was asked then cannot be asked now: a time that has passed, an undo that another one has done."""
+    if job.undo_of is not None:
+        others = job.undo_of.undos.exclude(pk=job.pk).exclude(state__in=NOTHING_DONE)
+        return "what it undoes was undone by another job" if others.exists() else None
+    try:
+        parse_params(job.operation, job.params, now=db_now())
+    except ParamErrors as wrong:
+        return f"its params are no longer right: {wrong.errors[0].detail}"
+    return None
 
 
 def _may(actor: Actor, job: Job) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from django.db.models import QuerySet
+
 from fleet.inventory import Choice
+from fleet.models import Instance
 from fleet.mta.operations import SenderBlock
 from fleet.mta.params import parse_params
 from jobs import asked
@@ -14,18 +17,21 @@ from jobs.state import RunState
 
 
 def check_scope(name: str, operation: Any, choice: Choice) -> None:
-    """Refuse an unblock of fewer instances than the block covers: half a block would be what nobody asked for."""
+    """Refuse an unblock of fewer instances than the block covers: half a block would be what nobody asked for.
+
+    Instances of customers that are not targeted count too, but are not named: the requester may not know of them.
+    """
     if name != "sender.unblock":
         return
     targeted = {instance.pk for instance in choice.instances}
-    rows = BlockInstance.objects.filter(
-        block__pattern=operation.pattern, block__is_wanted=True, instance__host__customer__in=choice.customers
-    ).select_related("instance__host", "block")
+    rows = BlockInstance.objects.filter(block__pattern=operation.pattern, block__is_wanted=True)
     covered = {row.block_id for row in rows if row.instance_id in targeted}
-    outside = sorted({str(row.instance) for row in rows if row.block_id in covered and row.instance_id not in targeted})
+    outside = [row.instance_id for row in rows if row.block_id in covered and row.instance_id not in targeted]
     if outside:
+        known = Instance.objects.filter(pk__in=outside, host__customer__in=choice.customers).select_related("host")
+        named = sorted(str(instance) for instance in known)[:5] or ["hosts of other customers"]
         raise Invalid.field(
-            "target", "scope_mismatch", f"the block also covers {', '.join(outside[:5])}; unblock the whole of it"
+            "target", "scope_mismatch", f"the block also covers {', '.join(named)}; unblock the whole of it"
         )
 
 
@@ -41,46 +47,101 @@ def _want_blocked(job: Job, now: datetime) -> None:
     runs = list(job.runs.exclude(state=RunState.UNSUPPORTED).select_related("instance"))
     if job.channel == "schedule" or not runs:
         return
-    operation = asked.operation_for(job, runs[0])
+    for block in Block.objects.filter(ended_by=job.undo_of) if job.undo_of else [_block_for(job, runs[0], now)]:
+        block.is_wanted, block.ended_at = True, None
+        if job.undo_of:
+            block.job = job
+        block.save()
+        rows = [BlockInstance(block=block, instance=run.instance, changed_at=now) for run in runs]
+        BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
+        block.instances.filter(instance__in=[run.instance_id for run in runs]).update(
+            state=BlockState.PENDING, next_try_at=None, changed_at=now
+        )
+
+
+def _block_for(job: Job, run: Run, now: datetime) -> Block:
+    """The wanted block that the job makes, or changes because the same customers have it already."""
+    operation = asked.operation_for(job, run)
     if not isinstance(operation, SenderBlock):
         raise TypeError(f"{job.operation} is no block")
+    block = _retried(job) or _same(job, operation.pattern)
+    if block is None:
+        block = Block(pattern=operation.pattern, target=job.target, owner=job.requested_by, created_at=now)
+    if block.job_id is None or block.job_id != job.retry_of_id:
+        block.job = job
     fields = {
         "action": operation.action,
         "code": operation.code,
         "enhanced": operation.enhanced,
         "text": operation.text,
     }
-    expires_at = None
-    if job.undo_of is None:
-        expires_at = parse_params(job.operation, job.params, now=job.created_at).expires_at
-    block = Block.objects.filter(pattern=operation.pattern, target=job.target, is_wanted=True).first()
-    if block is None:
-        block = Block(pattern=operation.pattern, target=job.target, owner=job.requested_by, created_at=now)
     for name, value in fields.items():
         setattr(block, name, value)
-    block.job, block.expires_at, block.reason, block.ticket = job, expires_at, job.reason, job.ticket
+    block.expires_at = parse_params(job.operation, job.params, now=job.created_at).expires_at
+    block.reason, block.ticket = job.reason, job.ticket
     block.save()
-    block.customers.set(job.customers.all())
-    rows = [BlockInstance(block=block, instance=run.instance, changed_at=now) for run in runs]
-    BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
-    block.instances.filter(instance__in=[run.instance_id for run in runs]).update(
-        state=BlockState.PENDING, next_try_at=None, changed_at=now
-    )
+    block.customers.add(*job.customers.all())
+    return block
+
+
+def _retried(job: Job) -> Block | None:
+    """The block of the job that this one retries: it goes on as it is, with all its customers."""
+    return Block.objects.filter(job=job.retry_of, is_wanted=True).first() if job.retry_of_id else None
+
+
+def _same(job: Job, pattern: str) -> Block | None:
+    """The wanted block with this pattern and target of exactly these customers: `all` means others to others."""
+    mine = {customer.pk for customer in job.customers.all()}
+    known = Block.objects.filter(pattern=pattern, target=job.target, is_wanted=True).prefetch_related("customers")
+    return next((block for block in known if {customer.pk for customer in block.customers.all()} == mine), None)
 
 
 def _want_unblocked(job: Job, now: datetime) -> None:
+    """End the blocks. Where the job has no run, because the block grew meanwhile, the catch-up takes the line away."""
+    if job.channel == "schedule":
+        return
     for block in blocks_of(job):
-        block.instances.filter(instance__in=_instances(job)).update(
-            state=BlockState.REMOVING, next_try_at=None, changed_at=now
-        )
+        block.instances.update(state=BlockState.REMOVING, next_try_at=now, changed_at=now)
+        block.instances.filter(instance__in=_instances(job)).update(next_try_at=None)
         block.is_wanted, block.ended_at, block.ended_by = False, now, job
         block.save(update_fields=["is_wanted", "ended_at", "ended_by"])
 
 
 def blocks_of(job: Job) -> Iterable[Block]:
-    """The wanted blocks that an unblocking job ends."""
-    pattern = asked.parse_pattern(job)
-    return Block.objects.filter(pattern=pattern, is_wanted=True, instances__instance__in=_instances(job)).distinct()
+    """The wanted blocks that an unblocking job ends: never one that customers have whom the job does not concern."""
+    mine = {customer.pk for customer in job.customers.all()}
+    rows = _wanted_on(asked.parse_pattern(job), _instances(job)).prefetch_related("customers")
+    return [block for block in rows if {customer.pk for customer in block.customers.all()} <= mine]
+
+
+def _wanted_on(pattern: str, instances: Iterable[int]) -> QuerySet[Block]:
+    ids = BlockInstance.objects.filter(instance__in=list(instances)).values("block")
+    return Block.objects.filter(pattern=pattern, is_wanted=True, pk__in=ids)
+
+
+def why_not_undo(job: Job) -> str | None:
+    """Why undoing a job that blocks or unblocks would not put back what was before, or None."""
+    if job.operation == "sender.unblock":
+        return None if Block.objects.filter(ended_by=job).exists() else "no block was wanted there before"
+    wanted = list(_wanted_on(asked.parse_pattern(job), _instances(job)))
+    if any(block.job_id != job.pk for block in wanted):
+        return "a block that another job made or changed covers the same instances; unblock the sender instead"
+    if job.undo_of_id is None and any(block.created_at < job.created_at for block in wanted):
+        return "it changed a block that was there before; block the sender again as it was"
+    return None
+
+
+def yield_to_others(rows: Iterable[BlockInstance], now: datetime) -> list[BlockInstance]:
+    """Without the rows of ended blocks whose line another wanted block needs; that one is applied again instead."""
+    kept = []
+    for row in rows:
+        others = [] if row.block.is_wanted else _wanted_on(row.block.pattern, [row.instance_id])
+        heirs = BlockInstance.objects.filter(instance=row.instance_id, block__in=others)
+        if heirs.update(state=BlockState.PENDING, next_try_at=now, changed_at=now):
+            row.delete()
+        else:
+            kept.append(row)
+    return kept
 
 
 def _instances(job: Job) -> list[int]:

@@ -12,7 +12,7 @@ from jobs.clock import db_now
 from jobs.models import Job, Message, Run
 from jobs.plan import digest_of, summary_of
 from jobs.policy import DEFAULT_RULES, decide
-from jobs.services import bell, blocks, moves
+from jobs.services import bell, moves
 from jobs.services.blast import blast_of
 from jobs.services.end import cancel_pending, finish_job
 from jobs.services.rows import store_runs
@@ -111,11 +111,10 @@ def _freeze(job: Job, runs: list[Run]) -> None:
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
-    """The job may begin: record what it wants and ring for it. False: somebody else moved it first."""
+    """The job may begin: ring for it. False: somebody else moved it first."""
     now = db_now()
     expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
     if not moves.move(job, JobState.QUEUED, expires_at=expires_at, **fields):
         return False
-    blocks.want(job, now)
     bell.ring_on_commit(job, runs)
     return True

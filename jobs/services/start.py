@@ -1,21 +1,27 @@
 """An approved job begins: the plan is still the one that was approved, and the people still may."""
 
-from django.db.models import Prefetch
+from typing import Any
 
+from django.db.models import Prefetch, Q
+
+from fleet.models import Host
 from jobs.actor import Actor
 from jobs.asked import fingerprints
 from jobs.clock import db_now
-from jobs.models import Approval, Decision, Job, Message
+from jobs.models import Approval, Decision, Job, Message, Run
 from jobs.plan import PlanRow, digest_of
-from jobs.services import moves
+from jobs.services import blocks, moves
 from jobs.state import JobState, RunState
+
+DISABLED = Q(host__enabled=False) | Q(host__customer__enabled=False) | Q(instance__enabled=False)
 
 
 def start(job: Job) -> None:
     """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
     reason = _why_not(job) if job.is_changing else None
     if reason is None:
-        moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None)
+        if moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None):
+            blocks.want(job, db_now())
         return
     job.runs.filter(state=RunState.PENDING).update(state=RunState.CANCELLED, finished_at=db_now())
     moves.move(job, JobState.FAILED, error=reason)
@@ -24,6 +30,9 @@ def start(job: Job) -> None:
 def _why_not(job: Job) -> dict[str, str] | None:
     if job.digest != digest_of(job.operation, job.params, plan_rows(job)):
         return _error("conflict", "the plan is not the one that was frozen", "submit the job again")
+    off = job.runs.filter(DISABLED, state=RunState.PENDING).select_related("host").first()
+    if off is not None:
+        return _error("conflict", f"{off.host} was disabled meanwhile", "submit the job again without it")
     customers = [customer.pk for customer in job.customers.all()]
     if job.channel != "schedule" and not _may(Actor(job.requested_by), "request_any", customers):
         return _error("conflict", f"{job.requested_by} may no longer request this", "ask somebody who may")
@@ -46,10 +55,20 @@ def plan_rows(job: Job) -> list[PlanRow]:
     """The job's frozen plan as it stands in the database now."""
     runs = (
         job.runs.exclude(plan=None)
-        .select_related("instance__host")
+        .select_related("instance__host", "host__jump_host__jump_host__jump_host__jump_host")
         .prefetch_related(Prefetch("messages", queryset=Message.objects.order_by("id")))
     )
-    return [PlanRow(str(run.instance), run.plan or {}, fingerprints(run)) for run in runs]
+    return [PlanRow(str(run.instance), run.plan or {}, fingerprints(run), _way_to(run)) for run in runs]
+
+
+def _way_to(run: Run) -> list[Any]:
+    """Where the plan was made: who approves a change of this host does not approve it for another one."""
+    host: Host | None = run.host
+    way: list[Any] = [run.instance.config_dir, run.instance.queue_dirs] if run.instance else []
+    while host is not None:
+        way.append([host.address, host.port, host.username, host.become, host.host_key, host.host_ca])
+        host = host.jump_host
+    return way
 
 
 def count_approvals(job: Job) -> int:

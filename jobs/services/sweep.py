@@ -23,7 +23,7 @@ from jobs.models import (
     QuarantineState,
     Run,
 )
-from jobs.services import bell, moves, reconcile
+from jobs.services import bell, blocks, moves, reconcile
 from jobs.services.end import cancel_pending
 from jobs.services.submit import run_for, write
 from jobs.state import JobState, RunState
@@ -77,7 +77,11 @@ def system() -> Actor:
 def behind(now: datetime) -> list[BlockInstance]:
     """Instances that have not got a block, or still have one that is not wanted, and are due to be looked at."""
     rows = BlockInstance.objects.filter(
-        state__in=(BlockState.PENDING, BlockState.REMOVING), next_try_at__lte=now, instance__enabled=True
+        state__in=(BlockState.PENDING, BlockState.REMOVING),
+        next_try_at__lte=now,
+        instance__enabled=True,
+        instance__host__enabled=True,
+        instance__host__customer__enabled=True,
     )
     related = ("block", "instance__host__credential__customer", "instance__host__jump_host__credential__customer")
     return list(rows.select_related(*related)[:BATCH])
@@ -92,7 +96,7 @@ def put_off(rows: Iterable[BlockInstance], now: datetime) -> None:
 def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
     """Jobs of channel `schedule` that bring instances, whose hosts answer again, to what is wanted."""
     by_block: dict[tuple[Block, bool], list[Instance]] = {}
-    for row in rows:
+    for row in blocks.yield_to_others(rows, db_now()):
         by_block.setdefault((row.block, row.block.is_wanted), []).append(row.instance)
     return [_catch_up(block, wanted, instances) for (block, wanted), instances in by_block.items()]
 
@@ -149,7 +153,13 @@ def extend_blocks(now: datetime) -> None:
 
 def expire_quarantine() -> list[Job]:
     """Erase the quarantined copies whose time is over, by jobs of our own, one for each instance."""
-    due = QuarantineItem.objects.filter(state=QuarantineState.KEPT, expires_at__lte=db_now())
+    due = QuarantineItem.objects.filter(
+        state=QuarantineState.KEPT,
+        expires_at__lte=db_now(),
+        instance__enabled=True,
+        instance__host__enabled=True,
+        instance__host__customer__enabled=True,
+    )
     jobs = []
     for pk in due.values_list("instance_id", flat=True).distinct()[:100]:
         if Job.objects.filter(operation="quarantine.erase", runs__instance=pk, finished_at=None).exists():
