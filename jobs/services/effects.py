@@ -20,6 +20,7 @@ CHUNK = 500
 def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
     """Write what one result changed. In the caller's transaction."""
     _outcomes(run, result.messages)
+    _left_on_hold(run, result.data.get("held", []))
     if job.operation == "queue.hold":
         run.messages.filter(outcome=MessageState.DONE).update(is_held_by_us=True)
     elif job.operation == "queue.release":
@@ -44,6 +45,12 @@ def _outcomes(run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
             run.messages.filter(queue_id__in=ids[start : start + CHUNK]).update(outcome=outcome)
 
 
+def _left_on_hold(run: Run, held: list[str]) -> None:
+    """What a change had put on hold when it was cut off is ours to release."""
+    for start in range(0, len(held), CHUNK):
+        run.messages.filter(queue_id__in=held[start : start + CHUNK]).update(is_held_by_us=True)
+
+
 def _released(run: Run) -> None:
     """They are nobody's holds any more, whichever job of ours had held them."""
     freed = Message.objects.filter(run=run, outcome=MessageState.DONE).values("queue_id")
@@ -53,8 +60,7 @@ def _released(run: Run) -> None:
 
 
 def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> None:
-    """What a purge left on hold is ours to release; what it moved out is ours to put back."""
-    run.messages.filter(outcome=MessageState.LEFT).exclude(state="hold").update(is_held_by_us=True)
+    """What a purge moved out is ours to put back."""
     operation = asked.operation_for(job, run)
     if not isinstance(operation, QueuePurge):
         raise TypeError(f"{job.operation} is no purge")

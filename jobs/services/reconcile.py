@@ -1,4 +1,4 @@
-"""Runs whose outcome is unknown: read back at 0, 30, 120 and 600 s, and never repeat blindly."""
+"""Runs whose outcome is unknown: read back at 0, 30, 130 and 600 s, and never repeat blindly."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from jobs.services.planned import freeze
 from jobs.services.record import Report, record
 from jobs.state import RunState
 
-AFTER = (0, 30, 120, 600)
+AFTER = (0, 30, 130, 600)
 """Seconds after the outcome became unknown at which we look."""
 
 REMOTE_BOUND = timedelta(seconds=125)
@@ -36,6 +36,7 @@ def lose(now: datetime) -> int:
 
 
 def _lose(run: Run, now: datetime) -> int:
+    run.job = Job.objects.select_for_update(no_key=True).get(pk=run.job_id)
     rows = Run.objects.filter(pk=run.pk, state=RunState.RUNNING, lease_until=run.lease_until)
     if run.dispatched_at is not None:
         won = rows.update(state=RunState.UNKNOWN, unknown_at=now, reconcile_at=now, lease_until=None)
@@ -79,10 +80,13 @@ def settle(job: Job, reports: Iterable[Report]) -> None:
 
 
 def _is_final(run: Run, result: Result) -> bool:
-    """All done is final at once; anything less only when the host's own time limit has ended what may still run."""
+    """All done is final at once; anything less only when the host's own time limit has ended what may still run.
+
+    That limit runs from the last command, which may be long after the dispatch but is never after `unknown_at`.
+    """
     if result.ended is not Ended.FAILED:
         return True
-    return run.dispatched_at is not None and db_now() >= run.dispatched_at + REMOTE_BOUND
+    return run.unknown_at is not None and db_now() >= run.unknown_at + REMOTE_BOUND
 
 
 def _settled(job: Job, report: Report) -> None:
@@ -94,11 +98,11 @@ def _settled(job: Job, report: Report) -> None:
 
 def _again(job: Job, run: Run) -> None:
     with transaction.atomic():
+        job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # else two last runs do not see each other end
         looks = run.reconciled + 1
         at = run.unknown_at + timedelta(seconds=AFTER[looks]) if run.unknown_at and looks < len(AFTER) else None
         Run.objects.filter(pk=run.pk, state=RunState.UNKNOWN).update(
             reconciled=looks, reconcile_at=at, finished_at=None if at else db_now()
         )
         if at is None:
-            job.refresh_from_db(fields=["state", "version"])
             finish_job(job)

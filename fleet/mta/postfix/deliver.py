@@ -96,7 +96,10 @@ def _attempt(instance: InstanceFacts, queue_id: str) -> Steps[list[str]]:
 
 
 def read_back_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result | None]:
-    """How an attempt ended whose answer was lost. None when neither queue nor log can tell."""
+    """How an attempt ended whose answer was lost. None when neither queue nor log can tell.
+
+    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made.
+    """
     if not context.frozen:
         return None
     wanted = context.frozen[0]
@@ -107,7 +110,7 @@ def read_back_deliver(instance: InstanceFacts, operation: MessageDeliver, contex
     )
     result = judged(before, after, lines)
     result.data["notes"] = ["by the last attempt in the log, which may be older than this job"]
-    return result if result.ended is Ended.SUCCEEDED else None
+    return result if result.ended is Ended.SUCCEEDED and result.data["outcome"] != "deferred" else None
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:

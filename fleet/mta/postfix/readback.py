@@ -6,9 +6,11 @@ from fleet.mta.operations import (
     Operation,
     QuarantineErase,
     QuarantineRestore,
+    QueueBounce,
     QueueHold,
     QueuePurge,
     QueueRelease,
+    QueueRequeue,
     SenderBlock,
     SenderUnblock,
 )
@@ -18,12 +20,14 @@ from fleet.mta.postfix.listing import lookup
 from fleet.mta.postfix.quarantine import HELD, is_movable, look, read_back_items
 from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
 
+CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce, QueueRequeue)
+
 
 def read_back(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """The result as the operation itself would have reported it. None: nothing to read back, or it cannot be told.
 
     Purge, hold and release by the queue; deliver by queue and log; quarantines by both places. A message that
-    purge only put on hold is `left`; data.held names those.
+    purge, bounce or requeue only put on hold is `left`; data.held names those.
     """
     if isinstance(operation, SenderBlock | SenderUnblock):
         return (yield from read_back_block(instance, operation, context))
@@ -31,18 +35,20 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
         return (yield from read_back_items(instance, operation))
     if isinstance(operation, MessageDeliver):
         return (yield from read_back_deliver(instance, operation, context))
-    if not isinstance(operation, QueueHold | QueueRelease | QueuePurge) or context.frozen is None:
+    if not isinstance(operation, CHANGES) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
     now = yield from lookup(instance, wanted)
     same = {name: entry for name, entry in now.items() if is_same(entry, wanted[name])}
+    if isinstance(operation, QueueBounce | QueueRequeue) and not any(_is_stuck(same, each) for each in wanted.values()):
+        return None
     places: dict[str, str] = {}
     if isinstance(operation, QueuePurge) and operation.mode != "delete":
         places = yield from _places(instance, context.job, wanted, same)
     outcomes = Outcomes()
     for name, fingerprint in wanted.items():
         outcomes.put([name], judged(operation, fingerprint, same.get(name), is_away=name in places))
-    held = [name for name in outcomes.of(MessageState.LEFT) if same[name].state == "hold" != wanted[name].state]
+    held = [name for name in outcomes.of(MessageState.LEFT) if _is_stuck(same, wanted[name])]
     return result_of(
         Chosen((), len(now)),
         outcomes,
@@ -50,6 +56,11 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
         after=evidence(same, tuple(wanted)),
         data={"places": places, "held": held, "already": 0},
     )
+
+
+def _is_stuck(same: dict[str, QueueEntry], wanted: Fingerprint) -> bool:
+    """Whether the message is on hold and was not: what was cut off in the middle leaves it so."""
+    return wanted.queue_id in same and same[wanted.queue_id].state == "hold" != wanted.state
 
 
 def _places(
@@ -62,10 +73,11 @@ def _places(
     return {name: place for name, place in there.items() if name in wanted and name not in same}
 
 
-def judged(
-    operation: QueueHold | QueueRelease | QueuePurge, wanted: Fingerprint, current: QueueEntry | None, *, is_away: bool
-) -> MessageState:
-    """What became of one message, as far as the queue tells. What left it by itself was not held, nor released."""
+def judged(operation: Operation, wanted: Fingerprint, current: QueueEntry | None, *, is_away: bool) -> MessageState:
+    """What became of one message, as far as the queue tells. What left it by itself was not held, nor released.
+
+    Whether bounce or requeue made a message leave, the queue alone does not tell, so it is not claimed.
+    """
     if isinstance(operation, QueuePurge):
         if is_away or (current is None and operation.mode == "delete"):
             return MessageState.DONE
@@ -74,6 +86,7 @@ def judged(
         return MessageState.IN_DELIVERY if current.state in {"active", "incoming"} else MessageState.LEFT
     if current is None:
         return MessageState.ALREADY_GONE
-    if (current.state == "hold") == isinstance(operation, QueueHold):
+    is_held = current.state == "hold"
+    if (isinstance(operation, QueueHold) and is_held) or (isinstance(operation, QueueRelease) and not is_held):
         return MessageState.DONE
     return MessageState.IN_DELIVERY if current.state in {"active", "incoming"} else MessageState.LEFT
