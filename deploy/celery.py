@@ -16,7 +16,6 @@ from deploy import broker, logs
 
 ENV = settings.ENV
 CONTROL = "control"
-HOUR = 3600
 
 broker.install()
 app = Celery("mxfleet")
@@ -84,10 +83,10 @@ def _keep_our_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _keep_connections(**_: Any) -> None:
-    """A worker's threads live as long as the worker: each keeps its database connection."""
-    from django.db import connections
+    """Celery closes a thread's connection after every task: with a pool that only hands it back."""
+    from deploy.pool import keep_connections
 
-    connections.settings["default"]["CONN_MAX_AGE"] = HOUR
+    keep_connections()
 
 
 @signals.worker_ready.connect
