@@ -32,9 +32,9 @@ class Breaker:
         if paused is not None:
             until, error = paused
             if now < until:
-                return type(error)(
-                    error.detail, hint=error.hint, **{**error.data, "paused_seconds": round(until - now)}
-                )
+                left = round(until - now)
+                said = f"{error.detail} (a moment ago; not tried again for {left} s)"
+                return type(error)(said, hint=error.hint, **{**error.data, "paused_seconds": left})
             del self._hosts[endpoint]
         refusals = self._recent(endpoint, now)
         if len(refusals) >= HOSTS_BEFORE_CREDENTIAL:

@@ -14,7 +14,8 @@ def test_a_refused_host_is_paused_for_a_minute_with_the_same_error() -> None:
     breaker.refused(MX1, HostKeyMismatch("other key", hint="look", shown_key="k"), 100)
     again = breaker.objection(MX1, 100 + PAUSE - 1)
     assert isinstance(again, HostKeyMismatch)
-    assert (again.detail, again.hint, again.data["shown_key"]) == ("other key", "look", "k")
+    assert again.detail == "other key (a moment ago; not tried again for 1 s)"
+    assert (again.hint, again.data["shown_key"], again.data["paused_seconds"]) == ("look", "k", 1)
     assert breaker.objection(MX1, 100 + PAUSE) is None
 
 
