@@ -12,7 +12,7 @@ from jobs.models import Job
 from jobs.state import JobState
 
 LONGEST = 30
-SHORTEST_PAUSE = 0.002
+SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.1
 SHARE = 0.1
 """A pause is this part of what was waited already: nobody waits a tenth longer than the job took."""

@@ -76,7 +76,8 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     job.created_at = db_now()
     with transaction.atomic():
         job.save(force_insert=True)
-        job.customers.set(sorted(customers))
+        links = Job.customers.through
+        links.objects.bulk_create([links(job=job, customer_id=pk) for pk in sorted(customers)])
         for run in runs:
             run.job, run.is_planning = job, job.is_changing
             if run.state == RunState.UNSUPPORTED:
