@@ -8,9 +8,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
 import django
 from django.core.management import call_command
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
+from django.db.migrations.exceptions import MigrationSchemaMissing
 
 EX_UNAVAILABLE = 69
+INSUFFICIENT_PRIVILEGE = "42501"
+"""PostgreSQL's SQLSTATE (its manual, appendix A)."""
 
 
 def main() -> int:
@@ -18,10 +21,21 @@ def main() -> int:
     django.setup()
     try:
         _prepare()
-    except OperationalError as error:
-        print(f"mxfleet: MXFLEET_DATABASE_URL: {' '.join(str(error).split())}", file=sys.stderr)
+    except DatabaseError as error:
+        if not (reason := explained(error)):
+            raise
+        print(f"mxfleet: MXFLEET_DATABASE_URL: {reason}", file=sys.stderr)
         return EX_UNAVAILABLE
     return 0
+
+
+def explained(error: DatabaseError) -> str:
+    """In one line, what an administrator can mend; empty for what is a fault of ours."""
+    said = " ".join(str(error).split())
+    is_denied = getattr(error.__cause__, "sqlstate", None) == INSUFFICIENT_PRIVILEGE
+    if is_denied or isinstance(error, MigrationSchemaMissing):
+        return f"this role may not do it, migrate as the owner of the tables (docs/operating.md): {said}"
+    return said if isinstance(error, OperationalError) else ""
 
 
 def _prepare() -> None:

@@ -16,8 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from django.db import ProgrammingError
+from django.db.migrations.exceptions import MigrationSchemaMissing
+from psycopg.errors import InsufficientPrivilege
 
 from deploy.env import runtime_directory
+from deploy.prepare import explained
 
 ROOT = Path(__file__).parents[2]
 READY = 150.0
@@ -221,3 +225,11 @@ def test_a_database_that_does_not_answer_is_one_line_and_status_69(tmp_path: Pat
     )
     assert done.returncode == 69
     assert done.stderr == "mxfleet: MXFLEET_DATABASE_URL: unable to open database file\n"
+
+
+def test_a_role_that_may_not_migrate_is_told_who_may_and_our_own_faults_stay_tracebacks() -> None:
+    denied = ProgrammingError("must be owner of table jobs_job")
+    denied.__cause__ = InsufficientPrivilege()
+    assert "as the owner" in explained(denied)
+    assert "as the owner" in explained(MigrationSchemaMissing("Unable to create the django_migrations table"))
+    assert explained(ProgrammingError("syntax error")) == ""
