@@ -27,6 +27,7 @@ from jobs.audit_keys import public_key, public_keys, sign
 from jobs.audit_verify import CHECKPOINT, Line, Verdict, canonical, event_hash, verify_lines
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
+from jobs.storable import storable
 
 __all__ = [
     "Entry",
@@ -43,7 +44,6 @@ __all__ = [
 BATCH = 1000
 LOCK_WAIT = "10s"
 MAX_INTEGER = 2**53
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 logger = logging.getLogger("mxfleet.audit.checkpoint")
 
@@ -131,19 +131,8 @@ def _link(head: AuditChain, entry: Entry, data: Any, at: datetime) -> AuditEvent
 
 def _fit(text: str, length: int) -> str:
     # A name that is too long must not keep an act from being recorded; its beginning is enough to find it by.
-    text = _storable(text)
+    text = storable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _storable(text: str) -> str:
-    # PostgreSQL keeps neither NUL nor lone surrogates (bytes that were no UTF-8): written as \xHH, as in the API.
-    return UNSTORABLE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    is_byte = code == 0 or 0xDC80 <= code <= 0xDCFF
-    return f"\\x{code & 0xFF:02x}" if is_byte else f"\\u{code:04x}"
 
 
 def _clean(value: Any, place: str) -> Any:
@@ -156,7 +145,7 @@ def _clean(value: Any, place: str) -> Any:
         case None | bool():
             return value
         case str():
-            return _storable(value)
+            return storable(value)
         case int() | float():
             return _number(value, place)
         case datetime():
@@ -173,7 +162,7 @@ def _clean(value: Any, place: str) -> Any:
 def _key(key: Any, place: str) -> str:
     if not isinstance(key, str):
         raise TypeError(f"audit {place}: the key {key!r} is no text")
-    return ASTRAL.sub(lambda found: f"\\U{ord(found[0]):08x}", _storable(key))
+    return ASTRAL.sub(lambda found: f"\\U{ord(found[0]):08x}", storable(key))
 
 
 def _number(value: float, place: str) -> float | str:

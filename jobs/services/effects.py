@@ -13,6 +13,7 @@ from fleet.mta.types import HostFacts, InstanceFacts, MessageOutcome, MessageSta
 from jobs import asked
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.services import blocks
+from jobs.storable import storable
 
 CHUNK = 500
 
@@ -112,21 +113,23 @@ def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> di
 
 def discovered(host: Host, facts: HostFacts, instances: tuple[InstanceFacts, ...], now: datetime) -> None:
     """Create and update the host's instances; one that vanished stays, disabled."""
-    Host.objects.filter(pk=host.pk).update(facts=asdict(facts))
+    Host.objects.filter(pk=host.pk).update(facts=storable(asdict(facts)))
     for found in instances:
         Instance.objects.update_or_create(
             host=host,
-            name=found.name,
-            defaults={
-                "mta": found.mta,
-                "version": found.version,
-                "config_dir": found.config_dir,
-                "queue_dirs": list(found.queue_dirs),
-                "front_ends": list(found.front_ends),
-                "options": found.options,
-                "enabled": True,
-            },
+            name=storable(found.name),
+            defaults=storable(
+                {
+                    "mta": found.mta,
+                    "version": found.version,
+                    "config_dir": found.config_dir,
+                    "queue_dirs": list(found.queue_dirs),
+                    "front_ends": list(found.front_ends),
+                    "options": found.options,
+                    "enabled": True,
+                }
+            ),
         )
-    Instance.objects.filter(host=host).exclude(name__in=[found.name for found in instances]).update(
+    Instance.objects.filter(host=host).exclude(name__in=[storable(found.name) for found in instances]).update(
         enabled=False, updated_at=now
     )

@@ -18,12 +18,13 @@ from jobs.services.end import cancel_pending, finish_job
 from jobs.services.rows import store_runs
 from jobs.services.start import plan_rows
 from jobs.state import JobState, RunState
+from jobs.storable import storable
 
 
 def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
     """Store plans that workers brought. In the caller's transaction."""
     for run, plan in plans:
-        run.plan = summary_of(plan)
+        run.plan = storable(summary_of(plan))
         run.is_planning = False
         run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
         Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
@@ -37,11 +38,11 @@ def _messages(run: Run, plan: Plan) -> list[Message]:
             run=run,
             queue_id=message.queue_id,
             arrival_time=message.arrival_time,
-            sender=message.sender,
+            sender=storable(message.sender),
             size=message.size,
             state=message.state,
-            recipients=list(message.recipients),
-            subject=message.subject,
+            recipients=storable(message.recipients),
+            subject=storable(message.subject),
         )
         for message in plan.selected
     ]

@@ -19,6 +19,7 @@ from jobs.services.end import finish_job, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.services.rows import store_runs
 from jobs.state import RUN_ENDED, JobState, RunState
+from jobs.storable import storable
 from jobs.times import readable
 
 Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
@@ -69,7 +70,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         plans = [(report.run, report.value) for report in ours if isinstance(report.value, Plan)]
         ended = [report for report in ours if not isinstance(report.value, Plan)]
         for report in ours:
-            report.run.commands = report.commands
+            report.run.commands = storable(report.commands)
         store_plans(job, plans)
         for report in ended:
             _fill(report, now)
@@ -98,17 +99,17 @@ def _fill(report: Report, now: datetime) -> None:
         run.state, run.dispatched_at = RunState.CANCELLED, None
     elif report.error is not None:
         run.state = state_for(report.error, mutated=report.mutated)
-        run.error = report.error.as_dict()
+        run.error = storable(report.error.as_dict())
         if not report.mutated:
             run.dispatched_at = None
     elif isinstance(value, Result):
         run.state = ENDED[value.ended]
-        run.error = value.error.as_dict() if value.error else None
-        run.result = readable({name: data for name, data in value.data.items() if name != "places"})
-        run.before, run.after = readable(value.before), readable(value.after)
+        run.error = storable(value.error.as_dict()) if value.error else None
+        run.result = storable(readable({name: data for name, data in value.data.items() if name != "places"}))
+        run.before, run.after = storable(readable(value.before)), storable(readable(value.after))
     elif isinstance(value, tuple):
         run.state = RunState.SUCCEEDED
-        run.result = effects.discovered_json(*value)
+        run.result = storable(effects.discovered_json(*value))
     if run.state == RunState.UNKNOWN:
         run.unknown_at, run.reconcile_at, run.finished_at = now, now, None
 
@@ -163,4 +164,6 @@ def _hosts(reports: Sequence[Report], now: datetime) -> None:
         if isinstance(report.error, errors.NothingSent):
             is_off = type(report.error) is errors.Unreachable
             status = HostStatus.UNREACHABLE if is_off else HostStatus.REFUSED
-            Host.objects.filter(pk=report.run.host_id).update(status=status, status_reason=report.error.detail[:500])
+            Host.objects.filter(pk=report.run.host_id).update(
+                status=status, status_reason=storable(report.error.detail)[:500]
+            )
