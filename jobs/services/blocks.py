@@ -13,7 +13,7 @@ from fleet.mta.params import parse_params
 from jobs import asked
 from jobs.errors import Invalid
 from jobs.models import Block, BlockInstance, BlockState, Job, Run
-from jobs.state import RunState
+from jobs.state import RUN_ENDED, RunState
 
 
 def check_scope(name: str, operation: Any, choice: Choice) -> None:
@@ -41,6 +41,10 @@ def want(job: Job, now: datetime) -> None:
         _want_blocked(job, now)
     elif job.operation == "sender.unblock":
         _want_unblocked(job, now)
+    else:
+        return
+    # A host that was down while planning has no run to come: without this nobody would ever look at it again.
+    settle(job.runs.filter(state__in=RUN_ENDED).select_related("job", "instance"), now, now)
 
 
 def _want_blocked(job: Job, now: datetime) -> None:
