@@ -87,6 +87,19 @@ def test_a_host_that_was_down_catches_up_by_a_job_of_the_schedule(people: Cast) 
     assert Job.objects.get(channel="schedule").state == "succeeded"
 
 
+def test_a_host_that_was_down_while_the_block_was_planned_catches_up_too(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(wiring=True)
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    job = block(people)
+    assert job.state == "awaiting_approval"
+    approve(people.bob, job, job.digest, "seen")
+    job = work(job)
+    assert (job.state, states()["mx2/postfix"]) == ("partly_failed", "pending")
+    people.engine.plans.clear()
+    catch_up()
+    assert states()["mx2/postfix"] == "applied"
+
+
 def test_an_instance_that_joins_the_target_later_gets_the_block(people: Cast) -> None:
     block(people)
     add_host(people.acme, "mx3", "postfix")
