@@ -63,6 +63,7 @@ class Supervisor:
             self._stop_all()
 
     def _start_all(self) -> None:
+        must_be_free(self.env.listen)
         if self.env.is_redis_embedded:
             self.start("redis", redis_command(self.env))
             self._await("redis", lambda: answers_ping(self.env.redis_socket), 20)
@@ -196,6 +197,17 @@ def base_url(listen: tuple[str, int]) -> str:
     """Where a client on this machine reaches the API."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen[0], listen[0])  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{listen[1]}" if ":" in host else f"http://{host}:{listen[1]}"
+
+
+def must_be_free(listen: tuple[str, int]) -> None:
+    """Raises Stop when the address is not ours to take: another one's answer there would pass for our API's."""
+    with socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(listen)
+        except OSError as error:
+            log.error("MXFLEET_LISTEN: %s port %d: %s; right would be a free one", *listen, error.strerror)
+            raise Stop(EX_CONFIG) from None
 
 
 def answers_http(listen: tuple[str, int]) -> bool:

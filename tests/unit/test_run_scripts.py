@@ -181,6 +181,19 @@ def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(service: Ser
     assert runtime_directory(service.data).exists()
 
 
+def test_an_address_that_another_one_answers_on_is_refused_and_not_called_ready(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        environment = {"PATH": os.environ["PATH"], "MXFLEET_DATA": str(tmp_path), "MXFLEET_LISTEN": listen}
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.supervise"], cwd=ROOT, env=environment, capture_output=True, timeout=60
+        )
+    assert done.returncode == 78
+    assert b"MXFLEET_LISTEN" in done.stderr
+    assert b"ready at" not in done.stderr
+    assert not (tmp_path / "admin-token").exists()
+
+
 def test_a_second_start_keeps_keys_token_and_database(service: Service) -> None:
     names = ("secret-key", "credential-keys", "admin-token")
     before = [(service.data / name).read_text() for name in names]
