@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.lab.config import USER
+from tests.lab.config import OUTSIDER, USER
 from tests.lab.lab import Host, Lab
 
 __all__ = ["people", "service"]
@@ -244,6 +245,66 @@ class People:
         """alice's job, agreed to by bob where the policy wants that, ended whatever way."""
         job = self.alice.job(operation, target, seconds, **params)
         return self.agreed(job, seconds) if job["state"] == "awaiting_approval" else job
+
+
+class Queue:
+    """The outer Postfix instance of a host, looked at with root's own eyes."""
+
+    def __init__(self, host: Host, instance: str) -> None:
+        self.host = host
+        self.instance = instance
+        self.name = instance.rpartition("/")[2]
+        self.config = f"/etc/{self.name}"
+        self.spool = f"/var/spool/{self.name}"
+
+    def inject(
+        self, count: int = 1, sender: str | bytes = "a@bulk.example", to: str = "r{i}@defer.test", **more: Json
+    ) -> None:
+        """Send messages and wait until the queue manager has tried them all once."""
+        before = len(self.listed("deferred"))
+        found = self.host.inject(n=count, sender=sender, recipients=(to,), **more)
+        assert found.accepted == count, found.summary()
+        await_true(lambda: len(self.listed("deferred")) == before + count, 60, "not all are deferred")
+
+    def listed(self, state: str = "") -> list[Json]:
+        """What postqueue says, of one queue or of all of them."""
+        rows = [json.loads(line) for line in self.host.sh(f"postqueue -c {self.config} -j").splitlines()]
+        return [row for row in rows if state in ("", row["queue_name"])]
+
+    def ids(self, state: str = "") -> set[str]:
+        return {row["queue_id"] for row in self.listed(state)}
+
+    def files(self) -> dict[str, tuple[str, str]]:
+        """Queue ID -> (queue, SHA-256 of the queue file)."""
+        found = "find deferred hold active incoming -type f -exec sha256sum {} +"
+        lines = self.host.sh(f"cd {self.spool} && {found}").splitlines()
+        rows = [line.split() for line in lines]
+        return {path.rpartition("/")[2]: (path.partition("/")[0], digest) for digest, path in rows}
+
+    def times(self) -> dict[str, str]:
+        """Queue ID -> last change of the queue file, in nanoseconds."""
+        lines = self.host.sh(f"cd {self.spool} && find deferred hold -type f -printf '%f %C@ %p\\n'").splitlines()
+        return {line.split()[0]: line for line in lines}
+
+    def hold(self, queue_id: str) -> None:
+        """As the host's administrator would."""
+        self.host.sh(f"postsuper -c {self.config} -h {queue_id}")
+
+    def knock(self, sender: str, to: str = "r@ok.test") -> list[str]:
+        """What a stranger hears who says MAIL FROM and RCPT."""
+        tried = self.host.inject(sender=sender, recipients=(to,), stop_at="rcpt", source=OUTSIDER)
+        return tried.errors or ["250"]
+
+    def config_files(self) -> str:
+        return self.host.sh(f"cd {self.config}; find . -type f ! -name '*.mxfleet-2*' | sort | xargs sha256sum")
+
+
+def fresh(lab: Lab, instance: str) -> Queue:
+    """The instance's host as freshly started, and the sink as at the beginning."""
+    host = lab.host(instance.partition("/")[0])
+    host.reset()
+    lab.sink.reset()
+    return Queue(host, instance)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,8 @@ import pytest
 
 import fleet.mta
 from fleet.ssh.quoting import HELPERS
-from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
-from tests.lab.service import Json, People, Service, await_true
+from tests.lab.service import Json, People, Queue, Service, await_true, fresh
 from tests.lab.sink import Rule
 
 pytestmark = pytest.mark.lab
@@ -24,69 +22,10 @@ LATER = Rule("451 4.7.1 sink: later", "rcpt")
 SPAMMER = "newsletter@sillyplace.test"
 
 
-class Queue:
-    """The outer Postfix instance of a host, looked at with root's own eyes."""
-
-    def __init__(self, host: Host, instance: str) -> None:
-        self.host = host
-        self.instance = instance
-        self.name = instance.rpartition("/")[2]
-        self.config = f"/etc/{self.name}"
-        self.spool = f"/var/spool/{self.name}"
-
-    def inject(
-        self, count: int = 1, sender: str | bytes = "a@bulk.example", to: str = "r{i}@defer.test", **more: Json
-    ) -> None:
-        """Send messages and wait until the queue manager has tried them all once."""
-        before = len(self.listed("deferred"))
-        found = self.host.inject(n=count, sender=sender, recipients=(to,), **more)
-        assert found.accepted == count, found.summary()
-        await_true(lambda: len(self.listed("deferred")) == before + count, 60, "not all are deferred")
-
-    def listed(self, state: str = "") -> list[Json]:
-        """What postqueue says, of one queue or of all of them."""
-        rows = [json.loads(line) for line in self.host.sh(f"postqueue -c {self.config} -j").splitlines()]
-        return [row for row in rows if state in ("", row["queue_name"])]
-
-    def ids(self, state: str = "") -> set[str]:
-        return {row["queue_id"] for row in self.listed(state)}
-
-    def files(self) -> dict[str, tuple[str, str]]:
-        """Queue ID -> (queue, SHA-256 of the queue file)."""
-        found = "find deferred hold active incoming -type f -exec sha256sum {} +"
-        lines = self.host.sh(f"cd {self.spool} && {found}").splitlines()
-        rows = [line.split() for line in lines]
-        return {path.rpartition("/")[2]: (path.partition("/")[0], digest) for digest, path in rows}
-
-    def times(self) -> dict[str, str]:
-        """Queue ID -> last change of the queue file, in nanoseconds."""
-        lines = self.host.sh(f"cd {self.spool} && find deferred hold -type f -printf '%f %C@ %p\\n'").splitlines()
-        return {line.split()[0]: line for line in lines}
-
-    def hold(self, queue_id: str) -> None:
-        """As the host's administrator would."""
-        self.host.sh(f"postsuper -c {self.config} -h {queue_id}")
-
-    def knock(self, sender: str, to: str = "r@ok.test") -> list[str]:
-        """What a stranger hears who says MAIL FROM and RCPT."""
-        tried = self.host.inject(sender=sender, recipients=(to,), stop_at="rcpt", source=OUTSIDER)
-        return tried.errors or ["250"]
-
-    def config_files(self) -> str:
-        return self.host.sh(f"cd {self.config}; find . -type f ! -name '*.mxfleet-2*' | sort | xargs sha256sum")
-
-
 @pytest.fixture(params=OUTER)
 def queue(request: pytest.FixtureRequest, lab: Lab, people: People) -> Queue:
     """Each of the three Postfix versions in turn, freshly started."""
     return fresh(lab, request.param)
-
-
-def fresh(lab: Lab, instance: str) -> Queue:
-    host = lab.host(instance.partition("/")[0])
-    host.reset()
-    lab.sink.reset()
-    return Queue(host, instance)
 
 
 @pytest.fixture
@@ -116,7 +55,7 @@ def crowd(lab: Lab, people: People) -> Queue:
     letters = {"sender": "u{i}@ok.test", "subject": "letter {i}", "size": 4000}
     found.host.inject(n=5000, sender="news@bulk.example", recipients=("r{i}@defer.test",), subject="news {i}")
     found.host.inject(n=5000, recipients=("r{i}@defer.test",), **letters)
-    await_true(lambda: len(found.files()) == 10_000 and not found.ids("active"), 120, "not 10,000 are deferred")
+    await_true(lambda: len(found.listed("deferred")) == 10_000, 120, "not 10,000 are deferred", 1)
     held = sorted(row["queue_id"] for row in found.listed() if row["sender"] == "news@bulk.example")[:2]
     for each in held:
         found.hold(each)
@@ -341,39 +280,39 @@ def test_bounced_messages_go_back_to_their_sender(people: People, lab: Lab, queu
     assert [row["sender"] for row in queue.listed()] == ["stays@bulk.example"]
 
 
-def test_requeued_messages_have_the_new_ids_that_are_told(people: People, queue: Queue) -> None:
-    queue.inject(3)
-    old = queue.ids()
-    job = people.changed("queue.requeue", queue.instance, match="from:a@bulk.example")
+def test_requeued_messages_have_the_new_ids_that_are_told(people: People, outer: Queue) -> None:
+    outer.inject(3)
+    old = outer.ids()
+    job = people.changed("queue.requeue", outer.instance, match="from:a@bulk.example")
     people.alice.ended(job)
     rows = people.alice.only_run(job)["result"]["messages"]["results"]
     assert {row["queue_id"] for row in rows} == old
-    assert {row["new_id"] for row in rows} == queue.ids()
-    assert not old & queue.ids()
+    assert {row["new_id"] for row in rows} == outer.ids()
+    assert not old & outer.ids()
 
 
-def test_flush_attempts_what_is_deferred_and_never_what_is_held(people: People, lab: Lab, queue: Queue) -> None:
+def test_flush_attempts_what_is_deferred_and_never_what_is_held(people: People, lab: Lab, outer: Queue) -> None:
     lab.sink.set("ok.test", LATER)
-    queue.inject(3, to="r{i}@ok.test")
-    queue.inject(1, to="other@defer.test")
-    first = sorted(row["queue_id"] for row in queue.listed() if row["recipients"][0]["address"].endswith("@ok.test"))[0]
-    queue.hold(first)
+    outer.inject(3, to="r{i}@ok.test")
+    outer.inject(1, to="other@defer.test")
+    first = sorted(row["queue_id"] for row in outer.listed() if row["recipients"][0]["address"].endswith("@ok.test"))[0]
+    outer.hold(first)
     lab.sink.set("ok.test", Rule())
-    people.alice.ended(people.changed("queue.flush", queue.instance, match="to-domain:ok.test"))
+    people.alice.ended(people.changed("queue.flush", outer.instance, match="to-domain:ok.test"))
     assert len(lab.sink.wait(2)) == 2
-    assert queue.ids("hold") == {first}
+    assert outer.ids("hold") == {first}
 
 
-def test_a_message_is_shown_as_it_lies_in_the_queue(people: People, queue: Queue) -> None:
-    queue.inject(sender="show@bulk.example", subject="=?utf-8?q?Gr=C3=BC=C3=9Fe?=")
-    [queue_id] = queue.ids()
+def test_a_message_is_shown_as_it_lies_in_the_queue(people: People, outer: Queue) -> None:
+    outer.inject(sender="show@bulk.example", subject="=?utf-8?q?Gr=C3=BC=C3=9Fe?=")
+    [queue_id] = outer.ids()
     params = {"queue_id": queue_id, "parts": ["envelope", "headers", "body"]}
-    result = people.alice.run("message.show", queue.instance, **params)["result"]
+    result = people.alice.run("message.show", outer.instance, **params)["result"]
     assert result["envelope"]["sender"] == "show@bulk.example"
     assert [row["value"] for row in result["headers"] if row["name"] == "Subject"] == ["Grüße"]
     assert "Lab message 1." in result["body"]["text"]
     refused = people.dana.ask(
-        "POST", "jobs/", {"operation": "message.show", "target": {"instances": [queue.instance]}, "params": params}
+        "POST", "jobs/", {"operation": "message.show", "target": {"instances": [outer.instance]}, "params": params}
     )
     assert refused.status_code == 403
 
