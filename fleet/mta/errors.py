@@ -1,29 +1,29 @@
 """What can go wrong between us and an MTA instance. One tree; the code is what the API shows.
 
-    FleetError
-    ├── NothingSent                 no byte of a command reached the host
-    │   ├── Unreachable             unreachable
-    │   ├── HostKeyMismatch         host_key_mismatch
-    │   ├── AuthFailed              auth_failed
-    │   └── LoginShell              login_shell
-    ├── ConnectionLost              unreachable: the connection ended while a reading command ran
-    ├── OutcomeUnknown              timeout: connection or deadline ended while a changing command ran
-    └── Refused                     the host answered, and it could not be done
-        ├── SudoDenied              sudo_denied
-        ├── MtaNotFound             mta_not_found
-        ├── MtaNotRunning           mta_not_running
-        ├── MessageNotFound         message_not_found
-        ├── InDelivery              in_delivery
-        ├── Unsupported             unsupported
-        ├── RemoteTimeout           timeout: a reading command did not end in its time
-        ├── OutputTooLarge          output_too_large
-        ├── UnparsedOutput          unparsed_output
-        ├── Conflict                conflict
-        ├── DiskFull                disk_full
-        ├── TooMany                 too_many
-        ├── PlanStale               plan_stale
-        ├── NeedsWiring             needs_wiring
-        └── RemoteError             remote_error
+FleetError
+├── NothingSent                 no byte of a command reached the host
+│   ├── Unreachable             unreachable
+│   ├── HostKeyMismatch         host_key_mismatch
+│   ├── AuthFailed              auth_failed
+│   └── LoginShell              login_shell
+├── ConnectionLost              unreachable: the connection ended while a reading command ran
+├── OutcomeUnknown              timeout: connection or deadline ended while a changing command ran
+└── Refused                     the host answered, and it could not be done
+    ├── SudoDenied              sudo_denied
+    ├── MtaNotFound             mta_not_found
+    ├── MtaNotRunning           mta_not_running
+    ├── MessageNotFound         message_not_found
+    ├── InDelivery              in_delivery
+    ├── Unsupported             unsupported
+    ├── RemoteTimeout           timeout: a reading command did not end in its time
+    ├── OutputTooLarge          output_too_large
+    ├── UnparsedOutput          unparsed_output
+    ├── Conflict                conflict
+    ├── DiskFull                disk_full
+    ├── TooMany                 too_many
+    ├── PlanStale               plan_stale
+    ├── NeedsWiring             needs_wiring
+    └── RemoteError             remote_error
 """
 
 from typing import Any, ClassVar

@@ -8,6 +8,7 @@
 #   postfix_access.sh remove CONFIG_DIR TYPE FILE    our own map, once nothing refers to it
 #
 # Exit status: 65 a check failed, 66 not a map of that instance, 73 could not write, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
 set -u
 umask 022
 LC_ALL=C
