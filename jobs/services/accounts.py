@@ -13,6 +13,8 @@ from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import Account, AccountKind, Role, RoleName
 
 Values = Mapping[str, Any]
+SYSTEM = "mxfleet"
+"""Who the schedule is in jobs and in the audit trail: nobody else may be called so."""
 
 
 def create_account(actor: Actor, kind: AccountKind, values: Values) -> Account:
@@ -101,6 +103,8 @@ def _roles(actor: Actor, wanted: list[Values]) -> list[Role]:
 
 def _insert(kind: AccountKind, fields: dict[str, Any]) -> Account:
     username = fields.pop("username")
+    if username.casefold() == SYSTEM:
+        raise Invalid.field("username", "name_taken", f"{SYSTEM} is the name in which the schedule acts")
     if Account.objects.filter(username__iexact=username).exists():
         raise _taken(username)
     try:

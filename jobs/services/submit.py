@@ -221,5 +221,8 @@ def _check_protected(pattern: str, instance: Instance) -> None:
     """Refuse to block a domain of our own: it would stop the customer's own mail."""
     domain = pattern.rpartition("@")[2].lstrip(".")
     own = {name.lower() for name in instance.options.get("own_domains", [])}
-    if domain in own and "@" not in pattern:
-        raise Invalid.field("params.pattern", "protected", f"{domain} is a domain of {instance} itself")
+    hit = next(
+        (name for name in sorted(own) if name == domain or (pattern[:1] == "." and name.endswith(pattern))), None
+    )
+    if hit and "@" not in pattern:
+        raise Invalid.field("params.pattern", "protected", f"{hit} is a domain of {instance} itself")

@@ -24,12 +24,12 @@ from jobs.models import (
     Run,
 )
 from jobs.services import bell, blocks, moves, reconcile
+from jobs.services.accounts import SYSTEM
 from jobs.services.end import cancel_pending
 from jobs.services.submit import run_for, write
 from jobs.state import JobState, RunState
 
 RING_AGAIN = timedelta(seconds=5)
-SYSTEM = "mxfleet"
 BATCH = 500
 
 

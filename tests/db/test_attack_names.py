@@ -1,0 +1,29 @@
+"""Names that must stay what they mean."""
+
+import pytest
+
+from fleet.models import Instance
+from jobs.errors import Invalid
+from jobs.models import AccountKind
+from jobs.services.accounts import create_account
+from tests.db.fleet import Cast, ask
+
+
+@pytest.mark.parametrize("pattern", ["mail.acme.example", ".mail.acme.example", ".acme.example"])
+def test_a_domain_of_our_own_is_not_blocked_by_its_parent_either(people: Cast, pattern: str) -> None:
+    Instance.objects.update(options={"own_domains": ["mail.acme.example"]})
+    with pytest.raises(Invalid) as caught:
+        ask(people.alice, "sender.block", params={"pattern": pattern})
+    assert caught.value.code == "protected"
+
+
+def test_a_parent_without_its_sub_domains_may_be_blocked(people: Cast) -> None:
+    Instance.objects.update(options={"own_domains": ["mail.acme.example"]})
+    assert ask(people.alice, "sender.block", params={"pattern": "acme.example"}).state == "planning"
+
+
+@pytest.mark.parametrize("name", ["mxfleet", "MXfleet"])
+def test_nobody_can_be_called_as_the_schedule_is(people: Cast, name: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        create_account(people.dana, AccountKind.SERVICE, {"username": name})
+    assert caught.value.code == "name_taken"
