@@ -218,11 +218,14 @@ def _expression(operation: Operation | QuarantineIds) -> Expression | None:
 
 
 def _check_protected(pattern: str, instance: Instance) -> None:
-    """Refuse to block a domain of our own: it would stop the customer's own mail."""
-    domain = pattern.rpartition("@")[2].lstrip(".")
-    own = {name.lower() for name in instance.options.get("own_domains", [])}
-    hit = next(
-        (name for name in sorted(own) if name == domain or (pattern[:1] == "." and name.endswith(pattern))), None
-    )
-    if hit and "@" not in pattern:
+    """Refuse to block a domain of our own, or a parent of one: it would stop the customer's own mail.
+
+    Postfix takes a parent for its sub-domains too unless parent_domain_matches_subdomains (postconf(5)) was changed.
+    """
+    if "@" in pattern:
+        return
+    domain = "." + pattern.lstrip(".")
+    own = (name.lower() for name in instance.options.get("own_domains", []))
+    hit = next((name for name in sorted(own) if f".{name}".endswith(domain)), None)
+    if hit:
         raise Invalid.field("params.pattern", "protected", f"{hit} is a domain of {instance} itself")
