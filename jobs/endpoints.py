@@ -9,6 +9,9 @@ from fleet.ssh.endpoint import Endpoint
 _opened: dict[int, tuple[datetime, bytes]] = {}
 """Credential's id -> (its updated_at, its opened key). One entry per credential, replaced when the row changes."""
 
+_seen: dict[int, datetime] = {}
+"""Host's id -> the updated_at with which this process last used it."""
+
 
 def endpoint_for(host: Host) -> Endpoint:
     """How to reach `host`, through its jump host when it has one. Raises SecretError when its key cannot be opened."""
@@ -25,6 +28,13 @@ def endpoint_for(host: Host) -> Endpoint:
         jump=endpoint_for(host.jump_host) if host.jump_host else None,
         helpers=frozenset((name, digest) for name, digest in host.facts.get("helpers", ())),
     )
+
+
+def changed_since(host: Host) -> bool:
+    """Whether somebody changed the host's row since this process last asked; he may have mended what was refused."""
+    known = _seen.get(host.pk)
+    _seen[host.pk] = host.updated_at
+    return known is not None and known != host.updated_at
 
 
 def _private_key(credential: Credential) -> bytes:

@@ -22,7 +22,7 @@ from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.hostkeys import HostKey
 from jobs import asked
 from jobs.clock import db_now
-from jobs.endpoints import endpoint_for
+from jobs.endpoints import changed_since, endpoint_for
 from jobs.errors import Unavailable
 from jobs.heartbeat import kept
 from jobs.models import Job, Message, Run
@@ -106,6 +106,8 @@ def _common_operation(job: Job) -> Operation | None:
 
 def _request(job: Job, common: Operation | None, now: float, run: Run) -> Request[Any]:
     operation = common or asked.operation_for(job, run)
+    if changed_since(run.host):
+        engine().forgive(run.host.name)
     return Request(
         key=str(run.pk),
         endpoint=endpoint_for(run.host),

@@ -42,3 +42,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = str(SCRATCH / f"test-{os.getpid()}.sqlite3")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Short names for long values: they may be random, and pytest-xdist wants the same names in every process."""
+    return argname if isinstance(val, str | bytes) and len(val) > 50 else None

@@ -19,4 +19,5 @@ def people(db: None, monkeypatch: pytest.MonkeyPatch, rings: list[tuple[str, str
     engine = FakeEngine()
     monkeypatch.setattr(runner, "engine", lambda: engine)
     monkeypatch.setattr("jobs.endpoints._private_key", lambda credential: b"")
+    monkeypatch.setattr("jobs.endpoints._seen", {})
     return cast(engine)

@@ -60,6 +60,11 @@ class FakeEngine:
     before: Callable[[str, str], None] = lambda place, phase: None
     mutates: bool = True
 
+    forgiven: list[str] = field(default_factory=list)
+
+    def forgive(self, name: str) -> None:
+        self.forgiven.append(name)
+
     def outcomes(
         self, requests: Sequence[Request[Any]], cancelled: Callable[[], bool] = bool
     ) -> Iterator[list[Outcome]]:

@@ -283,3 +283,12 @@ def test_a_second_changing_job_waits_for_the_host(people: Cast) -> None:
     first = work(ask(people.alice, "queue.hold", params=HOLD))
     second = work(ask(people.alice, "queue.hold", params=HOLD))
     assert (first.state, second.state, second.runs.get().state) == ("running", "running", "pending")
+
+
+def test_a_changed_host_is_tried_again_though_it_was_paused(people: Cast) -> None:
+    work(ask(people.alice, "queue.list"))
+    work(ask(people.alice, "queue.list"))
+    assert people.engine.forgiven == []
+    people.acme.hosts.get(name="mx1").save()
+    work(ask(people.alice, "queue.list"))
+    assert people.engine.forgiven == ["mx1"]
