@@ -189,7 +189,10 @@ def read_back(queue: str) -> None:
         requests, broken = _each(runs, partial(_look, job))
         reconcile.settle(job, broken)
         for outcomes in engine().outcomes(requests):
-            reconcile.settle(job, _reports(runs, outcomes))
+            try:
+                reconcile.settle(job, _reports(runs, outcomes))
+            except Exception:  # one job that cannot be settled must not keep the others from it
+                log.exception("cannot settle %s, it is looked at again", job.pk)
 
 
 def _look(job: Job, run: Run) -> Request[Any]:

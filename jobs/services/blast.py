@@ -9,14 +9,14 @@ from jobs.policy import Blast, QueueShare
 
 
 def blast_of(job: Job, runs: Sequence[Run]) -> Blast:
-    """The blast radius of the planned `runs` (at least one), each with its plan.
+    """The blast radius of `runs` (at least one); those of hosts that are down have no plan.
 
     What the schedule does was agreed to before: an expiry with the purge, a catch-up with the block. Only a sender
     check that is wired for the first time is new, so that is asked about again.
     """
     operation = asked.operation_for(job, runs[0])
     is_scheduled = job.channel == "schedule"
-    plans = [run.plan or {} for run in runs]
+    plans = [run.plan for run in runs if run.plan is not None]
     return Blast(
         operation="quarantine.expire" if is_scheduled and job.operation == "quarantine.erase" else job.operation,
         customers=tuple(sorted(customer.slug for customer in job.customers.all())),

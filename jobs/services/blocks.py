@@ -174,6 +174,8 @@ def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
             _settle_block(run, now, retry_at)
         elif run.job.operation == "sender.unblock" and run.state in (RunState.SUCCEEDED, RunState.UNCHANGED):
             _rows(run, is_wanted=False).delete()
+            # The line is gone. Where another block wants it, one that began meanwhile, it is applied again.
+            _rows(run, is_wanted=True).update(state=BlockState.PENDING, next_try_at=retry_at, changed_at=now)
         elif run.job.operation == "sender.unblock":
             detail = (run.error or {}).get("detail", "")
             _rows(run, is_wanted=False).update(detail=detail, next_try_at=retry_at, changed_at=now)

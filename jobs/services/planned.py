@@ -12,7 +12,7 @@ from jobs.clock import db_now
 from jobs.models import Job, Message, Run
 from jobs.plan import digest_of, summary_of
 from jobs.policy import DEFAULT_RULES, decide
-from jobs.services import bell, moves
+from jobs.services import bell, blocks, moves
 from jobs.services.blast import blast_of
 from jobs.services.end import cancel_pending, finish_job
 from jobs.services.rows import store_runs
@@ -61,9 +61,19 @@ def freeze(job: Job) -> None:
     if not job.dry_run:
         runs = _without_empty(job, runs)
     if not runs:
+        _want_though_down(job)
         finish_job(job)
         return
     _freeze(job, runs)
+
+
+def _want_though_down(job: Job) -> None:
+    """No host could be planned: a block that nobody has to agree to is wanted all the same, and they catch up."""
+    down = list(job.runs.filter(state=RunState.UNREACHABLE).select_related("instance__host__customer", "host"))
+    if job.operation != "sender.block" or job.dry_run or not down:
+        return
+    if not decide(blast_of(job, down), DEFAULT_RULES).approvals:
+        blocks.want(job, db_now())
 
 
 def _stop(job: Job, over: Run) -> None:

@@ -13,6 +13,7 @@ from jobs.errors import Invalid
 from jobs.models import Block, BlockInstance, Job, QuarantineItem
 from jobs.services import bell, sweep
 from jobs.services.again import undo
+from jobs.services.blocks import want
 from jobs.services.decide import approve
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
@@ -168,3 +169,35 @@ def test_quarantined_copies_are_erased_when_their_time_is_over(people: Cast) -> 
 def test_the_queue_of_a_host_is_the_same_for_every_job(people: Cast) -> None:
     first, second = (ask(people.alice, "queue.list", {"hosts": ["mx2"]}) for _ in range(2))
     assert bell.queue_of(first.runs.get()) == bell.queue_of(second.runs.get())
+
+
+def test_a_block_of_hosts_that_are_all_down_is_wanted_and_caught_up(people: Cast) -> None:
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    job = work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    assert (job.state, states()) == ("failed", {"mx2/postfix": "pending"})
+    people.engine.plans.clear()
+    catch_up()
+    assert states() == {"mx2/postfix": "applied"}
+
+
+def test_a_block_that_somebody_must_agree_to_is_not_wanted_while_its_hosts_are_down(people: Cast) -> None:
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params={"pattern": "sillyplace.com"}))
+    assert not Block.objects.exists()
+
+
+def test_a_block_that_others_want_is_applied_again_when_an_unblock_took_its_line(people: Cast) -> None:
+    block(people)
+    job = ask(people.alice, "sender.unblock", {"customers": ["acme"]}, params=SENDER)
+    people.engine.before = lambda place, phase: wider(people) if phase == "planned" else None
+    assert work(job).state == "succeeded"
+    people.engine.before = lambda place, phase: None
+    assert states() == dict.fromkeys(("mx1/postfix", "mx1/postfixEXT", "mx2/postfix", "mx9/postfix"), "pending")
+
+
+def wider(people: Cast) -> None:
+    """While the unblock is being planned somebody blocks the sender for both customers."""
+    if not people.other.blocks.exists():
+        both = ask(people.dana, "sender.block", {"all": True}, params=SENDER)
+        want(both, db_now())
