@@ -1,17 +1,13 @@
-"""Jobs over HTTP: asking, looking, deciding, stopping, putting back; repeated and held requests."""
+"""Jobs over HTTP: asking, looking, deciding, stopping, putting back."""
 
-import threading
-import time
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
-from api.models import StoredAnswer
 from api.v1.shapes_jobs import JobShape, RunShape
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
-from tests.http.cast import Caller, World, build_world
+from tests.http.cast import World
 from tests.http.test_errors import JOB, refused
 
 DIGEST = "sha256:" + "a" * 64
@@ -308,150 +304,3 @@ def test_retry_and_undo_make_new_jobs(world: World) -> None:
     again = world.alice.post(f"jobs/{job.pk}/retry/")
     assert again.status_code == 202
     assert again.json()["retry_of"] == str(job.pk)
-
-
-# Idempotency-Key
-
-
-def test_the_same_key_and_body_give_the_stored_answer(world: World) -> None:
-    first = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1")
-    Job.objects.update(reason="changed meanwhile")
-    second = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1")
-    assert Job.objects.count() == 1
-    assert second.json() == first.json()
-    assert (second.status_code, second.headers["Location"]) == (202, first.headers["Location"])
-    assert second.headers["Idempotency-Replayed"] == "true"
-    assert "Idempotency-Replayed" not in first.headers
-
-
-def test_the_order_of_a_bodys_keys_does_not_matter(world: World) -> None:
-    world.alice.post("jobs/", PURGE, Idempotency_Key="k-1")
-    again = world.alice.post("jobs/", dict(reversed(PURGE.items())), Idempotency_Key="k-1")
-    assert again.headers["Idempotency-Replayed"] == "true"
-
-
-def test_a_key_used_for_another_request_is_422(world: World) -> None:
-    job = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json()
-    refused(world.alice.post("jobs/", PURGE | {"ticket": "x"}, Idempotency_Key="k-1"), 422, "idempotency_key_reused")
-    refused(world.alice.post(f"jobs/{job['id']}/cancel/", Idempotency_Key="k-1"), 422, "idempotency_key_reused")
-
-
-def test_a_key_belongs_to_its_caller(world: World) -> None:
-    mine = world.alice.post("jobs/", JOB, Idempotency_Key="k-1").json()
-    other = world.bob.post("jobs/", JOB, Idempotency_Key="k-1").json()
-    assert mine["id"] != other["id"]
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256, "a,b", "a b", "a\tb", "ü", "a\x7f"])
-def test_a_malformed_key_is_400(world: World, key: str) -> None:
-    refused(world.alice.post("jobs/", JOB, Idempotency_Key=key), 400, "malformed_header")
-
-
-def test_a_key_of_255_visible_characters_is_taken(world: World) -> None:
-    assert world.alice.post("jobs/", JOB, Idempotency_Key="~" * 255).status_code == 202
-
-
-def test_a_refused_request_leaves_its_key_free(world: World) -> None:
-    refused(world.alice.post("jobs/", PURGE | {"reason": ""}, Idempotency_Key="k-1"), 422, "invalid")
-    assert world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").status_code == 202
-
-
-def test_a_request_in_flight_is_409_and_one_left_behind_is_answered(world: World) -> None:
-    first = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1")
-    StoredAnswer.objects.update(status=None)
-    refused(world.alice.post("jobs/", PURGE, Idempotency_Key="k-1"), 409, "idempotency_in_flight")
-    StoredAnswer.objects.update(created_at=timezone.now() - timezone.timedelta(seconds=60))
-    assert world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json() == first.json()
-
-
-def test_a_key_is_forgotten_after_72_hours(world: World) -> None:
-    first = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json()
-    StoredAnswer.objects.update(created_at=timezone.now() - timezone.timedelta(hours=72, seconds=1))
-    assert world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json()["id"] != first["id"]
-
-
-def test_a_token_made_with_a_key_is_replayed_and_not_readable_in_the_database(world: World) -> None:
-    first = world.alice.post("tokens/", {"name": "x"}, Idempotency_Key="k-1").json()
-    assert world.alice.post("tokens/", {"name": "x"}, Idempotency_Key="k-1").json() == first
-    assert first["token"] not in StoredAnswer.objects.get().body
-
-
-def test_a_crash_after_the_job_was_made_leaves_neither(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("api.idempotency._store", crash)
-    assert world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").status_code == 500
-    assert (Job.objects.count(), StoredAnswer.objects.count()) == (0, 0)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_many_at_once_with_one_key_make_one_job() -> None:
-    world = build_world()
-    answers: list[Any] = []
-
-    def ask() -> None:
-        answers.append(Caller(world.alice.token).post("jobs/", PURGE, Idempotency_Key="k-1"))
-        connection.close()
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {answer.status_code for answer in answers} <= {202, 409}
-    assert Job.objects.count() == 1
-    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
-
-
-# Prefer: wait
-
-
-@pytest.mark.parametrize("prefer", ["wait=0", "respond-async, wait=0", 'wait="0"', "WAIT=0"])
-def test_a_wait_that_ends_before_the_job_is_202(world: World, prefer: str) -> None:
-    answer = world.alice.post("jobs/", JOB, Prefer=prefer)
-    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=0")
-    assert answer.headers["Retry-After"]
-
-
-@pytest.mark.parametrize("prefer", ["wait", "wait=-1", "wait=x", "wait=1.5", "wait="])
-def test_a_malformed_wait_is_400(world: World, prefer: str) -> None:
-    refused(world.alice.post("jobs/", JOB, Prefer=prefer), 400, "malformed_header")
-    assert Job.objects.count() == 0
-
-
-def test_another_preference_is_ignored(world: World) -> None:
-    assert world.alice.post("jobs/", JOB, Prefer="return=minimal").status_code == 202
-
-
-@pytest.mark.parametrize(("state", "status"), [("succeeded", 200), ("awaiting_approval", 200)])
-def test_a_held_answer_comes_with_the_end_or_when_people_are_asked(
-    world: World, monkeypatch: pytest.MonkeyPatch, state: str, status: int
-) -> None:
-    def later(_: float) -> None:
-        if state == "succeeded":
-            succeed(Job.objects.get())
-        else:
-            Job.objects.update(state=state)
-
-    monkeypatch.setattr("api.prefer.time.sleep", later)
-    began = time.monotonic()
-    body = JOB if state == "succeeded" else PURGE
-    answer = world.alice.post("jobs/", body, Prefer="wait=20", Idempotency_Key="k-1")
-    assert (answer.status_code, answer.json()["state"]) == (status, state)
-    assert time.monotonic() - began < 5
-    assert ("Retry-After" in answer.headers) == (state != "succeeded")
-    again = world.alice.post("jobs/", body, Prefer="wait=20", Idempotency_Key="k-1")
-    assert (again.status_code, again.json()) == (answer.status_code, answer.json())
-
-
-def test_a_repetition_while_the_first_is_held_is_409(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[int] = []
-
-    def meanwhile(_: float) -> None:
-        said.append(Caller(world.alice.token).post("jobs/", JOB, Idempotency_Key="k-1").status_code)
-        succeed(Job.objects.get())
-
-    monkeypatch.setattr("api.prefer.time.sleep", meanwhile)
-    assert world.alice.post("jobs/", JOB, Prefer="wait=9", Idempotency_Key="k-1").status_code == 200
-    assert said == [409]
