@@ -153,7 +153,8 @@ def _block(olga: Person, peter: Person) -> None:
     job = olga.job("sender.block", {"customers": ["acme"]}, params, "newsletter loop")
     job = expect(_approved(olga, peter, job), "succeeded", olga)
     for run in olga.runs(job):
-        tell("block", f"{run['instance']}: {run['state']}, {_shortened(run['evidence']['after'])}")
+        blocked = run["evidence"]["after"]["blocked"]
+        tell("block", f"{run['instance']}: {run['state']}, its smtpd now says {blocked['code']} {blocked['text']}")
 
 
 def _knock(lab: Lab) -> None:
