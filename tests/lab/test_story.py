@@ -44,7 +44,8 @@ def test_discovery_finds_three_hosts_and_four_instances(people: People) -> None:
         "pf3/postfix": "3.10",
     }
     assert [name for name, row in rows.items() if row["options"]["has_long_ids"]] == ["pf3/postfix"]
-    assert {row["status"] for row in people.alice.all("hosts/")} == {"ok"}
+    hosts = {row["name"]: row["status"] for row in people.alice.all("hosts/")}
+    assert {name: hosts[name] for name in ("pf1", "pf2", "pf3")} == dict.fromkeys(("pf1", "pf2", "pf3"), "ok")
     assert people.charlie.all("instances/") == []
 
 
@@ -377,7 +378,7 @@ def test_the_least_privilege_sudoers_file_lets_every_operation_work_and_nothing_
             tried = subprocess.run(queue.host.ssh_command(command), capture_output=True, text=True, timeout=30)
             assert (tried.returncode, tried.stdout) == (1, ""), command
             assert tried.stderr.startswith("sudo: "), command
-        assert queue.ids() == set(ids)
+        assert queue.ids() >= set(ids), "sudo itself may mail root of what it refused"
         people.admin.ended(people.discover(queue.host.name))
         every_operation(people, lab, queue, ids)
     finally:
