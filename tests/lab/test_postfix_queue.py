@@ -97,6 +97,29 @@ def remote(request: pytest.FixtureRequest, engine: Engine, lab: Lab) -> Remote:
     return Remote(engine, host)
 
 
+FORGED = b"*** ENVELOPE RECORDS deferred/F/F1234 ***\r\n*** MESSAGE CONTENTS deferred/F/F1234 ***\r\n"
+HOSTILE = {
+    "plain": b"Subject: news\r\n\r\nbody\r\n",
+    "noheader": FORGED + b"Subject: news\r\n\r\nbody\r\n",
+    "empty": b"\r\n" + FORGED + b"Subject: news\r\n",
+    "nothing": b"",
+    "cut": b"Subject: other\r\n***: x\r\n***   : y\r\n" + FORGED + b"Subject: news\r\n\r\nbody\r\n",
+    "folded": b"Subject: other\r\n " + FORGED.replace(b"\r\n", b"\r\n\t", 1) + b" Subject: folded news\r\n\r\nbody\r\n",
+    "records": b"Subject: other\r\nX-Long: " + b"a" * 2040 + FORGED[:41] + b"z" * 9000 + b"\r\nX-After: news\r\n\r\n",
+    "bare": b"Subject: other\nX-After: news\n" + FORGED.replace(b"\r", b"") + b"Subject: news\n\r\nbody\r\n",
+    "carriage": b"Subject: other\rSubject: news\r\r\nX-After: news\r\n\r\nbody\r\n",
+    "nul": b"Subject: ot\0her\r\nX-After: news\r\n\r\nbody\r\n",
+    "eight": b"Subject: \xff\xfe n\xc3\xa9ws\r\nX-After: news\r\n\r\nbody\r\n",
+    "from": b"From someone@x.test Fri Nov 20\r\nSubject: news\r\n\r\nbody\r\n",
+    "mime": b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\nSubject: other\r\n\r\n--x\r\n"
+    b"Content-Type: text/plain\r\nSubject: news\r\n\r\n" + FORGED + b"--x--\r\n",
+    "large": b"X-Many: news\r\nSubject: early\r\n"
+    + (b"X-Fill: " + b"q" * 900 + b"\r\n") * 120
+    + b"Subject: news\r\n\r\n",
+    "open": b"Subject: news",
+}
+
+
 def by(text: str) -> Selection:
     return Selection(match=match.parse(text))
 
@@ -122,6 +145,25 @@ def test_odd_senders_are_listed_exactly_and_found_again(remote: Remote) -> None:
     assert [entry["sender"] for entry in remote.queue("from:<>")] == ["<>"]
     [found] = remote.queue(r'from:"\"a b\"@x.test"')
     assert found["sender"] == '"a b"@x.test'
+
+
+def test_no_message_can_pose_as_another_one_when_headers_are_matched(remote: Remote) -> None:
+    for name, data in HOSTILE.items():
+        assert remote.host.inject(sender=f"{name}@x.test", recipients=("r@defer.test",), data=data).accepted == 1
+    sender, recipient = b'"*** ENVELOPE RECORDS x ***"@x.test', b'"*** MESSAGE CONTENTS x ***"@defer.test'
+    assert remote.host.inject(sender=sender, recipients=(recipient,), subject="news").accepted == 1
+    remote.await_states("deferred", len(HOSTILE) + 1)
+
+    def senders(text: str) -> set[str]:
+        return {entry["sender"].partition("@")[0] for entry in remote.queue(text)}
+
+    quoted = sender.partition(b"@")[0].decode()
+    assert senders("subject:news") == {"plain", "from", "open", quoted}
+    assert senders("subject~other") == {"cut", "folded", "records", "bare", "carriage", "mime"}
+    assert senders('subject~"folded news"') == {"folded"}
+    assert senders("header[x-after]:news") == {"records", "bare", "carriage", "nul", "eight"}
+    assert senders("header[x-many]:news") == {"large"}
+    assert senders("header[received]~ESMTP") == {*HOSTILE, quoted}
 
 
 def test_purge_of_the_frozen_plan_and_its_undo_bring_back_the_same_bytes(remote: Remote) -> None:

@@ -14,6 +14,7 @@ from fleet.mta.postfix.parse import error_of, ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Recipient, Steps, run
 
 BATCH = 500
+HEADERS_BATCH = 5_000  # headers alone: one look through the queue and one postcat per 200 messages
 BUDGET = 8 << 20
 ENVELOPE = 1 << 20
 HEADERS = 64 << 10
@@ -34,19 +35,20 @@ class Stored:
 
 
 def contents(instance: InstanceFacts, queue_ids: Sequence[str], *, body: bool) -> Steps[dict[str, Stored]]:
-    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, hundreds per command. Absent ones are missing.
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
 
     Raises UnparsedOutput, SudoDenied and others.
     """
     found: dict[str, Stored] = {}
     waiting = list(queue_ids)
+    size = BATCH if body else HEADERS_BATCH
     while waiting:
-        batch = waiting[:BATCH]
+        batch = waiting[:size]
         part, answered = yield from read_stored(instance, batch, 0, HEADERS, BODY if body else 0)
         if not answered:
             raise UnparsedOutput("no message of the batch was answered")
         found.update(part)
-        waiting = [name for name in batch if name not in answered] + waiting[BATCH:]
+        waiting = [name for name in batch if name not in answered] + waiting[size:]
     return found
 
 
