@@ -14,8 +14,8 @@ from jobs.state import JobState
 LONGEST = 30
 SHORTEST_PAUSE = 0.004
 LONGEST_PAUSE = 0.1
-SHARE = 0.1
-"""A pause is this part of what was waited already: nobody waits a tenth longer than the job took."""
+SHARE = 0.03
+"""A pause is this part of what was waited already, so nobody waits much longer than his job took."""
 FINAL = frozenset(state.value for state in JobState.final())
 WAIT = re.compile(r'wait\s*=\s*("?)([0-9]{1,6})\1', re.ASCII)
 
