@@ -260,6 +260,17 @@ def test_a_refused_quarantine_leaves_nothing_on_hold(host: FakeHost) -> None:
     assert host.mail["AAAAAA1"].state == "deferred"
 
 
+def test_read_back_of_a_delete_succeeds_without_claiming_what_it_cannot_know(host: FakeHost) -> None:
+    operation = QueuePurge(by("from:news@*"), mode="delete")
+    frozen = plan_for(host, operation)
+    for each in frozen:
+        del host.mail[each.queue_id]
+    result = host.drive(POSTFIX.read_back(HERE, operation, context(frozen=frozen)))
+    assert result is not None
+    assert (result.ended, result.data["done"], result.data["already_gone"]) == (Ended.SUCCEEDED, 0, len(frozen))
+    assert "no longer in the queue" in result.data["notes"][0]
+
+
 @pytest.mark.parametrize("mode", ["delete", "quarantine"])
 def test_read_back_of_a_purge_tells_what_is_gone_and_what_was_left_on_hold(host: FakeHost, mode: str) -> None:
     operation = QueuePurge(by("from:news@*"), mode=mode)
@@ -270,7 +281,8 @@ def test_read_back_of_a_purge_tells_what_is_gone_and_what_was_left_on_hold(host:
         host.quarantine["AAAAAA1"] = gone
     result = host.drive(POSTFIX.read_back(HERE, operation, context(frozen=frozen)))
     assert result is not None
-    assert outcomes(result) == {"AAAAAA1": "done", "AAAAAA2": "left"}
+    expected = "done" if mode == "quarantine" else "already_gone"
+    assert outcomes(result) == {"AAAAAA1": expected, "AAAAAA2": "left"}
     assert result.data["held"] == ["AAAAAA2"]
     assert set(result.data["places"]) == ({"AAAAAA1"} if mode == "quarantine" else set())
     assert not any(command.mutates for command in host.commands)

@@ -1,5 +1,7 @@
 """After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
 
+from dataclasses import replace
+
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, result_of
 from fleet.mta.operations import (
     MessageDeliver,
@@ -18,8 +20,9 @@ from fleet.mta.postfix.blocks import read_back_block
 from fleet.mta.postfix.deliver import read_back_deliver
 from fleet.mta.postfix.listing import lookup
 from fleet.mta.postfix.quarantine import HELD, is_movable, look, read_back_items
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.types import Context, Ended, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
 
+NO_LONGER_QUEUED = "no longer in the queue: deleted by this job, or delivered before it came to that"
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce, QueueRequeue)
 
 
@@ -49,13 +52,17 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     for name, fingerprint in wanted.items():
         outcomes.put([name], judged(operation, fingerprint, same.get(name), is_away=name in places))
     held = [name for name in outcomes.of(MessageState.LEFT) if _is_stuck(same, wanted[name])]
-    return result_of(
-        Chosen((), len(now)),
+    is_delete = isinstance(operation, QueuePurge) and operation.mode == "delete"
+    result = result_of(
+        Chosen((), len(now), notes=(NO_LONGER_QUEUED,) if is_delete and outcomes.of(MessageState.ALREADY_GONE) else ()),
         outcomes,
         before=evidence({}, ()),
         after=evidence(same, tuple(wanted)),
         data={"places": places, "held": held, "already": 0},
     )
+    if is_delete and result.ended is Ended.UNCHANGED:  # what was asked for is so, and nobody knows by whom
+        return replace(result, ended=Ended.SUCCEEDED)
+    return result
 
 
 def _is_stuck(same: dict[str, QueueEntry], wanted: Fingerprint) -> bool:
@@ -79,7 +86,7 @@ def judged(operation: Operation, wanted: Fingerprint, current: QueueEntry | None
     Whether bounce or requeue made a message leave, the queue alone does not tell, so it is not claimed.
     """
     if isinstance(operation, QueuePurge):
-        if is_away or (current is None and operation.mode == "delete"):
+        if is_away:
             return MessageState.DONE
         if current is None:
             return MessageState.ALREADY_GONE
