@@ -11,6 +11,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,8 +62,12 @@ class Service:
 
     def children(self) -> dict[str, psutil.Process]:
         """By their command lines."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return {" ".join(child.cmdline()): child for child in found if child.status() != "zombie"}
+        found = {}
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # some live for a moment only
+                if child.status() != "zombie":
+                    found[" ".join(child.cmdline())] = child
+        return found
 
     def child(self, part: str) -> psutil.Process:
         return next(child for name, child in self.children().items() if part in name)
