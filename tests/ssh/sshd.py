@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -77,7 +78,8 @@ class Sshd:
         """End the listener and the sessions it began."""
         if self.process is not None:
             for child in self.children():
-                os.kill(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # a session that ends by itself in this moment
+                    os.kill(child, signal.SIGKILL)
             self.process.terminate()
             self.process.wait()
             self.process = None
