@@ -61,9 +61,9 @@ class Service:
             )
 
     def children(self) -> dict[str, psutil.Process]:
-        """By their command lines."""
+        """By their command lines; not theirs, since a starting worker runs helpers such as ldconfig for a moment."""
         found = {}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
+        for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):  # some live for a moment only
                 if child.status() != "zombie":
                     found[" ".join(child.cmdline())] = child
