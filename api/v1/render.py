@@ -10,6 +10,7 @@ from fleet.models import Instance
 from jobs import selectors
 from jobs.models import AuditCheckpoint, AuditEvent, Block, Job, Message, QuarantineItem, Run
 from jobs.state import JobState
+from jobs.times import readable, rfc3339
 
 FINAL = frozenset(state.value for state in JobState.final())
 EMBEDDED = 100
@@ -21,12 +22,6 @@ NOTHING_DONE = frozenset({JobState.FAILED, JobState.REJECTED, JobState.EXPIRED, 
 def instant(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
-
-
-def epoch(seconds: float) -> str:
-    """RFC 3339 of seconds since the epoch."""
-    text = instant(datetime.fromtimestamp(seconds, UTC))
-    return str(text)
 
 
 def jobs(rows: Sequence[Job], url: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -157,7 +152,7 @@ def planned_messages(rows: Sequence[Message]) -> list[dict[str, Any]]:
         {
             "instance": str(row.run.instance or row.run.host),
             "queue_id": row.queue_id,
-            "arrival_time": epoch(row.arrival_time),
+            "arrival_time": rfc3339(row.arrival_time),
             "sender": row.sender,
             "size": row.size,
         }
@@ -171,7 +166,7 @@ def plan_instances(rows: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _plan_instance(name: str, summary: dict[str, Any]) -> dict[str, Any]:
-    sample = [{**entry, "arrival_time": epoch(entry["arrival_time"])} for entry in summary.get("sample", [])]
+    sample = readable(summary.get("sample", []))
     return {"instance": name, **summary, "sample": sample}
 
 
@@ -209,7 +204,7 @@ def quarantined(row: QuarantineItem) -> dict[str, Any]:
         "subject": row.subject,
         "size": row.size,
         "state": row.state,
-        "arrival_time": epoch(row.arrival_time),
+        "arrival_time": rfc3339(row.arrival_time),
         "created_at": instant(row.created_at),
         "expires_at": instant(row.expires_at),
     }

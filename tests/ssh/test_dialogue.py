@@ -1,8 +1,6 @@
 """SMTP dialogues through the SSH connection, from the host's own side."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,27 +9,8 @@ from fleet.mta.types import Dialogue
 from fleet.ssh import smtp
 from fleet.ssh.pool import Pool
 from fleet.ssh.smtp import reply_end
-from tests.ssh.carry import transport
+from tests.ssh.carry import serving, transport
 from tests.ssh.sshd import Sshd, free_port
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[int]:
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        except ConnectionError:
-            return
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(served, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 async def polite(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

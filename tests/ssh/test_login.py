@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,10 +19,9 @@ from fleet.ssh import pool as pool_module
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.login import COMMON, options_for
 from fleet.ssh.pool import Pool
-from tests.ssh.carry import carried, transport
+from tests.ssh.carry import carried, serving, transport
 from tests.ssh.sshd import Sshd, free_port, keygen
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 PINNED = " ".join(KEY.export_public_key().decode().split()[:2])
 
@@ -43,23 +42,6 @@ def hostile() -> Endpoint:
 
 def at(endpoint: Endpoint, port: int) -> Endpoint:
     return Endpoint(endpoint.name, endpoint.address, port, "ops", endpoint.private_key, host_key=endpoint.host_key)
-
-
-@asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[int]:
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        except ConnectionError:
-            return
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(served, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 async def test_the_cipher_is_aes_gcm_and_nothing_of_the_worker_is_used(
