@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from fleet.mta import REGISTRY
 from fleet.mta.base import adapter_for
+from fleet.mta.commands import HELPERS
 from fleet.mta.errors import LoginShell, RemoteError, UnparsedOutput
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
-
-HELPERS = "/usr/local/libexec/mxfleet"
 
 # One line without newline, backslash or exclamation mark: any shell that knows single quotes passes it on unchanged, so
 # a csh or fish does no harm before we know it.

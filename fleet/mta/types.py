@@ -118,6 +118,10 @@ class QueueEntry:
     subject: str | None = None
     sender_raw: bytes | None = None
 
+    def entry(self) -> "QueueEntry":
+        """Itself: it stands by itself already."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:

@@ -5,10 +5,10 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+from fleet.mta.commands import HELPERS
 from fleet.mta.types import Command
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-HELPERS = "/usr/local/libexec/mxfleet"
 SCRIPTS = Path(__file__).resolve().parent.parent / "mta" / "scripts"
 KILL_AFTER = 5  # seconds between TERM and KILL, timeout(1) -k
 # One argument of execve(2) may be 128 KiB on Linux (MAX_ARG_STRLEN), and the whole line is one for the login shell.

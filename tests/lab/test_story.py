@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fleet.mta
-from fleet.ssh.quoting import HELPERS
+from fleet.mta.commands import HELPERS
 from tests.lab.lab import Host, Lab
 from tests.lab.service import Json, People, Queue, Service, await_true, fresh
 from tests.lab.sink import Rule

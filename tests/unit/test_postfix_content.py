@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.postfix.content import Stored, contents, parse_stored, subject_of
-from fleet.mta.types import Completed
+from fleet.mta.postfix.content import contents, parse_stored
+from fleet.mta.stored import Stored, subject_of
+from fleet.mta.types import Completed, QueueEntry
 from tests.unit.postfix_host import TRANSCRIPTS, VERSIONS, FakeHost, Mail, instance
 
 SCRIPT = Path(__file__).parents[2] / "fleet/mta/scripts/postfix_content.sh"
@@ -192,8 +193,10 @@ def test_a_queue_that_cannot_be_looked_through_is_an_error_not_an_absence(
 
 def test_headers_are_asked_for_in_thousands_and_bodies_in_hundreds() -> None:
     host = FakeHost()
-    host.add(*(Mail(f"A{number:06d}") for number in range(5001)))
+    mails = [Mail(f"A{number:06d}") for number in range(5001)]
+    host.add(*mails)
+    entries = [QueueEntry(each.queue_id, "deferred", "deferred", 0, "a@b.example", (), 1) for each in mails]
     for body, commands in ((False, 2), (True, 11)):
         host.commands.clear()
-        found = host.drive(contents(instance(), list(host.mail), body=body))
+        found = host.drive(contents(instance(), entries, body=body))
         assert (len(found), len(host.commands)) == (5001, commands)

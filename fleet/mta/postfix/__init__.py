@@ -13,7 +13,6 @@ from fleet.mta.postfix import (
     parse,
     quarantine,
     readback,
-    summary,
 )
 
 
@@ -38,7 +37,7 @@ class Postfix:
     sudoers = staticmethod(commands.sudoers)
 
     queue_list = staticmethod(listing.queue_list)
-    queue_summary = staticmethod(summary.queue_summary)
+    queue_summary = staticmethod(listing.queue_summary)
     message_show = staticmethod(deliver.message_show)
     message_deliver = staticmethod(deliver.message_deliver)
     queue_hold = staticmethod(changes.queue_hold)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from fleet.mta.address import BlockPattern, parse_block_pattern
+from fleet.mta.commands import HELPERS
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.postfix import access, access_edit, access_wiring
@@ -17,7 +18,6 @@ from fleet.mta.postfix.access import AccessFile, Block
 from fleet.mta.postfix.access_edit import Change, Source
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
 from fleet.mta.postfix.access_wiring import AccessMap
-from fleet.mta.postfix.commands import HELPERS
 from fleet.mta.smtp_proof import Seen, read_proof
 from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
 

@@ -8,11 +8,12 @@ when the queue manager was faster. What then lies in hold/ is nobody's but ours,
 from collections.abc import Iterable
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.choosing import choose, everything, not_held, releasable
+from fleet.mta.commands import chunks
 from fleet.mta.errors import Refused
 from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
-from fleet.mta.postfix.choosing import choose, everything, not_held, releasable
-from fleet.mta.postfix.commands import chunks, postsuper, postsuper_argv
-from fleet.mta.postfix.listing import proof
+from fleet.mta.postfix.commands import postsuper, postsuper_argv
+from fleet.mta.postfix.listing import QUEUE, proof
 from fleet.mta.postfix.parse import parse_verdicts
 from fleet.mta.postfix.quarantine import plan_quarantine, put_away
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
@@ -22,7 +23,7 @@ SKIPPED = "messages that are being delivered (active, incoming, maildrop) are le
 
 def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) -> Steps[Result]:
     """`queue.hold`. Messages that are held already are none of ours and stay so."""
-    chosen = yield from choose(instance, operation, context, not_held)
+    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
     yield plan_of(chosen, context, [postsuper_argv(instance, "-h", "deferred")], [SKIPPED])
     outcomes = Outcomes()
     held, said = yield from freeze(instance, chosen.entries, outcomes)
@@ -33,7 +34,7 @@ def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) 
 
 def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Context) -> Steps[Result]:
     """`queue.release`: back to deferred, where the queue manager tries them in its own time."""
-    chosen = yield from choose(instance, operation, context, releasable(operation.selection, context))
+    chosen = yield from choose(QUEUE, instance, operation, context, releasable(operation.selection, context))
     yield plan_of(chosen, context, [postsuper_argv(instance, "-H", "hold")])
     outcomes = Outcomes()
     said = yield from act(instance, "-H", "hold", names(chosen.entries))
@@ -50,7 +51,7 @@ def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Con
 
 def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context) -> Steps[Result]:
     """`queue.purge`: held first, looked at again, then deleted or moved to the host's quarantine."""
-    chosen = yield from choose(instance, operation, context, everything)
+    chosen = yield from choose(QUEUE, instance, operation, context, everything)
     hold = postsuper_argv(instance, "-h", "deferred")
     if operation.mode == "delete":
         yield plan_of(chosen, context, [hold, postsuper_argv(instance, "-d", "hold")], [SKIPPED])

@@ -3,21 +3,14 @@
 `-c DIR` always stands right after the command name: without it every tool sees the default instance only.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
+from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
 from fleet.mta.postfix import access_edit
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, Sink, Steps, run
 
-HELPERS = "/usr/local/libexec/mxfleet"
-
-LISTING_SECONDS = 240
-# No changing command runs longer on a host: what reading back finds after that is final (jobs.services.reconcile).
-CHANGE_SECONDS = 120
 ATTEMPTS = 5_000  # postqueue -i takes one at a time
-CHUNK = 10_000  # queue IDs of one changing command, so that it ends well within its time
-READ_SECONDS = 120
 DELIVER_SECONDS = 100
 WAIT_SECONDS = 60
 
@@ -111,23 +104,10 @@ def _attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Command:
     )
 
 
-def script_argv(script: str, *arguments: str) -> tuple[str, ...]:
-    """A script's command line as a plan shows it."""
-    return (f"{HELPERS}/{script}", *arguments)
-
-
-def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, ...]]:
-    """The queue IDs in lots for one command each."""
-    waiting = iter(queue_ids)
-    while lot := tuple(islice(waiting, size)):
-        yield lot
-
-
 def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     """Lines for sudoers(5), literal down to the last word: IDs and limits go through stdin, so nothing is a wildcard.
 
-    sudo stands before timeout(1), so timeout is the command and the rest its arguments. The helper scripts must be
-    installed, owned by root, in /usr/local/libexec/mxfleet.
+    The helper scripts must be installed, owned by root, in HELPERS.
     """
     commands = [(CHANGE_SECONDS, postsuper_argv(instance, flag, queue)) for flag, queue in POSTSUPER_FORMS]
     commands.append((wake_pickup(instance).timeout, wake_pickup(instance).argv))
@@ -138,7 +118,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         attempt_words = (program(instance, "postqueue"), instance.config_dir)
         commands.append((CHANGE_SECONDS, script_argv(ATTEMPT, *attempt_words)))
     commands += _script_commands(instance)
-    return tuple(f"{user} ALL=(root) NOPASSWD: {_timed(seconds, argv)}" for seconds, argv in commands)
+    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
 
 
 def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
@@ -165,12 +145,3 @@ def deliver_arguments(instance: InstanceFacts) -> tuple[str, ...]:
     """The arguments of postfix_deliver.sh."""
     queue = instance.queue_dirs[0]
     return (program(instance, "postqueue"), instance.config_dir, queue, log_source(instance), str(WAIT_SECONDS))
-
-
-def _timed(seconds: int, argv: tuple[str, ...]) -> str:
-    return " ".join(("/usr/bin/timeout", "-k", "5", str(seconds), *(_escaped(word) for word in argv)))
-
-
-def _escaped(word: str) -> str:
-    """sudoers(5): `,`, `:`, `=`, `\\` and wildcards in an argument must be escaped."""
-    return "".join(f"\\{char}" if char in ",:=\\*?[]! " else char for char in word)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, MtaNotRunning, PlanStale, RemoteError
 from fleet.mta.operations import MessageDeliver, MessageShow
+from fleet.mta.postfix import content
 from fleet.mta.postfix.commands import (
     DELIVER,
     DELIVER_SECONDS,
@@ -14,10 +15,9 @@ from fleet.mta.postfix.commands import (
     postsuper_argv,
     program,
 )
-from fleet.mta.postfix.content import message_parts
-from fleet.mta.postfix.listing import DOWN, read_queue
+from fleet.mta.postfix.listing import DOWN, QUEUE
 from fleet.mta.postfix.log import Attempt, attempts_of, log_lines, parse_lines, returned
-from fleet.mta.postfix.parse import Listed, ids_input, parse_verdicts
+from fleet.mta.postfix.parse import ids_input, parse_verdicts
 from fleet.mta.types import (
     Command,
     Context,
@@ -34,40 +34,28 @@ from fleet.mta.types import (
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _, _ = yield from find(instance, operation.queue_id)
+    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
     if entry is None:
         raise MessageNotFound(f"{operation.queue_id} is not queued")
-    return Result(Ended.SUCCEEDED, (yield from message_parts(instance, operation, entry)))
+    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 
 def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
     """`message.deliver`. Raises MessageNotFound, InDelivery, MtaNotRunning, Conflict (held; release not said)."""
-    entry, total, notes = yield from find(instance, operation.queue_id)
+    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
     check(entry, operation, context)
-    if DOWN in notes:
+    if DOWN in listing.notes:
         raise MtaNotRunning("the mail system is down, so nothing can be attempted")
     assert entry is not None  # noqa: S101 - check() raises; this is for the type checker
     name = entry.queue_id
     freed = [postsuper_argv(instance, "-H", "hold")] if entry.state == "hold" else []
     attempt = (program(instance, "postqueue"), "-c", instance.config_dir, "-i", name)
-    yield plan_of(Chosen((entry,), total), context, [*freed, attempt])
+    yield plan_of(Chosen((entry,), listing.total), context, [*freed, attempt])
     if freed and name not in parse_verdicts((yield from run(postsuper(instance, "-H", "hold", [name])))):
         raise Conflict(f"{name} could not be released from hold")
     lines = yield from _attempt(instance, name)
-    after, _, _ = yield from find(instance, name)
+    after, _ = yield from QUEUE.find(instance, name)
     return judged(entry, after, lines)
-
-
-def find(instance: InstanceFacts, queue_id: str) -> Steps[tuple[QueueEntry | None, int, tuple[str, ...]]]:
-    """The message, how many there are in the queue, and the listing's notes."""
-    found: list[QueueEntry] = []
-
-    def take(message: Listed) -> None:
-        if message.queue_id == queue_id:
-            found.append(message.entry())
-
-    listing = yield from read_queue(instance, take)
-    return (found[-1] if found else None), listing.total, listing.notes
 
 
 def check(entry: QueueEntry | None, operation: MessageDeliver, context: Context) -> None:
@@ -103,7 +91,7 @@ def read_back_deliver(instance: InstanceFacts, operation: MessageDeliver, contex
     if not context.frozen:
         return None
     wanted = context.frozen[0]
-    after, _, _ = yield from find(instance, wanted.queue_id)
+    after, _ = yield from QUEUE.find(instance, wanted.queue_id)
     lines = yield from log_lines(instance, [f": {wanted.queue_id}: "])
     before = QueueEntry(
         wanted.queue_id, wanted.state, wanted.state, wanted.arrival_time, wanted.sender, (), wanted.size

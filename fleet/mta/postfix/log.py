@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.postfix.commands import LOG, READ_SECONDS, log_source
+from fleet.mta.postfix.commands import LOG, log_source
 from fleet.mta.postfix.parse import error_of
 from fleet.mta.types import Command, Completed, InstanceFacts, Steps, run
 

@@ -5,21 +5,13 @@ from collections.abc import Callable, Iterable
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
 from fleet.mta.changed import Outcomes, plan_of
+from fleet.mta.choosing import choose, everything, means_held, not_held
+from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush, QueueRequeue, Selection
 from fleet.mta.postfix.changes import SKIPPED, act, changed, freeze, thaw
-from fleet.mta.postfix.choosing import choose, everything, means_held, not_held
-from fleet.mta.postfix.commands import (
-    READ_SECONDS,
-    TIMES,
-    attempt,
-    attempt_argv,
-    flush_all,
-    log_source,
-    postsuper_argv,
-    wake_pickup,
-)
-from fleet.mta.postfix.listing import DOWN, proof
+from fleet.mta.postfix.commands import TIMES, attempt, attempt_argv, flush_all, log_source, postsuper_argv, wake_pickup
+from fleet.mta.postfix.listing import DOWN, QUEUE, proof
 from fleet.mta.postfix.log import log_lines, parse_lines, requeued, returned
 from fleet.mta.postfix.parse import error_of, ids_input
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
@@ -36,7 +28,7 @@ def queue_flush(instance: InstanceFacts, operation: QueueFlush, context: Context
 
     Proof: the queue manager touches a queue file for every attempt. Raises MtaNotRunning, TooMany and others.
     """
-    chosen = yield from choose(instance, operation, context, not_held)
+    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
     native = native_flush(instance, operation.selection)
     command = flush_all(instance, *native).argv if native else attempt_argv(instance)
     also = ["every message of that destination is attempted, new ones too"] if native else []
@@ -119,7 +111,7 @@ def queue_bounce(instance: InstanceFacts, operation: QueueBounce, context: Conte
         raise Unsupported(f"Postfix {instance.version} cannot expire a message; 3.5 and later can")
     if not operation.notify:
         raise Unsupported("Postfix always sends the notice", hint="purge the messages instead")
-    chosen = yield from choose(instance, operation, context, everything)
+    chosen = yield from choose(QUEUE, instance, operation, context, everything)
     steps = [
         postsuper_argv(instance, flag, queue) for flag, queue in (("-h", "deferred"), ("-e", "hold"), ("-H", "hold"))
     ]
@@ -153,7 +145,7 @@ def queue_requeue(instance: InstanceFacts, operation: QueueRequeue, context: Con
     A requeued message leaves hold, so held ones are taken only when the request names them.
     """
     relevant = everything if means_held(operation.selection) else not_held
-    chosen = yield from choose(instance, operation, context, relevant)
+    chosen = yield from choose(QUEUE, instance, operation, context, relevant)
     steps = [postsuper_argv(instance, "-h", "deferred"), postsuper_argv(instance, "-r", "hold")]
     steps.append(wake_pickup(instance).argv)
     yield plan_of(chosen, context, steps, [SKIPPED, "pickup(8) gives every message a new queue ID"])

@@ -3,20 +3,20 @@
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from fleet.mta import commands
 from fleet.mta.errors import (
     FleetError,
     MtaNotFound,
     MtaNotRunning,
-    RemoteError,
-    SudoDenied,
     UnparsedOutput,
     Unsupported,
 )
+from fleet.mta.reading import Listing
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
 NULL_SENDER = "<>"
@@ -96,15 +96,6 @@ class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "m
             size=self.size,
             sender_raw=self.sender_raw,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """How a listing ended. `refused`: lines that are not what postqueue prints; nothing was guessed from them."""
-
-    total: int = 0
-    refused: int = 0
-    notes: tuple[str, ...] = ()
 
 
 class QueueSink:
@@ -214,19 +205,7 @@ ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
 )
 
 
-def error_of(done: Completed, program: str) -> FleetError:
-    """The error behind a failed command. sudo's own refusal has the same exit status as others: its prefix tells."""
-    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
-    if stderr.startswith("sudo:"):
-        return SudoDenied(stderr.splitlines()[0], hint="see the sudoers lines of this instance")
-    for marker, error, detail in ERRORS:
-        if marker in done.stderr:
-            return error(detail, stderr=stderr[:2000])
-    if done.exit_status in (126, 127):
-        return MtaNotFound(f"{program} cannot be run", stderr=stderr[:2000])
-    if not done.exit_status:
-        return UnparsedOutput(f"{program} did not say how it ended", stderr=stderr[:2000])
-    return RemoteError(f"{program} ended with {done.exit_status}", stderr=stderr[:2000])
+error_of = partial(commands.error_of, markers=ERRORS)
 
 
 def queue_id_error(queue_id: str) -> str | None:

@@ -8,17 +8,10 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.postfix.commands import (
-    CHANGE_SECONDS,
-    QUARANTINE,
-    attempt,
-    chunks,
-    postsuper,
-    postsuper_argv,
-    script_argv,
-)
+from fleet.mta.postfix.commands import QUARANTINE, attempt, postsuper, postsuper_argv
 from fleet.mta.postfix.listing import lookup, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.types import Command, Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run

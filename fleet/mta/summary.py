@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.mta.operations import QueueSummary
-from fleet.mta.postfix.content import contents
-from fleet.mta.postfix.listing import check_fields, read_queue
-from fleet.mta.postfix.parse import Listed
+from fleet.mta.reading import Listed, Queue
 from fleet.mta.types import Context, Ended, InstanceFacts, QueueEntry, Result, Steps
 
 # qshape(1): 5 minutes, doubled. Upper bounds in minutes; what is older than the last is in the bucket "+".
 BUCKETS = (5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
 LONGEST_GROUP = 50_000
-Message = Listed | QueueEntry
 
 
 @dataclass(slots=True)
@@ -25,7 +22,7 @@ class Tally:
     oldest_at: float | None = None
     ages: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
-    def add(self, message: Message, bucket: int) -> None:
+    def add(self, message: Listed, bucket: int) -> None:
         self.count += 1
         self.bytes += message.size
         if self.oldest_at is None or message.arrival_time < self.oldest_at:
@@ -46,7 +43,7 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].lower() or address
 
 
-KEYS: dict[str, Callable[[Message], Iterable[str]]] = {
+KEYS: dict[str, Callable[[Listed], Iterable[str]]] = {
     "from": lambda message: (message.sender,),
     "from-domain": lambda message: (domain_of(message.sender),),
     "to": lambda message: {each.address for each in message.recipients},
@@ -65,7 +62,7 @@ class Summary:
         self.total = Tally()
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in operation.group_by}
 
-    def add(self, message: Message) -> None:
+    def add(self, message: Listed) -> None:
         bucket = bucket_of(self.now - message.arrival_time)
         self.total.add(message, bucket)
         for name, group in self.groups.items():
@@ -97,9 +94,9 @@ def histogram(ages: list[int]) -> dict[str, int]:
     return {bucket_name(at): count for at, count in enumerate(ages)}
 
 
-def queue_summary(instance: InstanceFacts, operation: QueueSummary, context: Context) -> Steps[Result]:
+def queue_summary(queue: Queue, instance: InstanceFacts, operation: QueueSummary, context: Context) -> Steps[Result]:
     """`queue.summary`."""
-    check_fields(operation.match)
+    queue.check_fields(operation.match)
     judge = operation.match.compile(context.now)
     summary = Summary(operation, context.now)
     undecided: dict[str, QueueEntry] = {}
@@ -111,8 +108,8 @@ def queue_summary(instance: InstanceFacts, operation: QueueSummary, context: Con
         elif verdict:
             summary.add(message)
 
-    listing = yield from read_queue(instance, take)
-    found = yield from contents(instance, list(undecided), body=operation.match.needs_body)
+    listing = yield from queue.read(instance, take)
+    found = yield from queue.contents(instance, list(undecided.values()), body=operation.match.needs_body)
     for name, content in found.items():
         if judge.with_content(undecided[name], content):
             summary.add(undecided[name])

@@ -6,8 +6,7 @@ from fleet.match import Entry
 from fleet.mta.changed import Chosen, check_limits, check_stale, fingerprint_of, is_same
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import ChangesMessages, Selection
-from fleet.mta.postfix.listing import Kept, read_queue, select
-from fleet.mta.postfix.parse import Listed
+from fleet.mta.reading import Kept, Listed, Queue, select
 from fleet.mta.types import Context, InstanceFacts, QueueEntry, Steps
 
 Relevant = Callable[[Entry], bool]
@@ -35,19 +34,23 @@ def means_held(selection: Selection) -> bool:
     return selection.match is None or selection.match.mentions_hold()
 
 
-def choose(instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant) -> Steps[Chosen]:
+def choose(
+    queue: Queue, instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant
+) -> Steps[Chosen]:
     """The messages to change. With `context.frozen` those and no others. Raises TooMany, PlanStale, Unsupported."""
     if context.frozen is not None:
-        return (yield from choose_frozen(instance, operation.selection, context, relevant))
+        return (yield from choose_frozen(queue, instance, operation.selection, context, relevant))
     if operation.selection.match is None:
-        chosen = yield from choose_by_id(instance, operation.selection.queue_ids, relevant)
+        chosen = yield from choose_by_id(queue, instance, operation.selection.queue_ids, relevant)
     else:
-        chosen = yield from _choose_matching(instance, operation, context, relevant)
+        chosen = yield from _choose_matching(queue, instance, operation, context, relevant)
     check_limits(operation.limits, len(chosen.entries), chosen.total)
     return chosen
 
 
-def choose_frozen(instance: InstanceFacts, selection: Selection, context: Context, relevant: Relevant) -> Steps[Chosen]:
+def choose_frozen(
+    queue: Queue, instance: InstanceFacts, selection: Selection, context: Context, relevant: Relevant
+) -> Steps[Chosen]:
     """What is left of the plan: the same message under the same ID. Raises PlanStale."""
     wanted = {each.queue_id: each for each in context.frozen or ()}
     judge = selection.match.compile(context.now) if selection.match else None
@@ -60,7 +63,7 @@ def choose_frozen(instance: InstanceFacts, selection: Selection, context: Contex
         elif judge is not None and judge(message) and relevant(message):
             new.add(message.queue_id)
 
-    listing = yield from read_queue(instance, take)
+    listing = yield from queue.read(instance, take)
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
     same = {name: entry for name, entry in found.items() if is_same(entry, wanted[name])}
@@ -77,7 +80,9 @@ def choose_frozen(instance: InstanceFacts, selection: Selection, context: Contex
     return chosen
 
 
-def choose_by_id(instance: InstanceFacts, queue_ids: tuple[str, ...], relevant: Relevant) -> Steps[Chosen]:
+def choose_by_id(
+    queue: Queue, instance: InstanceFacts, queue_ids: tuple[str, ...], relevant: Relevant
+) -> Steps[Chosen]:
     """The messages of these queue IDs; those not queued are gone."""
     wanted = dict.fromkeys(queue_ids)
     found: dict[str, QueueEntry] = {}
@@ -86,7 +91,7 @@ def choose_by_id(instance: InstanceFacts, queue_ids: tuple[str, ...], relevant: 
         if message.queue_id in wanted:
             found[message.queue_id] = message.entry()
 
-    listing = yield from read_queue(instance, take)
+    listing = yield from queue.read(instance, take)
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
     return Chosen(
@@ -99,12 +104,12 @@ def choose_by_id(instance: InstanceFacts, queue_ids: tuple[str, ...], relevant: 
 
 
 def _choose_matching(
-    instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant
+    queue: Queue, instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant
 ) -> Steps[Chosen]:
     expression = operation.selection.match
     assert expression is not None  # noqa: S101 - the caller has looked; this is for the type checker
     judge = expression.compile(context.now)
     kept = Kept(judge, keep=operation.limits.max_messages + 1, relevant=relevant)
-    listing = yield from select(instance, expression, kept, judge)
+    listing = yield from select(queue, instance, expression, kept, judge)
     check_limits(operation.limits, kept.matched, listing.total)
     return Chosen(tuple(kept.best()), listing.total, already=kept.already, notes=listing.notes)

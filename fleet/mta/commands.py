@@ -1,0 +1,64 @@
+"""What the command lines of all adapters share: time limits, lots, sudoers lines, and the error behind a failure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from fleet.mta.errors import FleetError, MtaNotFound, RemoteError, SudoDenied, UnparsedOutput
+from fleet.mta.types import Completed
+
+HELPERS = "/usr/local/libexec/mxfleet"
+"""Where an administrator may install our scripts, owned by root."""
+
+LISTING_SECONDS = 240
+READ_SECONDS = 120
+# No changing command runs longer on a host: what reading back finds after that is final (jobs.services.reconcile).
+CHANGE_SECONDS = 120
+CHUNK = 10_000
+"""Queue IDs of one changing command, so that it ends well within its time."""
+
+Markers = Sequence[tuple[bytes, type[FleetError], str]]
+
+
+def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, ...]]:
+    """The queue IDs in lots for one command each."""
+    waiting = iter(queue_ids)
+    while lot := tuple(islice(waiting, size)):
+        yield lot
+
+
+def script_argv(script: str, *arguments: str) -> tuple[str, ...]:
+    """A script's command line as a plan shows it, and as sudo sees it where the script is installed."""
+    return (f"{HELPERS}/{script}", *arguments)
+
+
+def sudoers_line(user: str, seconds: int, argv: Sequence[str]) -> str:
+    """A line for sudoers(5), literal down to the last word.
+
+    sudo stands before timeout(1), so timeout is the command and the rest its arguments.
+    """
+    words = ("/usr/bin/timeout", "-k", "5", str(seconds), *(_escaped(word) for word in argv))
+    return f"{user} ALL=(root) NOPASSWD: {' '.join(words)}"
+
+
+def _escaped(word: str) -> str:
+    """sudoers(5): `,`, `:`, `=`, `\\` and wildcards in an argument must be escaped."""
+    return "".join(f"\\{char}" if char in ",:=\\*?[]! " else char for char in word)
+
+
+def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError:
+    """The error behind a command that failed, or that did not say how it ended.
+
+    `markers`: what an MTA's own words on stderr mean. sudo's refusal has the same exit status as others: its prefix
+    tells (trap 12).
+    """
+    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
+    if stderr.startswith("sudo:"):
+        return SudoDenied(stderr.splitlines()[0], hint="see the sudoers lines of this instance")
+    for marker, error, detail in markers:
+        if marker in done.stderr:
+            return error(detail, stderr=stderr[:2000])
+    if done.exit_status in (126, 127):
+        return MtaNotFound(f"{program} cannot be run", stderr=stderr[:2000])
+    if not done.exit_status:
+        return UnparsedOutput(f"{program} did not say how it ended", stderr=stderr[:2000])
+    return RemoteError(f"{program} ended with {done.exit_status}", stderr=stderr[:2000])

@@ -1,0 +1,83 @@
+"""A message as its MTA stores it: headers and body, and what message.show tells of it."""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.match import headers as rfc2047
+from fleet.mta.operations import MessageShow
+from fleet.mta.types import QueueEntry, Recipient
+
+HEADERS = 64 << 10
+"""Bytes of a message's header that are read to match on it."""
+BODY = 1 << 20
+"""Bytes of a message's body that are read to match on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message's parts. `raw_headers`: without the empty line behind them. `body` None: not asked for.
+
+    `envelope`: what else the MTA keeps, in its own words; only adapters look into it.
+    """
+
+    raw_headers: bytes
+    body: bytes | None
+    envelope: bytes = b""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return tuple(parse_headers(self.raw_headers))
+
+
+def parse_headers(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Header fields (RFC 5322, 2.2): name and unfolded value, bytes kept by surrogateescape."""
+    text = raw.decode("utf-8", "surrogateescape")
+    for field in re.split(r"\r?\n(?![ \t])", text):
+        name, colon, value = field.partition(":")
+        if colon and name and not name.isspace():
+            yield name.rstrip(" \t"), re.sub(r"\r?\n(?=[ \t])", "", value).strip(" \t\r")
+
+
+def subject_of(stored: Stored) -> str:
+    """The decoded subject, or an empty text."""
+    return next((rfc2047.decode(value) for name, value in stored.headers if name.lower() == "subject"), "")
+
+
+def message_parts(
+    operation: MessageShow, entry: QueueEntry, stored: Stored, delivered: Iterable[Recipient] = ()
+) -> dict[str, Any]:
+    """The data of `message.show`: parts as asked, `truncated` when one is longer than max_bytes.
+
+    `stored` must have one byte more of each part than max_bytes, where there is that much. `delivered`: recipients that
+    a listing leaves out because they are done.
+    """
+    limit = operation.max_bytes
+    shown: dict[str, Any] = {"queue_id": entry.queue_id, "size": entry.size, "state": entry.state, "truncated": False}
+    if "envelope" in operation.parts:
+        shown["envelope"] = {
+            "sender": entry.sender,
+            "arrival_time": entry.arrival_time,
+            "recipients": [
+                {"address": each.address, "reason": each.reason, "state": each.state}
+                for each in (*entry.recipients, *delivered)
+            ],
+        }
+    if "headers" in operation.parts:
+        shown["headers"] = [
+            {"name": name, "value": rfc2047.decode(value), "raw": printable(value)}
+            for name, value in parse_headers(stored.raw_headers[:limit])
+        ]
+        shown["truncated"] = len(stored.raw_headers) > limit
+    if "body" in operation.parts and stored.body is not None:
+        body = stored.body[:limit]
+        shown["body"] = {"text": body.decode("utf-8", "replace"), "raw_base64": base64.b64encode(body).decode()}
+        shown["truncated"] = shown["truncated"] or len(stored.body) > limit
+    return shown
+
+
+def printable(text: str) -> str:
+    """A text without surrogates: bytes that are no UTF-8 as \\xHH."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
