@@ -2,13 +2,14 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fleet.match import headers as rfc2047
+from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import MessageShow
-from fleet.mta.types import QueueEntry, Recipient
+from fleet.mta.types import Completed, QueueEntry, Recipient, Steps
 
 HEADERS = 64 << 10
 """Bytes of a message's header that are read to match on it."""
@@ -30,6 +31,55 @@ class Stored:
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
         return tuple(parse_headers(self.raw_headers))
+
+
+def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored], frozenset[str]]:
+    """The answer of a script that reads messages: "ID ENVELOPE HEADERS BODY" (lengths), then the bytes; last "end".
+
+    "ID absent" for a message that is not queued. Returns the messages, and the IDs answered for.
+    Raises UnparsedOutput when it is cut off or its lengths do not fit.
+    """
+    data = done.stdout
+    found: dict[str, Stored] = {}
+    answered: set[str] = set()
+    at = 0
+    while True:
+        end = data.find(b"\n", at)
+        words = data[at:end].split() if end >= 0 else []
+        at = end + 1
+        if words == [b"end"] and at == len(data):
+            return found, frozenset(answered)
+        if len(words) == 2 and words[1] == b"absent":
+            answered.add(words[0].decode())
+            continue
+        if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
+            raise UnparsedOutput("the messages that were read do not have the lengths that were announced")
+        first, second, third = (int(word) for word in words[1:])
+        parts = data[at : at + first + second + third]
+        at += first + second + third
+        name = words[0].decode()
+        answered.add(name)
+        body = parts[first + second :] if has_body else None
+        found[name] = Stored(parts[first : first + second], body, parts[:first])
+
+
+def in_batches(
+    queue_ids: Sequence[str], size: int, read: Callable[[list[str]], Steps[tuple[dict[str, Stored], frozenset[str]]]]
+) -> Steps[dict[str, Stored]]:
+    """All the messages, `size` per remote command; what a command's budget left unread goes into the next one.
+
+    Raises UnparsedOutput when a command answers for none, and what `read` raises.
+    """
+    found: dict[str, Stored] = {}
+    waiting = list(queue_ids)
+    while waiting:
+        batch = waiting[:size]
+        part, answered = yield from read(batch)
+        if not answered:
+            raise UnparsedOutput("no message of the batch was answered")
+        found.update(part)
+        waiting = [name for name in batch if name not in answered] + waiting[size:]
+    return found
 
 
 def parse_headers(raw: bytes) -> Iterator[tuple[str, str]]:

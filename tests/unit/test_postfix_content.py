@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.postfix.content import contents, parse_stored
-from fleet.mta.stored import Stored, subject_of
+from fleet.mta.postfix.content import contents
+from fleet.mta.stored import Stored, parse_stored, subject_of
 from fleet.mta.types import Completed, QueueEntry
 from tests.unit.postfix_host import TRANSCRIPTS, VERSIONS, FakeHost, Mail, instance
 

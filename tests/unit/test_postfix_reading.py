@@ -127,7 +127,7 @@ def test_a_body_that_imitates_the_next_message_stays_a_body() -> None:
     body = b"\nAAAAAA2 0 9 0\nX: forged\nend\n"
     data = b"AAAAAA1 0 5 %d\nS: x\n%bAAAAAA2 absent\nend\n" % (len(body), body)
     found, answered = parse_stored(Completed(0, data), has_body=True)
-    assert found["AAAAAA1"].body == body[1:]  # without the empty line that ends the header
+    assert found["AAAAAA1"].body == body
     assert set(found) == {"AAAAAA1"}
     assert answered == {"AAAAAA1", "AAAAAA2"}
 

@@ -1,15 +1,16 @@
 """Messages as Postfix stores them: headers and bodies in batches, and message.show."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fleet.mta.commands import READ_SECONDS
-from fleet.mta.errors import MessageNotFound, UnparsedOutput
+from fleet.mta.errors import MessageNotFound
 from fleet.mta.operations import MessageShow
 from fleet.mta.postfix.commands import CONTENT
 from fleet.mta.postfix.parse import error_of, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, message_parts
-from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Recipient, Steps, run
+from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.types import Command, InstanceFacts, QueueEntry, Recipient, Steps, run
 
 BATCH = 500
 HEADERS_BATCH = 5_000  # headers alone: one look through the queue and one postcat per 200 messages
@@ -22,17 +23,13 @@ def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bo
 
     Raises UnparsedOutput, SudoDenied and others.
     """
-    found: dict[str, Stored] = {}
-    waiting = [entry.queue_id for entry in entries]
-    size = BATCH if body else HEADERS_BATCH
-    while waiting:
-        batch = waiting[:size]
-        part, answered = yield from read_stored(instance, batch, 0, HEADERS, BODY if body else 0)
-        if not answered:
-            raise UnparsedOutput("no message of the batch was answered")
-        found.update(part)
-        waiting = [name for name in batch if name not in answered] + waiting[size:]
-    return found
+    return (
+        yield from in_batches(
+            [entry.queue_id for entry in entries],
+            BATCH if body else HEADERS_BATCH,
+            lambda batch: read_stored(instance, batch, 0, HEADERS, BODY if body else 0),
+        )
+    )
 
 
 def read_stored(
@@ -51,34 +48,13 @@ def read_stored(
     done = yield from run(command)
     if done.exit_status:
         raise error_of(done, "postcat")
-    return parse_stored(done, has_body=body > 0)
+    found, answered = parse_stored(done, has_body=body > 0)
+    return {name: _without_separator(each) for name, each in found.items()}, answered
 
 
-def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored], frozenset[str]]:
-    """The answer of postfix_content.sh. Raises UnparsedOutput when it is cut off or its lengths do not fit."""
-    data = done.stdout
-    found: dict[str, Stored] = {}
-    answered: set[str] = set()
-    at = 0
-    while True:
-        end = data.find(b"\n", at)
-        words = data[at:end].split() if end >= 0 else []
-        at = end + 1
-        if words == [b"end"] and at == len(data):
-            return found, frozenset(answered)
-        if len(words) == 2 and words[1] == b"absent":
-            answered.add(words[0].decode())
-            continue
-        if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
-            raise UnparsedOutput("the messages that were read do not have the lengths that were announced")
-        first, second, third = (int(word) for word in words[1:])
-        parts = data[at : at + first + second + third]
-        at += first + second + third
-        name = words[0].decode()
-        answered.add(name)
-        # postcat -b begins with the empty line that ends the header.
-        body = parts[first + second :].removeprefix(b"\n") if has_body else None
-        found[name] = Stored(parts[first : first + second], body, parts[:first])
+def _without_separator(stored: Stored) -> Stored:
+    """postcat -b begins with the empty line that ends the header."""
+    return stored if stored.body is None else replace(stored, body=stored.body.removeprefix(b"\n"))
 
 
 def message_show(instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
