@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.lab import Host, Lab
 
-__all__ = ["lab", "pf1", "pf2", "pf3"]
+__all__ = ["lab", "os1", "os2", "pf1", "pf2", "pf3"]
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +46,15 @@ def pf2(lab: Lab) -> Iterator[Host]:
 def pf3(lab: Lab) -> Iterator[Host]:
     """Postfix 3.10 with long queue IDs, likewise."""
     yield from _fresh(lab, "pf3")
+
+
+@pytest.fixture
+def os1(lab: Lab) -> Iterator[Host]:
+    """OpenSMTPD 6.8 whose configuration refuses the senders of a table, likewise."""
+    yield from _fresh(lab, "os1")
+
+
+@pytest.fixture
+def os2(lab: Lab) -> Iterator[Host]:
+    """OpenSMTPD 7.6 without a rule for senders, likewise."""
+    yield from _fresh(lab, "os2")
