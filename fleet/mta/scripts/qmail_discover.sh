@@ -1,0 +1,63 @@
+#!/bin/sh
+# qmail_discover.sh
+#
+# For every qmail home directory: "home DIRECTORY", what its queue looks like ("queue SPLIT TODO_SPLIT", or "queue
+# unreadable" for an account that may not look), "control FILE LINE" of the files that name our domains, and the programs
+# svc and svstat. Then every service of daemontools: "service DIRECTORY", "run LINE" of its run file, "log LINE" of its
+# log's. The last line is "end". Says "absent" where there is no qmail. Changes nothing.
+set -u
+LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/command
+export LC_ALL PATH
+
+numbered() { # DIRECTORY: how many subdirectories have a number as their name
+    find "$1/" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' 2>/dev/null | grep -c '/[0-9]*$'
+}
+
+lines() { # WORD FILE: the file's lines, continued ones joined, comments left out
+    [ ! -r "$2" ] || head -c 65536 "$2" | tr -d '\000' | sed -e ':a' -e '/\\$/N' -e 's/\\\n/ /' -e 'ta' |
+        sed -n -e '/^[[:space:]]*#/d' -e '/[^[:space:]]/s/^/'"$1"' /p'
+}
+
+tell_home() {
+    echo "home $1"
+    if [ -x "$1/queue" ] && [ -r "$1/queue/mess" ]; then
+        echo "queue $(numbered "$1/queue/mess") $(numbered "$1/queue/todo")"
+    else
+        echo "queue unreadable"
+    fi
+    for file in me locals rcpthosts virtualdomains; do
+        lines "control $file" "$1/control/$file"
+    done
+}
+
+homes=
+for home in "${QMAILHOME:-/var/qmail}" /var/qmail; do
+    case " $homes " in
+    *" $home "*) continue ;;
+    esac
+    [ -d "$home/queue" ] && [ -d "$home/control" ] || continue
+    homes="$homes $home"
+    tell_home "$home"
+done
+if [ -z "$homes" ]; then
+    echo absent
+    exit 0
+fi
+for program in svc svstat; do
+    echo "program $program $(command -v "$program")"
+done
+seen=
+for service in /service/* /etc/service/* /var/service/*; do
+    [ -d "$service" ] || continue
+    real=$(readlink -f "$service")
+    case "$seen" in
+    *" $real "*) continue ;;
+    esac
+    seen="$seen $real "
+    echo "service $service"
+    if [ ! -r "$service/run" ]; then echo "unreadable"; fi
+    lines run "$service/run"
+    lines log "$service/log/run"
+done
+echo end
