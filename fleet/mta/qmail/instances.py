@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
 from getopt import GetoptError, getopt
 from typing import Any
@@ -53,10 +54,8 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
     """
     answer = parse_answer((yield from run(Command((), script=DISCOVER))))
     if answer.is_partial and not host.is_root and host.has_sudo:
-        try:
+        with suppress(SudoDenied):
             answer = parse_answer((yield from run(Command((), script=DISCOVER, become=True))))
-        except SudoDenied:
-            pass
     return tuple(_instance(name, home, answer, host) for home in answer.homes)
 
 
