@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.lab.config import RELAY_CLIENT, SINKS
 from tests.lab.hosts.spec import HostSpec
 
+# 7.6 does not start without the CA certificates, which Debian only recommends.
+PACKAGES = ("opensmtpd", "ca-certificates")
 PRESEED = ("opensmtpd opensmtpd/mailname string host.lab.test",)
 
 # A deferred envelope rests 400 s before its second attempt: longer than a test, and there is no setting for it.
@@ -49,6 +51,6 @@ pkill -KILL -x smtpd
 READY = "smtpctl show status >/dev/null && [ $(ss -Hltn 'sport = :25' | wc -l) -ge 2 ]"
 
 HOSTS = (
-    HostSpec("os1", 51, "bookworm", ("opensmtpd",), CONFIGURE + WIRED, START, STOP, READY, PRESEED),
-    HostSpec("os2", 52, "trixie", ("opensmtpd",), CONFIGURE + UNWIRED, START, STOP, READY, PRESEED),
+    HostSpec("os1", 51, "bookworm", PACKAGES, CONFIGURE + WIRED, START, STOP, READY, PRESEED),
+    HostSpec("os2", 52, "trixie", PACKAGES, CONFIGURE + UNWIRED, START, STOP, READY, PRESEED),
 )
