@@ -1,0 +1,186 @@
+"""20,000 queued messages on each MTA of the lab: listed, matched on a header, purged by pattern.
+
+Each step beside a plain shell pipeline that takes the same steps on the host itself, without SSH and without proof of
+what became of a single message. `python -m tests.bench.queues [HOST...]`; needs root, as the lab does.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench.measure import table, verdict
+from tests.bench.stream import forget_peak, kilobytes
+from tests.lab.lab import Host, Lab
+from tests.lab.sink import Rule
+
+SENDER = "news@bulk.example"
+HEADER = "letter 7*"
+"""Of the letters that are numbered from 0, one in sixteen or so."""
+PIPELINE_GOAL = 1.5
+MEMORY_GOAL = 30
+PURGED = 10
+"""One message in so many is the sender's whose mail is purged."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The pipelines of one MTA, as root on the host. `fill` queues so many messages; `count` prints how many there are.
+
+    `purge`: the sender's messages, for good, with the listings before and after that ours has too.
+    """
+
+    host: str
+    instance: str
+    messages: int
+    fill: Callable[[Host, int], None]
+    count: str
+    listing: str
+    header: str
+    purge: str
+
+
+def by_smtp(host: Host, messages: int) -> None:
+    """Through the front door, twenty connections at once."""
+    spam = messages // PURGED
+    for sender, count in ((SENDER, spam), ("u{i}@ok.test", messages - spam)):
+        host.inject(n=count, sender=sender, recipients=("r{i}@defer.test",), subject="letter {i}", size=2000)
+
+
+POSTFIX_LIST = "postqueue -j"
+POSTFIX_IDS = f"""{POSTFIX_LIST} | sed -n '/"sender": "{SENDER}"/s/.*"queue_id": "\\([^"]*\\)".*/\\1/p'"""
+PEERS = (
+    Peer(
+        host="pf2",
+        instance="postfix",
+        messages=20_000,
+        fill=by_smtp,
+        count="find /var/spool/postfix/deferred -type f | wc -l",
+        listing=f"{POSTFIX_LIST} | wc -l",
+        header=f"{POSTFIX_LIST} >/tmp/l; cd /var/spool/postfix; find deferred hold -type f -print0 |"
+        " xargs -0 postcat -h | grep -c '^Subject: letter 7'",
+        purge=f"{POSTFIX_LIST} >/tmp/l; {POSTFIX_IDS} >/tmp/ids; postsuper -h - deferred </tmp/ids 2>&1 | tail -n 1;"
+        f" {POSTFIX_LIST} >/tmp/l; postsuper -d - hold </tmp/ids 2>&1 | tail -n 1; {POSTFIX_LIST} >/tmp/l",
+    ),
+)
+
+
+def run(lab: Lab, names: list[str]) -> str:
+    """Measure the hosts of these names, or all, and tell in Markdown."""
+    rows = [row for peer in PEERS if not names or peer.host in names for row in measured(lab, peer)]
+    headings = ("host", "step", "ours s", "pipeline s", "ratio", "", "memory grew by MB", "", "remote commands")
+    return table(headings, rows)
+
+
+def measured(lab: Lab, peer: Peer) -> list[list[str]]:
+    """A row for each step."""
+    host = lab.host(peer.host)
+    rows = []
+    for step, command in (("list", peer.listing), ("match a header", peer.header), ("purge", peer.purge)):
+        if step != "match a header":
+            refill(lab, host, peer)
+        # The purge empties what it is about, so its peer gets a queue of its own.
+        ours = asked(peer, step)
+        if step == "purge":
+            refill(lab, host, peer)
+        wall = timed(host, command)
+        ratio, grown = ours["wall"] / wall, ours["grown"]
+        fast, small = verdict(ratio, PIPELINE_GOAL, at_least=False), verdict(grown, MEMORY_GOAL, at_least=False)
+        figures = [f"{ours['wall']:.2f}", f"{wall:.2f}", f"{ratio:.2f}", fast, f"{grown:.1f}", small]
+        rows.append([peer.host, f"{step}: {ours['found']} of {peer.messages}", *figures, str(ours["commands"])])
+    return rows
+
+
+def refill(lab: Lab, host: Host, peer: Peer) -> None:
+    """As many messages as the benchmark wants, all of them deferred."""
+    host.reset()
+    lab.sink.reset()
+    lab.sink.set("defer.test", Rule("451 4.7.1 sink: later", "rcpt"))
+    peer.fill(host, peer.messages)
+    until = time.monotonic() + 600
+    while int(host.sh(peer.count)) < peer.messages:
+        if time.monotonic() > until:
+            raise SystemExit(f"{peer.host}: {host.sh(peer.count)} of {peer.messages} messages are queued")
+        time.sleep(1)
+
+
+def timed(host: Host, command: str) -> float:
+    """Seconds of wall time of a shell command on the host."""
+    begun = time.monotonic()
+    host.exec(command, timeout=600)
+    return time.monotonic() - begun
+
+
+def asked(peer: Peer, step: str) -> dict[str, Any]:
+    """Our own way, in a process of its own, so that one step's memory is not another's."""
+    argv = [sys.executable, "-m", "tests.bench.queues", "--ours", peer.host, peer.instance, step]
+    return dict(json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout))
+
+
+def ours(host: Host, name: str, step: str) -> dict[str, Any]:
+    """What a worker does for the step, warm: discovery has opened the connection before the clock starts."""
+    from dataclasses import replace
+
+    from fleet.match import parse
+    from fleet.mta.base import adapter_for, carry
+    from fleet.mta.discovery import discover_host
+    from fleet.mta.operations import Limits, Operation, QueueList, QueuePurge, Selection
+    from fleet.mta.types import Context, Plan
+    from fleet.ssh.endpoint import AddressPolicy, Endpoint
+    from fleet.ssh.engine import Engine, Outcome, Request
+
+    endpoint = Endpoint(
+        host.name, host.address, 22, host.user, host.private_key.encode(), host_key=host.host_key, become="sudo"
+    )
+    engine = Engine(AddressPolicy())
+
+    def done(steps: Callable[[], Any], *, until_plan: bool = False) -> Outcome:
+        request = Request("bench", endpoint, steps, until_plan, 600)
+        [outcome] = [each for batch in engine.outcomes([request]) for each in batch]
+        if outcome.error:
+            raise outcome.error
+        return outcome
+
+    _, instances = done(lambda: discover_host(host.name, time.time)).value
+    instance = next(each for each in instances if each.name == name)
+    adapter = adapter_for(instance.mta)
+    context = Context(now=time.time(), job="bench")
+
+    def carried(operation: Operation, context: Context, *, until_plan: bool = False) -> Outcome:
+        method = carry(adapter, operation.name)
+        if method is None:
+            raise SystemExit(f"{instance.mta} has no {operation.name}")
+        return done(lambda: method(instance, operation, context), until_plan=until_plan)
+
+    before = forget_peak()
+    begun = time.monotonic()
+    if step == "purge":
+        selection = Selection(match=parse(f"from:{SENDER}"))
+        purge = QueuePurge(selection, Limits(), mode="delete")
+        planned = carried(purge, context, until_plan=True)
+        plan = planned.value
+        if not isinstance(plan, Plan):
+            raise SystemExit(f"no plan: {plan}")
+        applied = carried(purge, replace(context, frozen=plan.selected))
+        found = applied.value.data["done"]
+        commands = len(planned.trace.commands) + len(applied.trace.commands)
+    else:
+        match = "ALL" if step == "list" else f'subject:"{HEADER}"'
+        outcome = carried(QueueList(parse(match)), context)
+        found, commands = outcome.value.data["matched"], len(outcome.trace.commands)
+    wall = time.monotonic() - begun
+    grown = (kilobytes("VmHWM") - before) / 1024
+    engine.close()
+    return {"wall": wall, "grown": grown, "found": found, "commands": commands}
+
+
+if __name__ == "__main__":
+    laboratory = Lab()
+    if sys.argv[1:2] == ["--ours"]:
+        print(json.dumps(ours(laboratory.host(sys.argv[2]), *sys.argv[3:])))
+    else:
+        laboratory.up(*sys.argv[1:])
+        print(run(laboratory, sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""One job over five MTAs: a sender is blocked and his mail purged everywhere, each proven, then both undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.lab.config import OUTSIDER
+from tests.lab.lab import Host, Lab
+from tests.lab.service import ENDED, Json, People, Person, Service, await_true
+
+pytestmark = pytest.mark.lab
+SPAMMER = "newsletter@sillyplace.test"
+BYSTANDER = "friend@ok.test"
+SPAM, OTHER = 3, 2
+MIXED = {"labels": {"fleet": ["mixed"]}}
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """How root looks at an MTA without us: digests of queue and configuration; `same`: undo restores every byte."""
+
+    instance: str
+    queue: str
+    config: str
+    same: bool = True
+
+
+EYES = {
+    "pf2": Eyes("postfix", "cd /var/spool/postfix && find deferred hold active incoming -type f", "find /etc/postfix"),
+    "sm1": Eyes("sendmail", "cd /var/spool/mqueue && find . -type f -name '[dhq]f*'", "find /etc/mail"),
+    "qm1": Eyes(
+        "qmail", "cd /var/qmail/queue && find mess info local remote bounce -type f", "find /var/qmail/control"
+    ),
+    "ex1": Eyes("exim4", "cd /var/spool/exim4/input && find . -type f -name '*-[DH]'", "find /etc/exim4"),
+    "os1": Eyes("smtpd", "cd /var/spool/smtpd/queue && find . -type f", "find /etc/smtpd.conf /etc/mail /etc/smtpd"),
+}
+
+
+class Fleet:
+    """The hosts, and two people of the customer who owns them: erin asks, frank agrees."""
+
+    def __init__(self, lab: Lab, people: People) -> None:
+        self.hosts = {name: lab.host(name) for name in EYES}
+        self.erin = _person(people, "erin", "operator")
+        self.frank = _person(people, "frank", "approver")
+
+    @property
+    def instances(self) -> set[str]:
+        return {f"mixed-{name}/{eyes.instance}" for name, eyes in EYES.items()}
+
+    def agreed(self, job: Json) -> Json:
+        """The job, agreed to where the policy wants that, ended."""
+        if job["state"] == "awaiting_approval":
+            self.frank.approve(job)
+        return self.erin.wait(job, 150, ENDED)
+
+    def plans(self, job: Json) -> dict[str, Json]:
+        return {row["instance"]: row for row in self.erin.get(f"jobs/{job['id']}/plan/")["instances"]}
+
+    def queues(self) -> dict[str, str]:
+        return {name: _digests(host, EYES[name].queue) for name, host in self.hosts.items()}
+
+    def configs(self) -> dict[str, str]:
+        kept = "-type f ! -name '*mxfleet-2*' ! -name '*.mxfleet-lock' 2>/dev/null"
+        return {name: _digests(host, f"{EYES[name].config} {kept}") for name, host in self.hosts.items()}
+
+    def knock(self, sender: str) -> dict[str, str]:
+        """What a stranger hears at each host who says MAIL FROM and RCPT."""
+        heard = {}
+        for name, host in self.hosts.items():
+            tried = host.inject(sender=sender, recipients=("r@ok.test",), stop_at="rcpt", source=OUTSIDER)
+            heard[name] = (tried.errors or ["250"])[0]
+        return heard
+
+
+def _digests(host: Host, found: str) -> str:
+    return host.sh(f'{{ {found}; true; }} | LC_ALL=C sort | while read -r file; do sha256sum "$file"; done')
+
+
+def _person(people: People, name: str, role: str) -> Person:
+    people.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": "blend"}]})
+    token = people.admin.post("tokens/", {"name": "lab", "user": name})["token"]
+    return Person(people.service.url, token)
+
+
+@pytest.fixture(scope="module")
+def fleet(lab: Lab, service: Service, people: People) -> Fleet:
+    """Five hosts freshly started, with the spammer's mail and a bystander's in each queue."""
+    lab.reset(*EYES)
+    lab.sink.reset()
+    people.admin.post("customers/", {"slug": "blend", "name": "blend"})
+    key = lab.host("pf2").private_key
+    people.admin.post("credentials/", {"name": "lab-blend", "customer": "blend", "private_key": key})
+    for name in EYES:
+        fields = {"customer": "blend", "credential": "lab-blend", "labels": {"fleet": "mixed"}}
+        people.admin.ended(people.register(lab.host(name), f"mixed-{name}", **fields))
+    found = Fleet(lab, people)
+    for host in found.hosts.values():
+        for sender, count in ((SPAMMER, SPAM), (BYSTANDER, OTHER)):
+            assert host.inject(n=count, sender=sender, recipients=("r{i}@defer.test",)).accepted == count
+    await_true(lambda: _settled(found), 90, "not all are deferred", 1)
+    return found
+
+
+def _settled(fleet: Fleet) -> bool:
+    job = fleet.erin.ended(fleet.erin.job("queue.list", MIXED))
+    states = [[row["state"] for row in run["result"]["entries"]] for run in fleet.erin.runs(job)]
+    return all(found == ["deferred"] * (SPAM + OTHER) for found in states)
+
+
+@pytest.mark.timeout(400)
+def test_one_job_blocks_and_one_purges_over_five_mtas_and_both_are_undone(fleet: Fleet) -> None:
+    queues, configs = fleet.queues(), fleet.configs()
+    assert fleet.knock(SPAMMER) == dict.fromkeys(EYES, "250")
+
+    block = fleet.erin.job("sender.block", MIXED, pattern=SPAMMER)
+    plans = fleet.plans(block)
+    assert plans.keys() == fleet.instances
+    assert all(any("+" in note for note in plan["notes"]) for plan in plans.values()), "what becomes of extensions"
+    assert fleet.configs() == configs
+    fleet.erin.ended(fleet.agreed(block))
+    assert {run["instance"]: run["state"] for run in fleet.erin.runs(block)} == dict.fromkeys(
+        fleet.instances, "succeeded"
+    )
+    for name, heard in fleet.knock(SPAMMER).items():
+        assert heard.startswith("55"), (name, heard)
+    assert fleet.knock(BYSTANDER) == dict.fromkeys(EYES, "250")
+
+    purge = fleet.agreed(fleet.erin.job("queue.purge", MIXED, match=f"from:{SPAMMER}"))
+    fleet.erin.ended(purge)
+    assert [run["result"]["done"] for run in fleet.erin.runs(purge)] == [SPAM] * len(EYES)
+    listed = fleet.erin.runs(fleet.erin.job("queue.list", MIXED))
+    assert [{row["sender"] for row in run["result"]["entries"]} for run in listed] == [{BYSTANDER}] * len(EYES)
+
+    undone = fleet.agreed(fleet.erin.undo(block, 150))
+    fleet.erin.ended(undone)
+    assert fleet.knock(SPAMMER) == dict.fromkeys(EYES, "250")
+    assert fleet.configs() == configs
+    fleet.erin.ended(fleet.agreed(fleet.erin.undo(purge, 150)))
+    after = fleet.queues()
+    assert {name: after[name] for name, eyes in EYES.items() if eyes.same} == {
+        name: queues[name] for name, eyes in EYES.items() if eyes.same
+    }
+    listed = fleet.erin.runs(fleet.erin.job("queue.list", MIXED))
+    assert [run["result"]["total"] for run in listed] == [SPAM + OTHER] * len(EYES)
+
+
+def test_a_trace_over_the_fleet_tells_who_was_written_to(fleet: Fleet) -> None:
+    job = fleet.erin.ended(fleet.erin.job("message.trace", MIXED, since="1h", **{"from": BYSTANDER}))
+    for run in fleet.erin.runs(job):
+        rows = [row for row in run["result"]["rows"] if row["status"] == "deferred"]
+        assert {row["recipient"] for row in rows} == {f"r{number}@defer.test" for number in range(OTHER)}, run
