@@ -69,6 +69,24 @@ class BlockList(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class AddressTest(Operation):
+    """How the instance would route mail to `address` (RFC 5321 form)."""
+
+    name = "address.test"
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpProbe(Operation):
+    """What the hosts of the route say to mail from `sender` (`<>`: the null sender) to `recipient`, up to RCPT."""
+
+    name = "smtp.probe"
+    deadline = 180
+    sender: str
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChangesMessages(Operation):
     """Base of what changes a selection of messages."""
 

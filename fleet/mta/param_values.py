@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from fleet.match import Expression, MatchError, parse_any
-from fleet.mta.address import AddressError, parse_block_pattern
+from fleet.mta.address import AddressError, parse_address, parse_block_pattern
 
 MAX_IDS = 100_000
 MAX_AHEAD = timedelta(days=3660)
@@ -271,6 +271,20 @@ PATTERN = Kind(
     },
     _parse_pattern,
 )
+
+
+def address(description: str, *, null: bool = False) -> Kind:
+    """A mailbox in RFC 5321 form without brackets, its domain turned to A-labels; with `null` also `<>`."""
+
+    def parse_mailbox(value: Any) -> str:
+        if null and _string(value) == "<>":
+            return "<>"
+        try:
+            return parse_address(_string(value)).smtp
+        except AddressError as error:
+            raise BadValue(error.code, error.detail) from error
+
+    return Kind({"type": "string", "minLength": 1, "description": description}, parse_mailbox)
 
 
 def matching(description: str, code: str, expression: str, expected: str, most: int) -> Kind:

@@ -213,6 +213,10 @@ def _ids(name: str) -> Build:
     return lambda values: QuarantineIds(name, values["ids"])
 
 
+def _smtp_probe(values: dict[str, Any]) -> ops.SmtpProbe:
+    return ops.SmtpProbe(values["from"], values["to"])
+
+
 def _sender_block(values: dict[str, Any]) -> ops.SenderBlock:
     code = values["code"]
     enhanced = values.get("enhanced", f"{code // 100}.7.1")
@@ -281,6 +285,21 @@ _SPECS = (
             "max_bytes": Param(kinds.size("Read at most this much of the message.", 16 << 20), default=262_144),
         },
         _plain(ops.MessageShow),
+    ),
+    _spec(
+        ops.AddressTest,
+        "How each instance would route mail to an address.",
+        {"address": Param(kinds.address("user@domain"), required=True)},
+        _plain(ops.AddressTest),
+    ),
+    _spec(
+        ops.SmtpProbe,
+        "What the next hop answers to a sender and a recipient; no message is sent.",
+        {
+            "from": Param(kinds.address("user@domain, or <> (the null sender).", null=True), required=True),
+            "to": Param(kinds.address("user@domain"), required=True),
+        },
+        _smtp_probe,
     ),
     _spec(ops.BlockList, "Which senders are blocked now: ours and the administrator's.", {}, _plain(ops.BlockList)),
     _spec(

@@ -1,7 +1,8 @@
 """What adapters and the transport say to each other. Pure data.
 
-An operation is a generator (`Steps`): it yields a `Command`, a `Dialogue` or a `Plan`, and is sent a `Completed`,
-a `Transcript` or None. It never touches a socket, a clock or a file, so a recorded session replays it exactly.
+An operation is a generator (`Steps`): it yields a `Command`, a `Dialogue`, a `DnsQuery` or a `Plan`, and is sent a
+`Completed`, a `Transcript`, a `DnsReply` or None. It never touches a socket, a clock or a file, so a recorded session
+replays it exactly.
 """
 
 from collections.abc import Generator, Sequence
@@ -74,6 +75,31 @@ class Transcript:
 
     exchanges: tuple[tuple[str, str], ...]
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsQuery:
+    """DNS questions through the SSH connection, over one TCP connection to a nameserver as the host reaches it.
+
+    `packets`: queries without their length prefix (RFC 1035 4.2.2), sent one by one. `timeout`: seconds for all.
+    """
+
+    address: str
+    packets: tuple[bytes, ...]
+    port: int = 53
+    timeout: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DnsReply:
+    """The answers in the order of the questions, fewer when it broke off; `error` says why."""
+
+    packets: tuple[bytes, ...]
+    error: str = ""
+
+
+FORWARDING_PROHIBITED = "forwarding is prohibited on the host"
+"""In the `error` of a Transcript or DnsReply: the host's sshd opens no connection for us, so nobody was asked."""
 
 
 class Support(StrEnum):
@@ -199,7 +225,7 @@ class Result:
     error: FleetError | None = None
 
 
-Yielded = Command | Dialogue | Plan
+Yielded = Command | Dialogue | DnsQuery | Plan
 Steps = Generator[Yielded, Any, T]
 
 
@@ -212,6 +238,12 @@ def run(command: Command) -> Steps[Completed]:
 def talk(dialogue: Dialogue) -> Steps[Transcript]:
     """`said = yield from talk(dialogue)`: the typed way to hold an SMTP dialogue inside an operation."""
     said: Transcript = yield dialogue
+    return said
+
+
+def ask(query: DnsQuery) -> Steps[DnsReply]:
+    """`said = yield from ask(query)`: the typed way to ask a nameserver inside an operation."""
+    said: DnsReply = yield query
     return said
 
 

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
-from fleet.mta.types import Command, Completed, Dialogue, Plan, Steps, T
+from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
 from fleet.ssh.quoting import shown
 from fleet.ssh.transport import Transport
 
@@ -50,7 +50,7 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
                 if until_plan:
                     return step
                 answer = None
-            elif isinstance(step, Dialogue):
+            elif isinstance(step, Dialogue | DnsQuery):
                 answer = await _talk(step, transport, trace)
             else:
                 if until_plan and step.mutates:
@@ -60,18 +60,18 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
         steps.close()
 
 
-async def _talk(dialogue: Dialogue, transport: Transport, trace: Trace) -> Any:
-    record = CommandRecord(("smtp", dialogue.address, str(dialogue.port)))
+async def _talk(step: Dialogue | DnsQuery, transport: Transport, trace: Trace) -> Any:
+    record = CommandRecord(("dns" if isinstance(step, DnsQuery) else "smtp", step.address, str(step.port)))
     trace.commands.append(record)
     begun = monotonic()
     try:
-        transcript = await transport.talk(dialogue)
+        said = await (transport.ask(step) if isinstance(step, DnsQuery) else transport.talk(step))
     except FleetError as error:
         raise _judged(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)
-    record.stderr_tail = transcript.error[-TAIL:]
-    return transcript
+    record.stderr_tail = said.error[-TAIL:]
+    return said
 
 
 async def _run(command: Command, transport: Transport, trace: Trace) -> Completed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.mta.types import Command, Completed, Dialogue, Transcript
+from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
 
 Matcher = tuple[str, ...] | Callable[[Command], bool]
 
@@ -153,18 +153,21 @@ class ReplayTransport:
     """Answers from a script: (argv or predicate, Completed) pairs, each used once, in any order but the first match.
 
     From a Recording: every command answers what was recorded for its line (sudo or root's prompt stand for `become`),
-    the same line several times in their order. `sent` keeps what came. Dialogues answer from `transcripts` in order.
+    the same line several times in their order. `sent` keeps what came. Dialogues answer from `transcripts` in order,
+    DNS queries from `replies`.
     """
 
     def __init__(
         self,
         script: Recording | Iterable[tuple[Matcher, Completed]],
         transcripts: Sequence[Transcript] = (),
+        replies: Sequence[DnsReply] = (),
     ) -> None:
         pairs = map(_recorded, script.exchanges) if isinstance(script, Recording) else script
         self._left: list[tuple[Matcher, Completed]] = list(pairs)
         self._transcripts = list(transcripts)
-        self.sent: list[Command | Dialogue] = []
+        self._replies = list(replies)
+        self.sent: list[Command | Dialogue | DnsQuery] = []
 
     async def run(self, command: Command) -> Completed:
         """The recorded answer, fed through the command's sink. Raises ReplayMismatch naming an unknown command."""
@@ -181,6 +184,13 @@ class ReplayTransport:
         if not self._transcripts:
             raise ReplayMismatch(f"no dialogue recorded with {dialogue.address} port {dialogue.port}")
         return self._transcripts.pop(0)
+
+    async def ask(self, query: DnsQuery) -> DnsReply:
+        """The next reply. Raises ReplayMismatch when there is none left."""
+        self.sent.append(query)
+        if not self._replies:
+            raise ReplayMismatch(f"no DNS reply recorded of {query.address}")
+        return self._replies.pop(0)
 
     @property
     def unused(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 
 import asyncssh
 
-from fleet.mta.types import Dialogue, Transcript
+from fleet.mta.types import FORWARDING_PROHIBITED, Dialogue, Transcript
 
 LARGEST_REPLY = 64 * 1024  # RFC 5321 4.5.3.1.5 allows 512 bytes a line; multi-line replies have no limit of their own
 PROHIBITED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
@@ -82,7 +82,7 @@ async def converse(connection: asyncssh.SSHClientConnection, dialogue: Dialogue)
             channel, _ = await connection.create_connection(lambda: session, dialogue.address, dialogue.port)
             await _exchange(channel, session, dialogue.lines, exchanges)
     except asyncssh.ChannelOpenError as error:
-        why = "forwarding is prohibited on the host" if error.code == PROHIBITED else error.reason
+        why = FORWARDING_PROHIBITED if error.code == PROHIBITED else error.reason
         return Transcript((), f"no connection to {dialogue.address} port {dialogue.port}: {why}")
     except TimeoutError:
         return Transcript(tuple(exchanges), f"no answer within {dialogue.timeout} s")

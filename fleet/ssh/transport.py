@@ -1,13 +1,14 @@
 """Commands and dialogues over a warm SSH connection."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar, cast
 
 import asyncssh
 
 from fleet.mta.errors import ConnectionLost, RemoteTimeout, Unreachable
-from fleet.mta.types import Command, Completed, Dialogue, Transcript
+from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
+from fleet.ssh.dns import inquire
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.pool import SESSIONS, Pool, Warm
 from fleet.ssh.quoting import KILL_AFTER, encode, render
@@ -18,6 +19,7 @@ from fleet.ssh.smtp import converse
 GRACE = KILL_AFTER + 3.0
 MOST_BROKEN = 1  # connections that may break before the command's channel is open
 MOST_REFUSED = SESSIONS + 4  # sessions that sshd may refuse; each refusal narrows what is asked of this connection
+Said = TypeVar("Said", Transcript, DnsReply)
 REFUSED_PAUSE = 0.02  # seconds, times the number of refusals
 
 
@@ -31,6 +33,8 @@ class Transport(Protocol):
     async def run(self, command: Command) -> Completed: ...
 
     async def talk(self, dialogue: Dialogue) -> Transcript: ...
+
+    async def ask(self, query: DnsQuery) -> DnsReply: ...
 
 
 class Stopped(Exception):
@@ -83,17 +87,24 @@ class AsyncsshTransport:
 
     async def talk(self, dialogue: Dialogue) -> Transcript:
         """Hold an SMTP dialogue from the host. Raises NothingSent errors and ConnectionLost for SSH's own failures."""
+        return await self._forwarded(lambda connection: converse(connection, dialogue), "an SMTP dialogue")
+
+    async def ask(self, query: DnsQuery) -> DnsReply:
+        """Ask a nameserver from the host. Raises as `talk` does."""
+        return await self._forwarded(lambda connection: inquire(connection, query), "a DNS query")
+
+    async def _forwarded(self, speak: Callable[[asyncssh.SSHClientConnection], Awaitable[Said]], what: str) -> Said:
         warm = await self._acquired()
         try:
             async with asyncio.timeout_at(self._until):
-                transcript = await converse(warm.connection, dialogue)
+                said = await speak(warm.connection)
         except TimeoutError:
-            raise RemoteTimeout(f"{self._endpoint.name}: the deadline passed during an SMTP dialogue") from None
+            raise RemoteTimeout(f"{self._endpoint.name}: the deadline passed during {what}") from None
         finally:
             self._pool.release(warm)
         if warm.watch.is_lost:
-            raise ConnectionLost(f"{self._endpoint.name}: the connection ended during an SMTP dialogue")
-        return transcript
+            raise ConnectionLost(f"{self._endpoint.name}: the connection ended during {what}")
+        return said
 
     async def _acquired(self) -> Warm:
         warm = await self._pool.acquire(self._endpoint, self._until)

@@ -17,7 +17,7 @@ from fleet.mta.errors import (
     UnparsedOutput,
     Unreachable,
 )
-from fleet.mta.types import Command, Completed, Dialogue, Plan, Steps, Transcript, run, talk
+from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Plan, Steps, Transcript, ask, run, talk
 from fleet.ssh.drive import Trace, drive
 
 READ = Command(("postqueue", "-j"))
@@ -28,7 +28,7 @@ OK = Completed(0)
 class Scripted:
     """Answers with the next of `answers`, or raises it."""
 
-    def __init__(self, *answers: Completed | Transcript | Exception) -> None:
+    def __init__(self, *answers: Completed | Transcript | DnsReply | Exception) -> None:
         self._answers: Iterator[Any] = iter(answers)
         self.sent: list[Any] = []
 
@@ -37,6 +37,9 @@ class Scripted:
 
     async def talk(self, dialogue: Dialogue) -> Transcript:
         return self._next(dialogue)
+
+    async def ask(self, query: DnsQuery) -> DnsReply:
+        return self._next(query)
 
     def _next(self, step: Any) -> Any:
         self.sent.append(step)
@@ -193,3 +196,10 @@ async def test_secret_arguments_stay_out_of_the_record() -> None:
     trace = Trace()
     await drive(steps(), Scripted(OK), trace, until_plan=False)
     assert trace.commands[0].argv == ("x", "***")
+
+
+async def test_a_dns_query_is_answered_and_recorded() -> None:
+    trace, query = Trace(), DnsQuery("192.0.2.53", (b"question",))
+    reply = await drive(ask(query), Scripted(DnsReply((b"answer",))), trace, until_plan=True)
+    assert reply == DnsReply((b"answer",))
+    assert [record.argv for record in trace.commands] == [("dns", "192.0.2.53", "53")]

@@ -22,6 +22,8 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("message.show", {"queue_id": "4NzQ0z1bDFz2Qx", "parts": ["headers"], "max_bytes": "64K"}),
     ("message.show", {"queue_id": "3f5a", "max_bytes": 300}),
     ("block.list", {}),
+    ("address.test", {"address": '"q b"@example.com'}),
+    ("smtp.probe", {"from": "<>", "to": "r@example.com"}),
     ("queue.purge", {"match": "ALL"}),
     ("queue.purge", {"queue_ids": ["3F5A00112233"], "mode": "delete", "keep": "24h", "max_messages": 1}),
     ("queue.hold", {"match": "age>4h", "max_fraction": 0.5}),
@@ -68,6 +70,10 @@ BAD_SHAPE: list[tuple[str, Any, str, str]] = [
     ("message.show", {"queue_id": "A1", "max_bytes": 0}, "max_bytes", "out_of_range"),
     ("message.deliver", {"queue_id": "A1", "verbose": 1}, "verbose", "wrong_type"),
     ("message.deliver", {"queue_id": "A1", "verbose": "true"}, "verbose", "wrong_type"),
+    ("address.test", {}, "address", "required"),
+    ("address.test", {"address": ["a@b.c"]}, "address", "wrong_type"),
+    ("smtp.probe", {"from": 5, "to": "a@b.c"}, "from", "wrong_type"),
+    ("smtp.probe", {"from": "", "to": "a@b.c"}, "from", "bad_pattern"),
     ("queue.hold", {}, "match", "required"),
     ("queue.hold", {"match": "ALL", "queue_ids": ["A1"]}, "queue_ids", "mutually_exclusive"),
     ("queue.hold", {"match": "ALL", "max_fraction": 0}, "max_fraction", "out_of_range"),
@@ -99,6 +105,9 @@ BAD_MEANING: list[tuple[str, dict[str, Any], str, str]] = [
     ("queue.list", {"match": "from"}, "match", "bad_pattern"),
     ("queue.list", {"match": ""}, "match", "bad_pattern"),
     ("queue.hold", {"match": "subject=/.*/"}, "match", "matches_all"),
+    ("address.test", {"address": "<>"}, "address", "bad_pattern"),
+    ("address.test", {"address": "a@b.c\r\nDATA"}, "address", "bad_pattern"),
+    ("smtp.probe", {"from": "example.com", "to": "a@b.c"}, "from", "bad_pattern"),
     ("queue.flush", {"match": "from:a@b.c"}, "match", "bad_pattern"),
     ("queue.purge", {"match": "ALL", "keep": "1s"}, "keep", "out_of_range"),
     ("message.show", {"queue_id": "A1", "max_bytes": "1G"}, "max_bytes", "out_of_range"),
@@ -164,7 +173,15 @@ def test_every_operation_has_a_valid_schema_and_an_accepted_example() -> None:
 
 
 def test_the_catalogue_knows_what_changes_and_what_names_one_instance() -> None:
-    reading = {"host.discover", "queue.list", "queue.summary", "message.show", "block.list"}
+    reading = {
+        "host.discover",
+        "queue.list",
+        "queue.summary",
+        "message.show",
+        "block.list",
+        "address.test",
+        "smtp.probe",
+    }
     assert {name for name, spec in CATALOGUE.items() if not spec.changes} == reading
     assert {name for name, spec in CATALOGUE.items() if spec.single_instance} == {"message.show", "message.deliver"}
     assert parse_params("queue.hold", {"queue_ids": ["A1"]}, now=NOW).single_instance
