@@ -17,7 +17,7 @@ from fleet.mta.postfix.access import (
     with_block,
 )
 from fleet.mta.postfix.access_edit import ChangedMeanwhile, edit_error
-from fleet.mta.postfix.access_facts import parse_facts, probe_for
+from fleet.mta.postfix.access_facts import differences, parse_facts, probe_for
 from fleet.mta.postfix.access_wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
 from fleet.mta.smtp_proof import Probe, read_proof
 from fleet.mta.types import Completed, Transcript
@@ -211,6 +211,16 @@ def test_the_bare_postmaster_is_never_asked_because_smtpd_lets_it_pass() -> None
     assert probe.recipients == ("postmaster@mx.b.test", "postmaster@c.test")
     assert all(not control.endswith("@mx.b.test") for control in probe.controls)
     assert facts.wired is None
+
+
+def test_the_notes_tell_who_else_is_caught_and_who_is_not() -> None:
+    settings = "recipient_delimiter = +\nparent_domain_matches_subdomains = smtpd_access_maps\n"
+    facts = parse_facts("/etc/postfix", Completed(0, FACTS.replace("== services", f"{settings}== services").encode()))
+    of_address = " ".join(differences(facts, parse_block_pattern("news@bulk.test")))
+    for word in ("news+x@bulk.test", "mynetworks", "log in", "sendmail -f"):
+        assert word in of_address
+    assert "sub-domains" in " ".join(differences(facts, parse_block_pattern("bulk.test")))
+    assert "sub-domains" not in of_address
 
 
 PROBE = Probe("10.0.0.7", 25, "mx", ("c@x.test",), "bad@x.test", ("r1@x.test", "r2@x.test"))

@@ -128,6 +128,7 @@ def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
         notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
     if pattern.domain in facts.domains("relay_domains"):
         notes.append(f"{pattern.domain} is a domain that this instance relays mail for")
+    notes.append("clients of mynetworks and those who log in are refused as well")
     notes.append("mail that local programs submit (sendmail -f) is not checked by Postfix's smtpd")
     return tuple(notes)
 
