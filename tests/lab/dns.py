@@ -71,3 +71,16 @@ class DnsProtocol(asyncio.DatagramProtocol):
             self.transport.sendto(self.zone.answer(data), addr)
         except (ValueError, IndexError, struct.error):
             return  # a broken packet gets no answer, as from any server
+
+
+async def serve_tcp(zone: Zone, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection with any number of questions, each with its length before it (RFC 1035, 4.2.2)."""
+    try:
+        while head := await reader.read(2):
+            answer = zone.answer(await reader.readexactly(int.from_bytes(head)))
+            writer.write(len(answer).to_bytes(2) + answer)
+            await writer.drain()
+    except (ValueError, IndexError, struct.error, asyncio.IncompleteReadError, OSError):
+        return
+    finally:
+        writer.close()
