@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.lab import Host, Lab
 
-__all__ = ["lab", "os1", "os2", "pf1", "pf2", "pf3"]
+__all__ = ["lab", "os1", "os2", "pf1", "pf2", "pf3", "sm1", "sm2"]
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +58,15 @@ def os1(lab: Lab) -> Iterator[Host]:
 def os2(lab: Lab) -> Iterator[Host]:
     """OpenSMTPD 7.6 without a rule for senders, likewise."""
     yield from _fresh(lab, "os2")
+
+
+@pytest.fixture
+def sm1(lab: Lab) -> Iterator[Host]:
+    """Sendmail 8.17 with a second instance on port 2525, likewise."""
+    yield from _fresh(lab, "sm1")
+
+
+@pytest.fixture
+def sm2(lab: Lab) -> Iterator[Host]:
+    """Sendmail 8.18, likewise."""
+    yield from _fresh(lab, "sm2")
