@@ -1,0 +1,1 @@
+"""OpenSMTPD, 6.8 and later (the portable version)."""

@@ -1,0 +1,141 @@
+"""smtpd.conf(5) as far as we read it: statements, macros, tables, listeners, and the rules that decide about senders."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<mark>[{},=])|(?P<word>[^\s{},="]+)')
+MACRO = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RELAYING = frozenset({"relay"})
+PORTS = {"smtp": 25, "smtps": 465, "submission": 587}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement: its words, quotes removed and macros expanded, and the number of its first line, from 0."""
+
+    words: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class SenderRule:
+    """The rule that refuses the senders of a table before any other rule is asked. `path`: the table's file."""
+
+    table: str
+    path: str
+    line: int
+
+
+def statements(lines: Sequence[str]) -> list[Statement]:
+    """The statements of a configuration. A line that ends in a backslash goes on, and so does an open brace."""
+    found: list[Statement] = []
+    macros: dict[str, tuple[str, ...]] = {}
+    words: list[str] = []
+    first = 0
+    is_continued = False
+    for number, line in enumerate(lines):
+        if not words and not is_continued:
+            first = number
+        text = _without_comment(line).rstrip()
+        is_continued = text.endswith("\\")
+        words += _words(text.removesuffix("\\"), macros)
+        if is_continued or words.count("{") > words.count("}"):
+            continue
+        if len(words) > 2 and words[1] == "=" and MACRO.fullmatch(words[0]):
+            macros[words[0]] = tuple(words[2:])
+        elif words:
+            found.append(Statement(tuple(words), first))
+        words = []
+    return found
+
+
+def _without_comment(line: str) -> str:
+    is_quoted = False
+    for at, char in enumerate(line):
+        is_quoted ^= char == '"'
+        if char == "#" and not is_quoted:
+            return line[:at]
+    return line
+
+
+def _words(text: str, macros: dict[str, tuple[str, ...]]) -> list[str]:
+    found: list[str] = []
+    for token in TOKEN.finditer(text):
+        word = token["quoted"] if token["quoted"] is not None else token["mark"] or token["word"]
+        if token["word"] and word.startswith("$"):
+            found.extend(macros.get(word[1:], (word,)))
+        else:
+            found.append(word)
+    return found
+
+
+def tables(found: Iterable[Statement]) -> dict[str, str]:
+    """Table names to where their data is, as in `file:/etc/aliases`; an inline table has an empty place."""
+    return {
+        each.words[1]: each.words[2] if each.words[2] != "{" else ""
+        for each in found
+        if each.words[0] == "table" and len(each.words) > 2
+    }
+
+
+def listeners(found: Iterable[Statement], addresses: dict[str, list[str]]) -> list[list[str | int]]:
+    """[address, port] of every `listen on`; `addresses`: of each interface."""
+    listed: list[list[str | int]] = []
+    for each in found:
+        if each.words[:2] != ("listen", "on") or len(each.words) < 3 or each.words[2] == "socket":
+            continue
+        where = addresses.get(each.words[2], [each.words[2]])
+        port = 465 if "smtps" in each.words[3:] else 25
+        if "port" in each.words:
+            given = each.words[each.words.index("port") + 1]
+            port = PORTS.get(given) or (int(given) if given.isdigit() else port)
+        listed += [[address, port] for address in where]
+    return listed
+
+
+def own_domains(found: Sequence[Statement], mailnames: Iterable[str]) -> list[str]:
+    """The domains whose mail ends here, as far as the rules name them: those of actions that do not relay.
+
+    Tables of files and regular expressions are left out; `for local` means the host's own names.
+    """
+    ends_here = {
+        each.words[1] for each in found if each.words[0] == "action" and not RELAYING & set(each.words[2:3])
+    }
+    domains = set(mailnames)
+    for each in found:
+        if each.words[0] != "match" or "action" not in each.words or "domain" not in each.words:
+            continue
+        at = each.words.index("domain")
+        if each.words[-1] not in ends_here or "!" in each.words[:at] or each.words[at - 1] != "for":
+            continue
+        rest = each.words[at + 1 :]
+        domains |= set(rest[: rest.index("}")]) if rest[0] == "{" else {rest[0]}
+    return sorted(domain.lower() for domain in domains if re.fullmatch(r"[\w.-]*\.[\w-]+", domain))
+
+
+def sender_rule(found: Sequence[Statement]) -> SenderRule | None:
+    """The first rule, when it refuses the senders of a file's table for everybody. A later one lets others pass first.
+
+    Rules are asked in order and the first that fits decides; `from` and `for` mean local unless they are said.
+    """
+    places = tables(found)
+    for each in found:
+        if each.words[0] != "match":
+            continue
+        words = " ".join(each.words[1:-1])
+        sender = re.search(r"(?:^| )mail-from <([^<> ]+)>(?: |$)", words)
+        if each.words[-1] != "reject" or sender is None:
+            return None
+        rest = (words[: sender.start()] + " " + words[sender.end() :]).split()
+        place = places.get(sender[1], "")
+        is_for_all = sorted([" ".join(rest[:2]), " ".join(rest[2:])]) == ["for any", "from any"]
+        if not is_for_all or not place.startswith("file:/"):
+            return None
+        return SenderRule(sender[1], place.removeprefix("file:"), each.line)
+    return None
+
+
+def first_match(found: Sequence[Statement]) -> int | None:
+    """The number of the first rule's line."""
+    return next((each.line for each in found if each.words[0] == "match"), None)

@@ -1,0 +1,47 @@
+#!/bin/sh
+# opensmtpd_discover.sh
+#
+# Where OpenSMTPD is and how it is set up, one "name value" per line: version, smtpctl, smtpd, config, mailname, the
+# addresses of interfaces, and the configuration's lines as "conf LINE" with what it includes in its place; then "end".
+# Says "absent" where there is no OpenSMTPD. Changes nothing.
+set -u
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
+export LC_ALL PATH
+if ! command -v smtpctl >/dev/null || ! command -v smtpd >/dev/null; then
+    echo absent
+    exit 0
+fi
+echo "smtpctl $(command -v smtpctl)"
+echo "smtpd $(command -v smtpd)"
+smtpd -h 2>&1 | sed -n 's/^version: OpenSMTPD /version /p'
+
+# A running smtpd may have been given another file.
+config=$(ps -eo args= | sed -n 's/^\([^ ]*\/\)\{0,1\}smtpd .*-f *\([^ ][^ ]*\).*/\2/p' | head -n 1)
+for file in "$config" /etc/smtpd.conf /etc/mail/smtpd.conf /etc/opensmtpd/smtpd.conf; do
+    if [ -n "$file" ] && [ -f "$file" ]; then
+        config=$file
+        break
+    fi
+done
+echo "config $config"
+hostname -f 2>/dev/null | sed 's/^/mailname /'
+for file in /etc/mailname /etc/mail/mailname; do
+    [ ! -r "$file" ] || sed -n '1s/^/mailname /p' "$file"
+done
+ip -o addr 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print "address", $2, $4 }'
+
+show() { # FILE DEPTH
+    [ "$2" -lt 5 ] && [ -r "$1" ] || {
+        echo "unreadable $1"
+        return
+    }
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        include*\"*\"*) show "$(printf '%s\n' "$line" | sed 's/^include[^"]*"\([^"]*\)".*/\1/')" $(($2 + 1)) ;;
+        *) printf 'conf %s\n' "$line" ;;
+        esac
+    done <"$1"
+}
+show "$config" 0
+echo end
