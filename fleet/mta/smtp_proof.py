@@ -4,9 +4,12 @@ One session asks for control senders first and for the sender in question last, 
 control was accepted does a refusal of the other say anything about the block.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
+from fleet.mta.address import BlockPattern
 from fleet.mta.types import Dialogue, Transcript
 
 NULL_SENDER = "<>"
@@ -63,6 +66,34 @@ class Seen:
             "blocked": {"sender": self.sender, "code": self.reply[:3], "text": self.reply[4:]},
         }
         return seen if self.is_provable else {**seen, "not_provable": self.reason}
+
+
+def sender_probe(
+    pattern: BlockPattern, job: str, *, address: str, port: int, host: str, recipients: tuple[str, ...]
+) -> Probe:
+    """The dialogue that shows whether senders of the pattern are refused. The same job asks the same.
+
+    `host`: the instance's own name, for EHLO and as the domain of the first control.
+    """
+    mark = f"mxfleet-{sha256(f'{job} {pattern.text}'.encode()).hexdigest()[:12]}"
+    somebody = f"{mark}@{pattern.domain}" if pattern.domain else NULL_SENDER
+    sender = pattern.address.smtp if pattern.address else somebody
+    controls = [f"{mark}-control@{host}", f"{mark}-control@mxfleet.invalid", NULL_SENDER]
+    is_own = f".{host}".endswith(f".{pattern.domain}") if pattern.domain else False
+    kept = [each for each in controls if each != sender and not (is_own and each.endswith(f"@{host}"))]
+    return Probe(address, port, host, tuple(kept), sender, recipients)
+
+
+def reachable(address: str, host_addresses: Sequence[str]) -> str:
+    """Where to ask a server that listens on `address`; loopback, whose clients are often exempt, only if need be.
+
+    `host_addresses`: of the host, without loopback.
+    """
+    if address not in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - compared, not bound
+        return address
+    plain = [each for each in host_addresses if not each.startswith("fe80:")]
+    same = [each for each in plain if (":" in each) == (address == "::")]
+    return (same or plain or ["127.0.0.1"])[0]
 
 
 def read_proof(probe: Probe, said: Transcript) -> Seen:

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.errors import Conflict, UnparsedOutput
@@ -18,7 +17,7 @@ from fleet.mta.postfix.access_wiring import (
     wired_map,
 )
 from fleet.mta.postfix.parse import error_of
-from fleet.mta.smtp_proof import NULL_SENDER, Probe
+from fleet.mta.smtp_proof import NULL_SENDER, Probe, sender_probe
 from fleet.mta.types import Command, Completed, InstanceFacts, Steps, run
 
 SETTINGS = (
@@ -135,14 +134,10 @@ def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 def probe_for(facts: BlockFacts, pattern: BlockPattern, job: str) -> Probe:
     """The dialogue that shows whether senders of the pattern are refused. The same job asks the same."""
-    mark = f"mxfleet-{sha256(f'{job} {pattern.text}'.encode()).hexdigest()[:12]}"
     host = facts.settings.get("myhostname", "localhost")
-    somebody = f"{mark}@{pattern.domain}" if pattern.domain else NULL_SENDER
-    sender = pattern.address.smtp if pattern.address else somebody
-    controls = [f"{mark}-control@{host}", f"{mark}-control@mxfleet.invalid", NULL_SENDER]
-    is_own = f".{host}".endswith(f".{pattern.domain}") if pattern.domain else False
-    kept = [each for each in controls if each != sender and not (is_own and each.endswith(f"@{host}"))]
-    return Probe(facts.address, facts.service.port, host, tuple(kept), sender, _recipients(facts))
+    return sender_probe(
+        pattern, job, address=facts.address, port=facts.service.port, host=host, recipients=_recipients(facts)
+    )
 
 
 def _recipients(facts: BlockFacts) -> tuple[str, ...]:

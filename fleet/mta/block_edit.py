@@ -1,0 +1,158 @@
+"""Reading and replacing lists of senders on the host, by block_file.sh."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import unified_diff
+
+from fleet.mta.commands import error_of, script_argv
+from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.types import Command, Completed, Diff, Steps, run
+
+SCRIPT = "block_file.sh"
+EDIT_SECONDS = 60
+READ_SECONDS = 30
+LARGEST_SOURCE = 32 << 20
+ABSENT = "-"
+
+Checks = tuple[tuple[str, str], ...]
+Change = Callable[[str], tuple[str | None, Checks]]
+"""From the text as it stands to the new one (None: no file) and what a map built of it must give."""
+
+
+class ChangedMeanwhile(Conflict):
+    """Somebody else changed the file between our reading and our writing; nothing of ours was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """A list of senders of an instance, in the words of block_file.sh, which edits no other file.
+
+    `mta`: sendmail, qmail, exim or opensmtpd. `config`: the configuration that names the file (qmail: its home).
+    `name`: sendmail's type of map, opensmtpd's name of the table; "-" elsewhere.
+    """
+
+    mta: str
+    config: str
+    path: str
+    name: str = "-"
+
+    def argv(self, action: str) -> tuple[str, ...]:
+        return (action, self.mta, self.config, self.path, self.name)
+
+    def shown(self, action: str = "apply") -> tuple[str, ...]:
+        return script_argv(SCRIPT, *self.argv(action))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file as it was read. `digest`: sha256 in hex, "-" when absent. `is_stale`: the map built from it is older.
+
+    `addresses`: of the host, without loopback.
+    """
+
+    path: str
+    text: str
+    digest: str
+    is_stale: bool = False
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        return self.digest != ABSENT
+
+
+def sudo_commands(files: Iterable[ListFile]) -> list[tuple[int, tuple[str, ...]]]:
+    """Seconds and command line of all that needs root for these files."""
+    forms = (("read", READ_SECONDS), ("query", READ_SECONDS), ("apply", EDIT_SECONDS))
+    return [(seconds, file.shown(action)) for file in files for action, seconds in forms]
+
+
+def read_list(file: ListFile) -> Steps[Source]:
+    """The file as it is. Raises Unsupported, UnparsedOutput, SudoDenied."""
+    done = yield from run(
+        Command(file.argv("read"), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=LARGEST_SOURCE)
+    )
+    if done.exit_status:
+        raise edit_error(done, SCRIPT)
+    head, _, rest = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    addresses, newline, text = rest.partition("\n")
+    digest, _, state = head.partition(" ")
+    if not newline or state not in ("fits", "stale", "absent"):
+        raise UnparsedOutput(f"{SCRIPT} did not begin with a digest")
+    return Source(file.path, text, digest, state == "stale", tuple(addresses.split()))
+
+
+def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
+    """What the live map, or the live file, gives for these keys (case-folded); absent ones are left out."""
+    stdin = "".join(f"{key.casefold()}\n" for key in keys).encode("utf-8", "surrogateescape")
+    done = yield from run(Command(file.argv("query"), script=SCRIPT, stdin=stdin, become=True, timeout=READ_SECONDS))
+    if done.exit_status:
+        raise edit_error(done, SCRIPT)
+    lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    if lines[-1:] != ["end"]:
+        raise UnparsedOutput("the answer of the look-up was cut off")
+    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-1])}
+
+
+def change_list(file: ListFile, source: Source, change: Change) -> Steps[None]:
+    """Replace the file and what is built from it; one that somebody else changed meanwhile is edited once more.
+
+    Raises Conflict (changed twice, or the new reading stands in the way), DiskFull, RemoteError; the old ones stay.
+    """
+    try:
+        yield from _write(file, source, change)
+    except ChangedMeanwhile:
+        again = yield from read_list(file)
+        yield from _write(file, again, change)
+
+
+def _write(file: ListFile, source: Source, change: Change) -> Steps[None]:
+    text, checks = change(source.text)
+    if text is None and not source.exists:
+        return
+    verb = "remove" if text is None else "write"
+    head = [source.digest, verb, str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
+    stdin = "".join(f"{line}\n" for line in head) + (text or "")
+    done = yield from run(
+        Command(
+            file.argv("apply"),
+            script=SCRIPT,
+            stdin=stdin.encode("utf-8", "surrogateescape"),
+            become=True,
+            mutates=True,
+            timeout=EDIT_SECONDS,
+        )
+    )
+    if done.exit_status:
+        raise edit_error(done, SCRIPT)
+    if not done.stdout.startswith(b"applied "):
+        raise UnparsedOutput(f"{SCRIPT} did not say how it ended")
+
+
+def difference(source: Source, text: str | None) -> Diff:
+    """The change as people read it; bytes that are no UTF-8 as \\xHH."""
+    old = source.path if source.exists else "/dev/null"
+    new = "/dev/null" if text is None else source.path
+    lines = unified_diff(source.text.splitlines(True), (text or "").splitlines(True), old, new, n=2)
+    shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return Diff(source.path, shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def edit_error(done: Completed, script: str) -> FleetError:
+    """The error behind an editing script that failed; its exit statuses stand at its head."""
+    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
+    ours = [line.removeprefix("mxfleet: ") for line in stderr.splitlines() if line.startswith("mxfleet: ")]
+    detail = ours[-1] if ours else stderr[:300]
+    if b"No space left on device" in done.stderr or b"Disk quota exceeded" in done.stderr:
+        return DiskFull(f"no space left: {detail}; the old file and map are as they were", stderr=stderr[:2000])
+    if not ours:
+        return error_of(done, script)
+    match done.exit_status:
+        case 66:
+            return Unsupported(detail)
+        case 75:
+            return Conflict(detail, hint="try again when the other change has ended")
+        case 76:
+            return ChangedMeanwhile(detail, hint="somebody edits this file; look at it, then try again")
+        case _:
+            return RemoteError(detail, stderr=stderr[:2000])
