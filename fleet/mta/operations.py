@@ -1,6 +1,7 @@
 """The operations as data: what was asked of one MTA instance. Parsed in params.py, carried out by adapters."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from fleet.match import Expression
@@ -66,6 +67,34 @@ class MessageShow(Operation):
 @dataclass(frozen=True, slots=True)
 class BlockList(Operation):
     name = "block.list"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSearch(Operation):
+    """Exactly one of `contains` and `regex` (RE2) is not empty. `since`: a moment, or so long before now."""
+
+    name = "log.search"
+    deadline = 300
+    contains: str = ""
+    regex: str = ""
+    since: datetime | timedelta = timedelta(hours=24)
+    until: datetime | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTrace(Operation):
+    """At least one of the first four is not empty. `sender` and `recipient` are wildcard patterns of addresses."""
+
+    name = "message.trace"
+    deadline = 300
+    sender: str = ""
+    recipient: str = ""
+    queue_id: str = ""
+    message_id: str = ""
+    since: datetime | timedelta = timedelta(hours=24)
+    until: datetime | None = None
+    limit: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

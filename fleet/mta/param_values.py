@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 from uuid import UUID
 
-from fleet.match import Expression, MatchError, parse_any
+from fleet.match import Expression, MatchError, parse_any, patterns
 from fleet.mta.address import AddressError, parse_address, parse_block_pattern
 
 MAX_IDS = 100_000
 MAX_AHEAD = timedelta(days=3660)
+MAX_BACK = timedelta(days=366)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -23,6 +24,7 @@ _DURATION = r"^[1-9][0-9]{0,8}[smhd]$"
 _SIZE = r"^[1-9][0-9]{0,11}[KMG]?$"
 _QUEUE_ID = r"^[0-9A-Za-z][0-9A-Za-z-]{0,63}$"
 _REPLY_TEXT = r"^[!-~]([ -~]*[!-~])?$"
+_LINE = r"^[^\u0000-\u001f\u007f\ud800-\udfff]+$"
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
@@ -326,4 +328,50 @@ def _parse_time(value: Any) -> datetime:
 
 EXPIRES_AT = Kind(
     {"type": "string", "format": "date-time", "description": "When the block ends by itself."}, _parse_time
+)
+UNTIL = Kind({"type": "string", "format": "date-time", "description": "No later than this; now."}, _parse_time)
+
+
+def _parse_since(value: Any) -> datetime | timedelta:
+    if not re.fullmatch(_DURATION, _string(value)):
+        return _parse_time(value)
+    return min(timedelta(seconds=_seconds(value)), 2 * MAX_BACK)
+
+
+SINCE = Kind(
+    {"type": "string", "description": "RFC 3339 time, or so long before now: 90s, 15m, 24h, 7d. At most 366 days."},
+    _parse_since,
+)
+
+_A_LINE = "one line without control characters"
+LOG_TEXT = matching("The line contains this, case and all.", "bad_text", _LINE, f"{_A_LINE}, up to 256 long", 256)
+MESSAGE_ID = matching(
+    "The Message-ID header, with or without < and >.", "bad_text", _LINE, f"{_A_LINE}, up to 998 long", 998
+)
+
+
+def address_pattern(description: str) -> Kind:
+    """An address without regard to case, in which `*` is any text and `?` any character."""
+    said = f"{description} Any case; * is any text, ? any character, a backslash before them takes that away."
+    return matching(said, "bad_pattern", _LINE, f"an address or a pattern of addresses: {_A_LINE}, up to 320 long", 320)
+
+
+_parse_line = matching("", "bad_pattern", _LINE, _A_LINE, patterns.LENGTH_LIMIT).parse
+
+
+def _parse_regex(value: Any) -> str:
+    try:
+        return patterns.canonical(_parse_line(value))
+    except MatchError as error:
+        raise BadValue("bad_pattern", str(error)) from error
+
+
+LOG_REGEX = Kind(
+    {
+        "type": "string",
+        "pattern": _LINE,
+        "maxLength": patterns.LENGTH_LIMIT,
+        "description": "The line matches this regular expression (RE2) somewhere.",
+    },
+    _parse_regex,
 )

@@ -82,6 +82,7 @@ class OperationSpec:
     build: Build
     single_instance: bool = False
     choose_one: tuple[str, ...] = ()
+    choose_some: tuple[str, ...] = ()
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -96,6 +97,8 @@ class OperationSpec:
         }
         if self.choose_one:
             shape["oneOf"] = [{"required": [name]} for name in self.choose_one]
+        if self.choose_some:
+            shape["anyOf"] = [{"required": [name]} for name in self.choose_some]
         if "expires_at" in self.params:
             shape["not"] = {"required": ["expires_at", "for"]}
         return shape
@@ -148,6 +151,10 @@ def _cross_checks(
     errors = []
     if spec.choose_one:
         errors += _one_of(spec.choose_one, params)
+    if spec.choose_some and not any(name in params for name in spec.choose_some):
+        errors.append(ParamError(spec.choose_some[0], "required", f"give {' or '.join(spec.choose_some)}"))
+    if "since" in values:
+        errors += _in_the_past(values, now)
     if spec.changes and isinstance(values.get("match"), Expression):
         errors += _too_wide(values["match"])
         if spec.name == ops.QueueFlush.name:
@@ -192,6 +199,16 @@ def _in_the_future(moment: datetime, now: datetime) -> list[ParamError]:
     return [ParamError("expires_at", "out_of_range", detail)]
 
 
+def _in_the_past(values: dict[str, Any], now: datetime) -> list[ParamError]:
+    since, until = values["since"], values.get("until", now)
+    begin = now - since if isinstance(since, timedelta) else since
+    if not now - kinds.MAX_BACK <= begin <= now:
+        return [ParamError("since", "out_of_range", f"{begin.isoformat()} is not within the last 366 days")]
+    if not begin <= until <= now:
+        return [ParamError("until", "out_of_range", f"{until.isoformat()} is not between since and now")]
+    return []
+
+
 def _selection(values: dict[str, Any]) -> ops.Selection:
     return ops.Selection(values.get("match"), values.get("queue_ids", ()))
 
@@ -217,6 +234,11 @@ def _smtp_probe(values: dict[str, Any]) -> ops.SmtpProbe:
     return ops.SmtpProbe(values["from"], values["to"])
 
 
+def _message_trace(values: dict[str, Any]) -> ops.MessageTrace:
+    names = {"from": "sender", "to": "recipient"}
+    return ops.MessageTrace(**{names.get(name, name): value for name, value in values.items()})
+
+
 def _sender_block(values: dict[str, Any]) -> ops.SenderBlock:
     code = values["code"]
     enhanced = values.get("enhanced", f"{code // 100}.7.1")
@@ -235,10 +257,22 @@ _QUEUE_ID = {"queue_id": Param(kinds.QUEUE_ID, required=True)}
 _IDS = {"ids": Param(kinds.UUIDS, required=True)}
 _FLUSHED = {"match": Param(kinds.MATCH, required=True), **_LIMITS}
 _EVERY_MATCH = Param(kinds.MATCH, default="ALL")
+_WINDOW = {
+    "since": Param(kinds.SINCE, default="24h"),
+    "until": Param(kinds.UNTIL),
+    "limit": Param(kinds.integer("The newest so many of each instance.", 1, 10_000), default=1000),
+}
 
 
-def _spec(kind: type[ops.Operation], description: str, params: dict[str, Param], build: Build) -> OperationSpec:
-    selects = "queue_ids" in params
+def _spec(
+    kind: type[ops.Operation],
+    description: str,
+    params: dict[str, Param],
+    build: Build,
+    *,
+    choose_one: tuple[str, ...] = (),
+    choose_some: tuple[str, ...] = (),
+) -> OperationSpec:
     return OperationSpec(
         name=kind.name,
         description=description,
@@ -246,8 +280,9 @@ def _spec(kind: type[ops.Operation], description: str, params: dict[str, Param],
         deadline=kind.deadline,
         params=params,
         build=build,
-        single_instance="queue_id" in params,
-        choose_one=_EITHER if selects else (),
+        single_instance="queue_id" in params and params["queue_id"].required,
+        choose_one=_EITHER if "queue_ids" in params else choose_one,
+        choose_some=choose_some,
     )
 
 
@@ -285,6 +320,26 @@ _SPECS = (
             "max_bytes": Param(kinds.size("Read at most this much of the message.", 16 << 20), default=262_144),
         },
         _plain(ops.MessageShow),
+    ),
+    _spec(
+        ops.LogSearch,
+        "Lines of the mail log, rotated files included, oldest first.",
+        {"contains": Param(kinds.LOG_TEXT), "regex": Param(kinds.LOG_REGEX), **_WINDOW},
+        _plain(ops.LogSearch),
+        choose_one=("contains", "regex"),
+    ),
+    _spec(
+        ops.MessageTrace,
+        "What the mail log says became of messages: one row for each message and recipient, oldest first.",
+        {
+            "from": Param(kinds.address_pattern("Senders; <> is the null sender.")),
+            "to": Param(kinds.address_pattern("Recipients, also as they were before an alias.")),
+            "queue_id": Param(kinds.QUEUE_ID),
+            "message_id": Param(kinds.MESSAGE_ID),
+            **_WINDOW,
+        },
+        _message_trace,
+        choose_some=("from", "to", "queue_id", "message_id"),
     ),
     _spec(
         ops.AddressTest,
