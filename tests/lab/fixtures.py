@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.lab import Host, Lab
 
-__all__ = ["lab", "os1", "os2", "pf1", "pf2", "pf3", "sm1", "sm2"]
+__all__ = ["ex1", "ex2", "ex3", "lab", "os1", "os2", "pf1", "pf2", "pf3", "sm1", "sm2"]
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +70,21 @@ def sm1(lab: Lab) -> Iterator[Host]:
 def sm2(lab: Lab) -> Iterator[Host]:
     """Sendmail 8.18, likewise."""
     yield from _fresh(lab, "sm2")
+
+
+@pytest.fixture
+def ex1(lab: Lab) -> Iterator[Host]:
+    """Exim 4.96, split spool, likewise."""
+    yield from _fresh(lab, "ex1")
+
+
+@pytest.fixture
+def ex2(lab: Lab) -> Iterator[Host]:
+    """Exim 4.96, flat spool, likewise."""
+    yield from _fresh(lab, "ex2")
+
+
+@pytest.fixture
+def ex3(lab: Lab) -> Iterator[Host]:
+    """Exim 4.98 with long message IDs, likewise."""
+    yield from _fresh(lab, "ex3")

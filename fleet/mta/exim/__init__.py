@@ -1,0 +1,1 @@
+"""Exim, 4.94 and later."""

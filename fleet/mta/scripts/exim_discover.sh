@@ -1,0 +1,22 @@
+#!/bin/sh
+# exim_discover.sh OPTION...
+#
+# For every Exim binary "program PATH", what -bV says of its version and configuration file, "option NAME" with the
+# settings as `exim -bP` prints them, and "config" with the configuration itself; then "end". Says "absent" where there
+# is no Exim. Changes nothing; needs no rights: Exim prints all but hidden settings to everybody.
+set -u
+PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/exim/bin
+LC_ALL=C
+export PATH LC_ALL
+program=$(command -v exim4 || command -v exim)
+if [ -z "$program" ]; then
+    echo absent
+    exit 0
+fi
+echo "program $program"
+"$program" -bV | sed -n 's/^Exim version \([^ ]*\).*/version \1/p'
+for option; do
+    "$program" -bP "$option" 2>/dev/null | sed 's/^/option /'
+done
+"$program" -bP config 2>/dev/null | sed 's/^/config /'
+echo end
