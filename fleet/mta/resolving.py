@@ -41,7 +41,7 @@ class Resolution(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A next hop. `by_mx`: its MX records say where, otherwise its addresses. `fallback`: hosts as its MTA finds them."""
+    """A next hop. `by_mx`: by its MX records, otherwise by its addresses. `fallback`: hosts as its MTA finds them."""
 
     host: str
     port: int = 25

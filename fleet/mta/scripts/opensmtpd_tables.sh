@@ -1,0 +1,18 @@
+#!/bin/sh
+# opensmtpd_tables.sh FILE...
+#
+# The entries of table files: "file PATH", then "line TEXT" for each line, or "unreadable PATH"; then "end".
+set -u
+LC_ALL=C
+export LC_ALL
+
+for file; do
+    if [ -f "$file" ] && [ -r "$file" ]; then
+        printf 'file %s\n' "$file"
+        head -c 1048576 -- "$file" | tr -d '\000' | sed 's/^/line /'
+        echo
+    else
+        printf 'unreadable %s\n' "$file"
+    fi
+done
+echo end
