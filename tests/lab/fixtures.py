@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.lab import Host, Lab
+from tests.lab.qmail.control import violations
 
-__all__ = ["ex1", "ex2", "ex3", "lab", "os1", "os2", "pf1", "pf2", "pf3", "sm1", "sm2"]
+__all__ = ["ex1", "ex2", "ex3", "lab", "os1", "os2", "pf1", "pf2", "pf3", "qm1", "sm1", "sm2"]
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +89,11 @@ def ex2(lab: Lab) -> Iterator[Host]:
 def ex3(lab: Lab) -> Iterator[Host]:
     """Exim 4.98 with long message IDs, likewise."""
     yield from _fresh(lab, "ex3")
+
+
+@pytest.fixture
+def qm1(lab: Lab) -> Iterator[Host]:
+    """qmail with smtpfront-qmail, likewise. Who changes its queue while qmail-send runs makes the test fail."""
+    for host in _fresh(lab, "qm1"):
+        yield host
+        assert violations(host) == []
