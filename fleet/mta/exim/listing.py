@@ -1,0 +1,31 @@
+"""Exim's queue, by its spool files: exact addresses, microseconds and sizes, which `exim -bp` shortens."""
+
+from functools import partial
+
+from fleet.mta import reading, summary
+from fleet.mta.exim.commands import listing
+from fleet.mta.exim.content import contents
+from fleet.mta.exim.parse import QueueSink, error_of
+from fleet.mta.reading import Listing, Queue, Take
+from fleet.mta.types import InstanceFacts, Steps, run
+
+ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"})
+MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
+
+
+def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Listing]:
+    """Every message of the main queue, or of one of our named queues, while the listing streams in.
+
+    Messages in other named queues (spec, "queue_name") are not Exim's main queue and are not listed, as by `exim -bp`.
+    Raises UnparsedOutput, SudoDenied and others.
+    """
+    done = yield from run(listing(instance, queue, QueueSink(take)))
+    if done.exit_status:
+        raise error_of(done, "exim_list.sh")
+    found: Listing = done.result
+    return found
+
+
+QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, contents)
+queue_list = partial(reading.queue_list, QUEUE)
+queue_summary = partial(summary.queue_summary, QUEUE)

@@ -1,0 +1,229 @@
+"""What Exim's spool files and commands say: the listing of exim_list.sh, verdicts, the grammar of message IDs."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
+
+from fleet.mta import commands
+from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
+from fleet.mta.reading import Listing
+from fleet.mta.types import Completed, QueueEntry, Recipient
+
+# Base 62: seconds, pid, fraction; longer since 4.97 (spec, "Message identification").
+MESSAGE_ID = re.compile(r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4}")
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+STATES = {"queued": "deferred", "frozen": "hold", "delivering": "active"}
+BLOCK = 1 << 16
+DEFERRED = re.compile(r"(?P<who>.*?) defer \((?P<errno>-?\d+)\)(?: DT=\S+)?:? ?(?P<text>.*)")
+
+VERDICT = re.compile(r"^Message (\S+) (is now frozen|is no longer frozen|has been removed)$", re.MULTILINE)
+# Exim opens and locks the -D file, then reads -H: without -H the message had just left, whoever "removed" the rest.
+HEADER_GONE = re.compile(r"^Spool read error for (\S+)-H: ", re.MULTILINE)
+
+ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
+    (b"exim: permission denied", Unsupported, "Exim refuses that to this account"),
+    (b"Exim configuration error", MtaNotFound, "Exim cannot read its configuration"),
+)
+error_of = partial(commands.error_of, markers=ERRORS)
+
+
+class Listed:
+    """One message of exim_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
+
+    __slots__ = ("__dict__", "_rest", "arrival_time", "native_state", "queue_id", "sender", "sender_raw", "size", "state")
+
+    attempts = None
+    next_attempt = None
+    subject = None
+
+    def __init__(self, record: bytes) -> None:
+        """`record`: the lines of one message without the leading "M ". Raises ValueError."""
+        head, sender, *self._rest = record.split(b"\n")
+        name, seconds, usec, frozen, size, word = head.split(b" ")
+        self.queue_id = name.decode("ascii")
+        self.native_state = word.decode("ascii")
+        if not MESSAGE_ID.fullmatch(self.queue_id) or self.native_state not in STATES:
+            raise ValueError(f"no message: {head!r}")
+        # What is being delivered although it is frozen is neither to be held nor to be released.
+        self.state = STATES[self.native_state]
+        self.arrival_time = int(seconds) + int(usec) / 1e6
+        self.size = int(size)
+        int(frozen)
+        if not (sender.startswith(b"F <") and sender.endswith(b">")):
+            raise ValueError(f"no sender: {sender!r}")
+        self.sender, self.sender_raw = text_of(sender[3:-1] or b"<>")
+
+    @cached_property
+    def recipients(self) -> list[Recipient]:
+        """Decoded when somebody looks: most messages are judged without."""
+        done = {line[2:] for line in self._rest if line.startswith(b"N ")}
+        reasons = [DEFERRED.fullmatch(text_of(line[2:])[0]) for line in self._rest if line.startswith(b"L ")]
+        found = []
+        for address in (recipient_of(line[2:]) for line in self._rest if line.startswith(b"R ")):
+            text, _ = text_of(address)
+            state = "delivered" if address in done else "undelivered"
+            found.append(Recipient(text, "" if address in done else reason_of(text, reasons), state))
+        return found
+
+    def entry(self) -> QueueEntry:
+        """A copy that stands by itself."""
+        return QueueEntry(
+            queue_id=self.queue_id,
+            state=self.state,
+            native_state=self.native_state,
+            arrival_time=self.arrival_time,
+            sender=self.sender,
+            recipients=self.recipients,
+            size=self.size,
+            sender_raw=self.sender_raw,
+        )
+
+
+def text_of(raw: bytes) -> tuple[str, bytes | None]:
+    """Bytes as a text, those that are no UTF-8 as \\xHH; the bytes themselves beside it where that happened."""
+    try:
+        return raw.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "backslashreplace"), raw
+
+
+def recipient_of(line: bytes) -> bytes:
+    """The address of a recipient line: data may follow, and are read from the end (spec, "Format of spool files").
+
+    `ADDRESS ORCPT LENGTH,FLAGS ERRORS_TO LENGTH,PARENT#BITS`, the parts as BITS tell; early Exim 4: `ADDRESS PARENT`.
+    A domain has neither blank, comma nor `#`, so an address alone is never taken for one with data.
+    """
+    rest, mark, bits = line.rpartition(b"#")
+    if mark and bits.isdigit():
+        for bit in (1, 2):
+            if int(bits) & bit:
+                rest = _without_field(rest)
+        return rest
+    older = re.fullmatch(rb"(.*) (?:\d+|\d+,\d+,\d+)", line, re.DOTALL)
+    return older[1] if older else line
+
+
+def _without_field(rest: bytes) -> bytes:
+    """Without ` TEXT LENGTH,NUMBER` at the end; TEXT has LENGTH bytes, and with none of them its blank stays."""
+    told = re.fullmatch(rb"(.*?)(\d+),(-?\d+)", rest, re.DOTALL)
+    if told is None:
+        raise UnparsedOutput(f"a recipient's data are not what Exim writes: {rest!r}")
+    head, length = told[1].removesuffix(b" "), int(told[2])
+    if not length:
+        return head
+    return head[: len(head) - length].removesuffix(b" ")
+
+
+def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:
+    """Why an address is still here, by the message log; `child <parent> R=...` tells of the parent."""
+    for told in deferrals:
+        if told and (told["who"].startswith(f"{address} ") or f" <{address}> " in told["who"]):
+            return told["text"]
+    return ""
+
+
+class QueueSink:
+    """Takes the listing of exim_list.sh apart while it streams in; hands every message to `take`, keeps none.
+
+    Ends with a Listing. Raises UnparsedOutput when the last line, which counts the messages, is not there or not right.
+    """
+
+    def __init__(self, take: Callable[[Listed], None]) -> None:
+        self._take = take
+        self._pending = [b"\n"]
+        self._size = 0
+        self._total = 0
+        self._refused = 0
+
+    def feed(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= BLOCK:
+            self._drain()
+
+    def close(self) -> Listing:
+        self._drain()
+        last = re.fullmatch(rb"(.*)\nend (\d+)\n", b"".join(self._pending), re.DOTALL)
+        if last is None:
+            raise UnparsedOutput("the listing of the queue was cut off")
+        self._records(last[1])
+        if self._total + self._refused != int(last[2]):
+            raise UnparsedOutput("the listing of the queue has not as many messages as it says")
+        notes = (f"{self._refused} messages have no spool file in Exim's format; they were left out",)
+        return Listing(self._total, self._refused, notes if self._refused else ())
+
+    def _drain(self) -> None:
+        """All but the last record, which may go on."""
+        data = b"".join(self._pending)
+        end = data.rfind(b"\nM ")
+        if end > 0:
+            self._records(data[:end])
+            data = data[end:]
+        self._pending = [data]
+        self._size = len(data)
+
+    def _records(self, data: bytes) -> None:
+        """`data` begins with a newline and ends without one."""
+        before, *records = data.split(b"\nM ")
+        self._refused += _count_refused(before)
+        for record in records:
+            lines, *refused = record.split(b"\nX ")
+            self._refused += len(refused)
+            try:
+                message = Listed(lines)
+            except (ValueError, UnicodeDecodeError):
+                self._refused += 1
+                continue
+            self._total += 1
+            self._take(message)
+
+
+def _count_refused(text: bytes) -> int:
+    """How many "X ID" lines; what else stands before the first message is no listing."""
+    lines = [line for line in text.split(b"\n") if line]
+    if not all(line.startswith(b"X ") for line in lines):
+        raise UnparsedOutput("the listing of the queue does not begin with a message")
+    return len(lines)
+
+
+def parse_verdicts(done: Completed) -> frozenset[str]:
+    """The messages that Exim says it changed. The exit status is 1 as soon as one of many was not.
+
+    Raises what stderr tells, and UnparsedOutput when the script did not come to its end.
+    """
+    if done.exit_status:
+        raise error_of(done, "exim")
+    lines = said_lines(done, "exim")
+    text = "\n".join(lines)
+    return frozenset(name for name, _ in VERDICT.findall(text)) - frozenset(HEADER_GONE.findall(text))
+
+
+def said_lines(done: Completed, program: str) -> list[str]:
+    """Lines up to "end". Raises UnparsedOutput without it."""
+    if done.exit_status:
+        raise error_of(done, program)
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise error_of(done, program)
+    return lines[:-2]
+
+
+def queue_id_error(queue_id: str) -> str | None:
+    """What is wrong with the grammar of an Exim message ID, or None. Case matters and is kept."""
+    if MESSAGE_ID.fullmatch(queue_id):
+        return None
+    if queue_id[-2:] in {"-H", "-D", "-J"} and MESSAGE_ID.fullmatch(queue_id[:-2]):
+        return f"{queue_id!r} is a spool file; the message is {queue_id[:-2]!r}"
+    if queue_id.upper() == "ALL":
+        return "a queue ID names one message; to select all, use match: ALL"
+    return "no Exim message ID: 6-6-2 letters and digits such as 1xUMSQ-00005F-0r, or 6-11-4 since Exim 4.97"
+
+
+def ids_input(queue_ids: Iterable[str]) -> bytes:
+    """Message IDs, one a line. Every one is checked again: one malformed ID makes Exim do none of a command."""
+    checked = list(queue_ids)
+    for queue_id in checked:
+        if problem := queue_id_error(queue_id):
+            raise ValueError(problem)
+    return "".join(f"{queue_id}\n" for queue_id in checked).encode()

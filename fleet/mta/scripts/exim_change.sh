@@ -1,0 +1,18 @@
+#!/bin/sh
+# exim_change.sh EXIM FLAG <"ID\nID..."
+#
+# exim -Mf, -Mt or -Mrm for these messages of the main queue, many per process. Prints what Exim says of each, and "end".
+# Exim locks a message before it changes it. Its exit status is 1 as soon as one message was not changed.
+set -u
+LC_ALL=C
+export LC_ALL
+case $2 in
+-Mf | -Mt | -Mrm) ;;
+*) exit 64 ;;
+esac
+ids=$(cat) || exit 74
+! printf '%s\n' "$ids" | grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' ||
+    exit 64
+[ -x "$1" ] || exit 127
+printf '%s\n' "$ids" | xargs -n 500 "$1" "$2" 2>&1
+echo end
