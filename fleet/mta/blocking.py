@@ -13,7 +13,7 @@ from fleet.mta import block_edit, block_file
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, ListFile, Source
 from fleet.mta.block_file import Block, BlockFile, Syntax
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, Seen, read_proof
 from fleet.mta.types import Command, Context, Diff, Ended, Plan, Result, Steps, run, talk
@@ -417,9 +417,3 @@ def read_back_block(site: Site, operation: Operation, context: Context) -> Steps
         return Result(Ended.SUCCEEDED, data=place.data(), after=after)
     error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")
     return Result(Ended.FAILED, data=place.data(), after=after, error=error)
-
-
-def not_chosen_here(operation: SenderBlock, mta: str) -> None:
-    """Raises Unsupported for what a list without values cannot express."""
-    if operation.action == "discard":
-        raise Unsupported(f"{mta} can refuse a sender, not accept and discard its mail")

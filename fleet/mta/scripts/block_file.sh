@@ -102,7 +102,8 @@ build_map() {
         dump "$file" >"$work/old.dump" || fail 73 "cannot read $map"
         gone=$(printf '%s\n' "$checks" | grep -c "$tab\$")
         [ "$(wc -l <"$work/new.dump")" -ge $(($(wc -l <"$work/old.dump") - gone)) ] || fail 65 "the new map lacks entries"
-        cp --attributes-only --preserve=all "$map" "$new_map" || fail 73 "cannot give the new map its owner and mode"
+        cp --attributes-only --preserve=all "$map" "$new_map" && touch "$new_map" ||
+            fail 73 "cannot give the new map its owner and mode"
     fi
     verify "$work/new.dump" || fail 65 "the new map is not as it should be"
     sync "$new_map" || fail 73 "cannot write $new_map"

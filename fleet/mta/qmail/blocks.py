@@ -1,0 +1,126 @@
+"""Blocking senders on qmail: a line in control/badmailfrom, qmail-smtpd(8), proven by an SMTP dialogue.
+
+qmail-smtpd and mailfront's smtpfront-qmail both read the file for each connection, in their own ways: only what both
+understand alike is written.
+"""
+
+from functools import partial
+
+from fleet.mta import block_edit, block_file, blocking
+from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.block_edit import ListFile
+from fleet.mta.block_file import Syntax
+from fleet.mta.blocking import Site
+from fleet.mta.errors import Unsupported
+from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
+
+REPLIES = {
+    "smtpfront-qmail": "smtpfront-qmail answers `553 5.1.0 Sorry, your envelope sender is in my badmailfrom list.` to "
+    "MAIL FROM; code and text cannot be chosen",
+    "qmail-smtpd": "qmail-smtpd answers `553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)` to RCPT TO; "
+    "code and text cannot be chosen",
+}
+
+
+def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
+    return (yield from blocking.sender_block(_site(instance), operation, context))
+
+
+def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back; a badmailfrom that we made goes with the last one."""
+    return (yield from blocking.sender_unblock(_site(instance), operation, context))
+
+
+def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+    """What is blocked now: ours, and the administrator's lines of badmailfrom."""
+    return (yield from blocking.block_list(_site(instance)))
+
+
+def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+    """How far a block or unblock got: the file and our mark decide."""
+    return (yield from blocking.read_back_block(_site(instance), operation, context))
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """Seconds and command line of all that needs root."""
+    return block_edit.sudo_commands([_list_file(instance)])
+
+
+def _site(instance: InstanceFacts) -> Site:
+    return Site(
+        list_file=_list_file(instance),
+        syntax=Syntax(block_file.plain_entries),
+        keys=lines_of,
+        value_of=_no_value,
+        is_ours=_is_ours,
+        notes=partial(_notes, instance),
+        probes=partial(_probes, instance),
+        own_domains=tuple(instance.options.get("own_domains", ())),
+        wider=_wider,
+    )
+
+
+def _list_file(instance: InstanceFacts) -> ListFile:
+    return ListFile("qmail", str(instance.options.get("home", "/var/qmail")), f"{instance.config_dir}/badmailfrom")
+
+
+def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
+    """The one line of a pattern: the address without quoting, or @domain. Raises Unsupported."""
+    if pattern.kind is PatternKind.NULL_SENDER:
+        raise Unsupported("qmail never looks the null sender up in badmailfrom")
+    if pattern.kind is PatternKind.SUBDOMAINS:
+        raise Unsupported(
+            f"badmailfrom has no line for all sub-domains of {pattern.domain}", hint="block each domain by itself"
+        )
+    if pattern.address is None:
+        return (f"@{pattern.domain}",)
+    local = pattern.address.local
+    if local.startswith("#"):
+        raise Unsupported(f"{pattern.text} begins with #, which is a comment in badmailfrom")
+    if not local or local.startswith((" ", "@")):
+        raise Unsupported(f"{pattern.text} cannot be written in badmailfrom: it would be a line for other senders")
+    return (f"{local}@{pattern.domain}",)
+
+
+def _no_value(operation: SenderBlock) -> str:
+    if operation.action == "discard":
+        raise Unsupported("qmail can refuse a sender, not accept and discard its mail")
+    return ""
+
+
+def _is_ours(reply: str, value: str) -> bool:
+    return reply.startswith("553 ") and "badmailfrom" in reply
+
+
+def _wider(pattern: BlockPattern) -> tuple[str, ...]:
+    return (f"@{pattern.domain}",) if pattern.address else ()
+
+
+def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
+    notes = list(remarks(pattern))
+    notes += [REPLIES[name] for name in instance.front_ends or REPLIES]
+    if pattern.address is None:
+        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
+    else:
+        extended = f"{pattern.address.local}-x@{pattern.domain}"
+        notes.append(f"on this instance the block does not catch addresses with an extension, such as {extended}")
+    if "xn--" in pattern.domain:
+        notes.append("a client that sends this domain in Unicode is not caught on this instance")
+    notes.append("clients that may relay are blocked too (RELAYCLIENT does not exempt them)")
+    notes.append("mail that local programs submit (qmail-inject, sendmail -f) is not checked")
+    return tuple(notes)
+
+
+def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
+    """One dialogue for each server that the host runs."""
+    own = [str(each) for each in instance.options.get("own_domains", ())]
+    host = next((each for each in own if "." in each and not each.startswith("localhost")), "localhost")
+    recipients = tuple(f"postmaster@{domain}" for domain in own[:3] or [host])
+    places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
+    return tuple(
+        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients)
+        for address, port in places
+    )

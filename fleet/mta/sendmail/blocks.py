@@ -1,0 +1,104 @@
+"""Blocking senders on Sendmail: a From: entry in the access map, proven by an SMTP dialogue.
+
+An instance without an access map is not wired by us: that takes a new sendmail.cf from m4 and a restart.
+"""
+
+from functools import partial
+
+from fleet.mta import block_edit, blocking
+from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.block_edit import ListFile
+from fleet.mta.block_file import Syntax
+from fleet.mta.blocking import Site
+from fleet.mta.errors import Unsupported
+from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.sendmail import access
+from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
+
+WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
+
+
+def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
+    return (yield from blocking.sender_block(_site(instance), operation, context))
+
+
+def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back."""
+    return (yield from blocking.sender_unblock(_site(instance), operation, context))
+
+
+def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+    """What is blocked now: ours, and the administrator's lines of the access map, RELAY and other tags included."""
+    return (yield from blocking.block_list(_site(instance)))
+
+
+def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+    """How far a block or unblock got: the live map and our mark decide."""
+    return (yield from blocking.read_back_block(_site(instance), operation, context))
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """Seconds and command line of all that needs root."""
+    return block_edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
+
+
+def _site(instance: InstanceFacts) -> Site:
+    """Raises Unsupported for an instance without an access map."""
+    return Site(
+        list_file=_list_file(instance),
+        syntax=Syntax(access.entries, has_values=True),
+        keys=access.keys_of,
+        value_of=access.value_of,
+        is_ours=access.is_ours,
+        notes=partial(_notes, instance),
+        probes=partial(_probes, instance),
+        own_domains=_own_domains(instance),
+        wider=access.wider_keys,
+    )
+
+
+def _list_file(instance: InstanceFacts) -> ListFile:
+    kind, _, path = str(instance.options.get("access_map", "")).partition(":")
+    config = str(instance.options.get("config_file", f"{instance.config_dir}/sendmail.cf"))
+    if not path:
+        raise Unsupported(
+            f"{config} has no access map, so this Sendmail checks no senders",
+            hint=f"put {WIRING} and FEATURE(`delay_checks')dnl into the .mc file of it, build the access map with "
+            f"makemap and {config} with m4, restart Sendmail, and discover the host again",
+        )
+    return ListFile("sendmail", config, path.removesuffix(".db"), kind)
+
+
+def _own_domains(instance: InstanceFacts) -> tuple[str, ...]:
+    return tuple(instance.options.get("own_domains", ()))
+
+
+def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
+    notes = list(remarks(pattern))
+    if pattern.kind is PatternKind.DOMAIN:
+        notes.append(f"on this instance a block of {pattern.domain} also catches its sub-domains")
+    if pattern.address and "+" not in pattern.address.local:
+        extended = f"{pattern.address.local}+x@{pattern.domain}"
+        notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
+    if "xn--" in pattern.domain:
+        notes.append("a client that sends this domain in Unicode (SMTPUTF8) is not caught on this instance")
+    notes.append("clients that may relay are blocked too (Connect: ... RELAY does not exempt them)")
+    notes.append("mail that local programs submit (sendmail -f) is refused too, and the blocked sender gets a bounce")
+    notes.append(f"every Sendmail of this host whose configuration names {_list_file(instance).path} refuses it too")
+    return tuple(notes)
+
+
+def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
+    listen = [(str(address), int(port)) for address, port in instance.options.get("listen", ())]
+    if not listen:
+        return ()
+    address, port = min(listen, key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))
+    own = [each for each in _own_domains(instance) if "." in each and not each.startswith("localhost")]
+    host = own[0] if own else "localhost"
+    # root is an account of every host; postmaster is often missing in the aliases.
+    recipients = tuple(f"{local}@{domain}" for domain in own[:2] or [host] for local in ("root", "postmaster"))
+    return (
+        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
+    )
