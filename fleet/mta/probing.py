@@ -24,7 +24,7 @@ NOT_A_DELIVERY = (
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one recipient leaves. `kind`: local, virtual, relay, remote, or undeliverable where the MTA would refuse it.
+    """How one recipient leaves. `kind`: local, virtual, relay, remote; undeliverable or deferred where the MTA says no.
 
     `transport`: the MTA's own word. `via`: the steps that led here. `destinations`: next hops in their order, none when
     nobody is asked over the network. `hosts`: where the MTA itself has said which ones.
@@ -156,6 +156,8 @@ def _asked(helo: str, sender: str, route: Route, found: Found) -> Steps[dict[str
 def _without_hosts(route: Route, found: Found) -> str:
     if FORWARDING_PROHIBITED in found.detail:
         return "unknown"
+    if route.kind == "deferred":
+        return "deferred"
     if found.resolution is Resolution.NULL_MX or route.kind == "undeliverable":
         return "refused"
     return "not_remote" if found.resolution is Resolution.NONE else "unreachable"

@@ -11,7 +11,8 @@ from fleet.mta.resolving import Exchanger
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, Result, Steps, run
 
 ROUTE = "exim_route.sh"
-FAILED = re.compile(r"(.+?) (is undeliverable|cannot be resolved at this time)(?::\s*(.*))?")
+LATER = "cannot be resolved at this time"
+FAILED = re.compile(rf"(.+?) (is undeliverable|{LATER})(?::\s*(.*))?")
 DISCARDED = re.compile(r"(?:mail to )?(.+?) is (?:to be )?discarded")
 ROUTED = re.compile(r"  (?:router = ([^,\s]+), )?transport = (\S+)")
 HOST = re.compile(r"  host (\S+)\s+\[([^\]]*)\]\s*(?: ?MX=(\d+))?(?: ?port=(\d+))?( \*\* unusable \*\*)?\s*")
@@ -85,7 +86,8 @@ def _take(found: list[Tested], line: str) -> None:
     elif line.startswith("  ") and found and found[-1].failure:
         found[-1].failure += f" {line.strip()}"
     elif line.strip() and not line.startswith((" ", "LOG:", "R: ")):
-        found.append(Tested(line))
+        address, _, place = line.partition(" -> ")
+        found.append(Tested(address, [f"to {place}"] if place else []))
 
 
 def _add_host(each: Tested, host: re.Match[str]) -> None:
@@ -102,7 +104,8 @@ def _add_host(each: Tested, host: re.Match[str]) -> None:
 def _route(each: Tested, relay_domains: list[str]) -> Route:
     via = tuple(each.via)
     if each.failure:
-        return Route(each.address, "undeliverable", "", via=via, detail=each.failure)
+        kind = "deferred" if each.failure.startswith(LATER) else "undeliverable"
+        return Route(each.address, kind, "", via=via, detail=each.failure)
     if each.is_discarded:
         return Route(each.address, "local", "", via=via, detail="discarded")
     domain = each.address.rpartition("@")[2].lower()

@@ -13,6 +13,7 @@ from fleet.mta.postfix import (
     parse,
     quarantine,
     readback,
+    routing,
 )
 
 
@@ -24,6 +25,7 @@ class Postfix:
         "queue.flush": "ALL and domains of fast_flush_domains at once; other selections one by one (postqueue -i)",
     }
     notes: ClassVar[dict[str, str]] = {
+        "address.test": "the routing tables; aliases(5) and smtpd's checks of recipients are not applied",
         "message.deliver": "the log lines of the attempt; Postfix cannot show the SMTP dialogue",
         "queue.bounce": "needs Postfix 3.5; the sender is always notified",
         "queue.purge": "quarantine moves the queue file out of the queue and back, unchanged",
@@ -46,6 +48,8 @@ class Postfix:
     queue_flush = staticmethod(moving.queue_flush)
     queue_bounce = staticmethod(moving.queue_bounce)
     queue_requeue = staticmethod(moving.queue_requeue)
+    address_test = staticmethod(routing.address_test)
+    smtp_probe = staticmethod(routing.smtp_probe)
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)

@@ -24,6 +24,7 @@ CONTENT = "postfix_content.sh"
 DELIVER = "postfix_deliver.sh"
 LOG = "postfix_log.sh"
 QUARANTINE = "postfix_quarantine.sh"
+ROUTE = "postfix_route.sh"
 TIMES = "postfix_times.sh"
 
 
@@ -128,6 +129,7 @@ def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]
         (CHANGE_SECONDS, QUARANTINE, (action, queue)) for action in ("out", "back", "erase", "look")
     ]
     forms.append((READ_SECONDS, CONTENT, (instance.options["command_directory"], instance.config_dir)))
+    forms.append((READ_SECONDS, ROUTE, (instance.options["command_directory"], instance.config_dir)))
     forms.append((READ_SECONDS, TIMES, (queue,)))
     forms.append((DELIVER_SECONDS, DELIVER, deliver_arguments(instance)))
     if log != "none":

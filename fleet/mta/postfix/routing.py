@@ -6,16 +6,16 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from fleet.mta.commands import READ_SECONDS, error_of, script_argv
+from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import RemoteError
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.postfix.commands import program
+from fleet.mta.postfix.commands import ROUTE, program
 from fleet.mta.probing import Route, Routing, probed, tested
 from fleet.mta.resolving import Destination
 from fleet.mta.types import Command, Context, InstanceFacts, Result, Steps, run
 
-ROUTE = "postfix_route.sh"
 ROUNDS = 10  # of alias expansion; Postfix itself stops at virtual_alias_recursion_limit
 MOST_RECIPIENTS = 50
 # Tables of patterns are asked for the whole address only (regexp_table(5), pcre_table(5), tcp_table(5)).
@@ -34,6 +34,7 @@ SETTINGS = (
     "default_transport",
     "relayhost",
     "recipient_delimiter",
+    "propagate_unmatched_extensions",
     "parent_domain_matches_subdomains",
     "myorigin",
     "smtp_helo_name",
@@ -46,6 +47,14 @@ SETTINGS = (
 WORD = re.compile(r"\{[^{}]*\}|[^,\s{}]+(?:\{[^{}]*\})?")
 ASSIGNMENT = re.compile(r"([a-z0-9_]+) =(?: (.*))?")
 NEXTHOP = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([\w-]+))?")
+
+
+class Hit(NamedTuple):
+    """What a table says of a key. `step`: the parameter, table and key, for people."""
+
+    value: str
+    step: str
+    key: str
 
 
 @dataclass
@@ -61,15 +70,15 @@ class Tables:
     def maps(self, name: str) -> list[str]:
         return WORD.findall(self.settings.get(name, ""))
 
-    def value(self, name: str, keys: Iterable[str], whole: str) -> tuple[str, str] | None:
-        """(value, "PARAMETER TABLE KEY") of the first key that a table has, every table asked for a key in turn."""
+    def value(self, name: str, keys: Iterable[str], whole: str) -> Hit | None:
+        """The first key that a table has, every table asked for a key in turn."""
         for key in keys:
             for table in self.maps(name):
                 if table.partition(":")[0] in PATTERNS and key != whole:
                     continue
                 value = self.found.get((table, key))
                 if value is not None:
-                    return value, f"{name} {table}: {key}"
+                    return Hit(value, f"{name} {table}: {key}", key)
         return None
 
 
@@ -81,11 +90,6 @@ def address_test(instance: InstanceFacts, operation: AddressTest, context: Conte
 def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
     """A dialogue with the next hop that smtp(8) would connect to."""
     return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """Tables may be for root only; the script reads none but those of main.cf."""
-    return [(READ_SECONDS, script_argv(ROUTE, *_script_words(instance)))]
 
 
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
@@ -254,20 +258,26 @@ def _rewritten(tables: Tables, address: str, via: tuple[str, ...]) -> tuple[list
     if not via:
         for name in CANONICAL:
             found = tables.value(name, _address_keys(tables, address), address.lower())
-            if found and _qualified(tables, address, found) not in ([address], []):
-                return _qualified(tables, address, found), (found[1],)
+            if found and _qualified(tables, address, found, "canonical") not in ([address], []):
+                return _qualified(tables, address, found, "canonical"), (found.step,)
     found = tables.value("virtual_alias_maps", _address_keys(tables, address), address.lower())
     if found is None:
         return [address], via
-    expanded = _qualified(tables, address, found)
-    return expanded or [address], via if expanded == [address] else (*via, found[1])
+    expanded = _qualified(tables, address, found, "virtual")
+    return expanded or [address], via if expanded == [address] else (*via, found.step)
 
 
-def _qualified(tables: Tables, address: str, found: tuple[str, str]) -> list[str]:
+def _qualified(tables: Tables, address: str, found: Hit, kind: str) -> list[str]:
+    """The addresses of a table's value, with the extension that its key left out (propagate_unmatched_extensions)."""
     local = address.rpartition("@")[0]
-    words = [word for word in re.split(r"[,\s]+", found[0]) if word]
-    full = [word if "@" in word else f"{word}@{_origin(tables)}" for word in words]
-    return [f"{local}{word}" if word.startswith("@") else word for word in full]
+    _, base, domain = _split(tables, address)
+    is_unmatched = found.key in (base, f"{base}@{domain}") and kind in tables.maps("propagate_unmatched_extensions")
+    extension = local[len(base) :] if is_unmatched else ""
+    full = []
+    for word in (word for word in re.split(r"[,\s]+", found.value) if word):
+        name, at, place = word.rpartition("@") if "@" in word else (word, "@", _origin(tables))
+        full.append(f"{name or local}{extension}{at}{place}")
+    return full
 
 
 def _route(tables: Tables, address: str, sender: str, via: tuple[str, ...]) -> Route:
@@ -276,13 +286,20 @@ def _route(tables: Tables, address: str, sender: str, via: tuple[str, ...]) -> R
     kind, channel, nexthop, steps = _by_class(tables, domain, sender)
     found = tables.value("transport_maps", _transport_keys(tables, address), address.lower())
     if found:
-        transport, _, host = found[0].partition(":")
-        steps = [*steps, found[1]]
+        transport, _, host = found.value.partition(":")
+        steps = [*steps, found.step]
         channel, nexthop = transport or channel, host or (domain if transport else nexthop)
     steps = [*via, *steps]
     agent = tables.programs.get(channel, "")
-    if agent in ("error", "retry") or channel in ("error", "retry"):
-        return Route(address, "undeliverable", channel, nexthop, tuple(steps), detail=nexthop)
+    if agent == "error":
+        return Route(
+            address,
+            "deferred" if channel == "retry" else "undeliverable",
+            channel,
+            nexthop,
+            tuple(steps),
+            detail=nexthop,
+        )
     if agent != "smtp":
         detail = f"{channel} is delivered by {agent or 'a service that master.cf does not have'}, not by SMTP"
         return Route(address, kind, channel, nexthop, tuple(steps), detail=detail)
@@ -305,11 +322,11 @@ def _by_class(tables: Tables, domain: str, sender: str) -> tuple[str, str, str, 
     if _is_in(tables, "relay_domains", domain):
         kind, chosen, step = "relay", settings["relay_transport"], "relay_domains"
     elif own := tables.value("sender_dependent_default_transport_maps", by_sender, sender.lower()):
-        chosen, step = own
+        chosen, step = own.value, own.step
     steps, nexthop = [step], domain
     if own := tables.value("sender_dependent_relayhost_maps", by_sender, sender.lower()):
-        nexthop = domain if own[0] == "DUNNO" else own[0]
-        steps.append(own[1])
+        nexthop = domain if own.value == "DUNNO" else own.value
+        steps.append(own.step)
     elif settings.get("relayhost"):
         nexthop = settings["relayhost"]
         steps.append(f"relayhost {nexthop}")

@@ -23,4 +23,6 @@ printf '%s\n' "$verified" | sed 's/^/verify /'
     echo '$j'
     printf '%s\n' "$verified" | sed -n 's/.*: mailer [^,]*, host \([0-9A-Za-z._-]*\),.*/\/mx \1/p' | sort -u | head -n 20
 } | timeout 50 "$program" -C "$config" -bt 2>&1 | sed 's/^/test /'
+# the last prompt has no line end
+echo
 echo end

@@ -13,6 +13,8 @@ from fleet.mta.types import Command, Completed, Context, InstanceFacts, Result, 
 ROUTE = "sendmail_route.sh"
 DELIVERABLE = re.compile(r"(.*)\.\.\. deliverable: mailer ([^,]+)(?:, host ([^,]*))?, user (.*)")
 REFUSED = re.compile(r"(.*)\.\.\. (.+)")
+# sysexits' EX_TEMPFAIL and EX_NOHOST in Sendmail's words (sysexits.c)
+LATER = re.compile(r"lookup failure|deferred|temporar|transient|timeout|try again", re.IGNORECASE)
 MAILER = re.compile(r"mailer \d+ \(([^)]+)\): P=(\S+) .*? A=(.*)")
 EXCHANGERS = re.compile(r"getmxrr\(([^,)]*)[^)]*\) returns \d+ value\(s\):")
 
@@ -79,8 +81,9 @@ def _take_test(answer: Answer, text: str, domain: str) -> str:
     if mailer := MAILER.fullmatch(text):
         answer.mailers[mailer[1]] = (mailer[2], mailer[3])
     elif listed := EXCHANGERS.fullmatch(text):
-        answer.exchangers[listed[1].lower()] = []
-        return listed[1].lower()
+        domain = listed[1].rstrip(".").lower()
+        answer.exchangers[domain] = []
+        return domain
     elif text.startswith("\t") and domain:
         answer.exchangers[domain].append(text.strip())
         return domain
@@ -94,7 +97,7 @@ def _route(instance: InstanceFacts, answer: Answer, line: str) -> Route:
     if found is None:
         refused = REFUSED.fullmatch(line)
         address, said = (refused[1], refused[2]) if refused else (line, line)
-        return Route(address, "undeliverable", "", detail=said)
+        return Route(address, "deferred" if LATER.search(said) else "undeliverable", "", detail=said)
     mailer, host, user = found[2], found[3] or "", found[4]
     path, arguments = answer.mailers.get(mailer, ("", ""))
     via = () if user.lower() == found[1].lower() else (f"{found[1]} -> {user}",)
