@@ -1,0 +1,80 @@
+"""The time at the start of a log line, in each of the forms that MTAs and syslog write."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
+TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
+UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
+TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
+TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
+DAY = 86_400
+
+Zone = tuple[float, int]
+"""From this moment on (epoch seconds), so many seconds ahead of UTC."""
+
+
+class LineClock:
+    """Reads lines of one host. `zones`: its offsets, oldest first; `now`: epoch seconds, tells the year that syslog's
+    traditional form leaves out. A local time that came twice, when summer time ended, is taken for the first."""
+
+    def __init__(self, zones: Sequence[Zone], now: float) -> None:
+        self._zones = tuple(zones) or ((0.0, 0),)
+        self._now = now
+        self._local = lru_cache(4096)(self._epoch_of)
+
+    def split(self, line: bytes) -> tuple[float | None, bytes]:
+        """Epoch seconds and the rest of the line; None and the whole line where it begins with no time."""
+        try:
+            return self._split(line)
+        except ValueError:
+            return None, line
+
+    def _split(self, line: bytes) -> tuple[float | None, bytes]:
+        if found := ISO.match(line):
+            zone = (found[4] or b"").strip().replace(b":", b"")
+            seconds = self._local(found[1] + b" " + found[2], "%Y-%m-%d %H:%M:%S", zone)
+            return seconds + (float(b"." + found[3][1:]) if found[3] else 0.0), line[found.end() :]
+        if found := TRADITIONAL.match(line):
+            return self._local(found[1], "", b""), line[found.end() :]
+        if found := TAI64N.match(line):
+            return int(found[1], 16) - TAI_OF_EPOCH + int(found[2], 16) / 1e9, line[found.end() :]
+        if found := UNIX.match(line):
+            return float(found[1]), line[found.end() :]
+        return None, line
+
+    def _epoch_of(self, text: bytes, form: str, zone: bytes) -> float:
+        if not form:
+            return self._with_year(text.decode())
+        moment = datetime.strptime(text.decode(), form).replace(tzinfo=UTC).timestamp()
+        if zone:
+            return moment - offset_of(zone.decode())
+        return self._to_utc(moment)
+
+    def _with_year(self, text: str) -> float:
+        """The last such moment that is not in the future; a day is allowed for clocks and zones."""
+        year = datetime.fromtimestamp(self._now, UTC).year + 1
+        while True:
+            try:
+                moment = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+            except ValueError:  # 29 February of another year
+                moment = float("inf")
+            if moment <= self._now + DAY:
+                return self._to_utc(moment)
+            year -= 1
+
+    def _to_utc(self, local: float) -> float:
+        for (begin, offset), after in zip(self._zones, (*self._zones[1:], (float("inf"), 0)), strict=True):
+            if local - offset < after[0]:
+                return local - offset if local - offset >= begin or begin == self._zones[0][0] else begin
+        raise AssertionError("the last zone has no end")
+
+
+def offset_of(zone: str) -> int:
+    """Seconds of `+0130` or `Z`."""
+    if zone == "Z":
+        return 0
+    ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5])).total_seconds()
+    return int(-ahead if zone[0] == "-" else ahead)

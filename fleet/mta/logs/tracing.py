@@ -1,0 +1,79 @@
+"""message.trace: what the log says became of messages, the same for every MTA but for the parser of its lines."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from fleet.mta.errors import Unsupported
+from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.source import read_log, window_of
+from fleet.mta.logs.times import LineClock
+from fleet.mta.operations import MessageTrace
+from fleet.mta.types import Context, Ended, Result, Steps
+
+SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
+DSN = re.compile(r"\b\d{3}[ -]([245]\.\d{1,3}\.\d{1,3})\b")
+
+Parser = Callable[[float, str], None]
+"""Takes the time of a line and what follows it there: `host tag[pid]: text`, or what the MTA itself writes."""
+
+UNCLEAR = "lines that could be read in two ways and were left out (log.search shows them): {}"
+
+
+def message_trace(
+    kind: str,
+    sources: Sequence[str],
+    parser: Callable[[Trace], Parser],
+    operation: MessageTrace,
+    context: Context,
+    notes: Sequence[str] = (),
+    as_logged: Callable[[str], str] = str,
+) -> Steps[Result]:
+    """`message.trace`. `kind`: the MTA's word for read_log.sh. `notes`: what this MTA does not log. `as_logged`: an
+    address as it writes it."""
+    window = window_of(operation.since, operation.until, context)
+    wanted = Wanted.of(operation, as_logged)
+    trace = Trace(wanted, window)
+
+    def fresh() -> Callable[[LineClock, str, bytes], None]:
+        nonlocal trace
+        trace = Trace(wanted, window)
+        read_line = parser(trace)
+
+        def take(clock: LineClock, file: str, line: bytes) -> None:
+            moment, rest = clock.split(line)
+            if moment is not None and moment <= window.until:
+                read_line(moment, rest.decode("utf-8", "backslashreplace"))
+
+        return take
+
+    read = yield from read_log(kind, sources, window.since, wanted.text(), fresh)
+    rows = trace.rows()
+    unclear = [UNCLEAR.format(trace.unclear)] if trace.unclear else []
+    data = {
+        "rows": rows,
+        "totals": trace.totals,
+        "matched": trace.matched,
+        "truncated": trace.matched > len(rows) or bool(read.cut),
+        "since": window.since,
+        "until": window.until,
+        "files": list(read.files),
+        "notes": [*read.notes, *unclear, *notes],
+    }
+    return Result(Ended.SUCCEEDED, data)
+
+
+def check_message_id(operation: MessageTrace, title: str) -> None:
+    """Raises Unsupported for an MTA that logs no Message-ID."""
+    if operation.message_id:
+        raise Unsupported(f"{title} logs no Message-ID, so a message cannot be traced by it")
+
+
+def dsn_of(reply: str) -> str:
+    """The enhanced status code (RFC 3463) after the first SMTP code of a reply, or ""."""
+    found = DSN.search(reply)
+    return found[1] if found else ""
+
+
+def null_or(address: str) -> str:
+    """The sender in the form of results: the null sender is "<>"."""
+    return address or "<>"

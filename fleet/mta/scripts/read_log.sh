@@ -1,0 +1,164 @@
+#!/bin/sh
+# read_log.sh KIND SOURCE... <"SINCE\nTEXT"
+#
+# Lines of mail logs since then (epoch seconds). SOURCE: a file, with those that it was rotated to; a directory of
+# multilog(8); or journald. KIND any: the lines that contain TEXT. KIND postfix, sendmail, exim, opensmtpd, qmail: all
+# lines of the messages that a line with TEXT, in any case, is about, and that line. No TEXT: every line.
+#
+# Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
+# file, files that could not be read, "=cut" when messages had to be left out, "=moved" when the log was rotated
+# meanwhile, and "=end". Changes nothing.
+set -u
+umask 077
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+most=20000 # messages; the newest are kept
+work=$(mktemp -d) || exit 73
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' HUP INT TERM
+
+kind=$1
+shift
+read -r since || exit 64
+case $since in
+'' | *[!0-9]*) exit 64 ;;
+esac
+cat >"$work/text"
+[ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
+text=$(cat "$work/text")
+now=$(date +%s)
+
+offset() { date -d "@$1" +%z; }
+
+zones() { # the offset at SINCE, and each change of it until now
+    at=$since
+    zone=$(offset "$at")
+    echo "=zone $at $zone"
+    while [ "$at" -lt "$now" ]; do
+        next=$((at + 2419200))
+        [ "$next" -le "$now" ] || next=$now
+        if [ "$(offset "$next")" != "$zone" ]; then
+            while [ $((next - at)) -gt 1 ]; do
+                middle=$(((at + next) / 2))
+                if [ "$(offset "$middle")" = "$zone" ]; then at=$middle; else next=$middle; fi
+            done
+            zone=$(offset "$next")
+            echo "=zone $next $zone"
+        fi
+        at=$next
+    done
+}
+
+found() { # DIRECTORY, find's name conditions
+    directory=$1
+    shift
+    find "$directory" -maxdepth 1 -type f \( "$@" \) -newermt "@$((since - 1))" -printf '%T@ %i %p\n'
+}
+
+list() { # "MTIME INODE PATH" of all files that were written to since then, each source oldest first
+    for source in "$@"; do
+        case $source in
+        journald)
+            echo "0 0 journald"
+            continue
+            ;;
+        /*) path=$(readlink -f "$source") || continue ;;
+        *) exit 64 ;;
+        esac
+        name=${path##*/}
+        if [ -d "$path" ]; then
+            found "$path" -name current -o -name '@*.[su]'
+        else
+            found "${path%/*}" -name "$name" -o -name "${name}[.-][0-9]*" -o \
+                -name "${name%.*}[.-][0-9]*.${name##*.}" -o -name "${name%.*}[.-][0-9]*.${name##*.}.[bgxz]*"
+        fi | grep '^[0-9.]* [0-9]* [0-9A-Za-z/@._+-]*$' | sort -n
+    done
+}
+
+content() { # PATH
+    case $1 in
+    journald) journalctl -q --no-pager -a -o short-unix --since "@$since" SYSLOG_FACILITY=2 ;;
+    *.gz) gzip -dc <"$1" ;;
+    *.xz) xz -dc <"$1" ;;
+    *.zst) zstd -dcq <"$1" ;;
+    *.bz2) bzip2 -dc <"$1" ;;
+    *) cat "$1" ;;
+    esac 2>>"$work/errors" || echo "=unread $1" >>"$work/unread"
+}
+
+each() { # COMMAND: every file's content through it
+    while read -r _ _ path; do
+        content "$path" | "$@"
+    done <"$work/files"
+}
+
+with_text() { grep -aiF -f "$work/text"; }
+
+ids() { # of lines with TEXT: what the other lines of the same messages contain
+    case $kind in
+    postfix | sendmail)
+        sed -n 's/^[^]]*\]: \([0-9A-Za-z]\{6,\}\): .*/\1/p' | grep -vxE 'NOQUEUE|warning|statistics'
+        ;;
+    exim) grep -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
+    opensmtpd) grep -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' ;;
+    qmail) grep -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
+    esac
+}
+
+# shellcheck disable=SC2016
+qmail='FILENAME == ARGV[1] { wanted[$1]; next }
+    match($0, /delivery [0-9]+: msg [0-9]+ to /) {
+        split(substr($0, RSTART, RLENGTH), word, " ")
+        if (word[4] in wanted) { live[word[2]]; print } else delete live[word[2]]
+        next
+    }
+    match($0, / delivery [0-9]+: /) {
+        split(substr($0, RSTART, RLENGTH), word, " ")
+        if (word[2] in live) { delete live[word[2]]; print; next }
+    }
+    match($0, / (new|info|end|bounce) msg [0-9]+/) {
+        split(substr($0, RSTART, RLENGTH), word, " ")
+        if (word[3] in wanted) { print; next }
+    }
+    match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
+    match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
+    index(tolower($0), ENVIRON["text"])'
+
+wanted() { # what goes into the answer
+    if [ "$kind" = any ]; then
+        grep -aF -f "$work/text"
+    elif [ -z "$text" ]; then
+        cat
+    elif [ "$kind" = qmail ]; then
+        text=$(printf %s "$text" | tr '[:upper:]' '[:lower:]') awk "$qmail" "$work/ids" -
+    else
+        grep -aiF -f "$work/ids"
+    fi
+}
+
+choose() { # the messages, and TEXT itself for lines that belong to none
+    each with_text | ids | awk '!seen[$0]++' >"$work/all"
+    tail -n "$most" "$work/all" >"$work/ids"
+    [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"
+    [ "$kind" = qmail ] || cat "$work/text" >>"$work/ids"
+    rm -f "$work/unread"
+}
+
+case $kind in
+any | postfix | sendmail | exim | opensmtpd | qmail) ;;
+*) exit 64 ;;
+esac
+list "$@" >"$work/files"
+[ -s "$work/files" ] || [ -e "$1" ] || exit 66
+echo "=now $now"
+zones
+if [ "$kind" != any ] && [ -n "$text" ]; then choose; fi
+while read -r _ _ path; do
+    echo "=file $path"
+    content "$path" | wanted | sed 's/^/ /'
+done <"$work/files"
+list "$@" | cut -d' ' -f2- >"$work/then"
+cut -d' ' -f2- "$work/files" | cmp -s - "$work/then" || echo "=moved"
+[ ! -e "$work/unread" ] || cat "$work/unread"
+echo "=end"
