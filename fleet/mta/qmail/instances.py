@@ -124,6 +124,7 @@ def _instance(host: str, home: Home, answer: Answer, facts: HostFacts) -> Instan
             "log_source": (log_directory(sender) if sender else "") or facts.log_source or "none",
             "listen": listening([each for _, each in fronts]),
             "front_end_services": [[name, each.directory] for name, each in fronts],
+            "front_end_logs": sorted({log for _, each in fronts if (log := log_directory(each))}),
         },
     )
 
