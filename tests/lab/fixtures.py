@@ -94,6 +94,5 @@ def ex3(lab: Lab) -> Iterator[Host]:
 @pytest.fixture
 def qm1(lab: Lab) -> Iterator[Host]:
     """qmail with smtpfront-qmail, likewise. Who changes its queue while qmail-send runs makes the test fail."""
-    for host in _fresh(lab, "qm1"):
-        yield host
-        assert violations(host) == []
+    yield from _fresh(lab, "qm1")
+    assert violations(lab.host("qm1")) == []

@@ -26,8 +26,8 @@ class Queue:
     """Paths below the queue directory, which has to be the working directory. `split` is conf-split."""
 
     def __init__(self) -> None:
-        self.split = _numbered("mess")
-        self.big_todo = _numbered("todo") > 0
+        self.split = len(os.listdir("mess"))
+        self.big_todo = os.path.isdir("todo/0")
 
     def path(self, part: str, number: int) -> str:
         is_split = part in SPLIT_DIRECTORIES or (self.big_todo and part in ("todo", "intd"))
@@ -40,10 +40,6 @@ class Queue:
     def numbers(self, part: str) -> list[int]:
         """The messages that have a file there."""
         return [int(name) for place in self.directories(part) for name in os.listdir(place) if name.isdigit()]
-
-
-def _numbered(part: str) -> int:
-    return sum(name.isdigit() for name in os.listdir(part))
 
 
 def make_queue(split: int = 23, big_todo: bool = False) -> None:

@@ -94,10 +94,10 @@ class Watch:
             self._record(kind, path)
 
     def _is_harmless(self, directory: str, name: str, kind: str) -> bool:
-        """New names beside qmail's own, a pulled trigger, and what qmail-remote notes in tcpto."""
+        """New names beside qmail's own, a pulled trigger, a mutex opened for locking, what qmail-remote notes in tcpto."""
         if directory == ".":
             return name not in (*QUEUE_PARTS, "lock")
-        return directory == "lock" and kind == "modified" and name in ("trigger", "tcpto")
+        return directory == "lock" and kind == "modified"
 
     def _is_arrival(self, part: str, name: str, kind: str) -> bool:
         if not name.isdigit() or (part, kind) not in ARRIVING:
