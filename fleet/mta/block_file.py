@@ -121,8 +121,8 @@ def render(file: BlockFile, blocks: tuple[Block, ...], syntax: Syntax, keys: Key
     for block in blocks:
         lines.append(f"# mxfleet:{block.job} {block.pattern}\n")
         for key in keys(block.pattern):
-            if key not in written:
-                written.add(key)
+            if key.casefold() not in written:
+                written.add(key.casefold())
                 lines.append(syntax.line(key, block.value))
     return f"{file.before}{_begin(file)}\n{''.join(lines)}{END}\n{file.after}"
 
@@ -192,11 +192,14 @@ def _blocks(region: str, path: str, offset: int, syntax: Syntax, keys: Keys) -> 
             _ours(mark[2], path, number)
             blocks.append(Block(mark[2], mark[1], ""))
         elif blocks and key and not key.startswith(("#", " ")) and (bool(tab and value) is syntax.has_values):
-            values[key] = value
+            values[key.casefold()] = value
         else:
             raise Conflict(f"{path} line {number}: our region was edited by hand: {line!r}", file=path, line=number)
     # A block whose keys another block wrote already has no line of its own; one whose lines are gone is no block.
-    found = [(block, [values[key] for key in keys(block.pattern) if key in values]) for block in blocks]
+    found = []
+    for block in blocks:
+        folded = [key.casefold() for key in keys(block.pattern)]
+        found.append((block, [values[key] for key in folded if key in values]))
     return tuple(replace(block, value=there[0]) for block, there in found if there)
 
 

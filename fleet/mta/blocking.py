@@ -16,7 +16,7 @@ from fleet.mta.block_file import Block, BlockFile, Syntax
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, Seen, read_proof
-from fleet.mta.types import Command, Context, Diff, Ended, Plan, Result, Steps, run, talk
+from fleet.mta.types import Command, Context, Diff, Ended, InstanceFacts, Plan, Result, Steps, run, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
 
@@ -94,6 +94,13 @@ class _Place:
 
 
 Looks = tuple[Seen, ...]
+
+
+def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
+    """The domains whose mail the instance receives, without those of the loopback; the host's own name first."""
+    found = [str(each) for each in instance.options.get("own_domains", ())]
+    real = [each for each in found if "." in each and not each.startswith("localhost.")]
+    return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
 
 
 def refuse_own_domain(own_domains: tuple[str, ...], pattern: BlockPattern) -> None:

@@ -19,8 +19,8 @@ from fleet.mta.types import Context, InstanceFacts, Result, Steps
 REPLIES = {
     "smtpfront-qmail": "smtpfront-qmail answers `553 5.1.0 Sorry, your envelope sender is in my badmailfrom list.` to "
     "MAIL FROM; code and text cannot be chosen",
-    "qmail-smtpd": "qmail-smtpd answers `553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)` to RCPT TO; "
-    "code and text cannot be chosen",
+    "qmail-smtpd": "qmail-smtpd answers `553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)` to RCPT "
+    "TO; code and text cannot be chosen",
 }
 
 
@@ -58,7 +58,7 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=_is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=tuple(instance.options.get("own_domains", ())),
+        own_domains=blocking.own_domains(instance),
         wider=_wider,
     )
 
@@ -116,11 +116,10 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each server that the host runs."""
-    own = [str(each) for each in instance.options.get("own_domains", ())]
-    host = next((each for each in own if "." in each and not each.startswith("localhost")), "localhost")
-    recipients = tuple(f"postmaster@{domain}" for domain in own[:3] or [host])
+    own = blocking.own_domains(instance) or ("localhost",)
+    recipients = tuple(f"postmaster@{domain}" for domain in own[:3])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
     return tuple(
-        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients)
+        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients)
         for address, port in places
     )

@@ -54,7 +54,7 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=access.is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=_own_domains(instance),
+        own_domains=blocking.own_domains(instance),
         wider=access.wider_keys,
     )
 
@@ -69,10 +69,6 @@ def _list_file(instance: InstanceFacts) -> ListFile:
             f"makemap and {config} with m4, restart Sendmail, and discover the host again",
         )
     return ListFile("sendmail", config, path.removesuffix(".db"), kind)
-
-
-def _own_domains(instance: InstanceFacts) -> tuple[str, ...]:
-    return tuple(instance.options.get("own_domains", ()))
 
 
 def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
@@ -95,10 +91,11 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     if not listen:
         return ()
     address, port = min(listen, key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))
-    own = [each for each in _own_domains(instance) if "." in each and not each.startswith("localhost")]
-    host = own[0] if own else "localhost"
+    own = blocking.own_domains(instance) or ("localhost",)
     # root is an account of every host; postmaster is often missing in the aliases.
-    recipients = tuple(f"{local}@{domain}" for domain in own[:2] or [host] for local in ("root", "postmaster"))
+    recipients = tuple(f"{local}@{domain}" for domain in own[:2] for local in ("root", "postmaster"))
     return (
-        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
+        sender_probe(
+            pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients
+        ),
     )
