@@ -1,0 +1,168 @@
+#!/bin/sh
+# sendmail_read.sh ACTION CLIENT_QUEUE QUEUE_DIRECTORY... (as in the configuration: a * at the end is a wildcard)
+#
+# Reads queue files (qf, hf; op.me, "Queue file format") and their data files (df). Changes nothing, takes no lock.
+# ACTION dirs: the directories, one a line.
+# ACTION list: for each message
+#     ">ID FILE CLIENT LOCKED ARRIVAL ATTEMPTS LAST HEADER BODY" - FILE q or h, CLIENT and LOCKED 0 or 1, epoch seconds,
+#     bytes; then its lines S, q, and M and R as they are. "?ID" for a file that is no whole queue file. Last
+#     "end MESSAGES LOST", LOST counts what Sendmail has set aside (Qf).
+# ACTION contents <"BUDGET HEADERS BODY\nID\nID...": "ID 0 H B" and so many bytes of header and body, "ID absent" when
+#     it is not queued; stops after BUDGET bytes; last "end".
+set -u
+umask 077
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+action=$1
+client=$2
+[ "$client" = none ] && client=
+shift 2
+
+directories() { # every queue directory once
+    for pattern in $client "$@"; do
+        case $pattern in
+        *[!A-Za-z0-9_./*-]* | *..* | *\**/*) exit 64 ;;
+        /?*) ;;
+        *) exit 64 ;;
+        esac
+        for directory in $pattern; do
+            case $directory in
+            *[!A-Za-z0-9_./-]*) ;;
+            *) [ ! -d "$directory" ] || echo "$directory" ;;
+            esac
+        done
+    done | awk '!seen[$0]++'
+}
+
+found=$(directories "$@") || exit
+if [ "$action" = dirs ]; then
+    printf '%s\n' "$found"
+    echo end
+    exit 0
+fi
+[ -n "$found" ] || {
+    echo "no queue directory" >&2
+    exit 66
+}
+work=$(mktemp -d) || exit 73
+export work
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' HUP INT TERM
+
+places= # a queue directory may keep its qf and df files in sub-directories of these names
+for directory in $found; do
+    places="$places $directory"
+    for part in qf df; do [ ! -d "$directory/$part" ] || places="$places $directory/$part"; done
+done
+look() { # "NAME INODE SIZE DIRECTORY"
+    # shellcheck disable=SC2086
+    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name '[qhdQ]f*' ! -name '*[!0-9A-Za-z]*' -printf '%f %i %s %h\n'
+}
+
+# Queue files by ID, from two looks: a file that is renamed during one is in the other.
+list() { # FILE of both looks; the files of the second look that the first does not have are read, too
+    awk -v client="$client" '
+    function whole(path,    line, code, size, head, at, skip, ended) {
+        T = K = N = ""; text = ""; head = 0; ended = 0; version = ""
+        while ((at = (getline line < path)) > 0) {
+            code = substr(line, 1, 1)
+            if (line == ".") { ended = 1; break }
+            if (code == " " || code == "\t") { if (inside) head += length(line) + 1; continue }
+            inside = 0
+            if (code == "H") {
+                if (line ~ /^H\?P\?Return-Path:/) continue
+                inside = 1
+                sub(/^H(\?[^?]*\?)?/, "", line)
+                head += length(line) + 1
+            }
+            else if (code == "V") version = substr(line, 2)
+            else if (code == "T") T = substr(line, 2)
+            else if (code == "K") K = substr(line, 2)
+            else if (code == "N") N = substr(line, 2)
+            else if (code == "S") { text = text line "\n"; sender = 1 }
+            else if (code == "q" || code == "M" || code == "R") text = text line "\n"
+        }
+        close(path)
+        inside = 0
+        header = head
+        if (at < 0) return -1
+        return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && text ~ /(^|\n)S/
+    }
+    FILENAME == ARGV[1] { if ($2 == "FLOCK") { split($6, part, ":"); locked[part[3]] = 1 } next }
+    {
+        id = substr($1, 3); letter = substr($1, 1, 1)
+        if (letter == "d") { body[id] = $3; next }
+        path = $4 "/" $1
+        if (path in seen) next
+        seen[path] = 1
+        if (letter == "Q") { lost++; next }
+        count++; name[count] = id; file[count] = letter; inode[count] = $2; size[count] = $3; where[count] = $4
+    }
+    END {
+        for (at = 1; at <= count; at++) {
+            path = where[at] "/" file[at] "f" name[at]
+            is_locked = (inode[at] in locked) + 0
+            state = whole(path)
+            if (state < 0 || (state == 0 && (is_locked || size[at] == 0))) continue # left, or is being received
+            if (state == 0) { print "?" name[at]; continue }
+            is_client = client != "" && index(where[at] "/", client "/") == 1
+            printf ">%s %s %d %d %s %d %d %d %d\n%s", name[at], file[at], is_client, is_locked, T, N, K, header, body[name[at]], text
+            told++
+        }
+        print "end", told + 0, lost + 0
+    }' "$work/locks" "$work/looks"
+}
+
+case $action in
+list)
+    cat /proc/locks >"$work/locks" 2>/dev/null || : >"$work/locks"
+    look >"$work/looks" || exit 74
+    look >>"$work/looks" || exit 74
+    list
+    ;;
+contents)
+    read -r budget header_limit body_limit || exit 64
+    case $budget$header_limit$body_limit in
+    *[!0-9]*) exit 64 ;;
+    esac
+    cat >"$work/ids"
+    ! grep -qv '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids" || exit 64
+    look >"$work/looks" || exit 74
+    look >>"$work/looks" || exit 74
+    awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
+            if (letter == "d") data[id] = $4 "/" $1
+            else if (letter != "Q") queue[id] = $4 "/" $1
+            next }
+        { print $1, ($1 in queue) ? queue[$1] : "-", ($1 in data) ? data[$1] : "-" }' "$work/looks" "$work/ids" |
+        awk -v budget="$budget" -v limit="$header_limit" -v body="$body_limit" '
+        {
+            text = ""; size = 0; skip = 0
+            if ($2 == "-" || (getline line < $2) < 0) { print $1, "absent"; next }
+            do {
+                if (line == ".") break
+                code = substr(line, 1, 1)
+                if (code == "H") {
+                    skip = line ~ /^H\?P\?Return-Path:/
+                    sub(/^H(\?[^?]*\?)?/, "", line)
+                } else if (code != " " && code != "\t") skip = 1
+                if (!skip && length(text) < limit) text = text line "\n"
+            } while ((getline line < $2) > 0)
+            close($2)
+            text = substr(text, 1, limit)
+            size = 0
+            if (body > 0 && $3 != "-") {
+                command = "head -c " body " <" $3 " >\"$work\"/body 2>/dev/null; wc -c <\"$work\"/body"
+                command | getline size
+                close(command)
+                size += 0
+            }
+            printf "%s 0 %d %d\n%s", $1, length(text), size, text
+            if (size > 0) { fflush(); system("cat \"$work\"/body") }
+            budget -= length(text) + size + 64
+            if (budget <= 0) exit
+        }'
+    echo end
+    ;;
+*) exit 64 ;;
+esac

@@ -1,0 +1,123 @@
+"""Hold, release and purge, each message under the lock that Sendmail itself takes on its queue file.
+
+While Sendmail works on a message it holds flock(2) on the queue file, so a message in delivery is told from the others
+and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and says nothing of a message's identity.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.choosing import choose, everything, not_held, releasable
+from fleet.mta.commands import chunks
+from fleet.mta.errors import Unsupported
+from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
+from fleet.mta.sendmail.commands import CHANGE, LOT, change, change_argv
+from fleet.mta.sendmail.listing import QUEUE, proof
+from fleet.mta.sendmail.parse import messages_input, script_lines
+from fleet.mta.sendmail.quarantine import place_of, quarantined_in
+from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+
+SKIPPED = "messages that Sendmail works on at that moment are left alone"
+NO_FLOCK = "this Sendmail was built without flock(2), so its messages cannot be locked from outside"
+ABSENT = frozenset({"absent", "other"})
+
+
+def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) -> Steps[Result]:
+    """`queue.hold`: quarantined as by sendmail -Q (qf becomes hf). Messages that are held already stay as they are."""
+    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
+    yield plan_of(chosen, context, [change_argv(instance, "hold")], [SKIPPED])
+    outcomes = Outcomes()
+    said = yield from act(instance, "hold", context.job, chosen.entries)
+    now = yield from proof(instance, names(chosen.entries))
+    for entry in chosen.entries:
+        current = now.get(entry.queue_id)
+        is_held = current is not None and is_same(current, fingerprint_of(entry)) and current.state == "hold"
+        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), is_done=is_held))
+    return changed(chosen, outcomes, now)
+
+
+def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Context) -> Steps[Result]:
+    """`queue.release`: hf becomes qf again, and Sendmail tries it at its next queue run."""
+    chosen = yield from choose(QUEUE, instance, operation, context, releasable(operation.selection, context))
+    yield plan_of(chosen, context, [change_argv(instance, "release")])
+    outcomes = Outcomes()
+    said = yield from act(instance, "release", context.job, chosen.entries)
+    now = yield from proof(instance, names(chosen.entries))
+    for entry in chosen.entries:
+        current = now.get(entry.queue_id)
+        is_held = current is not None and current.state == "hold"
+        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), is_done=not is_held))
+    return changed(chosen, outcomes, now)
+
+
+def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context) -> Steps[Result]:
+    """`queue.purge`: queue file and data file removed, or moved to the host's quarantine."""
+    chosen = yield from choose(QUEUE, instance, operation, context, everything)
+    action = "delete" if operation.mode == "delete" else "out"
+    yield plan_of(chosen, context, [change_argv(instance, action)], [SKIPPED])
+    outcomes = Outcomes()
+    lines: list[str] = []
+    said = yield from act(instance, action, context.job, chosen.entries, lines)
+    now = yield from proof(instance, names(chosen.entries))
+    away = quarantined_in(lines)
+    places: dict[str, str] = {}
+    for entry in chosen.entries:
+        name = entry.queue_id
+        current = now.get(name)
+        is_gone = current is None or not is_same(current, fingerprint_of(entry))
+        if action == "out" and is_gone and name in away:
+            places[name] = place_of(away[name], context.job, name)
+        is_done = is_gone and (action == "delete" or name in places)
+        outcomes.put([name], _state(said.get(name), is_done=is_done))
+    return changed(chosen, outcomes, now, places=places)
+
+
+def _state(said: str | None, *, is_done: bool) -> MessageState:
+    """What became of a message: what the script says of it and what the second look shows must agree."""
+    if said == "busy":
+        return MessageState.IN_DELIVERY
+    if said in ABSENT:
+        return MessageState.ALREADY_GONE
+    return MessageState.DONE if said == "done" and is_done else MessageState.LEFT
+
+
+def act(
+    instance: InstanceFacts, action: str, job: str, entries: Iterable[QueueEntry], lines: list[str] | None = None
+) -> Steps[dict[str, str]]:
+    """One script for each lot. Returns what it says of each message; without messages nothing is run.
+
+    `lines`: gets the script's other lines of the last lot. Raises Unsupported, UnparsedOutput and others.
+    """
+    by_id = {entry.queue_id: entry for entry in entries}
+    if by_id and not instance.options.get("has_flock"):
+        raise Unsupported(NO_FLOCK)
+    said: dict[str, str] = {}
+    for lot in chunks(by_id, LOT):
+        stdin = messages_input(job, (by_id[name] for name in lot))
+        told = script_lines((yield from run(change(instance, action, stdin))), CHANGE)
+        said |= verdicts(told)
+        if lines is not None:
+            lines[:] = [line for line in told if line.startswith("in ")]
+    return said
+
+
+def verdicts(lines: Sequence[str]) -> dict[str, str]:
+    """Queue ID to the script's word for it."""
+    pairs = (line.split(" ") for line in lines)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
+    return tuple(entry.queue_id for entry in entries)
+
+
+def changed(chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], **data: object) -> Result:
+    """The result with what the queue held before and after as its evidence."""
+    asked = names(chosen.entries)
+    return result_of(
+        chosen,
+        outcomes,
+        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
+        after=evidence(now, asked),
+        data={"already": chosen.already, **data},
+    )

@@ -1,0 +1,98 @@
+"""The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words."""
+
+from collections.abc import Iterable
+
+from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.sendmail import blocks, routing, trace
+from fleet.mta.sendmail.instances import NO_CLIENT
+from fleet.mta.types import Command, InstanceFacts, Sink
+
+READ = "sendmail_read.sh"
+CHANGE = "sendmail_change.sh"
+RUN = "sendmail_run.sh"
+
+LOT = 4_000
+"""Messages of one changing command: each costs a flock(1), a hold a rename besides."""
+RUN_LOT = 500
+"""Messages of one queue run: they are attempted one after the other."""
+RUN_SECONDS = 90
+DELIVER_SECONDS = 100
+ANSWER_PER_MESSAGE = 4 * 64
+
+
+def queues(instance: InstanceFacts) -> tuple[str, ...]:
+    """The scripts' last arguments: client queue and queue directories as the configuration has them."""
+    return (instance.options["client_queue"] or NO_CLIENT, *instance.options["queue_patterns"])
+
+
+def read(
+    instance: InstanceFacts, action: str, *, stdin: bytes = b"", sink: Sink | None = None, room: int = 0
+) -> Command:
+    """sendmail_read.sh: reads, as root, because nobody else may."""
+    return Command(
+        (action, *queues(instance)),
+        script=READ,
+        stdin=stdin,
+        become=True,
+        timeout=READ_SECONDS if stdin else LISTING_SECONDS,
+        max_output=(1 << 20) + room,
+        sink=sink,
+    )
+
+
+def change(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
+    """sendmail_change.sh for one lot of messages."""
+    return Command(
+        (action, *queues(instance)),
+        script=CHANGE,
+        stdin=stdin,
+        become=True,
+        mutates=action != "look",
+        timeout=CHANGE_SECONDS,
+        max_output=(32 << 20) + ANSWER_PER_MESSAGE * stdin.count(b"\n"),
+    )
+
+
+def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
+    """How a plan shows `change`."""
+    return script_argv(CHANGE, action, *queues(instance))
+
+
+def _run_arguments(instance: InstanceFacts, action: str) -> tuple[str, ...]:
+    return (action, instance.options["program"], instance.options["config_file"], *queues(instance))
+
+
+def run_queue(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
+    """sendmail_run.sh: Sendmail works on these messages now."""
+    return Command(
+        _run_arguments(instance, action),
+        script=RUN,
+        stdin=stdin,
+        become=True,
+        mutates=True,
+        timeout=CHANGE_SECONDS,
+        max_output=8 << 20,
+    )
+
+
+def run_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
+    """How a plan shows `run_queue`."""
+    return script_argv(RUN, *_run_arguments(instance, action))
+
+
+def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
+    """Lines for sudoers(5), literal down to the last word: messages and limits go through stdin.
+
+    The helper scripts must be installed, owned by root, in HELPERS.
+    """
+    commands: list[tuple[int, tuple[str, ...]]] = [
+        (30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"])),
+        (LISTING_SECONDS, script_argv(READ, "list", *queues(instance))),
+        (READ_SECONDS, script_argv(READ, "contents", *queues(instance))),
+    ]
+    actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")
+    commands += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
+    commands += [(CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce")]
+    for module in (blocks, trace, routing):
+        commands += module.sudo_commands(instance)
+    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)

@@ -1,0 +1,58 @@
+"""Messages as Sendmail stores them: the header in the queue file, the body in the data file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fleet.mta.errors import MessageNotFound
+from fleet.mta.operations import MessageShow
+from fleet.mta.sendmail.commands import READ, read
+from fleet.mta.sendmail.parse import error_of, ids_input
+from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.types import InstanceFacts, QueueEntry, Steps, run
+
+BATCH = 500
+HEADERS_BATCH = 5_000
+BUDGET = 8 << 20
+
+
+def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool) -> Steps[dict[str, Stored]]:
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
+
+    Raises UnparsedOutput, SudoDenied and others.
+    """
+    return (
+        yield from in_batches(
+            [entry.queue_id for entry in entries],
+            BATCH if body else HEADERS_BATCH,
+            lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
+        )
+    )
+
+
+def read_stored(
+    instance: InstanceFacts, queue_ids: Sequence[str], headers: int, body: int
+) -> Steps[tuple[dict[str, Stored], frozenset[str]]]:
+    """One batch, up to so many bytes of each part. Returns the messages, and the IDs answered for (absent ones too)."""
+    stdin = ids_input(f"{BUDGET} {headers} {body}", queue_ids)
+    room = BUDGET + headers + body + 128 * len(queue_ids)
+    done = yield from run(read(instance, "contents", stdin=stdin, room=room))
+    if done.exit_status:
+        raise error_of(done, READ)
+    return parse_stored(done, has_body=body > 0)
+
+
+def message_show(instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
+    """The data of `message.show`. Raises MessageNotFound when it left meanwhile.
+
+    Recipients that are done are no longer in the queue file.
+    """
+    limit = operation.max_bytes
+    found, _ = yield from read_stored(
+        instance,
+        [entry.queue_id],
+        limit + 1 if "headers" in operation.parts else 1,
+        limit + 1 if "body" in operation.parts else 0,
+    )
+    if entry.queue_id not in found:
+        raise MessageNotFound(f"{entry.queue_id} left the queue while it was read")
+    return message_parts(operation, entry, found[entry.queue_id])

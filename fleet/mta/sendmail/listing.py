@@ -1,0 +1,37 @@
+"""Sendmail's queue, read from the queue files of every queue directory and of the client queue in one command."""
+
+from functools import partial
+
+from fleet.mta import reading, summary
+from fleet.mta.reading import Listing, Queue, Take
+from fleet.mta.sendmail.commands import READ, read
+from fleet.mta.sendmail.content import contents
+from fleet.mta.sendmail.parse import ListSink, error_of
+from fleet.mta.types import InstanceFacts, Steps, run
+
+MATCH_FIELDS = frozenset(
+    {
+        *("from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age", "attempts"),
+        *("subject", "header", "body", "msgid"),
+    }
+)
+
+
+def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+    """Every message of the queue, handed to `take` while the listing streams in.
+
+    The script says at its end how many there were, so an empty queue is told from silence. Raises UnparsedOutput,
+    SudoDenied and others.
+    """
+    done = yield from run(read(instance, "list", sink=ListSink(take)))
+    if done.exit_status:
+        raise error_of(done, READ)
+    listing: Listing = done.result
+    return listing
+
+
+QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, contents)
+queue_list = partial(reading.queue_list, QUEUE)
+queue_summary = partial(summary.queue_summary, QUEUE)
+lookup = QUEUE.lookup
+proof = QUEUE.proof

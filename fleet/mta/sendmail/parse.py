@@ -1,0 +1,167 @@
+"""What our scripts tell of Sendmail's queue, and the grammar of queue IDs."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from fleet.mta import commands
+from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, UnparsedOutput
+from fleet.mta.reading import Listing
+from fleet.mta.types import Completed, QueueEntry, Recipient
+
+NULL_SENDER = "<>"
+
+# queue.c, assign_queueid: year to second and a sequence number in base 60 (8 characters), then the process ID with at
+# least five, later six digits. Older ones have a shorter time.
+QUEUE_ID = re.compile(r"[0-9A-Za-x]{6,8}[0-9]{5,10}", re.ASCII)
+
+STATES = {("q", "0"): ("deferred", "queued"), ("q", "1"): ("active", "locked")}
+CLIENT = ("maildrop", "client")
+QUARANTINED = ("hold", "quarantined")
+
+ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
+    (b"No space left on device", DiskFull, "the file system of the queue is full"),
+    (b"no queue directory", MtaNotFound, "the queue directory is not there"),
+)
+error_of = partial(commands.error_of, markers=ERRORS)
+
+
+class ListSink:
+    """Reads the listing of sendmail_read.sh block by block and hands every message to `take`."""
+
+    def __init__(self, take: Callable[[QueueEntry], None]) -> None:
+        self._take = take
+        self._rest = b""
+        self._total = 0
+        self._refused = 0
+
+    def feed(self, data: bytes) -> None:
+        whole = self._rest + data
+        # A record ends where the next begins; its own lines never begin with > or ?.
+        end = max(whole.rfind(b"\n>"), whole.rfind(b"\n?")) + 1
+        self._rest = whole[end:]
+        if end:
+            self._records(whole[:end])
+
+    def close(self) -> Listing:
+        """Raises UnparsedOutput when the listing was cut off, or says another number of messages than it has."""
+        body, _, last = self._rest.removesuffix(b"\n").rpartition(b"\n")
+        words = last.split()
+        is_whole = self._rest.endswith(b"\n") and len(words) == 3 and words[0] == b"end"
+        if not is_whole or not all(word.isdigit() for word in words[1:]):
+            raise UnparsedOutput("the listing of the queue was cut off")
+        if body:
+            self._records(body + b"\n")
+        if int(words[1]) != self._total:
+            raise UnparsedOutput("the listing does not have as many messages as it says")
+        lost = int(words[2])
+        notes = [f"{lost} messages that Sendmail set aside as broken (Qf files) are not listed"] if lost else []
+        if self._refused:
+            notes.append(f"{self._refused} queue files are not what Sendmail writes; they were left out")
+        return Listing(self._total, self._refused, tuple(notes))
+
+    def _records(self, block: bytes) -> None:
+        for record in re.split(rb"\n(?=[>?])", block.removesuffix(b"\n")):
+            if record.startswith(b"?"):
+                self._refused += 1
+                continue
+            self._total += 1
+            self._take(decode(record))
+
+
+def decode(record: bytes) -> QueueEntry:
+    """One message of the listing. Raises UnparsedOutput."""
+    head, *lines = record.split(b"\n")
+    words = head[1:].decode("ascii", "replace").split(" ")
+    if len(words) != 9 or not head.startswith(b">") or not all(word.isdigit() for word in words[2:]):
+        raise UnparsedOutput("a message of the listing has no whole first line")
+    name, file, client, locked, arrival, attempts, _last, header, body = words
+    sender: bytes | None = None
+    is_quarantined = file == "h"
+    reason = ""
+    recipients = []
+    for line in lines:
+        code, value = line[:1], line[1:]
+        if code == b"S":
+            sender, reason = address(value), ""
+        elif code == b"q":
+            is_quarantined = True
+        elif code == b"M":
+            reason = text_of(value)
+        elif code == b"R":
+            recipients.append(Recipient(text_of(address(value.partition(b":")[2])), reason))
+            reason = ""
+        else:
+            raise UnparsedOutput(f"{name} has a line that is not asked for")
+    if sender is None or ((file, locked) not in STATES and file != "h"):
+        raise UnparsedOutput(f"{name} has no sender or no state")
+    state, native = QUARANTINED if is_quarantined else STATES[file, locked]
+    if client == "1" and state == "deferred":
+        state, native = CLIENT
+    shown = text_of(sender)
+    return QueueEntry(
+        queue_id=name,
+        state=state,
+        native_state=native,
+        arrival_time=int(arrival),
+        sender=shown,
+        recipients=recipients,
+        size=int(header) + int(body),
+        attempts=int(attempts),
+        sender_raw=None if shown.encode() == sender else sender,
+    )
+
+
+def address(value: bytes) -> bytes:
+    """An address of a queue file without its brackets; the null sender is <>."""
+    if value.startswith(b"<") and value.endswith(b">") and len(value) > 2:
+        return value[1:-1]
+    return value or b"<>"
+
+
+def text_of(value: bytes) -> str:
+    """Bytes that are no UTF-8 as \\xHH."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+def script_lines(done: Completed, script: str) -> list[str]:
+    """Lines up to "end". Raises UnparsedOutput without it, and the error behind a failure."""
+    if done.exit_status:
+        raise error_of(done, script)
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput(f"{script} did not come to its end")
+    return lines[:-2]
+
+
+def queue_id_error(queue_id: str) -> str | None:
+    """What is wrong with the grammar of a Sendmail queue ID, or None. Case matters and is kept."""
+    if QUEUE_ID.fullmatch(queue_id):
+        return None
+    if queue_id[-1:] in {"*", "-", "X", "!", "?"} and QUEUE_ID.fullmatch(queue_id[:-1]):
+        return f"{queue_id[-1]!r} is mailq's mark for the state; write {queue_id[:-1]!r}"
+    if QUEUE_ID.fullmatch(queue_id[2:]) and queue_id[:2] in {"qf", "df", "hf"}:
+        return f"{queue_id[:2]!r} is the kind of file; write {queue_id[2:]!r}"
+    if queue_id.upper() == "ALL":
+        return "a queue ID names one message; to select all, use match: ALL"
+    return "no Sendmail queue ID: eight letters and digits, then the process ID, such as 6AKAxeKw000322"
+
+
+def messages_input(first: str, entries: Iterable[QueueEntry]) -> bytes:
+    """The scripts' input: `first`, then "ID ARRIVAL SENDER" of each. Every ID is checked again."""
+    lines = [first.encode()]
+    for entry in entries:
+        if problem := queue_id_error(entry.queue_id):
+            raise ValueError(problem)
+        sender = entry.sender_raw if entry.sender_raw is not None else entry.sender.encode()
+        lines.append(f"{entry.queue_id} {int(entry.arrival_time)} ".encode() + sender)
+    return b"\n".join(lines) + b"\n"
+
+
+def ids_input(first: str, queue_ids: Iterable[str]) -> bytes:
+    """The scripts' input where an ID says enough. Every one is checked again."""
+    checked = list(queue_ids)
+    for queue_id in checked:
+        if problem := queue_id_error(queue_id):
+            raise ValueError(problem)
+    return "\n".join([first, *checked, ""]).encode()

@@ -1,0 +1,143 @@
+"""The host's quarantine: queue file and data file moved into mxfleet-quarantine/JOB of their own queue directory.
+
+Both moves are rename(2), so names, owners and bytes stay. Sendmail never looks into a sub-directory of a queue
+directory other than qf, df and xf.
+"""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from itertools import groupby
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.commands import chunks
+from fleet.mta.errors import Conflict
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
+from fleet.mta.sendmail.listing import lookup, proof
+from fleet.mta.sendmail.parse import ids_input, messages_input, script_lines
+from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+
+DIRECTORY = "mxfleet-quarantine"
+
+
+def place_of(directory: str, job: str, queue_id: str) -> str:
+    """Where a message of that queue directory lies."""
+    return f"{directory}/{DIRECTORY}/{job}/{queue_id}"
+
+
+def quarantined_in(lines: Sequence[str]) -> dict[str, str]:
+    """Queue ID to queue directory, of the messages whose queue file lies in quarantine."""
+    words = (line.split(" ") for line in lines)
+    return {word[1]: word[2] for word in words if len(word) == 4 and word[0] == "in" and word[3] in {"q", "h"}}
+
+
+def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job. Changes nothing."""
+    found = yield from _script(instance, "look", job, ())
+    return {name: place_of(directory, job, name) for name, directory in found.items()}
+
+
+def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
+    """`quarantine.restore`: back where they were, seen there, then attempted unless held before.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did.
+    """
+    before = yield from _queued_of(instance, operation.items)
+    by_id = {item.queue_id: item for item in operation.items}
+    attempts = [] if context.undo else [run_argv(instance, "attempt")]
+    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "back"), *attempts])
+    still_there: set[str] = set()
+    for job, queue_ids in _jobs(instance, operation.items):
+        found = yield from _script(instance, "back", job, queue_ids)
+        still_there.update(name for name in queue_ids if name in found)
+    now = yield from proof(instance, by_id)
+    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    if not context.undo:
+        waiting = [entry for name, entry in seen.items() if by_id[name].state != "hold" and entry.state != "hold"]
+        for lot in chunks([entry.queue_id for entry in waiting], RUN_LOT):
+            stdin = messages_input(str(RUN_SECONDS), (seen[name] for name in lot))
+            script_lines((yield from run(run_queue(instance, "attempt", stdin))), RUN)
+    outcomes = Outcomes()
+    outcomes.put(by_id, MessageState.ALREADY_GONE)
+    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
+    outcomes.put(seen, MessageState.DONE)
+    asked = tuple(by_id)
+    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+
+
+def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: the quarantined files are removed for good."""
+    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "erase")])
+    outcomes = Outcomes()
+    for job, queue_ids in _jobs(instance, operation.items):
+        before = yield from _script(instance, "look", job, ())
+        left = yield from _script(instance, "erase", job, queue_ids)
+        outcomes.put((name for name in queue_ids if name in before and name not in left), MessageState.DONE)
+        outcomes.put((name for name in queue_ids if name not in before), MessageState.ALREADY_GONE)
+        outcomes.put((name for name in queue_ids if name in left), MessageState.LEFT)
+    return result_of(Chosen((), 0), outcomes)
+
+
+def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    by_id = {item.queue_id: item for item in operation.items}
+    queued = yield from _queued_of(instance, operation.items)
+    there: set[str] = set()
+    for job, queue_ids in _jobs(instance, operation.items):
+        there.update(name for name in (yield from look(instance, job)) if name in queue_ids)
+    outcomes = Outcomes()
+    is_restore = isinstance(operation, QuarantineRestore)
+    for name in by_id:
+        if name in there:
+            outcomes.put([name], MessageState.LEFT)
+        elif is_restore:
+            outcomes.put([name], MessageState.DONE if name in queued else MessageState.ALREADY_GONE)
+        else:
+            outcomes.put([name], MessageState.DONE)
+    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+
+
+def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
+    """Those of the items that the queue holds right now."""
+    by_id = {item.queue_id: item for item in items}
+    now = yield from lookup(instance, by_id)
+    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
+    """The items as messages of a plan."""
+    entries = tuple(
+        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
+        for item in items
+    )
+    return Chosen(entries, len(entries))
+
+
+def _fingerprint(item: Quarantined) -> Fingerprint:
+    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+
+
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+    found = []
+    for item in items:
+        directory, _, rest = item.place.partition(f"/{DIRECTORY}/")
+        job = rest.partition("/")[0]
+        if not _is_queue(instance, directory) or item.place != place_of(directory, job, item.queue_id):
+            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
+        found.append((job, item.queue_id))
+    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+
+
+def _is_queue(instance: InstanceFacts, directory: str) -> bool:
+    patterns = [*instance.options["queue_patterns"], instance.options["client_queue"]]
+    return any(fnmatchcase(directory, each) and directory.count("/") == each.count("/") for each in patterns)
+
+
+def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Sequence[str]) -> Steps[dict[str, str]]:
+    """Queue ID to queue directory of what lies in the job's quarantine afterwards."""
+    found: dict[str, str] = {}
+    for lot in list(chunks(queue_ids, LOT)) or [()]:
+        done = yield from run(change(instance, action, ids_input(job, lot)))
+        found = quarantined_in(script_lines(done, CHANGE))
+    return found
