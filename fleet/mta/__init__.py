@@ -2,4 +2,5 @@
 
 REGISTRY: dict[str, str] = {
     "postfix": "fleet.mta.postfix.Postfix",
+    "sendmail": "fleet.mta.sendmail.Sendmail",
 }
