@@ -134,7 +134,7 @@ def _by_mx(resolver: Resolver, domain: str) -> Steps[Found]:
         return Found(Resolution.IMPLICIT_MX, (Exchanger(answer.name, 0),))
     if [name for _, name in answer.records] == [""]:
         return Found(Resolution.NULL_MX, detail=f"{domain} accepts no mail (RFC 7505)")
-    hosts = tuple(Exchanger(name, preference) for preference, name in sorted(answer.records) if name)
+    hosts = tuple(Exchanger(name, preference) for preference, name in answer.records if name)
     more = len(hosts) - MOST_EXCHANGERS
     return Found(Resolution.MX, hosts[:MOST_EXCHANGERS], f"{more} more hosts are not shown" if more > 0 else "")
 
@@ -227,7 +227,7 @@ def _read(number: int, name: str, kind: str, packet: bytes) -> _Answer:
             found.append((record.preference, _text(record.exchange)))
         else:
             found.append((0, record.address))
-    return _Answer(canonical, records=tuple(found))
+    return _Answer(canonical, records=tuple(sorted(found)))
 
 
 def _text(name: dns.name.Name) -> str:

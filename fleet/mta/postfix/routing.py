@@ -111,6 +111,8 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
                 routes.append(_route(tables, address, sender, steps))
             seen |= set(expanded)
         pending = following
+    if not routes:
+        routes.append(Route(recipient, "deferred", "", detail="the aliases run in a circle, cleanup(8) gives them up"))
     if pending:
         notes.append(f"{len(pending)} more recipients of the aliases were not followed")
     if not sender and any(tables.maps(name) for name in BY_SENDER):
