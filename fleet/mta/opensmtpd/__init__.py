@@ -1,1 +1,43 @@
-"""OpenSMTPD, 6.8 and later (the portable version)."""
+"""OpenSMTPD, 6.8 and later (the portable version); a host has one instance."""
+
+from typing import ClassVar
+
+from fleet.mta.opensmtpd import blocks, changes, commands, deliver, instances, listing, parse, quarantine, readback
+
+
+class OpenSmtpd:
+    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+
+    mta: ClassVar[str] = "opensmtpd"
+    emulated: ClassVar[dict[str, str]] = {
+        "queue.flush": "one by one (smtpctl schedule): `schedule all` would deliver paused messages too",
+        "queue.purge": "the files are moved out of the queue, and the message is removed once nothing can deliver it; "
+        "quarantine keeps them, and they come back unchanged under the same ID (smtpctl discover)",
+    }
+    notes: ClassVar[dict[str, str]] = {
+        "message.deliver": "the log lines of the attempt; smtpd cannot show the SMTP dialogue",
+        "queue.bounce": "smtpctl cannot return a message: it returns what is older than `queue ttl`, by itself",
+        "queue.hold": changes.FORGETS,
+        "queue.requeue": "smtpctl cannot pass a queued message through its rules again",
+        "sender.block": "code and text of the answer cannot be chosen: 550 Invalid recipient",
+    }
+    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+
+    discover = staticmethod(instances.discover)
+    queue_id_error = staticmethod(parse.queue_id_error)
+    read_back = staticmethod(readback.read_back)
+    sudoers = staticmethod(commands.sudoers)
+
+    queue_list = staticmethod(listing.queue_list)
+    queue_summary = staticmethod(listing.queue_summary)
+    message_show = staticmethod(deliver.message_show)
+    message_deliver = staticmethod(deliver.message_deliver)
+    queue_hold = staticmethod(changes.queue_hold)
+    queue_release = staticmethod(changes.queue_release)
+    queue_purge = staticmethod(changes.queue_purge)
+    queue_flush = staticmethod(changes.queue_flush)
+    block_list = staticmethod(blocks.block_list)
+    sender_block = staticmethod(blocks.sender_block)
+    sender_unblock = staticmethod(blocks.sender_unblock)
+    quarantine_restore = staticmethod(quarantine.quarantine_restore)
+    quarantine_erase = staticmethod(quarantine.quarantine_erase)

@@ -1,4 +1,4 @@
-"""smtpd.conf(5) as far as we read it: statements, macros, tables, listeners, and the rules that decide about senders."""
+"""smtpd.conf(5) as far as we read it: statements, tables, listeners, domains, and the rule about senders."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<mark>[{},=])|(?P<word>[^\s{},="]+)')
 MACRO = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-RELAYING = frozenset({"relay"})
+NAME = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9-]+")
 PORTS = {"smtp": 25, "smtps": 465, "submission": 587}
 
 
@@ -99,19 +99,27 @@ def own_domains(found: Sequence[Statement], mailnames: Iterable[str]) -> list[st
 
     Tables of files and regular expressions are left out; `for local` means the host's own names.
     """
-    ends_here = {
-        each.words[1] for each in found if each.words[0] == "action" and not RELAYING & set(each.words[2:3])
-    }
-    domains = set(mailnames)
-    for each in found:
-        if each.words[0] != "match" or "action" not in each.words or "domain" not in each.words:
-            continue
-        at = each.words.index("domain")
-        if each.words[-1] not in ends_here or "!" in each.words[:at] or each.words[at - 1] != "for":
-            continue
-        rest = each.words[at + 1 :]
-        domains |= set(rest[: rest.index("}")]) if rest[0] == "{" else {rest[0]}
-    return sorted(domain.lower() for domain in domains if re.fullmatch(r"[\w.-]*\.[\w-]+", domain))
+    ends_here = {each.words[1] for each in found if each.words[0] == "action" and "relay" not in each.words[2:3]}
+    domains = {name for each in found if each.words[-1] in ends_here for name in _domains(each)}
+    return sorted({name.lower() for name in (*domains, *mailnames) if NAME.fullmatch(name)})
+
+
+def open_domains(found: Sequence[Statement]) -> list[str]:
+    """The domains for which mail is taken from everybody, as far as the rules name them."""
+    domains = {name for each in found if "from any " in f"{' '.join(each.words)} " for name in _domains(each)}
+    return sorted({name.lower() for name in domains if NAME.fullmatch(name)})
+
+
+def _domains(statement: Statement) -> tuple[str, ...]:
+    """The domains of `match ... for domain ... action NAME`."""
+    words = statement.words
+    if words[0] != "match" or "action" not in words or "domain" not in words:
+        return ()
+    at = words.index("domain")
+    if words[at - 1] != "for":
+        return ()
+    rest = words[at + 1 :]
+    return rest[1 : rest.index("}")] if rest[0] == "{" and "}" in rest else rest[:1]
 
 
 def sender_rule(found: Sequence[Statement]) -> SenderRule | None:

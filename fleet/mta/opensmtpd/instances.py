@@ -42,6 +42,7 @@ def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[Instanc
         "tables": conf.tables(found),
         "listen": conf.listeners(found, addresses),
         "own_domains": conf.own_domains(found, [value for word, value in pairs if word == "mailname"]),
+        "open_domains": conf.open_domains(found),
         "is_encrypted": "encryption" in queue,
         "log_source": host.log_source or "none",
     }

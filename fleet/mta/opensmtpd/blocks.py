@@ -1,0 +1,258 @@
+"""Blocking senders on OpenSMTPD: a file's table that the first rule of smtpd.conf(5) refuses, proven by a dialogue.
+
+smtpd keeps a table in memory until `smtpctl update table`; block_file.sh does that. 6.8 does not start with an empty
+table of senders, so a file of ours begins with an address that nobody has.
+"""
+
+import re
+from difflib import unified_diff
+from functools import partial
+
+from fleet.mta import block_edit, block_file, blocking
+from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.block_edit import READ_SECONDS, ListFile
+from fleet.mta.block_file import Syntax
+from fleet.mta.blocking import Site, Wiring
+from fleet.mta.commands import CHANGE_SECONDS, script_argv
+from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.opensmtpd import conf
+from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.types import Command, Completed, Context, Diff, InstanceFacts, Result, Steps, run
+
+WIRE = "opensmtpd_wire.sh"
+TABLE = "mxfleet_senders"
+PLACEHOLDER = "placeholder@blocked.invalid\n"
+ATEXT = re.compile(r"[A-Za-z0-9!$%&'*+/=?^_`{|}~.-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
+REPLY = "550 Invalid recipient"
+CONFIGURATION = 1 << 20
+
+
+def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+    """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
+    site = yield from _site(instance)
+    return (yield from blocking.sender_block(site, operation, context))
+
+
+def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
+    site = yield from _site(instance)
+    return (yield from blocking.sender_unblock(site, operation, context))
+
+
+def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+    """What is blocked now: ours, and the administrator's lines of the table."""
+    return (yield from blocking.block_list((yield from _site(instance))))
+
+
+def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+    """How far a block or unblock got: the file and our mark decide."""
+    site = yield from _site(instance)
+    return (yield from blocking.read_back_block(site, operation, context))
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """Seconds and command line of all that needs root."""
+    files = [_own_file(instance)]
+    tables = instance.options.get("tables", {})
+    files += [
+        ListFile("opensmtpd", _config(instance), place.removeprefix("file:"), name)
+        for name, place in tables.items()
+        if place.startswith("file:/") and name != TABLE
+    ]
+    wire = [
+        (seconds, script_argv(WIRE, action, str(instance.options["smtpd"]), _config(instance)))
+        for action, seconds in (("read", READ_SECONDS), ("wire", CHANGE_SECONDS), ("unwire", CHANGE_SECONDS))
+    ]
+    return [*block_edit.sudo_commands(files), *wire]
+
+
+def _config(instance: InstanceFacts) -> str:
+    return str(instance.options["config_file"])
+
+
+def _own_file(instance: InstanceFacts) -> ListFile:
+    return ListFile("opensmtpd", _config(instance), f"{instance.config_dir}/{TABLE}", TABLE)
+
+
+def _site(instance: InstanceFacts) -> Steps[Site]:
+    """The table that the configuration asks first now; without one, ours and what makes smtpd ask it."""
+    digest, text = yield from _read(instance)
+    rule = conf.sender_rule(conf.statements(text.splitlines()))
+    is_ours = rule is None or rule.path == _own_file(instance).path
+    list_file = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else _own_file(instance)
+    return Site(
+        list_file=list_file,
+        syntax=Syntax(block_file.plain_entries),
+        keys=lines_of,
+        value_of=_no_value,
+        is_ours=_is_ours,
+        notes=partial(_notes, is_new=rule is None),
+        probes=partial(_probes, instance),
+        own_domains=tuple(instance.options.get("own_domains", ())),
+        wider=_wider,
+        text_when_absent=PLACEHOLDER if is_ours else "",
+        wiring=None if rule else _wiring(instance, digest, text),
+        find_unwiring=partial(_find_unwiring, instance),
+    )
+
+
+def _read(instance: InstanceFacts) -> Steps[tuple[str, str]]:
+    """Digest and text of the configuration. Raises UnparsedOutput, Unsupported and others."""
+    done = yield from run(_wire_command(instance, "read"))
+    if done.exit_status:
+        raise block_edit.edit_error(done, WIRE)
+    digest, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    if not newline or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise UnparsedOutput(f"{WIRE} did not begin with a digest")
+    return digest, text
+
+
+def _wire_command(instance: InstanceFacts, action: str, stdin: str = "") -> Command:
+    return Command(
+        (action, str(instance.options["smtpd"]), _config(instance)),
+        script=WIRE,
+        stdin=stdin.encode(),
+        become=True,
+        mutates=action != "read",
+        timeout=READ_SECONDS if action == "read" else CHANGE_SECONDS,
+        max_output=CONFIGURATION,
+    )
+
+
+def our_lines(instance: InstanceFacts) -> list[str]:
+    """What opensmtpd_wire.sh writes, word for word."""
+    return [
+        "# BEGIN mxfleet\n",
+        f"table {TABLE} file:{_own_file(instance).path}\n",
+        f"match from any mail-from <{TABLE}> for any reject\n",
+        "# END mxfleet\n",
+    ]
+
+
+def _wiring(instance: InstanceFacts, digest: str, text: str) -> Wiring:
+    """Our rule before the first one. Raises Unsupported where it cannot be told which one that is."""
+    lines = text.splitlines(keepends=True)
+    found = conf.statements(lines)
+    at = conf.first_match(found)
+    if TABLE in conf.tables(found):
+        raise Unsupported(
+            f"{_config(instance)} has the table {TABLE}, and its rule does not come first", hint=_by_hand(instance)
+        )
+    if at is None or any(each.words[0] == "include" and each.line < at for each in found):
+        raise Unsupported(f"the first rule of {_config(instance)} may be in a file of its own", hint=_by_hand(instance))
+    new = [*lines[:at], *our_lines(instance), *lines[at:]]
+    return Wiring(
+        diff=_difference(instance, lines, new),
+        command=script_argv(WIRE, *_wire_command(instance, "wire").argv),
+        apply=lambda: _change(instance, "wire", f"{digest} {at + 1}\n"),
+        take_back=partial(_take_back, instance),
+    )
+
+
+def _by_hand(instance: InstanceFacts) -> str:
+    _, table, rule, _ = our_lines(instance)
+    return f"add {table.strip()!r} and, before every other rule, {rule.strip()!r}, and restart smtpd"
+
+
+def _find_unwiring(instance: InstanceFacts) -> Steps[Wiring | None]:
+    digest, text = yield from _read(instance)
+    ours = "".join(our_lines(instance))
+    if text.count(ours) != 1:
+        return None
+    before = text.replace(ours, "").splitlines(keepends=True)
+    return Wiring(
+        diff=_difference(instance, text.splitlines(keepends=True), before),
+        command=script_argv(WIRE, *_wire_command(instance, "unwire").argv),
+        apply=partial(_take_back, instance),
+        take_back=lambda: _change(instance, "unwire", f"{digest} 0\n"),
+    )
+
+
+def _take_back(instance: InstanceFacts) -> Steps[None]:
+    digest, _ = yield from _read(instance)
+    yield from _change(instance, "unwire", f"{digest} 0\n")
+
+
+def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
+    done: Completed = yield from run(_wire_command(instance, action, stdin))
+    if done.exit_status:
+        raise block_edit.edit_error(done, WIRE)
+    if not done.stdout.startswith(b"applied "):
+        raise UnparsedOutput(f"{WIRE} did not say how it ended")
+
+
+def _difference(instance: InstanceFacts, old: list[str], new: list[str]) -> Diff:
+    path = _config(instance)
+    text = "".join(unified_diff(old, new, path, path, n=2))
+    return Diff(path, text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
+    """The one line of a pattern: the address, or @domain. Raises Unsupported."""
+    if pattern.kind is PatternKind.NULL_SENDER:
+        raise Unsupported("a table of senders cannot name the null sender: @ alone means everybody")
+    if pattern.kind is PatternKind.SUBDOMAINS:
+        raise Unsupported(
+            f"smtpd has no pattern for all sub-domains of {pattern.domain}: its * ends at the first dot",
+            hint="block each domain by itself",
+        )
+    if pattern.address is None:
+        return (f"@{pattern.domain}",)
+    if not ATEXT.fullmatch(pattern.address.local):
+        raise Unsupported(
+            f"{pattern.text} cannot be a line of a table: no quoted or 8-bit local parts, and # is a comment"
+        )
+    return (f"{pattern.address.local}@{pattern.domain}",)
+
+
+def _no_value(operation: SenderBlock) -> str:
+    if operation.action == "discard":
+        raise Unsupported("smtpd can refuse a sender, not accept and discard its mail")
+    return ""
+
+
+def _is_ours(reply: str, value: str) -> bool:
+    return reply.startswith(REPLY)
+
+
+def _wider(pattern: BlockPattern) -> tuple[str, ...]:
+    """An address with an extension is caught by the one without; * stands for one label."""
+    labels = pattern.domain.split(".")
+    wider = [f"@*.{'.'.join(labels[1:])}"] if len(labels) > 1 else []
+    if pattern.address is None:
+        return tuple(wider)
+    base, plus, _ = pattern.address.local.partition("+")
+    return (*((f"{base}@{pattern.domain}",) if plus else ()), f"@{pattern.domain}", *wider)
+
+
+def _notes(pattern: BlockPattern, *, is_new: bool) -> tuple[str, ...]:
+    notes = [*remarks(pattern)]
+    if is_new:
+        notes.append("smtpd is restarted to read its configuration: for a second or so it takes no mail")
+        notes.append("refused when envelopes are paused: a restart would release them")
+    notes.append(f"smtpd answers `{REPLY}: <recipient>` to RCPT TO; code and text cannot be chosen")
+    if pattern.address is None:
+        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
+    elif "+" not in pattern.address.local:
+        extended = f"{pattern.address.local}+x@{pattern.domain}"
+        notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
+    notes.append("clients that may relay, authenticated ones and local programs (sendmail -f) are refused too")
+    return tuple(notes)
+
+
+def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
+    """One dialogue, with an address that is not loopback where smtpd listens on one."""
+    places = [(str(address), int(port)) for address, port in instance.options.get("listen", ()) if port != 465]
+    if not places:
+        return ()
+    outer = [each for each in places if not each[0].startswith(("127.", "::1"))]
+    address, port = (outer or places)[0]
+    own = [str(each) for each in instance.options.get("own_domains", ())]
+    host = own[0] if own else "localhost"
+    others = [str(each) for each in instance.options.get("open_domains", ())]
+    recipients = tuple(f"{name}@{domain}" for domain in own[:2] for name in ("postmaster", "root"))
+    recipients += tuple(f"postmaster@{domain}" for domain in others[:2])
+    return (
+        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
+    )

@@ -1,0 +1,95 @@
+"""The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words.
+
+smtpctl takes one ID per process, and every form of it that we need wants root: so each step is a script that runs
+smtpctl for a lot of IDs, and the IDs go through stdin.
+"""
+
+from collections.abc import Iterable
+
+from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.opensmtpd.blocks import sudo_commands
+from fleet.mta.types import Command, InstanceFacts, Sink
+
+LOT = 1_000
+"""Messages of one changing command: some 10 ms each on an idle machine, so that it ends well within its time."""
+DELIVER_SECONDS = 100
+WAIT_SECONDS = 60  # after a 451 a route rests for up to 30 s (trap 43)
+
+ACT = "opensmtpd_act.sh"
+CONTENT = "opensmtpd_content.sh"
+DELIVER = "opensmtpd_deliver.sh"
+LIST = "opensmtpd_list.sh"
+LOG = "opensmtpd_log.sh"
+QUARANTINE = "opensmtpd_quarantine.sh"
+ACTIONS = ("pause", "resume", "schedule")
+MOVES = ("delete", "out", "back", "erase", "look")
+
+
+def places(instance: InstanceFacts) -> tuple[str, str]:
+    """smtpctl's path and the spool: what every script is told first."""
+    return str(instance.options["program"]), instance.queue_dirs[0]
+
+
+def smtpctl_argv(instance: InstanceFacts, *words: str) -> tuple[str, ...]:
+    """How a plan shows what a script runs for every message."""
+    return (str(instance.options["program"]), *words)
+
+
+def log_source(instance: InstanceFacts) -> str:
+    """A file, "journald" or "none"."""
+    return str(instance.options.get("log_source") or "none")
+
+
+def listing(instance: InstanceFacts, sink: Sink) -> Command:
+    return Command(places(instance), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+
+
+def act(instance: InstanceFacts, action: str, lines: Iterable[str]) -> Command:
+    """`action`: one of ACTIONS; `lines`: "ID CREATED"."""
+    return Command(
+        (*places(instance), action),
+        script=ACT,
+        stdin=_input(lines),
+        become=True,
+        mutates=True,
+        timeout=CHANGE_SECONDS,
+        max_output=8 << 20,
+    )
+
+
+def move(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Command:
+    """`action`: one of MOVES; `lines`: "ID CREATED", for `back` "ID schedule" or "ID wait"."""
+    return Command(
+        (*places(instance), action),
+        script=QUARANTINE,
+        stdin=f"{job}\n".encode() + _input(lines),
+        become=True,
+        mutates=action != "look",
+        timeout=CHANGE_SECONDS,
+        max_output=8 << 20,
+    )
+
+
+def deliver_arguments(instance: InstanceFacts) -> tuple[str, ...]:
+    """The arguments of opensmtpd_deliver.sh."""
+    return (*places(instance), log_source(instance), str(WAIT_SECONDS))
+
+
+def _input(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
+    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+    words = places(instance)
+    forms = [
+        (LISTING_SECONDS, LIST, words),
+        (READ_SECONDS, CONTENT, words),
+        *((CHANGE_SECONDS, ACT, (*words, action)) for action in ACTIONS),
+        *((CHANGE_SECONDS, QUARANTINE, (*words, action)) for action in MOVES),
+        (DELIVER_SECONDS, DELIVER, deliver_arguments(instance)),
+    ]
+    if log_source(instance) != "none":
+        forms.append((READ_SECONDS, LOG, (log_source(instance),)))
+    commands = [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]
+    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in (*commands, *sudo_commands(instance)))

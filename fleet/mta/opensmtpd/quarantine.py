@@ -1,0 +1,150 @@
+"""The host's quarantine: message and envelopes taken out of the spool and put back under the same ID, byte for byte.
+
+`smtpctl discover` makes smtpd take up what lies in its queue, so nothing is sent through SMTP again: no new ID, no
+further Received line, and a blocked sender does not stand in the way of his own mail.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.commands import chunks, script_argv
+from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
+from fleet.mta.opensmtpd.commands import LOT, QUARANTINE, move, places
+from fleet.mta.opensmtpd.listing import QUEUE
+from fleet.mta.opensmtpd.parse import error_of
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+
+DIRECTORY = "mxfleet-quarantine"
+AGE = "a restored message keeps its age: one that is older than the queue's ttl is returned to its sender at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What opensmtpd_quarantine.sh told. `there`: lies in the quarantine and not in the queue; `gone`: removed now."""
+
+    there: frozenset[str]
+    busy: frozenset[str]
+    gone: frozenset[str]
+
+
+def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Steps[Moved]:
+    """Runs opensmtpd_quarantine.sh for each lot. Raises Unsupported, UnparsedOutput, MtaNotRunning and others."""
+    there: set[str] = set()
+    busy: set[str] = set()
+    gone: set[str] = set()
+    for lot in list(chunks(lines, LOT)) or [()]:
+        done = yield from run(move(instance, action, job, lot))
+        if done.exit_status == 75:
+            raise Unsupported(f"the queue cannot be moved: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")
+        if done.exit_status:
+            raise error_of(done, QUARANTINE)
+        said = done.stdout.decode("ascii", "replace").split("\n")
+        if said[-2:] != ["end", ""]:
+            raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
+        for line in said[:-2]:
+            word, _, name = line.partition(" ")
+            if not name:
+                there.add(word)
+            elif word in ("busy", "gone"):
+                (busy if word == "busy" else gone).add(name)
+    return Moved(frozenset(there), frozenset(busy), frozenset(gone))
+
+
+def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job. Changes nothing."""
+    found = yield from script(instance, "look", job, ())
+    return {name: place(instance, job, name) for name in found.there}
+
+
+def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
+    """`quarantine.restore`: back into the queue, seen there, and attempted unless it was held before.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did. Paused envelopes come back paused.
+    """
+    before = yield from _queued_of(instance, operation.items)
+    by_id = {item.queue_id: item for item in operation.items}
+    yield plan_of(_as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "back")], [AGE])
+    mode = "wait" if context.undo else "schedule"
+    still_there: set[str] = set()
+    for job, names in _jobs(instance, operation.items):
+        moved = yield from script(instance, "back", job, (f"{name} {mode}" for name in names))
+        still_there.update(name for name in names if name in moved.there)
+    now = yield from QUEUE.proof(instance, by_id)
+    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    outcomes = Outcomes()
+    outcomes.put(by_id, MessageState.ALREADY_GONE)
+    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
+    outcomes.put(seen, MessageState.DONE)
+    asked = tuple(by_id)
+    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+
+
+def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: the quarantined files are removed for good."""
+    yield plan_of(_as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "erase")])
+    outcomes = Outcomes()
+    for job, names in _jobs(instance, operation.items):
+        before = yield from script(instance, "look", job, ())
+        left = yield from script(instance, "erase", job, (f"{name} -" for name in names))
+        outcomes.put((n for n in names if n in before.there and n not in left.there), MessageState.DONE)
+        outcomes.put((n for n in names if n not in before.there), MessageState.ALREADY_GONE)
+        outcomes.put((n for n in names if n in left.there), MessageState.LEFT)
+    return result_of(Chosen((), 0), outcomes)
+
+
+def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    by_id = {item.queue_id: item for item in operation.items}
+    queued = yield from _queued_of(instance, operation.items)
+    there: set[str] = set()
+    for job, names in _jobs(instance, operation.items):
+        there.update(name for name in (yield from look(instance, job)) if name in names)
+    outcomes = Outcomes()
+    is_restore = isinstance(operation, QuarantineRestore)
+    for name, item in by_id.items():
+        if name in there:
+            outcomes.put([name], MessageState.LEFT)
+        elif is_restore and name in queued:
+            is_back = item.state != "hold" or queued[name].state == "hold"
+            outcomes.put([name], MessageState.DONE if is_back else MessageState.LEFT)
+        else:
+            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
+    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+
+
+def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
+    return f"{instance.queue_dirs[0]}/{DIRECTORY}/{job}/{queue_id}"
+
+
+def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
+    """Those of the items that the queue holds right now."""
+    by_id = {item.queue_id: item for item in items}
+    now = yield from QUEUE.lookup(instance, by_id)
+    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
+    """The items as messages of a plan."""
+    entries = tuple(
+        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
+        for item in items
+    )
+    return Chosen(entries, len(entries))
+
+
+def _fingerprint(item: Quarantined) -> Fingerprint:
+    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+
+
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+    found = []
+    for item in items:
+        job = item.place.rpartition("/")[0].rpartition("/")[2]
+        if item.place != place(instance, job, item.queue_id):
+            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
+        found.append((job, item.queue_id))
+    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]

@@ -1,0 +1,91 @@
+#!/bin/sh
+# opensmtpd_act.sh SMTPCTL SPOOL ACTION <"ID CREATED\nID CREATED..."
+#
+# ACTION pause, resume or schedule, for messages that are queued with that time of creation. pause and schedule leave
+# alone what is being delivered, and schedule paused envelopes: smtpctl would deliver them. What was in flight after all
+# when we paused it is resumed. Tells "ID" for each message of which smtpctl says that it changed an envelope; then "end".
+set -u
+LC_ALL=C
+export LC_ALL
+smtpctl=$1
+action=$3
+case $action in
+pause | resume | schedule) ;;
+*) exit 64 ;;
+esac
+work=$(mktemp -d) || exit 73
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' HUP INT TERM
+cat >"$work/wanted"
+! grep -qvE '^[0-9a-f]{8} [0-9]+$' "$work/wanted" || exit 64
+
+# shellcheck disable=SC2016
+envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contain bars, but no address two @
+        if (split($0, field, "|") < 14) next
+        rest = $0
+        for (at = 0; at < 4; at++) rest = substr(rest, index(rest, "|") + 1)
+        for (at = 0; at < 3; at++) {
+            if (!match(rest, /^[^@]*@[^@|]*\|/)) next
+            rest = substr(rest, RLENGTH + 1)
+        }
+        split(rest, last, "|")
+        print substr($0, 1, 8), last[1], field[1], (("," field[4] ",") ~ /,suspend,/) ? "paused" : "free", last[5]
+    }'
+
+look() {
+    "$smtpctl" show queue >"$work/queue" || exit
+    awk "$envelopes" "$work/queue"
+}
+
+must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl
+    ! grep -q ' offline$' "$1" || {
+        echo "smtpctl: smtpd doesn't seem to be running" >&2
+        exit 69
+    }
+}
+
+each() { # "ID" or "ID TARGET" on stdin; WORDS of smtpctl before the target
+    while read -r id target; do
+        case $("$smtpctl" "$@" "${target:-$id}" </dev/null) in
+        0\ *) ;;
+        [1-9]*) echo "$id" ;;
+        *) exit 1 ;;
+        esac
+    done
+}
+
+look >"$work/now" || exit
+must_run "$work/now"
+# Of each wanted message: its targets. A message that is scheduled in part needs one command per envelope.
+# shellcheck disable=SC2016
+targets='FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
+    !(($1 " " $2) in wanted) { next }
+    { ids[$1]; if ($5 != "pending") busy[$1]; if ($4 == "paused") paused[$1]; envelope[++count] = $0 }
+    END {
+        for (id in ids) {
+            if (action == "schedule" && (id in paused) || action != "resume" && (id in busy)) continue
+            print id
+        }
+        if (action != "schedule") exit
+        for (at = 1; at <= count; at++) {
+            split(envelope[at], word, " ")
+            if ((word[1] in paused) && !(word[1] in busy) && word[4] == "free") print word[1], word[3]
+        }
+    }'
+awk -v action="$action" "$targets" "$work/wanted" "$work/now" >"$work/targets"
+case $action in
+schedule) each schedule <"$work/targets" >"$work/said" || exit ;;
+*) each "$action" envelope <"$work/targets" >"$work/said" || exit ;;
+esac
+if [ "$action" = pause ]; then
+    look >"$work/then" || exit
+    # shellcheck disable=SC2016
+    awk 'FILENAME == ARGV[1] { said[$1]; next } FILENAME == ARGV[2] { if ($4 == "paused") was[$3]; next }
+        ($1 in said) && $5 == "inflight" { busy[$1] }
+        ($1 in said) && $4 == "paused" && !($3 in was) { ours[$3] = $1 }
+        END { for (name in ours) if (ours[name] in busy) print ours[name], name }' \
+        "$work/said" "$work/now" "$work/then" >"$work/busy"
+    each resume envelope <"$work/busy" >/dev/null || exit
+fi
+sort -u "$work/said"
+echo end

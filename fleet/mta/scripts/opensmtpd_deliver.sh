@@ -1,0 +1,60 @@
+#!/bin/sh
+# opensmtpd_deliver.sh SMTPCTL SPOOL LOG SECONDS <message ID, then " release" when paused envelopes are resumed first
+#
+# One attempt for this message, now: smtpctl schedule. Then waits, at most so long, until the attempt has ended: nothing
+# is in flight, and the log tells of it or the message is gone. LOG: a file, journald, or none. Prints the log's lines
+# about the message since then, and "end". Before each look 1 s passes: after a temporary failure a route may rest 30 s.
+set -u
+umask 077
+LC_ALL=C
+export LC_ALL
+smtpctl=$1
+log=$3
+seconds=$4
+cd "$2/queue" || exit 66
+read -r id release || exit 64
+case $id$release in
+'' | *[!0-9a-fles]*) exit 64 ;;
+esac
+[ "${#id}" -eq 8 ] || exit 64
+
+case $log in
+journald) mark=$(journalctl -q --no-pager -n 1 --show-cursor | sed -n 's/^-- cursor: //p') ;;
+/*) mark=$(wc -c <"$log") || exit ;;
+esac
+
+lines() {
+    case $log in
+    journald) journalctl -q --no-pager -o short-iso --after-cursor="$mark" ;;
+    /*)
+        # A log that became shorter was rotated: all of the new file is later than the mark.
+        [ "$(wc -c <"$log")" -ge "$mark" ] || mark=0
+        tail -c "+$((mark + 1))" "$log"
+        ;;
+    esac | grep -aE " evpid=${id}[0-9a-f]{8} "
+}
+
+state() { # inflight, pending or nothing
+    "$smtpctl" show queue >"$queue" || exit
+    grep -a "^$id" "$queue" | grep -qaE '\|inflight\|-?[0-9]+\|' && echo inflight && return
+    ! grep -qa "^$id" "$queue" || echo pending
+}
+
+queue=$(mktemp) || exit 73
+trap 'rm -f "$queue"' EXIT
+trap 'exit 143' HUP INT TERM
+if [ "$release" = release ]; then "$smtpctl" resume envelope "$id" </dev/null >/dev/null || exit; fi
+"$smtpctl" schedule "$id" </dev/null >/dev/null || exit
+waited=0
+while [ "$waited" -lt "$seconds" ]; do
+    sleep 1
+    waited=$((waited + 1))
+    now=$(state) || exit
+    [ "$now" != inflight ] || continue
+    if [ -z "$now" ] || { [ "$log" != none ] && lines | grep -qa ' result='; }; then
+        sleep 1 # syslog may lag behind the queue
+        break
+    fi
+done
+lines
+echo end
