@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-NAMES = frozenset({"arrival_time", "next_attempt", "oldest_at", "taken_at"})
+NAMES = frozenset({"arrival_time", "next_attempt", "oldest_at", "taken_at", "time", "since", "until"})
 
 
 def rfc3339(seconds: float) -> str:

@@ -130,8 +130,9 @@ class Trace:
             found.arrived = time
         return found
 
-    def known(self, queue_id: str) -> Message | None:
-        return self._open.get(queue_id)
+    def forget(self, queue_id: str) -> None:
+        """The lines were of no message of their own."""
+        self._open.pop(queue_id, None)
 
     def delivered(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
         message = self.message(queue_id, delivery.time)

@@ -11,7 +11,7 @@ from fleet.mta.operations import MessageTrace
 from fleet.mta.types import Context, Ended, Result, Steps
 
 SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
-DSN = re.compile(r"\b\d{3}[ -]([245]\.\d{1,3}\.\d{1,3})\b")
+DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
 
 Parser = Callable[[float, str], None]
 """Takes the time of a line and what follows it there: `host tag[pid]: text`, or what the MTA itself writes."""
@@ -69,7 +69,7 @@ def check_message_id(operation: MessageTrace, title: str) -> None:
 
 
 def dsn_of(reply: str) -> str:
-    """The enhanced status code (RFC 3463) after the first SMTP code of a reply, or ""."""
+    """The enhanced status code (RFC 3463) after the first SMTP code of a reply or a #, or ""."""
     found = DSN.search(reply)
     return found[1] if found else ""
 

@@ -14,6 +14,7 @@ from fleet.mta.postfix import (
     quarantine,
     readback,
     routing,
+    trace,
 )
 
 
@@ -55,3 +56,5 @@ class Postfix:
     sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
+    log_search = staticmethod(trace.log_search)
+    message_trace = staticmethod(trace.message_trace)

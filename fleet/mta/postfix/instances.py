@@ -5,6 +5,7 @@ from typing import Any
 
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.parse import error_of
+from fleet.mta.postfix.trace import syslog_name
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
 
 PARAMETERS = (
@@ -64,9 +65,13 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
             settings["hold"] = "flat"
         elif assignment := ASSIGNMENT.fullmatch(line):
             settings[assignment[1]] = assignment[2] or ""
-    return tuple(
+    instances = tuple(
         _instance(host, name, directory, found[directory]) for directory in found if _is_readable(found[directory])
     )
+    names = {each.name: syslog_name(each) for each in instances}
+    for each in instances:
+        each.options["other_syslog_names"] = sorted(set(names.values()) - {names[each.name]})
+    return instances
 
 
 def _is_readable(settings: dict[str, str]) -> bool:

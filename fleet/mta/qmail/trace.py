@@ -120,7 +120,7 @@ class Lines:
         message = self._trace.message(queue_id, time)
         reply = said.rstrip("/").replace("_", " ")
         relay = "local" if is_local else (found[1] if (found := HOST.match(said)) else "")
-        delay = time - message.arrived if message.arrived else None
+        delay = round(time - message.arrived, 3) if message.arrived else None
         status = STATUS[result]
         if status == "bounced" and "I'm not going to try again" in reply:
             status = "expired"

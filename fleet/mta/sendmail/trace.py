@@ -25,9 +25,9 @@ RULESET = re.compile(
     r"ruleset=(?P<rules>\w+), arg1=(?P<arg>.*), relay=(?P<client>.*), (?P<verb>reject|discard)=?(?P<reply>.*)$"
 )
 UNKNOWN = re.compile(r"<(?P<to>.*)>\.\.\. (?P<reply>.*)$")
-RETURNED = re.compile(
-    r"[0-9A-Za-z]{12,20}: (?:DSN|return to sender|sender notify|postmaster notify): Cannot send message"
-)
+NOTICE = re.compile(r"([0-9A-Za-z]{12,20}): (?:DSN|return to sender|sender notify|postmaster notify): (.*)$")
+HANDED_OVER = re.compile(r"Sent \([0-9A-Za-z]{12,20} Message accepted for delivery\)$")
+LOOPBACK = ("@localhost", "[127.0.0.1]", "[::1]", "[IPv6:::1]")
 LOCAL_MAILERS = frozenset({"local", "prog", "*file*", "*include*", "cyrus", "cyrusv2", "procmail"})
 NOTES = ("all Sendmail instances of the host write to this log; a row's instance is the tag of its lines",)
 
@@ -74,12 +74,17 @@ class Lines:
             self._trace.delivered(
                 found[1], told_unknown["to"], Delivery(time, "rejected", reply=told_unknown["reply"], is_local=True)
             )
-        elif RETURNED.match(text):
-            for delivery in self._trace.message(found[1], time).recipients.values():
-                if delivery.status == "deferred":
-                    delivery.status, delivery.time = "expired", time
+        elif notice := NOTICE.fullmatch(text):
+            self._trace.message(notice[1], time).sender = "<>"
+            if notice[2].startswith("Cannot send message"):
+                self._expire(time, found[1])
         elif text.startswith("quarantine="):
             self._trace.message(found[1], time).held = "held"
+
+    def _expire(self, time: float, queue_id: str) -> None:
+        for delivery in self._trace.message(queue_id, time).recipients.values():
+            if delivery.status == "deferred":
+                delivery.status, delivery.time = "expired", time
 
     def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
         told = FROM.fullmatch(text)
@@ -90,13 +95,16 @@ class Lines:
         message.arrived, message.instance = time, tag
         message.sender, message.size = null_or(told["from"].strip("<>")), int(told["size"])
         message.message_id = told["msgid"] or ""
-        is_here = told["client"].endswith(("@localhost", "[127.0.0.1]", "[::1]", "[IPv6:::1]"))
+        is_here = told["client"].endswith(LOOPBACK)
         message.client = "" if is_here else told["client"]
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
         told = TO.fullmatch(text)
         if told is None or len(ONCE.findall(text)) != 1 or text.count(", stat=") != 1:
             self._trace.unclear += 1
+            return
+        if HANDED_OVER.fullmatch(told["stat"]) and (told["relay"] or "").endswith(LOOPBACK):
+            self._trace.forget(queue_id)  # the client queue's submission: the daemon logs the message itself
             return
         addresses = ADDRESSES.findall(told["to"]) or told["to"].split(",")
         for address in addresses:
