@@ -31,8 +31,17 @@ class ListHost:
     commands: list[Command] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
 
-    def drive(self, steps: Steps[T], *, until_plan: bool = False) -> T:
+    def drive(self, steps: Steps[T]) -> T:
         """What the bridge does; a changing command before the plan is a mistake."""
+        return self._drive(steps)
+
+    def plan_of(self, steps: Steps[Any]) -> Plan:
+        """What a dry run does."""
+        found = self._drive(steps, until_plan=True)
+        assert isinstance(found, Plan)
+        return found
+
+    def _drive(self, steps: Steps[Any], *, until_plan: bool = False) -> Any:
         answer: Any = None
         self.plan = None
         while True:

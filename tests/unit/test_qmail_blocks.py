@@ -85,10 +85,10 @@ def test_a_front_end_that_cannot_read_the_file_fails_the_block_and_it_is_taken_b
 
 
 def test_the_plan_says_what_differs_on_this_host() -> None:
-    notes = make_host().drive(blocks.sender_block(BOTH, BLOCK, CONTEXT), until_plan=True).notes
+    notes = make_host().plan_of(blocks.sender_block(BOTH, BLOCK, CONTEXT)).notes
     for part in ("smtpfront-qmail answers", "qmail-smtpd answers", "extension", "RELAYCLIENT", "local programs"):
         assert any(part in note for note in notes), part
-    notes = make_host().drive(blocks.sender_block(INSTANCE, SenderBlock("x.test"), CONTEXT), until_plan=True).notes
+    notes = make_host().plan_of(blocks.sender_block(INSTANCE, SenderBlock("x.test"), CONTEXT)).notes
     assert any("does not catch its sub-domains" in note for note in notes)
     assert not any("qmail-smtpd answers" in note for note in notes)
 

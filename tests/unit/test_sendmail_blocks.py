@@ -68,7 +68,7 @@ def test_a_block_is_proven_and_its_undo_gives_back_every_byte() -> None:
 
 def test_the_plan_shows_the_diff_and_what_the_block_means_here() -> None:
     host = make_host()
-    plan = host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT), until_plan=True)
+    plan = host.plan_of(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
     assert f"+From:{SENDER}\t{VALUE}" in plan.diffs[0].unified
     assert plan.commands == (
         (
@@ -83,7 +83,7 @@ def test_the_plan_shows_the_diff_and_what_the_block_means_here() -> None:
     assert any("newsletter+x@sillyplace.test" in note for note in plan.notes)
     assert any("bounce" in note for note in plan.notes)
     assert host.changes == 0
-    plan = host.drive(blocks.sender_block(INSTANCE, SenderBlock("sillyplace.test"), CONTEXT), until_plan=True)
+    plan = host.plan_of(blocks.sender_block(INSTANCE, SenderBlock("sillyplace.test"), CONTEXT))
     assert any("sub-domains" in note for note in plan.notes)
 
 
@@ -222,7 +222,7 @@ def test_what_was_not_blocked_is_unchanged_by_an_unblock() -> None:
 
 def test_reading_back_tells_what_was_done() -> None:
     host = make_host()
-    assert host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT), until_plan=True)
+    assert host.plan_of(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
 
     def read(operation: SenderBlock | SenderUnblock) -> Ended:
         result = host.drive(blocks.read_back_block(INSTANCE, operation, CONTEXT))
