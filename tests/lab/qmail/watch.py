@@ -94,7 +94,7 @@ class Watch:
             self._record(kind, path)
 
     def _is_harmless(self, directory: str, name: str, kind: str) -> bool:
-        """New names beside qmail's own, a pulled trigger, a mutex opened for locking, and tcpto, which is qmail-remote's."""
+        """New names beside qmail's own, a pulled trigger, a mutex opened to lock it, and notes in tcpto."""
         if directory == ".":
             return name not in (*QUEUE_PARTS, "lock")
         return directory == "lock" and kind == "modified"
