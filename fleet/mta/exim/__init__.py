@@ -1,17 +1,59 @@
-"""Exim, 4.94 and later."""
+"""Exim, 4.94 and later, as Debian packages it and as others configure it."""
 
 from typing import ClassVar
 
-from fleet.mta.exim import instances, listing, parse
+from fleet.mta.exim import (
+    blocks,
+    changes,
+    commands,
+    deliver,
+    instances,
+    listing,
+    moving,
+    parse,
+    quarantine,
+    readback,
+    routing,
+    trace,
+)
 
 
 class Exim:
     """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "exim"
+    emulated: ClassVar[dict[str, str]] = {
+        "queue.flush": "one message at a time (exim -qf ID ID): Exim's own -R takes any part of a recipient",
+    }
+    notes: ClassVar[dict[str, str]] = {
+        "message.deliver": "with the SMTP dialogue; a frozen message is thawed by it",
+        "queue.bounce": "the sender is always notified; a message from <> is dropped",
+        "queue.hold": "frozen; Exim gives frozen messages up after timeout_frozen_after",
+        "queue.purge": "quarantine is a named queue; the spool files move there and back unchanged",
+        "queue.requeue": "Exim has no requeue: routing is done anew at every attempt, so message.deliver does it",
+    }
     match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
 
     discover = staticmethod(instances.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
+    read_back = staticmethod(readback.read_back)
+    sudoers = staticmethod(commands.sudoers)
+
     queue_list = staticmethod(listing.queue_list)
     queue_summary = staticmethod(listing.queue_summary)
+    message_show = staticmethod(deliver.message_show)
+    message_deliver = staticmethod(deliver.message_deliver)
+    queue_hold = staticmethod(changes.queue_hold)
+    queue_release = staticmethod(changes.queue_release)
+    queue_purge = staticmethod(changes.queue_purge)
+    queue_flush = staticmethod(moving.queue_flush)
+    queue_bounce = staticmethod(moving.queue_bounce)
+    block_list = staticmethod(blocks.block_list)
+    sender_block = staticmethod(blocks.sender_block)
+    sender_unblock = staticmethod(blocks.sender_unblock)
+    quarantine_restore = staticmethod(quarantine.quarantine_restore)
+    quarantine_erase = staticmethod(quarantine.quarantine_erase)
+    address_test = staticmethod(routing.address_test)
+    smtp_probe = staticmethod(routing.smtp_probe)
+    log_search = staticmethod(trace.log_search)
+    message_trace = staticmethod(trace.message_trace)

@@ -1,16 +1,19 @@
 """The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words.
 
-A message ID is never an argument of sudo: IDs go through stdin to scripts with literal arguments. A rule with a wildcard
-for exim would be a root shell (`-be '${run{...}}'`).
+A message ID is never an argument of sudo: IDs go through stdin to scripts with literal arguments. A rule with a
+wildcard for exim would be a root shell (`-be '${run{...}}'`).
 """
 
 from collections.abc import Iterable
 
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
-from fleet.mta.exim.parse import ids_input, parse_verdicts
+from fleet.mta.exim import blocks, routing, trace
+from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
 from fleet.mta.types import Command, InstanceFacts, Sink, Steps, run
 
 LOT = 4_000  # freezing rewrites and syncs a file per message
+ATTEMPTS = 1_000  # a process and a dialogue for each
+ATTEMPT_SECONDS = 90
 DELIVER_SECONDS = 100
 WAIT_SECONDS = 60
 
@@ -22,7 +25,6 @@ CHANGE = "exim_change.sh"
 QUARANTINE = "exim_quarantine.sh"
 DELIVER = "exim_deliver.sh"
 ATTEMPT = "exim_attempt.sh"
-TIMES = "exim_times.sh"
 BOUNCE = "exim_bounce.sh"
 
 
@@ -51,22 +53,84 @@ def change_argv(instance: InstanceFacts, flag: str) -> tuple[str, ...]:
     return (program(instance), flag, "ID...")
 
 
-def change(instance: InstanceFacts, flag: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """`exim -Mf`, `-Mt` or `-Mrm` for each lot. Returns the IDs that Exim says it changed; without IDs nothing is run.
+def change(instance: InstanceFacts, flag: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    """`exim -Mf`, `-Mt` or `-Mrm` for each lot; without IDs nothing is run.
 
     Exim locks each message first, so what is being delivered is refused ("is locked") and left alone.
     """
-    said: set[str] = set()
+    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", queue_ids))
+
+
+def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    """Moves messages to the job's named queue (`out`), back, or removes them from it (`erase`)."""
+    argv = (action, program(instance), spool(instance))
+    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), queue_ids))
+
+
+def _in_lots(script: str, argv: tuple[str, ...], head: bytes, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    said = Verdicts()
     for lot in chunks(queue_ids, LOT):
-        stdin = ids_input(lot)
         command = Command(
-            (program(instance), flag),
-            script=CHANGE,
-            stdin=stdin,
+            argv,
+            script=script,
+            stdin=head + ids_input(lot),
             become=True,
             mutates=True,
             timeout=CHANGE_SECONDS,
-            max_output=(1 << 20) + 200 * len(lot),
+            max_output=(1 << 20) + 300 * len(lot),
         )
         said |= parse_verdicts((yield from run(command)))
-    return frozenset(said)
+    return said
+
+
+def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    """`exim -qf ID ID` for each: an attempt now, never of a frozen one. Returns those that Exim says it began."""
+    return (yield from _told(ATTEMPT, "begun", instance, queue_ids))
+
+
+def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    """`exim -Mg` for each. Returns those that Exim says it cancelled."""
+    return (yield from _told(BOUNCE, "cancelled", instance, queue_ids))
+
+
+def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    told: set[str] = set()
+    for lot in chunks(queue_ids, ATTEMPTS):
+        command = Command(
+            (program(instance), str(ATTEMPT_SECONDS)),
+            script=script,
+            stdin=ids_input(lot),
+            become=True,
+            mutates=True,
+            timeout=CHANGE_SECONDS,
+            max_output=(1 << 20) + 60 * len(lot),
+        )
+        lines = said_lines((yield from run(command)), script)
+        told.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
+    return frozenset(told)
+
+
+def deliver(instance: InstanceFacts, queue_id: str) -> Command:
+    """One attempt with its dialogue."""
+    return Command(
+        (program(instance), str(WAIT_SECONDS)),
+        script=DELIVER,
+        stdin=ids_input([queue_id]),
+        become=True,
+        mutates=True,
+        timeout=DELIVER_SECONDS,
+        max_output=4 << 20,
+    )
+
+
+def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
+    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+    exim, queue = program(instance), spool(instance)
+    forms = [(LISTING_SECONDS, script_argv(LIST, queue)), (READ_SECONDS, script_argv(CONTENT, queue))]
+    forms += [(CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS]
+    forms += [(CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")]
+    forms += [(CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)]
+    forms.append((DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))))
+    for module in (blocks, routing, trace):
+        forms += module.sudo_commands(instance)
+    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)

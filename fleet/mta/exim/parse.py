@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 from fleet.mta import commands
@@ -17,7 +18,8 @@ STATES = {"queued": "deferred", "frozen": "hold", "delivering": "active"}
 BLOCK = 1 << 16
 DEFERRED = re.compile(r"(?P<who>.*?) defer \((?P<errno>-?\d+)\)(?: DT=\S+)?:? ?(?P<text>.*)")
 
-VERDICT = re.compile(r"^Message (\S+) (is now frozen|is no longer frozen|has been removed)$", re.MULTILINE)
+VERDICT = re.compile(r"^Message (\S+) (is now frozen|is no longer frozen|has been removed|is locked)$", re.MULTILINE)
+LOCKED = "is locked"
 # Exim opens and locks the -D file, then reads -H: without -H the message had just left, whoever "removed" the rest.
 HEADER_GONE = re.compile(r"^Spool read error for (\S+)-H: ", re.MULTILINE)
 
@@ -31,7 +33,17 @@ error_of = partial(commands.error_of, markers=ERRORS)
 class Listed:
     """One message of exim_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
-    __slots__ = ("__dict__", "_rest", "arrival_time", "native_state", "queue_id", "sender", "sender_raw", "size", "state")
+    __slots__ = (
+        "__dict__",
+        "_rest",
+        "arrival_time",
+        "native_state",
+        "queue_id",
+        "sender",
+        "sender_raw",
+        "size",
+        "state",
+    )
 
     attempts = None
     next_attempt = None
@@ -45,7 +57,6 @@ class Listed:
         self.native_state = word.decode("ascii")
         if not MESSAGE_ID.fullmatch(self.queue_id) or self.native_state not in STATES:
             raise ValueError(f"no message: {head!r}")
-        # What is being delivered although it is frozen is neither to be held nor to be released.
         self.state = STATES[self.native_state]
         self.arrival_time = int(seconds) + int(usec) / 1e6
         self.size = int(size)
@@ -187,16 +198,29 @@ def _count_refused(text: bytes) -> int:
     return len(lines)
 
 
-def parse_verdicts(done: Completed) -> frozenset[str]:
-    """The messages that Exim says it changed. The exit status is 1 as soon as one of many was not.
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The messages that Exim says it changed, and those that it left alone because they are being delivered."""
+
+    changed: frozenset[str] = frozenset()
+    locked: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Verdicts") -> "Verdicts":
+        return Verdicts(self.changed | other.changed, self.locked | other.locked)
+
+
+def parse_verdicts(done: Completed) -> Verdicts:
+    """What exim_change.sh or exim_quarantine.sh says of each message.
 
     Raises what stderr tells, and UnparsedOutput when the script did not come to its end.
     """
-    if done.exit_status:
-        raise error_of(done, "exim")
-    lines = said_lines(done, "exim")
-    text = "\n".join(lines)
-    return frozenset(name for name, _ in VERDICT.findall(text)) - frozenset(HEADER_GONE.findall(text))
+    text = "\n".join(said_lines(done, "exim"))
+    told = VERDICT.findall(text)
+    left = frozenset(HEADER_GONE.findall(text))
+    return Verdicts(
+        frozenset(name for name, words in told if words != LOCKED) - left,
+        frozenset(name for name, words in told if words == LOCKED),
+    )
 
 
 def said_lines(done: Completed, program: str) -> list[str]:

@@ -3,7 +3,7 @@
 #
 # Lists a queue from its spool files (Exim's specification, "Format of spool files"): the main queue for an empty line, or
 # one of our named queues. Per message "M ID TIME USEC FROZEN SIZE WORD", then "F <sender>", "R recipient" as the -H file
-# has it, "N address" for what is done, "L text" for the last deferral of an address in the message log (its last 8 KiB).
+# has it, "N address" for what is done (by the -H and -J files and the message log), "L text" for the last deferral of an address in the message log (its last 8 KiB).
 # FROZEN: epoch seconds or 0. WORD: delivering when an Exim process holds the lock on the -D file, else frozen or queued.
 # "X ID" for a file that is not in the format. Last line: "end COUNT". Changes nothing.
 set -u
@@ -53,7 +53,7 @@ function read_logs(from, to,  at, command, line, id, has_text, head) {
     command = "cd ../msglog 2>/dev/null && tail -v -c 8192 --"
     for (at = from; at <= to; at++) command = command " " place[name[at]] "/" name[at]
     command = command " 2>/dev/null"
-    split("", said); split("", heads)
+    split("", said); split("", heads); split("", succeeded)
     has_text = 1
     while ((command | getline line) > 0) {
         if (has_text && line ~ /^==> [.\/0-9A-Za-z-]+ <==$/) {
@@ -62,8 +62,12 @@ function read_logs(from, to,  at, command, line, id, has_text, head) {
             continue
         }
         has_text = 1
-        if (!(at = index(line, " defer ("))) continue
+        if (line !~ / defer \(| transport succeeded$/) continue
         sub(/^[-0-9]+ [:.0-9]+ ([-+][0-9]+ )?/, "", line)
+        if (sub(/: [^ ]+ transport succeeded$/, "", line)) {
+            succeeded[id] = succeeded[id] "N " line "\n"
+            continue
+        }
         head = id " " substr(line, 1, index(line, " defer (") - 1)
         if (!(head in said)) heads[id] = heads[id] head "\n"
         said[head] = line
@@ -124,6 +128,7 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
         while (next_line(file)) out = out "N " text "\n"
         close(file)
     }
+    out = out succeeded[id]
     many = split(heads[id], word, "\n")
     for (at = 1; at < many; at++) out = out "L " said[word[at]] "\n"
     size += data[id] - length(id) - 3 + 1

@@ -1,0 +1,151 @@
+"""Blocking senders on Exim: a line in the list that the RCPT ACL of Debian's configuration denies, and the proof.
+
+Debian's ACL looks senders up in CONFDIR/local_sender_blacklist when there is one (exim4-config_files(5)); Exim reads it
+anew for every recipient. Where no such ACL is, nothing is written: an ACL of somebody's own is not ours to edit.
+"""
+
+import re
+from functools import partial
+
+from fleet.mta import block_edit, block_file, blocking
+from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.block_edit import ListFile, Source
+from fleet.mta.block_file import Syntax
+from fleet.mta.blocking import Site
+from fleet.mta.errors import Conflict, Unsupported
+from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
+
+# What an item of an address list in a file may begin with without having a meaning of its own (spec, "Address lists"):
+# not ! ^ + * @ # / nor a quote; and nowhere a ; (a lookup), a blank or a backslash.
+LOCAL_PART = re.compile(r"[A-Za-z0-9$%&'=?_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
+
+NOTES = (
+    "Debian's ACL answers `550 sender envelope address ... is locally blacklisted here` to RCPT TO; code and text "
+    "cannot be chosen",
+    "hosts that may relay and authenticated clients are not blocked, nor is mail to postmaster",
+    "senders and hosts of local_sender_whitelist and local_host_whitelist are not blocked",
+    "mail that local programs submit is not checked",
+)
+
+
+def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
+    site = _site(instance)
+    refuse_negated((yield from block_edit.read_list(site.list_file)))
+    return (yield from blocking.sender_block(site, operation, context))
+
+
+def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back; a list that we made goes with the last one."""
+    return (yield from blocking.sender_unblock(_site(instance), operation, context))
+
+
+def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+    """What is blocked now: ours, and the administrator's lines."""
+    return (yield from blocking.block_list(_site(instance)))
+
+
+def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
+    """How far a block or unblock got: the file and our mark decide."""
+    return (yield from blocking.read_back_block(_site(instance), operation, context))
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """Seconds and command line of all that needs root."""
+    if not instance.options.get("blacklist_file"):
+        return []
+    return block_edit.sudo_commands([_list_file(instance)])
+
+
+def _site(instance: InstanceFacts) -> Site:
+    return Site(
+        list_file=_list_file(instance),
+        syntax=Syntax(block_file.plain_entries),
+        keys=lines_of,
+        value_of=_no_value,
+        is_ours=_is_ours,
+        notes=_notes,
+        probes=partial(_probes, instance),
+        own_domains=blocking.own_domains(instance),
+        wider=_wider,
+    )
+
+
+def _list_file(instance: InstanceFacts) -> ListFile:
+    path = str(instance.options.get("blacklist_file") or "")
+    if not path:
+        raise Unsupported(
+            "the ACLs of this Exim look senders up in no local_sender_blacklist, and its configuration is hand-written",
+            hint="add the deny of Debian's 30_exim4-config_check_rcpt to the RCPT ACL, then discover the host again",
+        )
+    return ListFile("exim", str(instance.options["config_file"]), path)
+
+
+def refuse_negated(source: Source) -> None:
+    """Raises Conflict where the list ends in a negated item: it matches everybody else, and ours would end that."""
+    items = [line.strip() for line in source.text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if items and items[-1].startswith("!"):
+        raise Conflict(
+            f"{source.path} ends in the negated item {items[-1]!r}, so it refuses every other sender; a line behind it "
+            "would change that",
+            hint="end the list in an item that is not negated",
+            file=source.path,
+        )
+
+
+def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
+    """The lines of a pattern. Raises Unsupported for what Exim would read as something else."""
+    if pattern.kind is PatternKind.NULL_SENDER:
+        raise Unsupported("no item of Exim's sender list matches the null sender")
+    if pattern.kind is PatternKind.SUBDOMAINS:
+        return (f"*@{pattern.domain}", f"*@*.{pattern.domain}")
+    if pattern.address is None:
+        return (f"*@{pattern.domain}",)
+    if not LOCAL_PART.fullmatch(pattern.address.local):
+        raise Unsupported(f"{pattern.text} cannot be written in Exim's list: it would mean something else there")
+    return (f"{pattern.address.local}@{pattern.domain}",)
+
+
+def _no_value(operation: SenderBlock) -> str:
+    if operation.action == "discard":
+        raise Unsupported("Debian's ACL refuses the senders of this list; it cannot accept and discard their mail")
+    return ""
+
+
+def _is_ours(reply: str, value: str) -> bool:
+    return reply.startswith("550") and "blacklisted" in reply
+
+
+def _wider(pattern: BlockPattern) -> tuple[str, ...]:
+    parents = pattern.domain.split(".")
+    above = [".".join(parents[at:]) for at in range(1, len(parents) - 1)]
+    own = (f"*@{pattern.domain}", pattern.domain) if pattern.address else (pattern.domain,)
+    return (*own, *(f"*@*.{domain}" for domain in above))
+
+
+def _notes(pattern: BlockPattern) -> tuple[str, ...]:
+    notes = [*remarks(pattern), *NOTES]
+    if pattern.kind is PatternKind.DOMAIN:
+        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
+    elif pattern.address is not None:
+        extended = f"{pattern.address.local}+x@{pattern.domain}"
+        notes.append(f"on this instance the block does not catch addresses with an extension, such as {extended}")
+    if "xn--" in pattern.domain:
+        notes.append("a client that sends this domain in Unicode is not caught on this instance")
+    return tuple(notes)
+
+
+def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
+    """One dialogue for each port. Not to postmaster: Debian's ACL accepts mail to him before it looks at the sender."""
+    own = blocking.own_domains(instance)
+    relayed = instance.options.get("relay_domains", [])
+    recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
+    places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
+    host = own[0] if own else str(instance.options.get("hostname") or "localhost")
+    return tuple(
+        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients)
+        for address, port in places
+        if recipients
+    )

@@ -1,0 +1,182 @@
+"""The host's quarantine: a named queue per job (spec, "queue_name"). Exim moves a message there and back by hard links
+under its own lock, so that its files keep every byte; no queue run, no -bp and no -M looks there.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.errors import Conflict, UnparsedOutput
+from fleet.mta.exim import commands
+from fleet.mta.exim.commands import attempt, change_argv, program, spool
+from fleet.mta.exim.listing import QUEUE, read_queue
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.reading import Listed
+from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+
+PREFIX = "mxfleet-"
+NOTE = "quarantine is a named queue of Exim; spool files and message log keep every byte, on the way back too"
+
+
+def plan_quarantine(instance: InstanceFacts, job: str) -> tuple[list[tuple[str, ...]], list[str]]:
+    """What a plan says about it: the commands, and the notes."""
+    return [(program(instance), "-MG", PREFIX + job, "ID...")], [NOTE]
+
+
+def put_away(
+    instance: InstanceFacts, wanted: dict[str, QueueEntry], job: str, outcomes: Outcomes
+) -> Steps[tuple[dict[str, QueueEntry], dict[str, str]]]:
+    """Moves messages to the quarantine of this job. Returns what is still queued of them, and the places.
+
+    Raises what Exim says. A message that lies in both queues was cut off in the middle of the move: it is still queued.
+    """
+    if not wanted:
+        return {}, {}
+    said = yield from commands.quarantine(instance, "out", job, wanted)
+    now = yield from QUEUE.proof(instance, wanted)
+    there = yield from lying(instance, job)
+    places = {}
+    for name, entry in wanted.items():
+        fingerprint = fingerprint_of(entry)
+        if name in now and is_same(now[name], fingerprint):
+            is_delivering = name in said.locked or now[name].state == "active"
+            outcomes.put([name], MessageState.IN_DELIVERY if is_delivering else MessageState.LEFT)
+        elif name in there and is_same(there[name], fingerprint):
+            places[name] = _place(instance, job, name)
+            outcomes.put([name], MessageState.DONE)
+        else:
+            outcomes.put([name], MessageState.ALREADY_GONE)
+    return now, places
+
+
+def lying(instance: InstanceFacts, job: str) -> Steps[dict[str, QueueEntry]]:
+    """What lies in the quarantine of this job and has a recipient left. Changes nothing.
+
+    Where Exim was killed in the middle of a move and then delivered the message from the main queue, the message log,
+    which both queues share, tells that it is done.
+    """
+    found: dict[str, QueueEntry] = {}
+
+    def take(message: Listed) -> None:
+        if any(each.state != "delivered" for each in message.recipients):
+            found[message.queue_id] = message.entry()
+
+    listing = yield from read_queue(instance, take, PREFIX + job)
+    if listing.refused:
+        raise UnparsedOutput(listing.notes[-1])
+    return found
+
+
+def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job."""
+    there = yield from lying(instance, job)
+    return {name: _place(instance, job, name) for name in there}
+
+
+def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
+    """`quarantine.restore`: back in the main queue, seen there, then attempted unless it was frozen.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did.
+    """
+    by_id = {item.queue_id: item for item in operation.items}
+    before = yield from _queued_of(instance, operation.items)
+    jobs = _jobs(instance, operation.items)
+    yield plan_of(
+        _as_chosen(operation.items),
+        context,
+        [(program(instance), f"-qG{PREFIX}{job}", "-MG", "", "ID...") for job, _ in jobs],
+    )
+    lying_before: set[str] = set()
+    lying_after: set[str] = set()
+    for job, names in jobs:
+        there = _those((yield from lying(instance, job)), by_id, names)
+        lying_before |= there
+        yield from commands.quarantine(instance, "back", job, sorted(there))
+        lying_after |= _those((yield from lying(instance, job)), by_id, names)
+    now = yield from QUEUE.proof(instance, by_id)
+    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    if not context.undo:  # an undo gives the state back that was, and that waited for its time
+        yield from attempt(
+            instance, [n for n, entry in seen.items() if entry.state == "deferred" and n in lying_before]
+        )
+    outcomes = Outcomes()
+    outcomes.put(by_id, MessageState.ALREADY_GONE)
+    outcomes.put((name for name in by_id if name in lying_after or name in now), MessageState.LEFT)
+    outcomes.put(seen, MessageState.DONE)
+    asked = tuple(by_id)
+    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+
+
+def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: the quarantined messages are removed for good."""
+    by_id = {item.queue_id: item for item in operation.items}
+    jobs = _jobs(instance, operation.items)
+    exim, *rest = change_argv(instance, "-Mrm")
+    yield plan_of(_as_chosen(operation.items), context, [(exim, f"-qG{PREFIX}{job}", *rest) for job, _ in jobs])
+    outcomes = Outcomes()
+    for job, names in jobs:
+        before = _those((yield from lying(instance, job)), by_id, names)
+        yield from commands.quarantine(instance, "erase", job, sorted(before))
+        left = _those((yield from lying(instance, job)), by_id, names)
+        outcomes.put((name for name in names if name not in before), MessageState.ALREADY_GONE)
+        outcomes.put((name for name in before if name not in left), MessageState.DONE)
+        outcomes.put(left, MessageState.LEFT)
+    return result_of(Chosen((), 0), outcomes)
+
+
+def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    by_id = {item.queue_id: item for item in operation.items}
+    queued = yield from _queued_of(instance, operation.items)
+    there: set[str] = set()
+    for job, names in _jobs(instance, operation.items):
+        there |= _those((yield from lying(instance, job)), by_id, names)
+    is_restore = isinstance(operation, QuarantineRestore)
+    outcomes = Outcomes()
+    for name in by_id:
+        if is_restore and name in queued:
+            outcomes.put([name], MessageState.DONE)
+        elif name in there:
+            outcomes.put([name], MessageState.LEFT)
+        else:
+            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
+    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+
+
+def _those(there: dict[str, QueueEntry], by_id: dict[str, Quarantined], names: Iterable[str]) -> set[str]:
+    return {name for name in names if name in there and is_same(there[name], _fingerprint(by_id[name]))}
+
+
+def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
+    """Those of the items that the queue holds right now."""
+    by_id = {item.queue_id: item for item in items}
+    now = yield from QUEUE.lookup(instance, by_id)
+    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
+    """The items as messages of a plan."""
+    entries = tuple(
+        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
+        for item in items
+    )
+    return Chosen(entries, len(entries))
+
+
+def _fingerprint(item: Quarantined) -> Fingerprint:
+    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+
+
+def _place(instance: InstanceFacts, job: str, queue_id: str) -> str:
+    return f"{spool(instance)}/{PREFIX}{job}/input/{queue_id}"
+
+
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+    found = []
+    for item in items:
+        job = item.place.removeprefix(f"{spool(instance)}/{PREFIX}").partition("/")[0]
+        if item.place != _place(instance, job, item.queue_id):
+            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
+        found.append((job, item.queue_id))
+    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
