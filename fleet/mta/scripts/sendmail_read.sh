@@ -55,9 +55,19 @@ for directory in $found; do
     places="$places $directory"
     for part in qf df; do [ ! -d "$directory/$part" ] || places="$places $directory/$part"; done
 done
-look() { # "NAME INODE SIZE DIRECTORY"
+# A runner has the queue file open that it works on. /proc/locks does not tell inside a container: the lock is taken by a
+# process that leaves it to its child and ends. Only the files found so are asked for their lock, as mailq asks all.
+locked() { # the paths of queue files that are locked
+    grep -ls '^sendmail' /proc/[0-9]*/comm | sed 's|comm$|fd|' | while read -r directory; do
+        find "$directory" -maxdepth 1 -lname '*/[qh]f*' -printf '%l\n' 2>/dev/null
+    done | sort -u | grep -E '^/[A-Za-z0-9_./-]+$' | while read -r path; do
+        [ ! -f "$path" ] || flock -n -s "$path" true || echo "$path"
+    done
+}
+
+look() { # "NAME SIZE DIRECTORY"
     # shellcheck disable=SC2086
-    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name '[qhdQ]f*' ! -name '*[!0-9A-Za-z]*' -printf '%f %i %s %h\n'
+    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name '[qhdQ]f*' ! -name '*[!0-9A-Za-z]*' -printf '%f %s %h\n'
 }
 
 # Queue files by ID, from two looks: a file that is renamed during one is in the other.
@@ -89,20 +99,20 @@ list() { # FILE of both looks; the files of the second look that the first does 
         if (at < 0) return -1
         return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && text ~ /(^|\n)S/
     }
-    FILENAME == ARGV[1] { if ($2 == "FLOCK") { split($6, part, ":"); locked[part[3]] = 1 } next }
+    FILENAME == ARGV[1] { locked[$0]; next }
     {
         id = substr($1, 3); letter = substr($1, 1, 1)
-        if (letter == "d") { body[id] = $3; next }
-        path = $4 "/" $1
+        if (letter == "d") { body[id] = $2; next }
+        path = $3 "/" $1
         if (path in seen) next
         seen[path] = 1
         if (letter == "Q") { lost++; next }
-        count++; name[count] = id; file[count] = letter; inode[count] = $2; size[count] = $3; where[count] = $4
+        count++; name[count] = id; file[count] = letter; size[count] = $2; where[count] = $3
     }
     END {
         for (at = 1; at <= count; at++) {
             path = where[at] "/" file[at] "f" name[at]
-            is_locked = (inode[at] in locked) + 0
+            is_locked = (path in locked) + 0
             state = whole(path)
             if (state < 0 || (state == 0 && (is_locked || size[at] == 0))) continue # left, or is being received
             if (state == 0) { print "?" name[at]; continue }
@@ -116,7 +126,7 @@ list() { # FILE of both looks; the files of the second look that the first does 
 
 case $action in
 list)
-    cat /proc/locks >"$work/locks" 2>/dev/null || : >"$work/locks"
+    locked >"$work/locks"
     look >"$work/looks" || exit 74
     look >>"$work/looks" || exit 74
     list
@@ -131,8 +141,8 @@ contents)
     look >"$work/looks" || exit 74
     look >>"$work/looks" || exit 74
     awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
-            if (letter == "d") data[id] = $4 "/" $1
-            else if (letter != "Q") queue[id] = $4 "/" $1
+            if (letter == "d") data[id] = $3 "/" $1
+            else if (letter != "Q") queue[id] = $3 "/" $1
             next }
         { print $1, ($1 in queue) ? queue[$1] : "-", ($1 in data) ? data[$1] : "-" }' "$work/looks" "$work/ids" |
         awk -v budget="$budget" -v limit="$header_limit" -v body="$body_limit" '
