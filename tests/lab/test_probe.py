@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.types import FORWARDING_PROHIBITED, Context, HostFacts, InstanceFacts, Result, Steps
+from fleet.mta.types import Context, HostFacts, InstanceFacts, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.config import SINKS
@@ -121,12 +121,3 @@ def test_what_postfix_delivers_is_what_was_said(pf1: Host, lab: Lab, engine: Eng
     pf1.inject(recipients=("list+ext@ok.test",))
     arrived = {to for message in lab.sink.wait(2) for to in message["recipients"]}
     assert arrived == {route["recipient"] for route in routes}
-
-
-def test_a_host_that_forbids_forwarding_is_told_apart_from_one_that_reaches_nobody(pf1: Host, engine: Engine) -> None:
-    pf1.sh("echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/forwarding.conf")
-    pf1.off()
-    pf1.on()
-    said = Remote(engine, pf1).probe("a@b.test", "r@ok.test")
-    assert said["verdict"] == "unknown"
-    assert FORWARDING_PROHIBITED in said["reason"]
