@@ -95,10 +95,13 @@ each() { # COMMAND: every file's content through it
 
 with_text() { grep -aiF -f "$work/text"; }
 
+id='\([0-9A-Za-z]\{6,\}\)'
+
 ids() { # of lines with TEXT: what the other lines of the same messages contain
     case $kind in
     postfix | sendmail)
-        sed -n 's/^[^]]*\]: \([0-9A-Za-z]\{6,\}\): .*/\1/p' | grep -vxE 'NOQUEUE|warning|statistics'
+        sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" |
+            grep -vxE 'NOQUEUE|warning|statistics'
         ;;
     exim) grep -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
     opensmtpd) grep -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' ;;
@@ -138,6 +141,10 @@ wanted() { # what goes into the answer
 }
 
 choose() { # the messages, and TEXT itself for lines that belong to none
+    # Sendmail logs no sender of the notices that it makes itself; their lines tell it.
+    if [ "$kind$text" = 'sendmail<>' ]; then
+        printf '%s\n' ': DSN: ' ': return to sender: ' ': postmaster notify: ' >>"$work/text"
+    fi
     each with_text | ids | awk '!seen[$0]++' >"$work/all"
     tail -n "$most" "$work/all" >"$work/ids"
     [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"

@@ -1,0 +1,226 @@
+"""message.trace: rows joined from the logs that real hosts wrote about the same mail (made by tests/lab)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.mta.errors import Unsupported
+from fleet.mta.exim import trace as exim
+from fleet.mta.opensmtpd import trace as opensmtpd
+from fleet.mta.operations import MessageTrace
+from fleet.mta.postfix import trace as postfix
+from fleet.mta.qmail import trace as qmail
+from fleet.mta.sendmail import trace as sendmail
+from tests.unit.log_host import LogHost
+
+MODULES = {"postfix": postfix, "sendmail": sendmail, "exim": exim, "opensmtpd": opensmtpd, "qmail": qmail}
+RECORDED = (
+    "postfix-3.5", "postfix-3.7", "postfix-3.10", "sendmail-8.17", "sendmail-8.18", "exim-4.96", "exim-4.98",
+    "opensmtpd-6.8", "opensmtpd-7.6", "qmail-lab",
+)  # fmt: skip
+NEWS = {"ok1@ok.test": "sent", "ok2@ok2.test": "sent", "d@defer.test": "deferred", "x@reject.test": "bounced"}
+
+
+def host_of(recorded: str, directory: Path) -> LogHost:
+    """A host with that log. Postfix 3.7 has two instances; the outer one is asked."""
+    mta = recorded.partition("-")[0]
+    host = LogHost(mta, directory)
+    if recorded == "postfix-3.7":
+        host.options |= {"multi_instance_name": "postfix-EXT", "other_syslog_names": ["postfix"]}
+    host.record("mail.log", f"{recorded}/trace.log")
+    if mta == "qmail":
+        host.record("front.log", "qmail-lab/trace-front.log")
+        host.options["front_end_logs"] = [str(directory / "front.log")]
+    return host
+
+
+def traced(recorded: str, directory: Path, **criteria: Any) -> dict[str, Any]:
+    host = host_of(recorded, directory)
+    return host.data(MODULES[host.mta].message_trace, MessageTrace(**criteria))
+
+
+def outcomes(data: dict[str, Any]) -> dict[str, str]:
+    return {row["recipient"]: row["status"] for row in data["rows"]}
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_what_became_of_a_message_to_four_recipients(recorded: str, tmp_path: Path) -> None:
+    data = traced(recorded, tmp_path, sender="NEWS@bulk.example")
+    assert outcomes(data) == NEWS
+    assert {name: count for name, count in data["totals"].items() if count} == {"sent": 2, "deferred": 1, "bounced": 1}
+    assert (data["matched"], data["truncated"]) == (4, False)
+    rows = {row["recipient"]: row for row in data["rows"]}
+    assert {row["queue_id"] for row in data["rows"]} == {rows["ok1@ok.test"]["queue_id"]}
+    assert {row["direction"] for row in data["rows"]} == {"out"}
+    assert all(row["arrival_time"] <= row["time"] for row in data["rows"])
+    assert all("10.87.0.1" in row["client"] for row in data["rows"])
+    assert all(row["size"] > 150 for row in data["rows"])
+    assert "10.87.0.202" in rows["d@defer.test"]["relay"]
+    assert (rows["d@defer.test"]["dsn"], rows["x@reject.test"]["dsn"]) == ("4.7.1", "5.1.1")
+    assert "sink: try later, defer.test" in rows["d@defer.test"]["reply"]
+    assert "sink: no such user, reject.test" in rows["x@reject.test"]["reply"]
+    assert "accepted" in rows["ok1@ok.test"]["reply"]
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_a_recipient_is_found_by_a_pattern(recorded: str, tmp_path: Path) -> None:
+    data = traced(recorded, tmp_path, sender="news@*", recipient="*@OK?.test")
+    assert outcomes(data) == {"ok2@ok2.test": "sent"}
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_a_queue_id_gives_the_rows_of_its_message(recorded: str, tmp_path: Path) -> None:
+    queue_id = traced(recorded, tmp_path, recipient="ok1@ok.test")["rows"][0]["queue_id"]
+    assert outcomes(traced(recorded, tmp_path, queue_id=queue_id)) == NEWS
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_a_message_id_is_found_with_and_without_brackets(recorded: str, tmp_path: Path) -> None:
+    if recorded.startswith(("opensmtpd", "qmail")):
+        with pytest.raises(Unsupported, match="Message-ID"):
+            traced(recorded, tmp_path, message_id="<1@x.test>")
+        return
+    named = traced(recorded, tmp_path, sender="news@bulk.example")["rows"][0]["message_id"].strip("<>")
+    assert outcomes(traced(recorded, tmp_path, message_id=named)) == NEWS
+    assert outcomes(traced(recorded, tmp_path, message_id=f"<{named}>")) == NEWS
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_mail_that_was_refused_is_a_row(recorded: str, tmp_path: Path) -> None:
+    [row] = traced(recorded, tmp_path, recipient="b@nowhere.test")["rows"]
+    assert (row["status"], row["direction"]) == ("rejected", "in")
+    assert "10.87.0.2" in row["client"]
+    assert row["reply"]
+    if recorded.startswith("opensmtpd"):  # its log does not tell
+        assert row["sender"] is None
+    else:
+        assert row["sender"].startswith("evil@")
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_the_null_sender_is_found(recorded: str, tmp_path: Path) -> None:
+    rows = traced(recorded, tmp_path, sender="<>")["rows"]
+    assert {row["sender"] for row in rows} == {"<>"}
+    assert "news@bulk.example" in {row["recipient"] for row in rows} or recorded == "qmail-lab"
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_looking_for_a_text_on_the_host_loses_no_row(recorded: str, tmp_path: Path) -> None:
+    whole = traced(recorded, tmp_path, recipient="*")["rows"]
+    some = traced(recorded, tmp_path, recipient="*.test")["rows"]
+    wanted = [(row["queue_id"], row["recipient"], row["sender"]) for row in whole if row["recipient"].endswith(".test")]
+    assert [(row["queue_id"], row["recipient"], row["sender"]) for row in some] == wanted
+    assert len(wanted) > 5
+
+
+@pytest.mark.parametrize("recorded", ["postfix-3.7", "sendmail-8.17", "exim-4.96", "qmail-lab"])
+def test_an_address_that_looks_like_a_field_forges_none(recorded: str, tmp_path: Path) -> None:
+    """Mail to `"x y>, relay=foo"@ok.test`."""
+    host = host_of(recorded, tmp_path)
+    if recorded == "postfix-3.7":
+        host.options = {}
+    data = host.data(MODULES[host.mta].message_trace, MessageTrace(sender='"q b"@bulk.example'))
+    [row] = data["rows"]
+    assert row["status"] == "sent"
+    assert "10.87.0.201" in row["relay"]
+    assert "relay=foo" in row["recipient"]
+
+
+def test_instances_of_one_log_are_told_apart(tmp_path: Path) -> None:
+    host = host_of("postfix-3.7", tmp_path)
+    outer = host.data(postfix.message_trace, MessageTrace(recipient="*"))
+    host.options = {"other_syslog_names": ["postfix-EXT"]}
+    inner = host.data(postfix.message_trace, MessageTrace(recipient="*"))
+    assert {row["instance"] for row in outer["rows"]} == {"postfix-EXT"}
+    assert [row["sender"] for row in inner["rows"]] == ['"q b"@bulk.example']
+    assert {row["relay"] for row in inner["rows"]} == {"mx.ok.test[10.87.0.201]:25"}
+
+
+LINES = """\
+Nov 21 11:00:00 mx1 postfix/smtpd[1]: 1A2B3C4D5E: client=a.test[192.0.2.1]
+Nov 21 11:00:00 mx1 postfix/cleanup[2]: 1A2B3C4D5E: message-id=<1@a.test>
+Nov 21 11:00:00 mx1 postfix/qmgr[3]: 1A2B3C4D5E: from=<s@a.test>, size=99, nrcpt=1 (queue active)
+"""
+SENT = (
+    "Nov 21 11:00:01 mx1 postfix/smtp[4]: 1A2B3C4D5E: to=<r@b.test>, orig_to=<alias@a.test>, relay=b.test[192.0.2.2]:25, "
+    "delay=1.5, delays=0.1/0/0.4/1, dsn={dsn}, status={status} ({reply})\n"
+)
+END = "Nov 21 11:00:02 mx1 postfix/qmgr[3]: 1A2B3C4D5E: removed\n"
+
+
+def postfix_rows(directory: Path, text: str, **criteria: Any) -> dict[str, Any]:
+    host = LogHost("postfix", directory)
+    host.put("mail.log", text.encode())
+    return host.data(postfix.message_trace, MessageTrace(**(criteria or {"sender": "s@a.test"})))
+
+
+def test_a_recipient_behind_an_alias_is_found_by_both_names(tmp_path: Path) -> None:
+    text = LINES + SENT.format(dsn="2.0.0", status="sent", reply="250 ok") + END
+    for name in ("r@b.test", "alias@a.test"):
+        [row] = postfix_rows(tmp_path, text, recipient=name)["rows"]
+        assert (row["recipient"], row["orig_to"], row["delay"]) == ("r@b.test", "alias@a.test", 1.5)
+
+
+def test_a_reply_that_could_be_read_as_another_status_is_left_out(tmp_path: Path) -> None:
+    forged = "x>, relay=evil, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (250 forged"
+    data = postfix_rows(tmp_path, LINES + SENT.format(dsn="5.1.1", status="bounced", reply=forged) + END)
+    assert data["totals"]["sent"] == 0
+    assert any("two ways" in note for note in data["notes"])
+
+
+def test_the_last_status_of_a_recipient_counts(tmp_path: Path) -> None:
+    later = SENT.format(dsn="4.7.1", status="deferred", reply="later").replace("11:00:01", "10:00:01")
+    data = postfix_rows(tmp_path, LINES + later + SENT.format(dsn="2.0.0", status="sent", reply="250 ok") + END)
+    assert [row["status"] for row in data["rows"]] == ["sent"]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("postfix/qmgr[3]: 1A2B3C4D5E: from=<s@a.test>, status=expired, returned to sender", "expired"),
+        ("postfix/postsuper[9]: 1A2B3C4D5E: placed on hold", "held"),
+        ("postfix/postsuper[9]: 1A2B3C4D5E: removed", "removed"),
+    ],
+)
+def test_what_an_operator_or_the_queue_manager_did(line: str, status: str, tmp_path: Path) -> None:
+    deferred = SENT.format(dsn="4.7.1", status="deferred", reply="later")
+    data = postfix_rows(tmp_path, f"{LINES}{deferred}Nov 21 11:30:00 mx1 {line}\n")
+    assert outcomes(data) == {"r@b.test": status}
+    assert data["totals"][status] == 1
+
+
+def test_a_message_without_an_attempt_is_queued(tmp_path: Path) -> None:
+    assert outcomes(postfix_rows(tmp_path, LINES)) == {"": "queued"}
+
+
+def test_a_queue_id_that_comes_again_is_another_message(tmp_path: Path) -> None:
+    first = LINES + SENT.format(dsn="2.0.0", status="sent", reply="250 first") + END
+    second = (LINES + SENT.format(dsn="5.0.0", status="bounced", reply="550 second")).replace(
+        "s@a.test", "other@a.test"
+    )
+    data = postfix_rows(tmp_path, first + second, recipient="r@b.test")
+    assert [(row["sender"], row["status"]) for row in data["rows"]] == [
+        ("s@a.test", "sent"),
+        ("other@a.test", "bounced"),
+    ]
+
+
+def test_a_milter_refuses_a_message_that_has_an_id_already(tmp_path: Path) -> None:
+    said = (
+        "Nov 21 11:00:01 mx1 postfix/cleanup[2]: 1A2B3C4D5E: milter-reject: END-OF-MESSAGE from a.test[192.0.2.1]: "
+        "5.7.1 spam; from=<s@a.test> to=<r@b.test> proto=ESMTP helo=<a.test>\n"
+    )
+    [row] = postfix_rows(tmp_path, "".join(LINES.splitlines(keepends=True)[:2]) + said)["rows"]
+    assert (row["status"], row["recipient"], row["reply"]) == ("rejected", "r@b.test", "5.7.1 spam")
+
+
+def test_more_rows_than_the_limit_are_counted_and_the_newest_are_kept(tmp_path: Path) -> None:
+    lines = [
+        f"Nov 21 11:{minute:02}:00 mx1 postfix/smtpd[1]: NOQUEUE: reject: RCPT from a.test[192.0.2.1]: 550 5.7.1 no; "
+        f"from=<s@a.test> to=<r{minute}@b.test> proto=ESMTP helo=<a.test>\n"
+        for minute in range(10)
+    ]
+    data = postfix_rows(tmp_path, "".join(lines), sender="s@a.test", limit=3)
+    assert [row["recipient"] for row in data["rows"]] == ["r7@b.test", "r8@b.test", "r9@b.test"]
+    assert (data["matched"], data["truncated"], data["totals"]["rejected"]) == (10, True, 10)
