@@ -1,0 +1,164 @@
+"""Purges of a qmail host that are cut off at random moments: qmail-send runs afterwards, and no mail is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytest
+
+from fleet.mta.types import Command
+from fleet.ssh.quoting import render
+from tests.lab.lab import Host, Lab
+from tests.lab.qmail.control import SERVICE, fill, start_send, stop_send, violations
+from tests.lab.sink import Rule
+
+pytestmark = pytest.mark.lab
+CUTS = int(os.environ.get("MXFLEET_LAB_CUTS", "100"))
+SEED = int(os.environ.get("MXFLEET_LAB_SEED", "20"))
+QUEUE = "/var/qmail/queue"
+LOG = "/var/log/qmail/qmail-send"
+
+# Every file of a message wherever it lies, by number, and its sender.
+SNAPSHOT = """
+import json, os
+os.chdir("/var/qmail/queue")
+found = {}
+for place, _, names in os.walk("."):
+    for name in names:
+        path = os.path.relpath(os.path.join(place, name), ".")
+        if name.isdigit() and not path.startswith("lock/"):
+            one = found.setdefault(name, {"parts": [], "sender": ""})
+            part = path.split("/")[0]
+            one["parts"].append(path if part.startswith("mxfleet") else part)
+            if part in ("info", "mess", "todo"):
+                content = open(path, "rb").read()
+                if part == "mess":
+                    status = os.stat(path)
+                    one["size"], one["inode"] = len(content), status.st_ino
+                    seconds, rest = divmod(status.st_mtime_ns, 10**9)
+                    one["time"] = "%d.%06d" % (seconds, rest // 1000)
+                else:
+                    one["sender"] = [line for line in content.split(b"\\0") if line[:1] == b"F"][0][1:].decode()
+print(json.dumps(found))
+"""
+QUIET = (
+    f"for try in $(seq 900); do if ! pgrep -f '[q]mail_change.sh delete' && ! pgrep -f '^[s]shd: fleetops' && "
+    f"flock -n /run/mxfleet-qmail.lock true && [ ! -s /run/mxfleet-qmail.state ] && "
+    f"svstat {SERVICE} | grep ': up' | grep -qv want && [ -z \"$(find {QUEUE}/todo -type f)\" ]; "
+    "then exit 0; fi; sleep 0.05; done >&2; "
+    f"svstat {SERVICE}; cat /run/mxfleet-qmail.state; ps axo pid,args | cut -c1-150; exit 1"
+)
+ENDS = {
+    "client": "",
+    "session": "pkill -KILL -f '^sshd: fleetops'",
+    "shells": "pkill -KILL -f '^/bin/sh -c .*[q]mail_change.sh delete'",
+    "oldest shell": "pkill -KILL -o -f '^/bin/sh -c .*[q]mail_change.sh delete'",
+    "sudo and timeout": "pkill -KILL -f '^(sudo|timeout) -.*[q]mail_change.sh delete'",
+    "timeout's TERM": "pkill -TERM -f '^timeout -.*[q]mail_change.sh delete'",
+    "nothing": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    number: str
+    sender: str
+    parts: tuple[str, ...]
+    size: int = 0
+    time: str = ""
+    inode: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.parts == ("info", "mess", "remote") and self.inode == int(self.number)
+
+
+def snapshot(host: Host) -> dict[str, Message]:
+    """Messages by number."""
+    found = json.loads(host.exec("python3 -", stdin=SNAPSHOT).stdout)
+    return {number: Message(number, **(one | {"parts": tuple(sorted(one["parts"]))})) for number, one in found.items()}
+
+
+def purge(host: Host, messages: Iterable[Message]) -> subprocess.Popen[str]:
+    lines = "".join(f"{one.number} {one.size} {one.time} {one.sender}\n" for one in messages)
+    arguments = ("delete", QUEUE, SERVICE, "/usr/bin/svc", "/usr/bin/svstat", LOG, "30")
+    line = render(Command(arguments, "qmail_change.sh", become=True, mutates=True, timeout=120), "sudo")
+    process = subprocess.Popen(
+        host.ssh_command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdin
+    process.stdin.write(f"job-1\n{lines}end\n")
+    process.stdin.close()
+    return process
+
+
+def end(host: Host, process: subprocess.Popen[str], how: str) -> str:
+    """Cut it off; what it said until then."""
+    if how != "nothing":
+        host.exec(ENDS[how] or "true")
+    if how == "client":
+        process.kill()
+    assert process.stdout
+    said = process.stdout.read()
+    process.wait(60)
+    return said
+
+
+@pytest.mark.timeout(CUTS * 6 + 120)
+def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_nothing(lab: Lab, qm1: Host) -> None:
+    chance = random.Random(SEED)  # the moments differ from run to run all the same
+    lab.sink.set("slow.test", Rule(delay=0.5))
+    stop_send(qm1)
+    fill(qm1, 150, "--from", "fill{i}@x.test", "--size", "300")
+    start_send(qm1)
+    kept = {one.sender for one in snapshot(qm1).values()}
+    longest, purged, cut_in_time, sent = 1.5, 0, 0, 0
+    for turn in range(CUTS):
+        queued = [one for one in snapshot(qm1).values() if one.sender in kept]
+        asked = chance.sample(queued, min(len(queued), chance.randint(1, 5)))
+        how = chance.choice(list(ENDS))
+        began = time.monotonic()
+        process = purge(qm1, asked)
+        if turn % 5 == 0:
+            qm1.inject(sender=f"slow{turn}@x.test", recipients=("r@slow.test",))
+            sent += 1
+        qm1.inject(n=4, sender=f"new{turn}-{{i}}@x.test", recipients=("r@defer.test",), connections=2)
+        kept |= {f"new{turn}-{index}@x.test" for index in range(1, 5)}
+        if how != "nothing":
+            time.sleep(max(0.0, chance.uniform(0.1, longest) - (time.monotonic() - began)))
+        is_over = process.poll() is not None
+        cut_in_time += not is_over and how != "nothing"
+        said = end(qm1, process, how)
+        if how == "nothing":
+            longest = max(0.5, min(4.0, time.monotonic() - began))
+        quiet = qm1.exec(QUIET)
+        what = f"turn {turn}, {how}: {said[-500:]!r}"
+        assert quiet.returncode == 0, f"{what}: {quiet.stdout[-3000:]}"
+        assert violations(qm1) == [], what
+        found = snapshot(qm1)
+        there = {one.sender for one in found.values() if not one.sender.startswith("slow")}
+        broken = [one for one in found.values() if not one.is_whole and not one.sender.startswith("slow")]
+        assert not broken, what
+        gone = kept - there
+        assert gone <= {one.sender for one in asked}, what
+        assert there <= kept, what
+        done = {line.split()[0] for line in said.splitlines() if line.endswith(" done")}
+        if how == "nothing":
+            assert said.endswith("end\n"), what
+            assert len(done) == len(asked), what
+        assert {one.sender for one in asked if one.number in done} <= gone, what
+        purged += len(gone)
+        kept -= gone
+    print(f"{CUTS} purges, {cut_in_time} cut while they ran, {purged} messages purged, {len(kept)} left")
+    assert cut_in_time > CUTS // 4
+    lab.sink.wait(sent, "r@slow.test")
+    with lab.sink.answering("defer.test", Rule()):
+        qm1.sh(f"svc -a {SERVICE}")
+        arrived = [one["sender"] for one in lab.sink.wait(len(kept) + sent, seconds=60) if "slow" not in one["sender"]]
+    assert sorted(arrived) == sorted(kept)
