@@ -1,12 +1,13 @@
 """Blocks on one lab host through the SSH of the product, whatever its MTA."""
 
 from collections.abc import Callable
+from copy import copy
 from types import ModuleType
 from typing import Any
 
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Context, InstanceFacts, Plan, Result, Steps
+from fleet.mta.types import Context, HostFacts, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
 from tests.lab.config import OUTSIDER
@@ -18,16 +19,24 @@ CONTEXT = Context(now=0, job="0190a1b2", wiring_approved=True)
 
 
 class BlockedHost:
-    """`blocks`: the adapter's module of that name."""
+    """`blocks` and `instances`: the adapter's modules of these names. `instance`: the first that is found."""
 
-    def __init__(self, host: Host, blocks: ModuleType, instance: InstanceFacts) -> None:
+    def __init__(self, host: Host, blocks: ModuleType, instances: ModuleType) -> None:
         self.engine = Engine(AddressPolicy())
         self.host = host
         self.blocks = blocks
-        self.instance = instance
         self.endpoint = Endpoint(
             host.name, host.address, 22, host.user, host.private_key.encode(), host_key=host.host_key, become="sudo"
         )
+        facts = HostFacts(has_sudo=True, log_source="/var/log/mail.log")
+        self.instances: tuple[InstanceFacts, ...] = self.value(lambda: instances.discover(facts, host.name))
+        self.instance = self.instances[0]
+
+    def of(self, instance: InstanceFacts) -> "BlockedHost":
+        """The same host, another instance."""
+        other = copy(self)
+        other.instance = instance
+        return other
 
     def close(self) -> None:
         self.engine.close()
@@ -63,11 +72,6 @@ class BlockedHost:
 
     def read_back(self, operation: SenderBlock | SenderUnblock = BLOCK) -> Result:
         return self.value(lambda: self.blocks.read_back_block(self.instance, operation, CONTEXT))
-
-    def files(self, directory: str) -> str:
-        """Names, owners, modes and contents, our backups left out."""
-        found = f"cd {directory}; find . -type f ! -name '*.mxfleet-2*' | sort"
-        return self.host.sh(f"{found} | xargs stat -c '%n %U:%G %a'; {found} | xargs sha256sum")
 
     def reply(self, sender: str, port: int = 25, recipient: str = "r@defer.test", source: str = OUTSIDER) -> str:
         """What an outsider is answered: the refusal, or "accepted"."""

@@ -115,6 +115,7 @@ keep_five() {
 }
 
 put_back() {
+    is_ours || return
     [ -z "$map" ] || { if [ -e "$work/old$suffix" ]; then mv -f "$work/old$suffix" "$map"; else rm -f "$map"; fi; }
     if [ -e "$work/old" ]; then mv -f "$work/old" "$file"; else rm -f "$file"; fi
     [ "$1" = quiet ] || tell >/dev/null 2>&1
@@ -126,10 +127,13 @@ tell() {
     smtpctl update table "$name" 9>&-
 }
 
-live_is_new() {
-    [ "$(digest)" = "$wanted" ] || return 1
-    [ -z "$map" ] || { dump "$file" >"$work/live.dump" && verify "$work/live.dump"; }
-}
+# What an administrator edited since is his: then the file is left alone, and whoever asked looks what is in effect.
+is_ours() { [ "$(digest)" = "$wanted" ]; }
+
+# An edit in place that came between our last look and the rename went into the old file.
+nobody_wrote() { [ ! -e "$work/old" ] || [ "$(sha256sum <"$work/old" | cut -d ' ' -f 1)" = "$planned" ]; }
+
+is_in_effect() { [ -z "$map" ] || { dump "$file" >"$work/live.dump" && verify "$work/live.dump"; }; }
 
 apply() {
     IFS= read -r planned && IFS= read -r verb && IFS= read -r number || fail 66 "no header on stdin"
@@ -154,8 +158,9 @@ apply() {
         *) fail 66 "unknown verb $verb" ;;
     esac
     swap
+    nobody_wrote || { put_back quiet; fail 76 "$file was changed meanwhile"; }
     tell || { put_back told; fail 65 "smtpd does not take the new table; the old one is back"; }
-    live_is_new || { put_back told; fail 65 "what is in effect is not as it should be; the old file is back"; }
+    is_in_effect || ! is_ours || { put_back told; fail 65 "the live map is not as it should be; the old one is back"; }
     echo "applied $wanted"
 }
 
@@ -181,7 +186,10 @@ swap() {
         rm -f "$file" || fail 73 "cannot remove $file"
     else
         [ -z "$map" ] || mv -f "$new_map" "$map" || fail 73 "cannot rename $new_map"
-        mv -f "$work/new" "$file" || { put_back quiet; fail 73 "cannot rename $work/new"; }
+        mv -f "$work/new" "$file" || {
+            [ -z "$map" ] || { [ -e "$work/old$suffix" ] && mv -f "$work/old$suffix" "$map"; }
+            fail 73 "cannot rename $work/new"
+        }
     fi
     sync "$(dirname "$file")"
 }
