@@ -1,1 +1,62 @@
 """qmail: netqmail 1.06 and notqmail, under daemontools, with smtpfront-qmail or qmail-smtpd in front."""
+
+from typing import ClassVar
+
+from fleet.mta.qmail import (
+    blocks,
+    changes,
+    commands,
+    deliver,
+    instances,
+    listing,
+    parse,
+    quarantine,
+    readback,
+    routing,
+    trace,
+)
+
+STOPPED = "while qmail-send is stopped for it, usually for a few seconds; mail is accepted meanwhile"
+
+
+class Qmail:
+    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+
+    mta: ClassVar[str] = "qmail"
+    emulated: ClassVar[dict[str, str]] = {
+        "queue.hold": f"the message's files are moved to mxfleet-hold/, unseen by qmail's own tools, {STOPPED}",
+        "queue.release": f"the message's files are moved back, {STOPPED}; queuelifetime went on meanwhile",
+        "queue.purge": f"the message's files are removed, or moved to mxfleet-quarantine/ and back, {STOPPED}",
+        "queue.bounce": f"made older than queuelifetime, so that the next attempt is the last, {STOPPED}",
+        "message.deliver": f"made due at once, {STOPPED}; the log lines of the attempt, no dialogue",
+        "quarantine.restore": f"the message's files are moved back and made due, {STOPPED}",
+    }
+    notes: ClassVar[dict[str, str]] = {
+        "queue.list": "attempts and reasons are in qmail-send's log only; what is in delivery is shown as deferred",
+        "queue.flush": "qmail-send knows no flush of a selection: ALRM makes it try every message",
+        "queue.requeue": "qmail cannot take a queued message in again",
+    }
+    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+
+    discover = staticmethod(instances.discover)
+    queue_id_error = staticmethod(parse.queue_id_error)
+    read_back = staticmethod(readback.read_back)
+    sudoers = staticmethod(commands.sudoers)
+
+    queue_list = staticmethod(listing.queue_list)
+    queue_summary = staticmethod(listing.queue_summary)
+    message_show = staticmethod(deliver.message_show)
+    message_deliver = staticmethod(deliver.message_deliver)
+    queue_hold = staticmethod(changes.queue_hold)
+    queue_release = staticmethod(changes.queue_release)
+    queue_purge = staticmethod(changes.queue_purge)
+    queue_bounce = staticmethod(changes.queue_bounce)
+    block_list = staticmethod(blocks.block_list)
+    sender_block = staticmethod(blocks.sender_block)
+    sender_unblock = staticmethod(blocks.sender_unblock)
+    quarantine_restore = staticmethod(quarantine.quarantine_restore)
+    quarantine_erase = staticmethod(quarantine.quarantine_erase)
+    log_search = staticmethod(trace.log_search)
+    message_trace = staticmethod(trace.message_trace)
+    smtp_probe = staticmethod(routing.smtp_probe)
+    address_test = staticmethod(routing.address_test)

@@ -1,0 +1,196 @@
+"""What qmail's queue files say, as qmail_list.sh hands them over, and the grammar of queue IDs.
+
+INTERNALS of qmail: info/ has "F" sender, remote/ and local/ have "T" or "D" recipients, todo/ has "u", "p", "F" and "T"
+records, each ended by a NUL.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleet.mta.address import quote_local
+from fleet.mta.errors import UnparsedOutput
+from fleet.mta.reading import Listing
+from fleet.mta.types import QueueEntry, Recipient
+
+QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
+HIDDEN_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+HELD = "mxfleet-hold/"
+CHANNELS = ("remote", "local")
+
+
+def queue_id_error(queue_id: str) -> str | None:
+    """qmail names a message by the inode number of its file in mess/."""
+    return None if QUEUE_ID.fullmatch(queue_id) else "a queue ID of qmail is a decimal number"
+
+
+def address_of(raw: bytes) -> str:
+    """RFC 5321 form of an address as qmail stores it: without brackets and quoting.
+
+    Bytes that are no UTF-8 as \\xHH. An empty one is the null sender. qmail's own "#@[]" (sender of a double bounce)
+    and "-@[]" (a sender per recipient) stay as they are.
+    """
+    text = raw.decode("utf-8", "backslashreplace")
+    if not text:
+        return "<>"
+    local, at, domain = text.rpartition("@")
+    if not at or domain == "[]" or raw_of(raw) is not None:
+        return text
+    return f"{quote_local(local)}@{domain}"
+
+
+def bytes_of(sender: str, raw: bytes | None = None) -> bytes:
+    """What qmail has stored for a sender that `address_of` shows so; `raw` when it is known."""
+    if raw is not None:
+        return raw
+    if sender == "<>":
+        return b""
+    local, at, domain = sender.rpartition("@")
+    if at and local.startswith('"') and domain != "[]":
+        return (re.sub(r"\\(.)", r"\1", local[1:-1]) + at + domain).encode()
+    return HIDDEN_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), sender.encode())
+
+
+def raw_of(raw: bytes) -> bytes | None:
+    """The bytes themselves when the text cannot say them."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+    return None
+
+
+@dataclass(slots=True)
+class Seen:
+    """The files of one message. `records`, `sizes`: by kind (info, remote, local, todo)."""
+
+    is_held: bool = False
+    records: dict[str, list[bytes]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+    arrived: str = ""
+    mtimes: dict[str, float] = field(default_factory=dict)
+
+
+class QueueSink:
+    """Decodes qmail_list.sh group by group, hands every message to `take` and keeps none.
+
+    A message in mess/ without info/ or todo/ is not queued yet, or no longer. One whose envelope does not have the size
+    of its file arrived while it was read, and is left out; when it is older than the listing, it is refused.
+    """
+
+    def __init__(self, take: Callable[[QueueEntry], None]) -> None:
+        self._take = take
+        self._pending = b""
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._messages: dict[str, Seen] = {}
+        self._began = 0
+        self._total = 0
+        self._refused = 0
+        self._has_ended = False
+
+    def feed(self, data: bytes) -> None:
+        self._blocks.append(data)
+        self._size += len(data)
+        if self._size >= 1 << 16:
+            self._drain()
+
+    def close(self) -> Listing:
+        self._drain()
+        if not self._has_ended or self._pending:
+            raise UnparsedOutput("the listing of the queue was cut off")
+        notes = (f"{self._refused} messages have files that cannot be read as qmail's",) if self._refused else ()
+        return Listing(self._total, self._refused, notes)
+
+    def _drain(self) -> None:
+        words = (self._pending + b"".join(self._blocks)).split(b"\0")
+        self._blocks, self._size = [], 0
+        even = (len(words) - 1) // 2 * 2
+        for at in range(0, even, 2):
+            self._pair(words[at], words[at + 1])
+        self._pending = b"\0".join(words[even:])
+
+    def _pair(self, word: bytes, value: bytes) -> None:
+        if self._has_ended:
+            raise UnparsedOutput("the listing of the queue goes on behind its end")
+        if not word.startswith(b":"):
+            kind, seen = self._place(word.decode("ascii", "replace"))
+            seen.records.setdefault(kind, []).append(value)
+        elif word == b":stat":
+            self._stat(value)
+        elif word == b":again":
+            self._messages[value.decode("ascii", "replace")] = Seen()
+        elif word == b":group":
+            self._began = int(value)
+        elif word == b":done":
+            self._emit()
+        elif word == b":end" and value.isdigit() and not self._messages:
+            self._has_ended = True
+        else:
+            raise UnparsedOutput(f"the listing of the queue has an unknown word {word[:40]!r}")
+
+    def _place(self, path: str) -> tuple[str, Seen]:
+        is_held = path.startswith(HELD)
+        kind, _, rest = path.removeprefix(HELD).partition("/")
+        name = rest.rpartition("/")[2]
+        seen = self._messages.get(name)
+        if seen is None:
+            seen = self._messages[name] = Seen(is_held)
+        return kind, seen
+
+    def _stat(self, value: bytes) -> None:
+        words = value.decode("ascii", "replace").split()
+        if len(words) != 4:
+            raise UnparsedOutput("the listing of the queue has a file without size or time")
+        kind, seen = self._place(words[0])
+        if kind == "mess":
+            seen.size, seen.arrived = int(words[2]), words[3]
+        else:
+            seen.sizes[kind], seen.mtimes[kind] = int(words[2]), float(words[3])
+
+    def _emit(self) -> None:
+        for name, seen in self._messages.items():
+            if not seen.arrived or not QUEUE_ID.fullmatch(name):
+                continue
+            source = "todo" if "todo" in seen.records else "info"
+            if source not in seen.records and source not in seen.sizes:
+                continue
+            entry = entry_of(name, seen, source)
+            if entry is None:
+                self._refused += float(seen.arrived) < self._began - 1
+                continue
+            self._total += 1
+            self._take(entry)
+        self._messages.clear()
+
+
+def entry_of(name: str, seen: Seen, source: str) -> QueueEntry | None:
+    """The message as its files tell, None when they are not complete."""
+    kinds = ("todo",) if source == "todo" else ("info", *(each for each in CHANNELS if each in seen.sizes))
+    for kind in kinds:
+        records = seen.records.get(kind, [])
+        # While it is preprocessed, todo/ may go between its being read and looked at; it is never changed in place.
+        if sum(map(len, records)) + len(records) != seen.sizes.get(kind, -1) and (kind != "todo" or kind in seen.sizes):
+            return None
+    sender = next((each[1:] for each in seen.records[source] if each[:1] == b"F"), None)
+    if sender is None:
+        return None
+    recipients = [
+        Recipient(address_of(each[1:]), state="delivered" if each[:1] == b"D" else "undelivered")
+        for kind in kinds
+        for each in seen.records[kind]
+        if each[:1] in {b"T", b"D"}
+    ]
+    is_waiting = source == "todo"
+    return QueueEntry(
+        queue_id=name,
+        state="hold" if seen.is_held else "incoming" if is_waiting else "deferred",
+        native_state="held" if seen.is_held else "not yet preprocessed" if is_waiting else "queued",
+        # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
+        arrival_time=float(seen.arrived[: seen.arrived.index(".") + 7]),
+        sender=address_of(sender),
+        recipients=recipients,
+        size=seen.size,
+        sender_raw=raw_of(sender),
+    )

@@ -1,0 +1,126 @@
+"""The host's quarantine: a message's files moved to mxfleet-quarantine/JOB/ in the queue directory, and back.
+
+rename(2) keeps the inode, so the file in mess/ keeps its number busy: no new message can take its queue ID meanwhile.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.errors import Conflict
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.qmail.changes import place
+from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told
+from fleet.mta.qmail.commands import change_argv
+from fleet.mta.qmail.listing import lookup, proof
+from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+
+
+def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job. Changes nothing."""
+    answer = yield from change(instance, "look", job, ())
+    return {name: place(instance, job, name) for name in answer.are("there")}
+
+
+def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:
+    """`quarantine.restore`: back into the queue and due at once, or on hold when it was held.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did.
+    """
+    by_id = {item.queue_id: item for item in operation.items}
+    before = yield from _queued_of(instance, operation.items)
+    actions = sorted({_restoring(item, context) for item in operation.items})
+    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, each) for each in actions], [STOPS])
+    outcomes = Outcomes()
+    answers = []
+    for action in actions:
+        for job, items in _jobs(instance, (item for item in operation.items if _restoring(item, context) == action)):
+            answer = yield from change(instance, action, job, items)
+            put_verdicts(answer, [item.queue_id for item in items], outcomes)
+            answers.append(answer)
+    now = yield from proof(instance, by_id)
+    seen = [name for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))]
+    # What came back may be delivered before we look; what the script did not move and the queue has is there already.
+    outcomes.put((name for name in seen if name not in outcomes.of(MessageState.DONE)), MessageState.DONE)
+    asked = tuple(by_id)
+    return _result(outcomes, answers, len(before), evidence(before, asked), evidence(now, asked))
+
+
+def _restoring(item: Quarantined, context: Context) -> str:
+    if item.state == "hold":
+        return "restore-held"
+    return "restore" if context.undo else "restore-try"
+
+
+def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: the quarantined files are removed for good. qmail-send goes on meanwhile."""
+    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "erase")])
+    outcomes = Outcomes()
+    for job, items in _jobs(instance, operation.items):
+        outcomes.put((item.queue_id for item in items), MessageState.ALREADY_GONE)
+        there = yield from look(instance, job)
+        answer = yield from change(instance, "erase", job, [item for item in items if item.queue_id in there])
+        put_verdicts(answer, [item.queue_id for item in items if item.queue_id in there], outcomes)
+        left = yield from look(instance, job)
+        outcomes.put((item.queue_id for item in items if item.queue_id in left), MessageState.LEFT)
+    return result_of(Chosen((), 0), outcomes)
+
+
+def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    by_id = {item.queue_id: item for item in operation.items}
+    queued = yield from _queued_of(instance, operation.items)
+    there: set[str] = set()
+    for job, items in _jobs(instance, operation.items):
+        lying = yield from look(instance, job)
+        there.update(item.queue_id for item in items if item.queue_id in lying)
+    outcomes = Outcomes()
+    is_restore = isinstance(operation, QuarantineRestore)
+    for name in by_id:
+        if name in there:
+            outcomes.put([name], MessageState.LEFT)
+        elif is_restore:
+            outcomes.put([name], MessageState.DONE if name in queued else MessageState.ALREADY_GONE)
+        else:
+            outcomes.put([name], MessageState.DONE)
+    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+
+
+def _result(outcomes: Outcomes, answers: list[Answer], total: int, before: object, after: object) -> Result:
+    result = result_of(Chosen((), total), outcomes, before=before, after=after)
+    for answer in answers:
+        answer.check_running()
+        result = told(result, answer)
+    return result
+
+
+def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
+    """Those of the items that the queue holds right now."""
+    by_id = {item.queue_id: item for item in items}
+    now = yield from lookup(instance, by_id)
+    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
+    """The items as messages of a plan."""
+    entries = tuple(
+        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
+        for item in items
+    )
+    return Chosen(entries, len(entries))
+
+
+def _fingerprint(item: Quarantined) -> Fingerprint:
+    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+
+
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[Quarantined]]]:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+    found = []
+    for item in items:
+        job = item.place.rpartition("/")[0].rpartition("/")[2]
+        if item.place != place(instance, job, item.queue_id):
+            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
+        found.append((job, item))
+    ordered = sorted(found, key=lambda pair: pair[0])
+    return [(job, [item for _, item in group]) for job, group in groupby(ordered, key=lambda pair: pair[0])]

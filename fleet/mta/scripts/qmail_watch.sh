@@ -1,0 +1,57 @@
+#!/bin/sh
+# qmail_watch.sh LOG <"INODE SIZE SECONDS\nID RECIPIENTS\n..."
+#
+# Waits, at most so long, until qmail-send's log tells how the attempts of these messages ended: "end msg ID", or as many
+# deliveries as the message has recipients to do. LOG: a directory of multilog(8) or a file, read from where it was SIZE
+# bytes long under that INODE. Prints the log's lines about these messages and their deliveries, and "end".
+set -u
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+log=$1
+read -r inode size seconds || exit 64
+case $inode$size$seconds in
+'' | *[!0-9]*) exit 64 ;;
+esac
+wanted=$(cat)
+case $wanted in
+*[!0-9\ "
+"]*) exit 64 ;;
+esac
+directory=$log
+current=$log/current
+if [ ! -d "$log" ]; then
+    directory=${log%/*}
+    current=$log
+fi
+
+lines() { # from the mark on; a log that was rotated meanwhile has its end in the new one
+    old=$(find "$directory/" -maxdepth 1 -inum "$inode" | head -n 1)
+    [ -z "$old" ] || tail -c "+$((size + 1))" "$old"
+    [ "$(stat -c %i "$current")" = "$inode" ] || cat "$current"
+}
+
+look() { # the lines about our messages; exit status 0 when all attempts have ended
+    lines | wanted=$wanted awk '
+        BEGIN {
+            count = split(ENVIRON["wanted"], word)
+            for (at = 1; at < count; at += 2) { todo[word[at]] = word[at + 1] }
+        }
+        {
+            start = match($0, /(starting delivery [0-9]+: msg [0-9]+ to |delivery [0-9]+: |end msg [0-9]+|bounce msg [0-9]+ qp )/)
+            if (!start) next
+            count = split(substr($0, start), word, " ")
+            if (word[1] == "starting") { at = word[3]; id = word[5]; if (id in todo) { of[at] = id; print } }
+            else if (word[1] == "delivery") { at = word[2]; if (at in of) { ended[of[at]]++; delete of[at]; print } }
+            else { id = word[3]; if (id in todo) { print; if (word[1] == "end") gone[id] } }
+        }
+        END { for (id in todo) if (!(id in gone) && ended[id] < todo[id]) exit 1 }'
+}
+
+waited=0
+until found=$(look) || [ "$waited" -ge "$seconds" ]; do
+    sleep 1
+    waited=$((waited + 1))
+done
+[ -z "$found" ] || printf '%s\n' "$found"
+echo end
