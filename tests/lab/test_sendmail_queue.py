@@ -329,6 +329,7 @@ def test_deliver_moves_one_message_and_shows_the_dialogue(remote: Remote, lab: L
     lab.sink.set("defer.test", lab.sink.rule("reject.test"))
     assert remote.do("message_deliver", MessageDeliver(one)).data["outcome"] == "bounced"
     assert set(remote.states()) == {three}
+    assert not remote.host.sh("ls /var/spool/mqueue/q*/*" + one + " 2>/dev/null || true")
     with pytest.raises(MessageNotFound):
         remote.do("message_deliver", MessageDeliver(one))
 

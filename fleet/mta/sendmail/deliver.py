@@ -25,10 +25,12 @@ from fleet.mta.types import (
     run,
 )
 
-# deliver.c, giveresponse and usersmtp.c: "ADDRESS... TEXT". An address may hold anything, so the last "... " counts.
 CONNECTING = re.compile(r".*\.\.\. (?:Connecting to|Using cached \S+ connection to) (\S+?)\.? via ")
-VERDICT = re.compile(r"(?P<to>.*?)\.\.\. (?P<text>(?P<word>Sent|Deferred|queued|Cannot send message for too long)\b.*)")
-REPLY = re.compile(r"([45])[0-9]{2}[ -].*")
+# What a server says begins with its code, what Sendmail says to it with >>>; the rest are Sendmail's own words.
+SERVER = re.compile(r"[0-9]{3}[ -]")
+FAILED = re.compile(r"[45][0-9]{2}[ -]")
+WORDS = (("Sent", "sent"), ("Deferred", "deferred"), ("queued", "deferred"))
+NO_VERDICT = ("Connecting to ", "Using cached ")
 
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
@@ -83,7 +85,7 @@ def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Se
             raise MessageNotFound(f"{name} left the queue before the attempt")
         detail = f"Sendmail did not run the message ({refused or 'no word of it'})"
         return _not_made(name, MessageState.LEFT, RemoteError(detail, dialogue=list(lines)[:200]))
-    recipients = recipients_of(lines)
+    recipients = recipients_of(before, lines)
     said = outcome_of(recipients, is_queued=is_queued)
     telling = next((each for each in recipients if each["outcome"] == said), None)
     return Result(
@@ -106,26 +108,41 @@ def _not_made(name: str, state: MessageState, error: InDelivery | RemoteError) -
     return Result(Ended.FAILED, {"dialogue": []}, (MessageOutcome(name, state),), error=error)
 
 
-def recipients_of(lines: Sequence[str]) -> list[dict[str, Any]]:
-    """What the verbose run says of each recipient, in its order; the report to the sender is not one of them.
+def recipients_of(before: QueueEntry, lines: Sequence[str]) -> list[dict[str, Any]]:
+    """What the verbose run says first of each recipient ("ADDRESS... TEXT"); whatever is no other word is a failure.
 
-    A failure has no word of its own: it is the server's 5xx answer, said by the queue run before the report begins.
+    The report to the sender comes later in the same run and has the same form.
     """
     found: dict[str, dict[str, Any]] = {}
-    remote = ""
+    remote = reply = ""
     for line in lines:
-        if line.startswith(">>> MAIL From:<>") and any(each["outcome"] == "bounced" for each in found.values()):
-            break
-        if connecting := CONNECTING.match(line):
-            remote = connecting[1]
-        elif verdict := VERDICT.fullmatch(line):
-            word = verdict["word"]
-            outcome = {"Sent": "sent", "Deferred": "deferred", "queued": "deferred"}.get(word, "bounced")
-            to = verdict["to"].removeprefix("<").removesuffix(">")
-            found[to] = {"address": to, "outcome": outcome, "remote": remote, "reply": verdict["text"]}
-        elif (reply := REPLY.fullmatch(line)) and reply[1] == "5" and not found:
-            found[""] = {"address": "", "outcome": "bounced", "remote": remote, "reply": line}
+        if SERVER.match(line):
+            reply = line if FAILED.match(line) else ""
+        elif connecting := CONNECTING.match(line):
+            remote, reply = connecting[1], ""
+        elif not line.startswith(">>> "):
+            for recipient in before.recipients:
+                text = _text_about(recipient.address, line)
+                if text and recipient.address not in found:
+                    found[recipient.address] = _attempt(recipient.address, text, remote, reply)
     return list(found.values())
+
+
+def _text_about(address: str, line: str) -> str:
+    for shown in (f"<{address}>... ", f"{address}... "):
+        if line.startswith(shown) and not line.removeprefix(shown).startswith(NO_VERDICT):
+            return line.removeprefix(shown)
+    return ""
+
+
+def _attempt(address: str, text: str, remote: str, reply: str) -> dict[str, Any]:
+    outcome = next((meaning for word, meaning in WORDS if text.startswith(word)), "bounced")
+    return {
+        "address": address,
+        "outcome": outcome,
+        "remote": remote,
+        "reply": reply if outcome == "bounced" and reply else text,
+    }
 
 
 def outcome_of(recipients: Sequence[dict[str, Any]], *, is_queued: bool) -> str:

@@ -105,6 +105,6 @@ def read_run(lines: Iterable[str]) -> dict[str, set[str]]:
         elif (found := LOCKED.fullmatch(line)) and found[1] == name:
             told["ran"].discard(name)
             told["locked"].add(name)
-        elif line.endswith(EXPIRED):
+        elif line.endswith(EXPIRED) and not line[:3].isdigit():
             told["expired"].add(name)
     return told
