@@ -13,10 +13,11 @@ log=$3
 seconds=$4
 cd "$2/queue" || exit 66
 read -r id release || exit 64
-case $id$release in
-'' | *[!0-9a-fles]*) exit 64 ;;
+case $id:$release in
+*[!0-9a-f]*: | *[!0-9a-f]*:release) exit 64 ;;
+????????: | ????????:release) ;;
+*) exit 64 ;;
 esac
-[ "${#id}" -eq 8 ] || exit 64
 
 case $log in
 journald) mark=$(journalctl -q --no-pager -n 1 --show-cursor | sed -n 's/^-- cursor: //p') ;;
