@@ -124,7 +124,7 @@ put_back() {
 # smtpd keeps a table in memory until it is told.
 tell() {
     [ "$mta" = opensmtpd ] && names_table || return 0
-    smtpctl update table "$name" 9>&-
+    smtpctl update table "$name" >&2 9>&-
 }
 
 # What an administrator edited since is his: then the file is left alone, and whoever asked looks what is in effect.
@@ -198,7 +198,7 @@ in_effect() {
     if [ -n "$map" ]; then
         dump "$file"
     elif [ -e "$file" ]; then
-        sed -e 's/^[ \t]*//' -e 's/[ \t\r]*$//' -e "s/\$/$tab/" "$file" | tr A-Z a-z
+        awk '{ sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, ""); print tolower($0) "\t" }' "$file"
     fi
 }
 
