@@ -85,9 +85,9 @@ def snapshot(host: Host) -> dict[str, Message]:
     return {number: Message(number, **(one | {"parts": tuple(sorted(one["parts"]))})) for number, one in found.items()}
 
 
-def purge(host: Host, messages: Iterable[Message]) -> subprocess.Popen[str]:
+def purge(host: Host, messages: Iterable[Message], svc: str = "/usr/bin/svc") -> subprocess.Popen[str]:
     lines = "".join(f"{one.number} {one.size} {one.time} {one.sender}\n" for one in messages)
-    arguments = ("delete", QUEUE, SERVICE, "/usr/bin/svc", "/usr/bin/svstat", LOG, "30")
+    arguments = ("delete", QUEUE, SERVICE, svc, "/usr/bin/svstat", LOG, "30")
     line = render(Command(arguments, "qmail_change.sh", become=True, mutates=True, timeout=120), "sudo")
     process = subprocess.Popen(
         host.ssh_command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -162,3 +162,20 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         qm1.sh(f"svc -a {SERVICE}")
         arrived = [one["sender"] for one in lab.sink.wait(len(kept) + sent, seconds=60) if "slow" not in one["sender"]]
     assert sorted(arrived) == sorted(kept)
+
+
+def test_a_purge_that_is_killed_as_qmail_send_comes_up_does_not_block_the_next_one(qm1: Host) -> None:
+    stop_send(qm1)
+    fill(qm1, 3)
+    start_send(qm1)
+    slow = "/usr/local/bin/slow-svc"
+    qm1.sh(f"printf '%s\\n' '#!/bin/sh' 'svc \"$@\"' '[ \"$1\" = -d ] || sleep 2' > {slow}; chmod 755 {slow}")
+    messages = list(snapshot(qm1).values())
+    process = purge(qm1, messages[:1], slow)
+    waited = "for try in $(seq 200); do if pgrep -f '[s]low-svc -u'; then exit 0; fi; sleep 0.05; done; exit 1"
+    qm1.sh(waited)
+    end(qm1, process, "shells")
+    began = time.monotonic()
+    assert qm1.exec(QUIET).returncode == 0
+    assert time.monotonic() - began < 15
+    assert set(snapshot(qm1)) == {one.number for one in messages[1:]}

@@ -151,9 +151,13 @@ start() {
     done
 }
 
+note() { # PHASE BEFORE: by one write over what is there, never by way of an empty file, which would say "all is well"
+    printf '%s %s\n' "$1" "$2" 1<>"$state.state"
+}
+
 finish() { # SECONDS: the one way out
     read -r phase before <"$state.state"
-    [ "$phase" != acting ] || repair
+    [ "$phase" != acting ] || { repair; note stopped "$before"; }
     exec 8>&- 7>&-
     [ "$before" != up ] || start "$1"
     : >"$state.state"
@@ -173,7 +177,7 @@ read -r phase before <"$state.state"
 if [ "$phase" = acting ]; then
     exec 7>>"$state.acting" 8<lock/sendmutex
     flock -w 60 7
-    flock -w 60 8 || echo "stopped $before" >"$state.state"
+    flock -w 60 8 || note stopped "$before"
 fi
 finish 60
 '
@@ -327,7 +331,7 @@ act() {
         ;;
     esac
     lines "$said" | grep -v ' ok$'
-    echo "acting $was" >"$state.state" || {
+    note acting "$was" || {
         lines "$good
 $held" | tell "left the state cannot be written"
         return
@@ -447,7 +451,7 @@ before=
 [ ! -s "$state.state" ] || read -r phase before <"$state.state"
 [ -z "$before" ] || was=$before
 exec 8<lock/sendmutex 7>>"$state.acting"
-echo "${phase:-stopped} $was" >"$state.state" || fail 73 "cannot write $state.state"
+note "${phase:-stopped}" "$was" || fail 73 "cannot write $state.state"
 ready=$(
     setsid /bin/sh -c "$common
 $guardian" qmail-guardian "$queue" "$service" "$svc" "$svstat" </dev/null 2>/dev/null 7>&- 8>&- 9>&- &
@@ -465,7 +469,7 @@ if stop; then
     verdicts=$(act)
     mark=$(log_mark)
 else
-    echo "stopped $was" >"$state.state"
+    note stopped "$was"
 fi
 finish 20
 sync -f . 2>/dev/null
