@@ -8,7 +8,7 @@ import re
 from functools import partial
 
 from fleet.mta import block_edit, block_file, blocking
-from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
 from fleet.mta.block_edit import ListFile, Source
 from fleet.mta.block_file import Syntax
 from fleet.mta.blocking import Site
@@ -17,9 +17,10 @@ from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnbloc
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
-# What an item of an address list in a file may begin with without having a meaning of its own (spec, "Address lists"):
-# not ! ^ + * @ # / nor a quote; and nowhere a ; (a lookup), a blank or a backslash.
+# An item of an address list in a file (spec, "Address lists") must not begin with ! ^ + * @ # or /, must have no ; (a
+# lookup), and no blank before a # (a comment).
 LOCAL_PART = re.compile(r"[A-Za-z0-9$%&'=?_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
+QUOTED = re.compile(r'"(?:[A-Za-z0-9 !$%&\'()*+,./<=>?@\[\]^_`{|}~-]|\\["\\])*"')
 
 NOTES = (
     "Debian's ACL answers `550 sender envelope address ... is locally blacklisted here` to RCPT TO; code and text "
@@ -103,9 +104,10 @@ def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
         return (f"*@{pattern.domain}", f"*@*.{pattern.domain}")
     if pattern.address is None:
         return (f"*@{pattern.domain}",)
-    if not LOCAL_PART.fullmatch(pattern.address.local):
+    local = quote_local(pattern.address.local)
+    if not (LOCAL_PART.fullmatch(local) or QUOTED.fullmatch(local)):
         raise Unsupported(f"{pattern.text} cannot be written in Exim's list: it would mean something else there")
-    return (f"{pattern.address.local}@{pattern.domain}",)
+    return (f"{local}@{pattern.domain}",)
 
 
 def _no_value(operation: SenderBlock) -> str:

@@ -12,7 +12,7 @@ from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, p
 from fleet.mta.types import Command, InstanceFacts, QueueEntry, Steps, run
 
 BATCH = 500
-HEADERS_BATCH = 5_000
+HEADERS_BATCH = 10_000
 BUDGET = 8 << 20
 
 
