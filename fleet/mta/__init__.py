@@ -4,4 +4,5 @@ REGISTRY: dict[str, str] = {
     "postfix": "fleet.mta.postfix.Postfix",
     "sendmail": "fleet.mta.sendmail.Sendmail",
     "exim": "fleet.mta.exim.Exim",
+    "qmail": "fleet.mta.qmail.Qmail",
 }
