@@ -143,8 +143,8 @@ Nov 21 11:00:00 mx1 postfix/cleanup[2]: 1A2B3C4D5E: message-id=<1@a.test>
 Nov 21 11:00:00 mx1 postfix/qmgr[3]: 1A2B3C4D5E: from=<s@a.test>, size=99, nrcpt=1 (queue active)
 """
 SENT = (
-    "Nov 21 11:00:01 mx1 postfix/smtp[4]: 1A2B3C4D5E: to=<r@b.test>, orig_to=<alias@a.test>, relay=b.test[192.0.2.2]:25, "
-    "delay=1.5, delays=0.1/0/0.4/1, dsn={dsn}, status={status} ({reply})\n"
+    "Nov 21 11:00:01 mx1 postfix/smtp[4]: 1A2B3C4D5E: to=<r@b.test>, orig_to=<alias@a.test>, "
+    "relay=b.test[192.0.2.2]:25, delay=1.5, delays=0.1/0/0.4/1, dsn={dsn}, status={status} ({reply})\n"
 )
 END = "Nov 21 11:00:02 mx1 postfix/qmgr[3]: 1A2B3C4D5E: removed\n"
 

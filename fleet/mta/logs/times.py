@@ -11,6 +11,7 @@ UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
 TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
 DAY = 86_400
+YEARS = 9  # from one 29 February to the next at most 8, as from 1896 to 1904
 
 Zone = tuple[float, int]
 """From this moment on (epoch seconds), so many seconds ahead of UTC."""
@@ -55,15 +56,15 @@ class LineClock:
 
     def _with_year(self, text: str) -> float:
         """The last such moment that is not in the future; a day is allowed for clocks and zones."""
-        year = datetime.fromtimestamp(self._now, UTC).year + 1
-        while True:
+        newest = datetime.fromtimestamp(self._now, UTC).year + 1
+        for year in range(newest, newest - YEARS, -1):
             try:
                 moment = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC).timestamp()
             except ValueError:  # 29 February of another year
-                moment = float("inf")
+                continue
             if moment <= self._now + DAY:
                 return self._to_utc(moment)
-            year -= 1
+        raise ValueError(text)
 
     def _to_utc(self, local: float) -> float:
         for (begin, offset), after in zip(self._zones, (*self._zones[1:], (float("inf"), 0)), strict=True):

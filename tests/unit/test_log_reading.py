@@ -1,0 +1,318 @@
+"""Mail logs: the times of their lines, rotated and compressed files, log.search, and what could not be read."""
+
+import bz2
+import gzip
+import lzma
+import random
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.match import patterns
+from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.logs.search import LONGEST_SHOWN, fixed_part
+from fleet.mta.logs.source import LONGEST_LINE, LogSink, Read
+from fleet.mta.logs.times import LineClock
+from fleet.mta.operations import LogSearch, MessageTrace
+from fleet.mta.postfix import trace as postfix
+from fleet.mta.qmail import trace as qmail
+from fleet.mta.types import Context, InstanceFacts
+from tests.unit.log_host import NOW, LogHost
+
+DAY = 86_400
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+BERLIN = ((utc("2026-10-01T00:00:00"), 7200), (utc("2026-10-25T01:00:00"), 3600))
+
+
+@pytest.mark.parametrize(
+    ("line", "moment", "rest"),
+    [
+        (b"2026-11-21T11:56:07.169910+00:00 pf1 x", utc("2026-11-21T11:56:07.169910"), b"pf1 x"),
+        (b"2026-11-21T12:56:07+01:00 pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"2026-11-21T11:56:07Z pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"2026-11-21 12:56:07 1xUjpf-00006K-1Z <= a", utc("2026-11-21T11:56:07"), b"1xUjpf-00006K-1Z <= a"),
+        (b"2026-11-21 12:56:07.250 1xUjpf", utc("2026-11-21T11:56:07.250"), b"1xUjpf"),
+        (b"2026-11-21 06:56:07 -0500 1xUjpf", utc("2026-11-21T11:56:07"), b"1xUjpf"),
+        (b"Nov 21 12:56:07 pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"Nov  1 12:56:07 pf1 x", utc("2026-11-01T11:56:07"), b"pf1 x"),
+        (b"Dec 31 23:59:59 pf1 x", utc("2025-12-31T22:59:59"), b"pf1 x"),
+        (b"Feb 29 12:00:00 pf1 x", utc("2024-02-29T11:00:00"), b"pf1 x"),
+        (b"@400000006b018a7135d929f4 new msg 1", 1795263079 + 0x35D929F4 / 1e9, b"new msg 1"),
+        (b"1795262167.178524 pf1 x", 1795262167.178524, b"pf1 x"),
+    ],
+)
+def test_the_time_of_a_line(line: bytes, moment: float, rest: bytes) -> None:
+    """TAI64N: 10 s off, as multilog(8) writes it and tai64nlocal(8) reads it."""
+    found, left = LineClock(BERLIN, NOW).split(line)
+    assert found == pytest.approx(moment - (3600 if line.startswith((b"Dec", b"Feb")) else 0), abs=1e-4)
+    assert left == rest
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b" Suggested action", b"Envelope-from: <>", b"2026-13-41T99:99:99 x", b"Foo 99 99:99:99 x", b"\xff\x00"],
+)
+def test_a_line_without_a_time(line: bytes) -> None:
+    assert LineClock(BERLIN, NOW).split(line) == (None, line)
+
+
+def test_the_local_hour_that_comes_twice_is_the_first_and_the_missing_one_ends_at_once() -> None:
+    clock = LineClock(BERLIN, NOW)
+    assert clock.split(b"Oct 25 01:59:59 x y")[0] == utc("2026-10-24T23:59:59")
+    assert clock.split(b"Oct 25 02:30:00 x y")[0] == utc("2026-10-25T00:30:00")
+    assert clock.split(b"Oct 25 03:00:00 x y")[0] == utc("2026-10-25T02:00:00")
+    spring = LineClock(((0.0, 3600), (utc("2026-03-29T01:00:00"), 7200)), NOW)
+    assert spring.split(b"Mar 29 01:59:59 x y")[0] == utc("2026-03-29T00:59:59")
+    assert spring.split(b"Mar 29 03:00:00 x y")[0] == utc("2026-03-29T01:00:00")
+
+
+def test_a_clock_that_is_ahead_writes_no_last_years_lines() -> None:
+    now = utc("2026-12-31T23:59:30")
+    assert LineClock((), now).split(b"Jan  1 00:00:10 x y")[0] == utc("2027-01-01T00:00:10")
+
+
+def line(moment: float, text: str) -> bytes:
+    return f"{datetime.fromtimestamp(moment, UTC).isoformat()} mx1 postfix/smtpd[1]: {text}\n".encode()
+
+
+def search(host: LogHost, source: str = "mail.log", **params: Any) -> dict[str, Any]:
+    return host.data(postfix.log_search, LogSearch(**params), source)
+
+
+def texts(data: dict[str, Any]) -> list[str]:
+    return [each["line"].partition("]: ")[2] for each in data["lines"]]
+
+
+ROTATED = [
+    ("mail.log", bytes),
+    ("mail.log.1", bytes),
+    ("mail.log.2.gz", gzip.compress),
+    ("mail.log-20261119.xz", lzma.compress),
+    ("mail.log-20261118.bz2", bz2.compress),
+    ("mail-20261117.log.gz", gzip.compress),
+    ("mail-20261116.log", bytes),
+]
+
+
+def test_rotated_and_compressed_files_are_read_in_the_order_of_time(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    for age, (name, pack) in enumerate(ROTATED):
+        host.put(name, pack(line(NOW - age * DAY - 60, f"needle {age}")), age=age * DAY)
+    host.put("mail.log.offset", line(NOW - 60, "needle elsewhere"))
+    host.put("other.log", line(NOW - 60, "needle elsewhere"))
+    data = search(host, contains="needle", since=timedelta(days=30))
+    assert texts(data) == [f"needle {age}" for age in reversed(range(len(ROTATED)))]
+    assert data["files"] == [str(tmp_path / name) for name, _ in reversed(ROTATED)]
+    assert data["notes"] == []
+
+
+def test_files_that_ended_before_the_window_are_not_opened(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", line(NOW - 60, "needle"))
+    host.put("mail.log.1", line(NOW - 3 * DAY, "needle"), age=3 * DAY)
+    assert search(host, contains="needle")["files"] == [str(tmp_path / "mail.log")]
+
+
+def test_only_lines_of_the_window_count(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", b"".join(line(NOW - age, f"needle {age}") for age in (7200, 3000, 1000, 10)))
+    since, until = (datetime.fromtimestamp(NOW - age, UTC) for age in (3000, 1000))
+    data = search(host, contains="needle", since=since, until=until)
+    assert texts(data) == ["needle 3000", "needle 1000"]
+    assert data["matched"] == 2
+
+
+def test_the_newest_lines_are_kept_oldest_first(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", b"".join(line(NOW - 100 + at, f"needle {at}") for at in range(50)))
+    data = search(host, contains="needle", limit=3)
+    assert texts(data) == ["needle 47", "needle 48", "needle 49"]
+    assert (data["matched"], data["truncated"]) == (50, True)
+
+
+def test_a_text_is_no_expression_and_keeps_its_case(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    odd = ["-e [a] .* $(id) 'x' \"", "Needle", "needle", "back\\slash", " two  blanks", "ü"]
+    host.put("mail.log", b"".join(line(NOW - 60, text) for text in odd))
+    for text in odd:
+        assert texts(search(host, contains=text)) == [text]
+
+
+def test_an_expression_is_judged_by_re2(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put(
+        "mail.log", b"".join(line(NOW - 60, text) for text in ("status=sent x", "status=bounced x", "status=sent"))
+    )
+    assert texts(search(host, regex="status=(sent|deferred) x$")) == ["status=sent x"]
+    assert texts(search(host, regex="(?i)STATUS=B")) == ["status=bounced x"]
+
+
+def test_bytes_that_are_no_utf_8_are_shown_escaped_and_a_long_line_is_cut(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", line(NOW - 60, "needle ").rstrip() + b"\xff\x00\n" + line(NOW - 50, "needle " + "x" * 10_000))
+    first, second = search(host, contains="needle")["lines"]
+    assert first["line"].endswith("needle\\xff\x00")
+    assert len(second["line"]) == LONGEST_SHOWN
+
+
+def test_a_last_line_without_its_end_is_a_line(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log.1", line(NOW - 60, "needle one").rstrip(b"\n"), age=50)
+    host.put("mail.log", line(NOW - 30, "needle two").rstrip(b"\n"))
+    assert texts(search(host, contains="needle")) == ["needle one", "needle two"]
+
+
+@pytest.mark.parametrize(("rotations", "readings", "notes"), [(1, 2, 0), (2, 3, 0), (3, 3, 1)])
+def test_a_log_that_was_rotated_meanwhile_is_read_again(
+    rotations: int, readings: int, notes: int, tmp_path: Path
+) -> None:
+    host = LogHost("postfix", tmp_path, rotations=rotations)
+    host.put(
+        "mail.log", line(NOW - 60, "NOQUEUE: reject: RCPT from a[1]: 550 no; from=<a@b> to=<c@d> proto=X helo=<e>")
+    )
+    data = search(host, contains="NOQUEUE")
+    assert (data["matched"], len(data["lines"])) == (1, 1)
+    assert (host.readings, len(data["notes"])) == (readings, notes)
+    host.readings = 0
+    data = host.data(postfix.message_trace, MessageTrace(sender="a@b"))
+    assert (data["matched"], data["totals"]["rejected"], len(data["rows"])) == (1, 1, 1)
+    assert (host.readings, len(data["notes"])) == (readings, notes)
+
+
+def test_a_file_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", line(NOW - 30, "needle two"))
+    host.put("mail.log.1.gz", b"this is no gzip", age=10)
+    data = search(host, contains="needle")
+    assert texts(data) == ["needle two"]
+    assert data["notes"] == [f"{tmp_path}/mail.log.1.gz could not be read"]
+
+
+def test_a_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match="there is no log"):
+        search(LogHost("postfix", tmp_path), contains="needle")
+
+
+def test_a_host_without_a_log_is_unsupported() -> None:
+    facts = InstanceFacts("mx1", "postfix", "postfix", "3", "/etc", (), options={"log_source": "none"})
+    with pytest.raises(Unsupported, match="no mail log"):
+        next(postfix.log_search(facts, LogSearch(contains="x"), Context(now=NOW)))
+    with pytest.raises(Unsupported, match="no mail log"):
+        next(postfix.message_trace(facts, MessageTrace(sender="x"), Context(now=NOW)))
+
+
+def test_a_directory_of_multilog_is_read_with_its_old_files(tmp_path: Path) -> None:
+    host = LogHost("qmail", tmp_path)
+    tai = [f"@4000000{int(NOW - age) + 10:09x}00000000 status: local 0/10 {age}\n".encode() for age in (300, 200, 100)]
+    host.put("log/@400000006b018a6c33ffb2ec.s", tai[0], age=250)
+    host.put("log/@400000006b018a7135d929f4.u", tai[1], age=150)
+    host.put("log/current", tai[2])
+    host.put("log/state", b"status: no log\n")
+    data = host.data(qmail.log_search, LogSearch(contains="status:"), "log")
+    assert [each["time"] for each in data["lines"]] == [NOW - 300, NOW - 200, NOW - 100]
+
+
+def test_the_hosts_own_zone_is_used_across_the_end_of_summer_time(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path, {"TZ": "Europe/Berlin"})
+    stamps = ["Oct 24 12:00:00", "Oct 26 12:00:00", "Nov 21 12:00:00"]
+    host.put("mail.log", "".join(f"{stamp} mx1 postfix/smtpd[1]: needle\n" for stamp in stamps).encode())
+    times = [each["time"] for each in search(host, contains="needle", since=timedelta(days=60))["lines"]]
+    assert times == [utc(f"2026-{text}:00") for text in ("10-24T10:00", "10-26T11:00", "11-21T11:00")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"=now 1\n=zone 0 +0000\n=file /x\n a line\n",
+        b"=now 1\n=zone 0 +0000\n=file /x\n a line\n=end",
+        b" a line\n=end\n",
+        b"sh: 1: not found\n=end\n",
+    ],
+)
+def test_output_that_is_cut_off_or_not_ours_is_an_error(said: bytes) -> None:
+    sink = LogSink(lambda clock, file, found: None)
+    with pytest.raises(UnparsedOutput):
+        take(sink, said)
+
+
+def take(sink: LogSink, said: bytes) -> Read:
+    sink.feed(said)
+    return sink.close()
+
+
+def test_a_log_line_cannot_pose_as_a_word_of_ours() -> None:
+    seen: list[bytes] = []
+    sink = LogSink(lambda clock, file, found: seen.append(found))
+    for byte in b"=now 1\n=zone 0 +0000\n=file /x\n =end\n =file /y\n=end\n":
+        sink.feed(bytes([byte]))
+    assert seen == [b"=end", b"=file /y"]
+    assert sink.close() == Read(("/x",))
+
+
+def test_a_line_of_any_length_keeps_memory_small() -> None:
+    seen: list[bytes] = []
+    sink = LogSink(lambda clock, file, found: seen.append(found))
+    sink.feed(b"=now 1\n=zone 0 +0000\n=file /x\n ")
+    for _ in range(100):
+        sink.feed(b"x" * 65_536)
+    sink.feed(b"\n=end\n")
+    sink.close()
+    assert [len(each) for each in seen] == [LONGEST_LINE - 1]
+
+
+@pytest.mark.parametrize(
+    ("regex", "part"),
+    [
+        ("NOQUEUE: reject", "NOQUEUE: reject"),
+        ("status=(sent|bounced)", ""),
+        ("to=<[^>]*>, relay=none", ">, relay=none"),
+        ("(?i)abc", ""),
+        ("ab?cd", "cd"),
+        ("abc+d", "abc"),
+        (r"a\.b\x41c", ""),
+        (r"dsn=5\.1\.1\b", "dsn=5.1.1"),
+        ("a{3}bcd", "bcd"),
+        ("^postfix/smtp.*sent$", "postfix/smtp"),
+        (".*", ""),
+    ],
+)
+def test_the_fixed_part_of_an_expression(regex: str, part: str) -> None:
+    assert fixed_part(regex) == part
+
+
+def test_whatever_matches_an_expression_has_its_fixed_part() -> None:
+    pick = random.Random(7)
+    pieces = [
+        "a",
+        "b",
+        "ab",
+        "a?",
+        "b*",
+        "(ab)",
+        "[ab]",
+        "[^a]b",
+        ".",
+        "a+",
+        "(a|b)",
+        r"\.",
+        "a{2}",
+        "^",
+        "$",
+        "]",
+        "}",
+    ]
+    texts = ["".join(pick.choice("ab.]}") for _ in range(pick.randrange(8))) for _ in range(300)]
+    for _ in range(500):
+        regex = "".join(pick.choice(pieces) for _ in range(pick.randrange(1, 5)))
+        fits = patterns.search_bytes(regex, ignore_case=False)
+        assert all(fixed_part(regex) in text for text in texts if fits(text.encode())), regex
+        assert re.compile(regex)
