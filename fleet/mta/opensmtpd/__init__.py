@@ -2,7 +2,18 @@
 
 from typing import ClassVar
 
-from fleet.mta.opensmtpd import blocks, changes, commands, deliver, instances, listing, parse, quarantine, readback
+from fleet.mta.opensmtpd import (
+    blocks,
+    changes,
+    commands,
+    deliver,
+    instances,
+    listing,
+    parse,
+    quarantine,
+    readback,
+    trace,
+)
 
 
 class OpenSmtpd:
@@ -15,6 +26,7 @@ class OpenSmtpd:
         "quarantine keeps them, and they come back unchanged under the same ID (smtpctl discover)",
     }
     notes: ClassVar[dict[str, str]] = {
+        "message.trace": "OpenSMTPD logs no Message-ID, and no sender of recipients that it refused",
         "message.deliver": "the log lines of the attempt; smtpd cannot show the SMTP dialogue",
         "queue.bounce": "smtpctl cannot return a message: it returns what is older than `queue ttl`, by itself",
         "queue.hold": changes.FORGETS,
@@ -41,3 +53,5 @@ class OpenSmtpd:
     sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
+    log_search = staticmethod(trace.log_search)
+    message_trace = staticmethod(trace.message_trace)

@@ -33,6 +33,7 @@ class Qmail:
     }
     notes: ClassVar[dict[str, str]] = {
         "queue.list": "attempts and reasons are in qmail-send's log only; what is in delivery is shown as deferred",
+        "message.trace": "qmail logs no Message-ID, and writes odd characters of addresses as _",
         "queue.flush": "qmail-send knows no flush of a selection: ALRM makes it try every message",
         "queue.requeue": "qmail cannot take a queued message in again",
     }
