@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import unified_diff
 
+from fleet.mta.block_file import fold
 from fleet.mta.commands import error_of, script_argv
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.types import Command, Completed, Diff, Steps, run
@@ -83,8 +84,8 @@ def read_list(file: ListFile) -> Steps[Source]:
 
 
 def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
-    """What the live map, or the live file, gives for these keys (case-folded); absent ones are left out."""
-    stdin = "".join(f"{key.casefold()}\n" for key in keys).encode("utf-8", "surrogateescape")
+    """What the live map, or the live file, gives for these keys (folded); absent ones are left out."""
+    stdin = "".join(f"{fold(key)}\n" for key in keys).encode("utf-8", "surrogateescape")
     done = yield from run(Command(file.argv("query"), script=SCRIPT, stdin=stdin, become=True, timeout=READ_SECONDS))
     if done.exit_status:
         raise edit_error(done, SCRIPT)

@@ -7,6 +7,7 @@ A line whose first character is # is a comment in every such file. Where the fil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from string import ascii_lowercase, ascii_uppercase
 
 from fleet.mta.address import AddressError, parse_block_pattern
 from fleet.mta.errors import Conflict
@@ -18,6 +19,7 @@ END = "# END mxfleet"
 STAYING = 3
 
 _MARK = re.compile(r"# mxfleet:(\S+) (.+)")
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 _REGION = re.compile(
     rf"^({re.escape(BEGIN_JOINED)}|{re.escape(BEGIN_NEW)}|{re.escape(BEGIN)})\n(.*?)^{re.escape(END)}\n",
     re.MULTILINE | re.DOTALL,
@@ -37,7 +39,7 @@ class Block:
 class Entry:
     """An entry of the administrator.
 
-    `key`: the key of ours that it decides about, case-folded; `stored`: its own key where that is another. `line`: its
+    `key`: the key of ours that it decides about, folded; `stored`: its own key where that is another. `line`: its
     number, `text` as written.
     """
 
@@ -80,10 +82,15 @@ class Syntax:
         return f"{key}\t{value}\n" if self.has_values else f"{key}\n"
 
 
+def fold(key: str) -> str:
+    """As these MTAs fold keys: letters of ASCII only."""
+    return key.translate(_LOWER)
+
+
 def plain_entries(text: str, offset: int) -> tuple[Entry, ...]:
     """The entries of a plain list, one key per line; blanks around a key do not count."""
     return tuple(
-        Entry(line.strip().casefold(), "", number, line)
+        Entry(fold(line.strip()), "", number, line)
         for number, line in enumerate(text.split("\n"), offset + 1)
         if line.strip() and not line.lstrip().startswith("#")
     )
@@ -121,8 +128,8 @@ def render(file: BlockFile, blocks: tuple[Block, ...], syntax: Syntax, keys: Key
     for block in blocks:
         lines.append(f"# mxfleet:{block.job} {block.pattern}\n")
         for key in keys(block.pattern):
-            if key.casefold() not in written:
-                written.add(key.casefold())
+            if fold(key) not in written:
+                written.add(fold(key))
                 lines.append(syntax.line(key, block.value))
     return f"{file.before}{_begin(file)}\n{''.join(lines)}{END}\n{file.after}"
 
@@ -160,15 +167,15 @@ def same_by_hand(file: BlockFile, keys: tuple[str, ...], value: str) -> bool:
     first: dict[str, str] = {}
     for entry in file.others:
         first.setdefault(entry.key, entry.value)
-    return all(first.get(key.casefold()) == value for key in keys)
+    return all(first.get(fold(key)) == value for key in keys)
 
 
 def checks(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> tuple[tuple[str, str], ...]:
     """(key, value) that the new map must give: ours, the removed ones (""), and up to three others that stay."""
-    expected = {key.casefold(): block.value for block in reversed(blocks) for key in keys(block.pattern)}
+    expected = {fold(key): block.value for block in reversed(blocks) for key in keys(block.pattern)}
     for block in file.blocks:
         for key in keys(block.pattern):
-            expected.setdefault(key.casefold(), "")
+            expected.setdefault(fold(key), "")
     others: dict[str, str] = {}
     for entry in file.others:
         key = entry.stored or entry.key
@@ -179,7 +186,7 @@ def checks(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> tuple[tupl
 
 
 def _folded(keys: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(key.casefold() for key in keys)
+    return frozenset(fold(key) for key in keys)
 
 
 def _blocks(region: str, path: str, offset: int, syntax: Syntax, keys: Keys) -> tuple[Block, ...]:
@@ -192,13 +199,13 @@ def _blocks(region: str, path: str, offset: int, syntax: Syntax, keys: Keys) -> 
             _ours(mark[2], path, number)
             blocks.append(Block(mark[2], mark[1], ""))
         elif blocks and key and not key.startswith(("#", " ")) and (bool(tab and value) is syntax.has_values):
-            values[key.casefold()] = value
+            values[fold(key)] = value
         else:
             raise Conflict(f"{path} line {number}: our region was edited by hand: {line!r}", file=path, line=number)
     # A block whose keys another block wrote already has no line of its own; one whose lines are gone is no block.
     found = []
     for block in blocks:
-        folded = [key.casefold() for key in keys(block.pattern)]
+        folded = [fold(key) for key in keys(block.pattern)]
         found.append((block, [values[key] for key in folded if key in values]))
     return tuple(replace(block, value=there[0]) for block, there in found if there)
 

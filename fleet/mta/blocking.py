@@ -12,7 +12,7 @@ from typing import Any
 from fleet.mta import block_edit, block_file
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, ListFile, Source
-from fleet.mta.block_file import Block, BlockFile, Syntax
+from fleet.mta.block_file import Block, BlockFile, Syntax, fold
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, Seen, read_proof
@@ -279,7 +279,7 @@ def _proven(
 
 def _is_in_effect(place: _Place, value: str, after: dict[str, Any]) -> bool:
     found = after["lookup"]
-    return all(found.get(key.casefold()) == value for key in place.keys)
+    return all(found.get(fold(key)) == value for key in place.keys)
 
 
 def _take_back(place: _Place) -> Steps[None]:
@@ -321,7 +321,7 @@ def sender_unblock(site: Site, operation: SenderUnblock, context: Context) -> St
 
 
 def _refuse_foreign(place: _Place) -> None:
-    keys = {key.casefold() for key in place.keys}
+    keys = {fold(key) for key in place.keys}
     for entry in place.file.others:
         if entry.key in keys:
             raise Conflict(
@@ -385,10 +385,10 @@ def _refused(place: _Place, looks: Looks, value: str) -> list[Seen]:
 
 def _wider(place: _Place) -> tuple[str, ...]:
     """Other lines of the list that refuse the same senders: then the answer says nothing about ours."""
-    wanted = {key.casefold() for key in place.site.wider(place.pattern)}
+    wanted = {fold(key) for key in place.site.wider(place.pattern)}
     kept = block_file.without_block(place.file, place.pattern.text)
     there = [entry.key for entry in place.file.others]
-    there += [key.casefold() for block in kept for key in place.site.keys_of(block.pattern)]
+    there += [fold(key) for block in kept for key in place.site.keys_of(block.pattern)]
     return tuple(key for key in dict.fromkeys(there) if key in wanted)
 
 

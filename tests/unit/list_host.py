@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from fleet.mta.block_file import fold
 from fleet.mta.types import Command, Completed, Context, Dialogue, Plan, Steps, T, Transcript
 
 CONTEXT = Context(now=0, job="job-1", wiring_approved=True)
@@ -80,7 +81,7 @@ class ListHost:
     def in_effect(self) -> dict[str, str]:
         if self.has_map:
             return self.map
-        return {line.strip().lower(): "" for line in (self.text or "").splitlines() if not line.startswith("#")}
+        return {fold(line.strip()): "" for line in (self.text or "").splitlines() if not line.startswith("#")}
 
     def _apply(self, stdin: str) -> Completed:
         number, self.changes = self.changes, self.changes + 1
@@ -106,7 +107,7 @@ class ListHost:
         for line in dialogue.lines[1:]:
             reply = "250 ok"
             if line.startswith("MAIL FROM:"):
-                sender = line.removeprefix("MAIL FROM:").strip("<>") or "<>"
+                sender = line.removeprefix("MAIL FROM:").removesuffix(" SMTPUTF8").strip("<>") or "<>"
                 refusal = self.judge(self, sender)
                 reply = refusal if refusal and self.refused_at_mail else "250 ok"
             elif line.startswith("RCPT"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.mta.address import parse_block_pattern
+from fleet.mta.block_file import fold
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.qmail import blocks
@@ -37,7 +38,7 @@ BOTH = replace(
 
 
 def refused(host: ListHost, sender: str) -> str:
-    plain = sender.replace('"', "").lower()
+    plain = fold(sender.replace('"', ""))
     return REPLY if {plain, "@" + plain.rpartition("@")[2]} & host.in_effect().keys() else ""
 
 
@@ -159,3 +160,10 @@ def test_reading_back_tells_what_was_done() -> None:
     assert (read(BLOCK), read(UNBLOCK)) == (Ended.FAILED, Ended.SUCCEEDED)
     host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
     assert (read(BLOCK), read(UNBLOCK)) == (Ended.SUCCEEDED, Ended.FAILED)
+
+
+def test_only_letters_of_ascii_are_folded() -> None:
+    host = make_host("\u00fcb\u00dfer@x.test\n")
+    result = host.drive(blocks.sender_block(INSTANCE, SenderBlock("\u00dcb\u00dfER@x.test"), CONTEXT))
+    assert result.ended is Ended.SUCCEEDED
+    assert result.after["lookup"] == {"\u00dcb\u00dfer@x.test": ""}

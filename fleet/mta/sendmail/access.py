@@ -7,7 +7,7 @@ one that begins with white space, and keeps the first of two lines with the same
 import re
 
 from fleet.mta.address import BlockPattern, PatternKind
-from fleet.mta.block_file import Entry
+from fleet.mta.block_file import Entry, fold
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import SenderBlock
 
@@ -60,7 +60,7 @@ def entries(text: str, offset: int) -> tuple[Entry, ...]:
         if not line.strip() or line.startswith("#") or line[0].isspace():
             continue
         stored, _, rest = line.replace("\t", " ").partition(" ")
-        stored = stored.lower()
+        stored = fold(stored)
         key = stored if _TAGGED.match(stored) else f"{TAG.lower()}{stored}"
         value = line[len(stored) :].lstrip(" \t")
         # What ends in white space, or has none, is not the same in every makemap: never looked for in the map.
