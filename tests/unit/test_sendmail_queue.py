@@ -1,0 +1,483 @@
+"""Sendmail's queue as our scripts read and change it, on real queue files."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import match
+from fleet.mta.commands import HELPERS
+from fleet.mta.errors import (
+    Conflict,
+    InDelivery,
+    MessageNotFound,
+    MtaNotFound,
+    UnparsedOutput,
+    Unsupported,
+)
+from fleet.mta.operations import (
+    MessageDeliver,
+    MessageShow,
+    Quarantined,
+    QuarantineErase,
+    QuarantineRestore,
+    QueueBounce,
+    QueueFlush,
+    QueueHold,
+    QueueList,
+    QueuePurge,
+    QueueRelease,
+    Selection,
+)
+from fleet.mta.sendmail import Sendmail
+from fleet.mta.sendmail.deliver import judged
+from fleet.mta.sendmail.instances import parse_instances
+from fleet.mta.sendmail.moving import read_run
+from fleet.mta.sendmail.parse import ListSink, messages_input, queue_id_error
+from fleet.mta.types import Completed, Ended, HostFacts, QueueEntry, Recipient, Result
+from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
+
+ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
+SENDMAIL = Sendmail()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> SendmailHost:
+    return SendmailHost(tmp_path)
+
+
+def do(host: SendmailHost, name: str, operation: Any, **fields: Any) -> Result:
+    return host.drive(getattr(SENDMAIL, name)(host.instance(), operation, context(**fields)))
+
+
+def entries(host: SendmailHost, text: str = "ALL") -> list[dict[str, Any]]:
+    return do(host, "queue_list", QueueList(match.parse(text))).data["entries"]
+
+
+def everything() -> Selection:
+    return Selection(match=match.parse("ALL"))
+
+
+def only(*queue_ids: str) -> Selection:
+    return Selection(queue_ids=queue_ids)
+
+
+def counts(result: Result) -> dict[str, int]:
+    return {name: result.data[name] for name in ("done", "already_gone", "in_delivery", "left") if result.data[name]}
+
+
+def items(found: list[dict[str, Any]], purged: Result) -> tuple[Quarantined, ...]:
+    return tuple(
+        Quarantined(
+            "i",
+            e["queue_id"],
+            purged.data["places"][e["queue_id"]],
+            e["arrival_time"],
+            e["sender"],
+            e["size"],
+            e["state"],
+        )
+        for e in found
+    )
+
+
+def listed(data: bytes) -> list[QueueEntry]:
+    found: list[QueueEntry] = []
+    sink = ListSink(found.append)
+    sink.feed(data)
+    sink.close()
+    return found
+
+
+def test_a_recorded_queue_file_is_listed_with_all_it_says(host: SendmailHost) -> None:
+    """Three recipients, one delivered: two are left, each with its reason; size is header and body."""
+    host.add(ONE, recorded_files()[1], body=b"x" * 100)
+    [entry] = entries(host)
+    assert entry["sender"] == "multi@bulk.example"
+    assert [each["address"] for each in entry["recipients"]] == ["a@defer.test", "b@defer.test"]
+    assert {each["reason"] for each in entry["recipients"]} == {"Deferred: 451 4.7.1 sink: try later, defer.test"}
+    assert (entry["arrival_time"], entry["attempts"], entry["state"]) == (1795172378, 1, "deferred")
+    header = recorded_files()[1].split(b"H?P?")[1].partition(b"\n")[2]
+    assert entry["size"] == 100 + len(header.replace(b"H??", b"").replace(b"H?D?", b"")) - len(b".\n")
+
+
+def test_an_empty_queue_is_said_to_be_empty_and_a_missing_one_is_an_error(host: SendmailHost) -> None:
+    assert not entries(host)
+    shutil.rmtree(host.root / "mqueue")
+    shutil.rmtree(host.root / "client")
+    with pytest.raises(MtaNotFound):
+        entries(host)
+
+
+def test_a_listing_that_is_cut_off_anywhere_is_refused() -> None:
+    whole = f">{ONE} q 0 0 {ARRIVAL} 1 0 10 5\nS<a@b.test>\nRPFD:<r@defer.test>\nend 1 0\n".encode()
+    assert [each.sender for each in listed(whole)] == ["a@b.test"]
+    for at in range(len(whole)):
+        with pytest.raises(UnparsedOutput):
+            listed(whole[:at])
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"mailq: permission denied\nend 0 0\n",
+        f">{ONE} q 0 0 now 1 0 10 5\nS<a@b.test>\nend 1 0\n".encode(),
+        f">{ONE} q 0 0 1 1 0 10 5\nend 1 0\n".encode(),
+        f">{ONE} q 0 0 1 1 0 10 5\nS<a@b.test>\nXx\nend 1 0\n".encode(),
+        f">{ONE} q 0 0 1 1 0 10 5\nS<a@b.test>\nend 2 0\n".encode(),
+    ],
+)
+def test_a_listing_of_another_form_is_refused(garbage: bytes) -> None:
+    with pytest.raises(UnparsedOutput):
+        listed(garbage)
+
+
+def test_files_that_are_no_whole_message_are_told_and_prove_nothing(host: SendmailHost) -> None:
+    """Without its last line, or of another version: refused. Empty, tf and xf files: no messages. Qf: a note."""
+    host.add(ONE)
+    host.add(TWO, queue_file().removesuffix(b".\n"))
+    host.add(THREE, queue_file().replace(b"V8\n", b"V9\n"))
+    for name in ("qf6AKAxcIg000281", "tf6AKAxcIh000281", "xf6AKAxcIh000281"):
+        (host.root / "mqueue/q1" / name).write_bytes(b"")
+    (host.root / "mqueue/q1/Qf6AKAxcIi000281").write_bytes(queue_file())
+    result = do(host, "queue_list", QueueList(match.parse("ALL")))
+    assert [each["queue_id"] for each in result.data["entries"]] == [ONE]
+    assert result.data["refused"] == 2
+    assert any("Qf" in note for note in result.data["notes"])
+    with pytest.raises(UnparsedOutput):
+        do(host, "queue_purge", QueuePurge(only(ONE)))
+    assert f"mqueue/q1/qf{ONE}" in host.files()
+
+
+ODD = {
+    b'"a b"@x.test': '"a b"@x.test',
+    b"\"'; rm -rf /;'\"@x.test": "\"'; rm -rf /;'\"@x.test",
+    b"-bd@x.test": "-bd@x.test",
+    b"$(id)`id`|&*@x.test": "$(id)`id`|&*@x.test",
+    b"\xc3\xbcser@x.test": "\u00fcser@x.test",
+    b"lat\xfcn@x.test": "lat\\xfcn@x.test",
+    b"a\\b%s%d@x.test": "a\\b%s%d@x.test",
+    b"": "<>",
+}
+
+
+@pytest.mark.parametrize("mode", ["quarantine", "delete"])
+def test_odd_senders_are_listed_exactly_and_found_again(host: SendmailHost, mode: str) -> None:
+    for at, sender in enumerate(ODD):
+        host.add(f"6AKAxcI{at}000281", queue_file(sender))
+    assert {each["sender"] for each in entries(host)} == set(ODD.values())
+    assert counts(do(host, "queue_purge", QueuePurge(everything(), mode=mode))) == {"done": len(ODD)}
+    assert not entries(host)
+
+
+def test_hold_writes_a_reason_and_release_takes_it_away(host: SendmailHost) -> None:
+    """qf becomes hf with a q line before its S line; back, every byte is as it was. The data file is not touched."""
+    host.add(ONE)
+    host.add(TWO, queue="mqueue/q2")
+    before = host.files()
+    result = do(host, "queue_hold", QueueHold(only(ONE)))
+    assert counts(result) == {"done": 1}
+    held = host.files()[f"mqueue/q1/hf{ONE}"]
+    assert held == before[f"mqueue/q1/qf{ONE}"].replace(b"S<", b"qmxfleet job-1\nS<")
+    assert {each["queue_id"]: each["native_state"] for each in entries(host)} == {ONE: "quarantined", TWO: "queued"}
+    assert counts(do(host, "queue_release", QueueRelease(only(ONE)))) == {"done": 1}
+    assert host.files() == before
+
+
+def test_a_hold_that_was_cut_off_counts_as_held_and_can_be_released(host: SendmailHost) -> None:
+    """A qf with a q line is what Sendmail itself turns into an hf; an hf without one is held as well."""
+    text = queue_file()
+    host.add(ONE, text.replace(b"S<", b"qmxfleet job-1\nS<"))
+    host.add(TWO)
+    (host.root / f"mqueue/q1/qf{TWO}").rename(host.root / f"mqueue/q1/hf{TWO}")
+    assert {each["state"] for each in entries(host)} == {"hold"}
+    assert counts(do(host, "queue_release", QueueRelease(only(ONE, TWO)))) == {"done": 2}
+    assert {name: text for name, text in host.files().items() if "qf" in name} == {
+        f"mqueue/q1/qf{ONE}": text,
+        f"mqueue/q1/qf{TWO}": text,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("queue_hold", QueueHold(only(ONE))),
+        ("queue_purge", QueuePurge(only(ONE))),
+        ("queue_purge", QueuePurge(only(ONE), mode="delete")),
+    ],
+)
+def test_a_message_that_sendmail_works_on_is_left_alone(host: SendmailHost, name: str, operation: Any) -> None:
+    host.add(ONE)
+    before = host.files()
+    with host.working(ONE):
+        result = do(host, name, operation)
+    assert (result.ended, counts(result)) == (Ended.FAILED, {"in_delivery": 1})
+    assert isinstance(result.error, InDelivery)
+    assert host.files() == before
+
+
+@pytest.mark.parametrize("change", [queue_file(arrival=ARRIVAL + 9), queue_file(b"else@bulk.example")])
+@pytest.mark.parametrize("mode", ["quarantine", "delete"])
+def test_another_message_under_the_same_id_is_not_touched(host: SendmailHost, mode: str, change: bytes) -> None:
+    """It came between the last look and the change: found out under the lock."""
+    host.add(ONE)
+    host.before[1] = lambda: (host.root / f"mqueue/q1/qf{ONE}").write_bytes(change) and None
+    result = do(host, "queue_purge", QueuePurge(only(ONE), mode=mode))
+    assert (result.ended, counts(result)) == (Ended.UNCHANGED, {"already_gone": 1})
+    assert host.files()[f"mqueue/q1/qf{ONE}"] == change
+
+
+def test_one_id_in_two_directories_is_left(host: SendmailHost) -> None:
+    host.add(ONE)
+    host.add(ONE, queue="mqueue/q2")
+    before = host.files()
+    result = do(host, "queue_purge", QueuePurge(only(ONE), mode="delete"))
+    assert (result.ended, counts(result)) == (Ended.FAILED, {"left": 1})
+    assert host.files() == before
+
+
+@pytest.mark.parametrize("parts", [(), ("qf", "df"), ("df",), ("qf", "df", "xf")])
+def test_quarantine_and_restore_keep_every_byte_in_every_layout(host: SendmailHost, parts: tuple[str, ...]) -> None:
+    """Also with sub-directories qf and df, held messages, bodies with NUL, and the client queue."""
+    for part in parts:
+        (host.root / "mqueue/q1" / part).mkdir()
+    host.add(ONE, body=bytes(range(256)))
+    host.add(TWO, queue="client")
+    do(host, "queue_hold", QueueHold(only(ONE)))
+    found, before = entries(host), host.files()
+    purged = do(host, "queue_purge", QueuePurge(everything()))
+    assert counts(purged) == {"done": 2}
+    assert not entries(host)
+    restored = do(host, "quarantine_restore", QuarantineRestore(items(found, purged)), undo=True)
+    assert counts(restored) == {"done": 2}
+    assert host.files() == before
+    assert not host.calls()
+
+
+@pytest.mark.parametrize("cut", ["out", "back"])
+def test_a_move_that_was_cut_off_between_both_files_is_completed(host: SendmailHost, cut: str) -> None:
+    """The queue file is in quarantine and its data in the queue: read back says purged, restore brings it all back."""
+    host.add(ONE)
+    found, before = entries(host), host.files()
+    plan = host.drive(SENDMAIL.queue_purge(host.instance(), QueuePurge(only(ONE)), context()), until_plan=True)
+    there = host.root / "mqueue/q1/mxfleet-quarantine/job-1"
+    if cut == "out":
+        there.mkdir(parents=True)
+        (host.root / f"mqueue/q1/qf{ONE}").rename(there / f"qf{ONE}")
+    else:
+        do(host, "queue_purge", QueuePurge(only(ONE)))
+        (there / f"df{ONE}").rename(host.root / f"mqueue/q1/df{ONE}")
+    told = do(host, "read_back", QueuePurge(only(ONE)), frozen=plan.selected)
+    assert counts(told) == {"done": 1}
+    assert counts(do(host, "quarantine_restore", QuarantineRestore(items(found, told)), undo=True)) == {"done": 1}
+    assert host.files() == before
+
+
+def test_restore_overwrites_nothing_and_erase_removes_both_files(host: SendmailHost) -> None:
+    host.add(ONE)
+    found = entries(host)
+    stored = items(found, do(host, "queue_purge", QueuePurge(only(ONE))))
+    stranger = queue_file(b"stranger@x.test")
+    host.add(ONE, stranger, body=b"other\n")
+    result = do(host, "quarantine_restore", QuarantineRestore(stored), undo=True)
+    assert counts(result) == {"left": 1}
+    assert host.files()[f"mqueue/q1/qf{ONE}"] == stranger
+    assert host.files()[f"mqueue/q1/df{ONE}"] == b"other\n"
+    assert counts(do(host, "quarantine_erase", QuarantineErase(stored))) == {"done": 1}
+    assert not [name for name in host.files() if "quarantine" in name]
+    assert counts(do(host, "quarantine_erase", QuarantineErase(stored))) == {"already_gone": 1}
+
+
+def test_a_place_that_is_no_quarantine_of_ours_is_refused(host: SendmailHost) -> None:
+    item = Quarantined("i", ONE, f"/etc/mxfleet-quarantine/job-1/{ONE}", 1, "a@b.test", 1, "deferred")
+    with pytest.raises(Conflict):
+        do(host, "quarantine_erase", QuarantineErase((item,)))
+
+
+def test_without_flock_nothing_is_changed(host: SendmailHost) -> None:
+    host.add(ONE)
+    before = host.files()
+    with pytest.raises(Unsupported):
+        host.drive(
+            SENDMAIL.queue_hold(host.instance(has_flock=False), QueueHold(only(ONE)), context()),
+        )
+    assert host.files() == before
+
+
+def test_headers_and_bodies_are_those_of_the_message(host: SendmailHost) -> None:
+    """Continued lines stay, the prefix of Sendmail's own goes; a body may look like our own framing."""
+    host.add(ONE, recorded_files()[1], body=f"{TWO} absent\nend\n\0\xff".encode("latin-1"))
+    host.add(TWO, queue_file(subject="other"))
+    shown = do(host, "message_show", MessageShow(ONE, ("envelope", "headers", "body"))).data
+    names = [each["name"] for each in shown["headers"]]
+    assert names == ["Received", "Date", "From", "To", "Subject", "Message-ID"]
+    assert "id 6AKAxc6k000298" in shown["headers"][0]["value"]
+    assert shown["body"]["text"].startswith(f"{TWO} absent\nend\n\0")
+    assert [each["queue_id"] for each in entries(host, 'subject:"three recipients"')] == [ONE]
+    assert [each["queue_id"] for each in entries(host, "body~absent")] == [ONE]
+    with pytest.raises(MessageNotFound):
+        do(host, "message_show", MessageShow(THREE))
+
+
+def test_only_whole_ids_are_run_and_never_those_inside_another_one(host: SendmailHost) -> None:
+    """-qI matches substrings: an ID that another one contains is not run; an empty -qI would run the whole queue."""
+    longer = ONE + "7"
+    host.add(ONE)
+    host.add(longer)
+    host.add(TWO)
+    result = do(host, "queue_flush", QueueFlush(only(ONE, TWO)))
+    assert counts(result) == {"done": 1, "left": 1}
+    assert host.calls() == [f"-C /etc/mail/sendmail.cf -v -O MinQueueAge=0 -qI{TWO}"]
+
+
+def test_held_changed_and_absent_messages_are_not_run(host: SendmailHost) -> None:
+    for name in (ONE, TWO):
+        host.add(name)
+    do(host, "queue_hold", QueueHold(only(ONE)))
+    path = host.root / f"mqueue/q1/qf{TWO}"
+    host.before[len(host.commands) + 1] = lambda: path.write_bytes(queue_file(arrival=ARRIVAL + 1)) and None
+    result = do(host, "queue_flush", QueueFlush(only(ONE, TWO, THREE)))
+    assert counts(result) == {"already_gone": 2}
+    assert not host.calls()
+
+
+def test_bounce_takes_held_ones_too_and_only_what_sendmail_says_is_claimed(host: SendmailHost) -> None:
+    for name in (ONE, TWO, THREE):
+        host.add(name)
+    do(host, "queue_hold", QueueHold(only(ONE)))
+    assert counts(do(host, "queue_bounce", QueueBounce(only(ONE, TWO)))) == {"done": 2}
+    [call] = host.calls()
+    assert "Timeout.queuereturn=now" in call
+    assert [each["queue_id"] for each in entries(host)] == [THREE]
+    with pytest.raises(Unsupported):
+        do(host, "queue_bounce", QueueBounce(only(THREE), notify=False))
+
+
+def test_deliver_runs_one_message_and_tells_what_came_of_it(host: SendmailHost) -> None:
+    host.add(ONE, queue_file())
+    host.add(TWO)
+    (host.root / "answers").write_text("<r1@defer.test>... Deferred: 451 later\n")
+    assert do(host, "message_deliver", MessageDeliver(ONE)).data["outcome"] == "deferred"
+    do(host, "queue_hold", QueueHold(only(ONE)))
+    with pytest.raises(Conflict):
+        do(host, "message_deliver", MessageDeliver(ONE))
+    (host.root / "answers").write_text("<r1@defer.test>... Sent (ok)\n")
+    assert do(host, "message_deliver", MessageDeliver(ONE, release=True)).data["outcome"] == "sent"
+    assert [each["queue_id"] for each in entries(host)] == [TWO]
+    assert len(host.calls()) == 2
+    with pytest.raises(MessageNotFound):
+        do(host, "message_deliver", MessageDeliver(ONE))
+
+
+def dialogue(name: str, *parts: str) -> list[str]:
+    """The recorded output of the first command that has all these parts."""
+    for block in recorded(name).decode("utf-8", "replace").split("fleetops@")[1:]:
+        if all(part in block.partition("\n")[0] for part in parts):
+            return block.partition("--- stdout\n")[2].partition("rc=")[0].split("\n")
+    raise AssertionError(parts)
+
+
+def entry(queue_id: str, *recipients: str) -> QueueEntry:
+    given = [Recipient(each) for each in recipients]
+    return QueueEntry(queue_id, "deferred", "queued", ARRIVAL, "news1@bulk.example", given, 500, 1)
+
+
+def test_recorded_dialogues_are_understood() -> None:
+    sent = dialogue("07-force-one", "sudo", f"-v -qI{ONE}")
+    result = judged(entry(ONE, "r1@defer.test"), None, "", sent)
+    assert (result.data["outcome"], result.data["remote"]) == ("sent", "mx.defer.test")
+    bounced = dialogue("10-bounce", "-qI6AKB0Rak000833")
+    result = judged(entry("6AKB0Rak000833", "rcpt1@defer.test"), None, "", bounced)
+    assert result.data["outcome"] == "bounced"
+    assert read_run(bounced)["expired"] == {"6AKB0Rak000833"}
+
+
+def test_a_server_cannot_speak_for_sendmail() -> None:
+    """What it answers begins with its code, so it neither says "Sent" of a recipient nor expires a message."""
+    lines = [
+        f"Running /q/{ONE} (sequence 1 of 1)",
+        "250-<r@x.test>... Sent (ok)",
+        "550 <r@x.test>... Cannot send message for too long",
+    ]
+    assert judged(entry(ONE, "r@x.test"), None, "", lines).data["outcome"] == "left_queue"
+    assert not read_run(lines)["expired"]
+
+
+def test_what_was_not_attempted_is_not_claimed() -> None:
+    before = entry(ONE, "r@x.test")
+    locked = judged(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", f"{ONE}: locked"])
+    assert isinstance(locked.error, InDelivery)
+    assert judged(before, before, "inside", []).ended is Ended.FAILED
+    with pytest.raises(MessageNotFound):
+        judged(before, None, "absent", [])
+
+
+@pytest.mark.parametrize("queue_id", [ONE, "6ALC4X1N000155", "6ALC4X1N1000155"])
+def test_queue_ids_are_known_by_their_grammar(queue_id: str) -> None:
+    assert queue_id_error(queue_id) is None
+
+
+@pytest.mark.parametrize(
+    "queue_id", ["", "-qI", "ALL", f"{ONE}*", f"qf{ONE}", "6AKAxc", "../etc/passwd", f"{ONE}\n", "6AKAxcId"]
+)
+def test_what_is_no_queue_id_is_refused_before_it_reaches_a_host(queue_id: str) -> None:
+    assert queue_id_error(queue_id)
+    with pytest.raises(ValueError, match=r"queue ID|mark|kind"):
+        messages_input("job-1", [entry(queue_id)])
+
+
+DISCOVERED = b"""program /usr/sbin/sendmail
+version 8.17.1.9
+flock yes
+config /etc/mail/sendmail.cf
+line Kmailertable hash -o /etc/mail/mailertable.db
+line Kaccess hash -T<TMPF> /etc/mail/access
+line O DaemonPortOptions=Family=inet, Name=MTA-v4, Port=smtp
+line O QueueDirectory=/var/spool/mqueue/q*
+line Qlarge, P=/var/spool/mqueue/large, F=f
+own localhost.lab.test
+own SM1.lab.test
+config /etc/mail/sendmail-ext.cf
+line O DaemonPortOptions=Family=inet6, Name=EXT, Port=2525
+line O QueueDirectory=/var/spool/mqueue-ext/q*
+config /etc/mail/old.cf
+line O QueueDirectory=/var/spool/mqueue-ext/q*
+config /etc/mail/submit.cf
+line O UseMSP=True
+line O QueueDirectory=/var/spool/mqueue-client
+end
+"""
+
+
+def test_instances_are_the_configurations_with_a_queue_of_their_own() -> None:
+    """submit.cf gives the default instance its client queue; a second file for the same queue is no instance."""
+    one, two = parse_instances(Completed(0, DISCOVERED), HostFacts(log_source="/var/log/mail.log"), "mx1")
+    assert (one.name, two.name) == ("sendmail", "sendmail-ext")
+    assert one.queue_dirs == ("/var/spool/mqueue/q*", "/var/spool/mqueue/large")
+    assert one.options["client_queue"] == "/var/spool/mqueue-client"
+    assert one.options["access_map"] == "hash:/etc/mail/access"
+    assert one.options["own_domains"] == ["localhost.lab.test", "sm1.lab.test"]
+    assert (one.options["listen"], two.options["listen"]) == ([["0.0.0.0", 25]], [["::", 2525]])
+    assert two.options["client_queue"] == ""
+    assert parse_instances(Completed(0, b"absent\n"), HostFacts(), "mx1") == ()
+    with pytest.raises(UnparsedOutput):
+        parse_instances(Completed(0, DISCOVERED[:-4]), HostFacts(), "mx1")
+
+
+def test_sudo_allows_exactly_the_root_commands_of_the_queue(host: SendmailHost) -> None:
+    """Every script line of the adapter, literal: patterns are escaped, nothing ends in a wildcard."""
+    for name in (ONE, TWO):
+        host.add(name)
+    found = entries(host)
+    do(host, "queue_hold", QueueHold(only(ONE)))
+    do(host, "queue_release", QueueRelease(only(ONE)))
+    do(host, "queue_flush", QueueFlush(only(ONE)))
+    do(host, "message_deliver", MessageDeliver(ONE))
+    stored = items(found, do(host, "queue_purge", QueuePurge(everything())))
+    do(host, "quarantine_restore", QuarantineRestore(stored), undo=True)
+    lines = SENDMAIL.sudoers(host.instance(), "fleetops")
+    allowed = {line.partition(" -k 5 ")[2].replace("\\", "").partition(" ")[2] for line in lines}
+    for command in host.commands:
+        assert " ".join([f"{HELPERS}/{command.script}", *command.argv]) in allowed
+    assert not any("*" in line.replace("\\*", "") for line in lines)
