@@ -58,18 +58,21 @@ def change(instance: InstanceFacts, flag: str, queue_ids: Iterable[str]) -> Step
 
     Exim locks each message first, so what is being delivered is refused ("is locked") and left alone.
     """
-    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", queue_ids))
+    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", chunks(queue_ids, LOT)))
 
 
 def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
-    """Moves messages to the job's named queue (`out`), back, or removes them from it (`erase`)."""
+    """Moves messages to the job's named queue (`out`), back, or removes them from it (`erase`).
+
+    Runs once without IDs too: what an earlier move left that was cut off is tidied up first.
+    """
     argv = (action, program(instance), spool(instance))
-    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), queue_ids))
+    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), list(chunks(queue_ids, LOT)) or [()]))
 
 
-def _in_lots(script: str, argv: tuple[str, ...], head: bytes, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+def _in_lots(script: str, argv: tuple[str, ...], head: bytes, lots: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
     said = Verdicts()
-    for lot in chunks(queue_ids, LOT):
+    for lot in lots:
         command = Command(
             argv,
             script=script,

@@ -91,7 +91,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     for job, names in jobs:
         there = _those((yield from lying(instance, job)), by_id, names)
         lying_before |= there
-        yield from commands.quarantine(instance, "back", job, sorted(there))
+        yield from commands.quarantine(instance, "back", job, there)
         lying_after |= _those((yield from lying(instance, job)), by_id, names)
     now = yield from QUEUE.proof(instance, by_id)
     seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
@@ -116,7 +116,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
     outcomes = Outcomes()
     for job, names in jobs:
         before = _those((yield from lying(instance, job)), by_id, names)
-        yield from commands.quarantine(instance, "erase", job, sorted(before))
+        yield from commands.quarantine(instance, "erase", job, names)
         left = _those((yield from lying(instance, job)), by_id, names)
         outcomes.put((name for name in names if name not in before), MessageState.ALREADY_GONE)
         outcomes.put((name for name in before if name not in left), MessageState.DONE)

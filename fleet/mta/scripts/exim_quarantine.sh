@@ -33,29 +33,35 @@ at() { # QUEUE KIND ID SUFFIX: the path in that queue's flat or split directory,
     return 1
 }
 
-drop() { # QUEUE ID: -H first, it is what makes a message
+is_shared() { # KIND ID SUFFIX: one file with a name in either queue
+    in_main=$(at '' "$1" "$2" "$3") && in_quarantine=$(at "$queue/" "$1" "$2" "$3") &&
+        [ "$(stat -c %i "$in_main")" = "$(stat -c %i "$in_quarantine")" ]
+}
+
+drop_from_quarantine() { # ID: -H first, it is what makes a message
     for part in input:-H input:-D msglog:; do
-        if path=$(at "$1" "${part%%:*}" "$2" "${part#*:}"); then rm -f "$path"; fi
+        if path=$(at "$queue/" "${part%%:*}" "$1" "${part#*:}"); then rm -f "$path"; fi
     done
 }
 
-tidy() { # FROM TO ID: what a move that was cut off has left
-    to_data=$(at "$2" input "$3" -D) || return 0
-    from_data=$(at "$1" input "$3" -D) || return 0
-    [ "$(stat -c %i "$to_data")" = "$(stat -c %i "$from_data")" ] || return 0
-    if ! at "$1" input "$3" -H >/dev/null; then
-        at "$2" input "$3" -H >/dev/null && drop "$1" "$3"
-    elif [ -z "$1" ] || ! at "$2" input "$3" -H >/dev/null; then
-        drop "$2" "$3"
-    else
-        drop "$1" "$3" # back in the main queue, and perhaps being delivered there
+drop_from_main() { # ID without -H there: names that the quarantine has too
+    for part in input:-D msglog:; do
+        if is_shared "${part%%:*}" "$1" "${part#*:}"; then rm -f "$in_main"; fi
+    done
+}
+
+tidy() { # ID: what a move that was cut off has left; with -H in the main queue Exim may be delivering it there
+    is_shared input "$1" -D || is_shared msglog "$1" '' || return 0
+    if at '' input "$1" -H >/dev/null; then
+        drop_from_quarantine "$1"
+    elif at "$queue/" input "$1" -H >/dev/null; then
+        drop_from_main "$1"
     fi
 }
 
-# Only what lies in both queues needs a look, and only after a cut-off.
-both() {
-    [ ! -d "$queue" ] || find input "$queue/input" -ignore_readdir_race -type f -name '*-D' -printf '%f\n' |
-        sed 's/-D$//' | sort | uniq -d
+names() { # QUEUE: messages with a -D file or a message log
+    find "$1input" "$1msglog" -ignore_readdir_race -type f ! -name '*-[HJ]' -printf '%f\n' 2>/dev/null |
+        sed 's/-D$//' | sort -u
 }
 
 empty() {
@@ -63,10 +69,10 @@ empty() {
 }
 
 case $action in
-out) both | while read -r id; do tidy '' "$queue/" "$id"; done ;;
-back | erase) both | while read -r id; do tidy "$queue/" '' "$id"; done ;;
+out | back | erase) ;;
 *) exit 64 ;;
 esac
+[ ! -d "$queue" ] || { names '' && names "$queue/"; } | sort | uniq -d | while read -r id; do tidy "$id"; done
 [ "$ids" = none ] || case $action in
 out) printf '%s\n' "$ids" | xargs -n 500 "$exim" -MG "$queue" 2>&1 ;;
 back) printf '%s\n' "$ids" | xargs -n 500 "$exim" "-qG$queue" -MG '' 2>&1 ;;
