@@ -72,6 +72,7 @@ class Remote:
 def fresh(lab: Lab, engine: Engine, name: str) -> Remote:
     host = lab.host(name)
     host.reset()
+    lab.sink.reset()
     return Remote(engine, host)
 
 
@@ -186,7 +187,7 @@ def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
         target=lambda: unwired.host.sh(
             "for i in $(seq 400); do [ ! -e /etc/smtpd.conf.mxfleet-new ] || break; sleep 0.01; done; "
             "find /proc/[0-9]*/fd -lname '*/mxfleet-opensmtpd-wire.lock' 2>/dev/null | cut -d / -f 3 | sort -u | "
-            "while read -r pid; do grep -qx smtpd /proc/$pid/comm || kill -KILL $pid; done"
+            "while read -r pid; do grep -qx smtpd /proc/$pid/comm || kill -KILL $pid; done; true"
         )
     )
     killer.start()

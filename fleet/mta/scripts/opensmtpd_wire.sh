@@ -109,7 +109,7 @@ swap='
     is_up() { [ -n "$(parent)" ] && smtpctl show status; }
     restart() { # the same command line again
         if [ -n "$unit" ]; then
-            systemctl restart "$unit"
+            systemctl restart "$unit" 9>&-
         else
             pid=$(parent)
             if [ -n "$pid" ]; then
@@ -120,7 +120,7 @@ swap='
             set --
             while IFS= read -r word; do set -- "$@" "$word"; done <"$work/words"
             shift
-            "$smtpd" "$@"
+            "$smtpd" "$@" 9>&- # which would keep the lock
         fi
         wait_for 50 is_up && sleep 1 && is_up
     }
