@@ -35,7 +35,7 @@ from fleet.mta.sendmail.deliver import judged
 from fleet.mta.sendmail.instances import parse_instances
 from fleet.mta.sendmail.moving import read_run
 from fleet.mta.sendmail.parse import ListSink, messages_input, queue_id_error
-from fleet.mta.types import Completed, Ended, HostFacts, QueueEntry, Recipient, Result
+from fleet.mta.types import Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
 from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
 
 ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
@@ -409,6 +409,8 @@ def test_what_was_not_attempted_is_not_claimed() -> None:
     locked = judged(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", f"{ONE}: locked"])
     assert isinstance(locked.error, InDelivery)
     assert judged(before, before, "inside", []).ended is Ended.FAILED
+    cut_off = judged(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", ">>> DATA"])
+    assert cut_off.messages[0].outcome is MessageState.LEFT
     with pytest.raises(MessageNotFound):
         judged(before, None, "absent", [])
 

@@ -289,7 +289,7 @@ back() { # the data first: it may be in its place already, where `out` or `back`
             [ -e "$there/df$id" ] || [ -e "$queue/qf$id" ] || [ -e "$queue/hf$id" ] || printf 'qf%s\nhf%s\n' "$id" "$id"
         done <"$work/mine" | moves "$there" "$queue"
         sync "$queue" "$there"
-        rmdir "$there" 2>/dev/null
+        rmdir "$there" "$directory/mxfleet-quarantine" 2>/dev/null
     done
 }
 
@@ -304,7 +304,7 @@ erase() {
             if [ -e "$there/qf$id" ] || [ -e "$there/hf$id" ]; then rm -f -- "$data/df$id"; fi
         done <"$work/mine"
         (cd "$there" && sed 's/^.*$/df&\nqf&\nhf&/' "$work/mine" | xargs -r rm -f --)
-        rmdir "$there" 2>/dev/null
+        rmdir "$there" "$directory/mxfleet-quarantine" 2>/dev/null
         sync "$directory"
     done
 }

@@ -46,7 +46,6 @@ fi
     exit 66
 }
 work=$(mktemp -d) || exit 73
-export work
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
 
@@ -141,13 +140,13 @@ contents)
     look >"$work/looks" || exit 74
     look >>"$work/looks" || exit 74
     awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
-            if (letter == "d") data[id] = $3 "/" $1
+            if (letter == "d") data[id] = $3 "/" $1 " " $2
             else if (letter != "Q") queue[id] = $3 "/" $1
             next }
-        { print $1, ($1 in queue) ? queue[$1] : "-", ($1 in data) ? data[$1] : "-" }' "$work/looks" "$work/ids" |
+        { print $1, ($1 in queue) ? queue[$1] : "-", ($1 in data) ? data[$1] : "- 0" }' "$work/looks" "$work/ids" |
         awk -v budget="$budget" -v limit="$header_limit" -v body="$body_limit" '
         {
-            text = ""; size = 0; skip = 0
+            text = ""; skip = 0
             if ($2 == "-" || (getline line < $2) < 0) { print $1, "absent"; next }
             do {
                 if (line == ".") break
@@ -160,18 +159,14 @@ contents)
             } while ((getline line < $2) > 0)
             close($2)
             text = substr(text, 1, limit)
-            size = 0
-            if (body > 0 && $3 != "-") {
-                command = "head -c " body " <" $3 " >\"$work\"/body 2>/dev/null; wc -c <\"$work\"/body"
-                command | getline size
-                close(command)
-                size += 0
-            }
+            size = $4 < body ? $4 : body
+            if (size > 0 && (getline line < $3) < 0) { print $1, "absent"; next }
+            close($3)
             printf "%s 0 %d %d\n%s", $1, length(text), size, text
-            if (size > 0) { fflush(); system("cat \"$work\"/body") }
+            if (size > 0) { fflush(); if (system("exec head -c " size " <" $3)) exit 1 }
             budget -= length(text) + size + 64
             if (budget <= 0) exit
-        }'
+        }' || exit 74
     echo end
     ;;
 *) exit 64 ;;

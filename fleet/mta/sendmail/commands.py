@@ -11,7 +11,7 @@ READ = "sendmail_read.sh"
 CHANGE = "sendmail_change.sh"
 RUN = "sendmail_run.sh"
 
-LOT = 4_000
+LOT = 2_500
 """Messages of one changing command: each costs a flock(1), a hold a rename besides."""
 RUN_LOT = 500
 """Messages of one queue run: they are attempted one after the other."""

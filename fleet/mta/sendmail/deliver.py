@@ -86,6 +86,11 @@ def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Se
         detail = f"Sendmail did not run the message ({refused or 'no word of it'})"
         return _not_made(name, MessageState.LEFT, RemoteError(detail, dialogue=list(lines)[:200]))
     recipients = recipients_of(before, lines)
+    if is_queued and not recipients and after is not None and after.attempts == before.attempts:
+        if after.state == "active":
+            return _not_made(name, MessageState.IN_DELIVERY, InDelivery("the attempt has not ended yet"))
+        error = RemoteError(f"the attempt had no end within {DELIVER_SECONDS} seconds", dialogue=list(lines)[:200])
+        return _not_made(name, MessageState.LEFT, error)
     said = outcome_of(recipients, is_queued=is_queued)
     telling = next((each for each in recipients if each["outcome"] == said), None)
     return Result(
