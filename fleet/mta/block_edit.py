@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import unified_diff
+from hashlib import sha256
 
 from fleet.mta.block_file import fold
 from fleet.mta.commands import error_of, script_argv
@@ -80,7 +81,14 @@ def read_list(file: ListFile) -> Steps[Source]:
     digest, _, state = head.partition(" ")
     if not newline or state not in ("fits", "stale", "absent"):
         raise UnparsedOutput(f"{SCRIPT} did not begin with a digest")
+    check_digest(digest, text)
     return Source(file.path, text, digest, state == "stale", tuple(addresses.split()))
+
+
+def check_digest(digest: str, text: str) -> None:
+    """Raises UnparsedOutput for a file that came without its end, or was changed while it was read."""
+    if digest != ABSENT and sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != digest:
+        raise UnparsedOutput("the file was cut off, or changed while it was read")
 
 
 def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:

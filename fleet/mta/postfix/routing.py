@@ -11,11 +11,12 @@ from typing import NamedTuple
 from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import RemoteError
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.postfix.commands import ROUTE, program
+from fleet.mta.postfix.commands import ROUTE
 from fleet.mta.probing import Route, Routing, probed, tested
 from fleet.mta.resolving import Destination
 from fleet.mta.types import Command, Context, InstanceFacts, Result, Steps, run
 
+FACTS = "postfix_route_facts.sh"
 ROUNDS = 10  # of alias expansion; Postfix itself stops at virtual_alias_recursion_limit
 MOST_RECIPIENTS = 50
 # Tables of patterns are asked for the whole address only (regexp_table(5), pcre_table(5), tcp_table(5)).
@@ -123,16 +124,15 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 
 def _read_settings(instance: InstanceFacts) -> Steps[Tables]:
-    done = yield from run(Command((program(instance, "postconf"), "-c", instance.config_dir, "-x", *SETTINGS)))
-    if done.exit_status:
-        raise error_of(done, "postconf")
-    lines = done.stdout.decode("utf-8", "backslashreplace").splitlines()
-    told = (ASSIGNMENT.fullmatch(line) for line in lines)
+    done = yield from run(Command((*_script_words(instance), *SETTINGS), script=FACTS))
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if done.exit_status or lines[-2:] != ["end", ""]:
+        raise error_of(done, FACTS)
+    told = (ASSIGNMENT.fullmatch(line.removeprefix("setting ")) for line in lines if line.startswith("setting "))
     settings = {found[1]: found[2] or "" for found in told if found}
-    services = yield from run(Command((program(instance, "postconf"), "-c", instance.config_dir, "-M")))
-    if services.exit_status or "default_transport" not in settings:
-        raise error_of(services, "postconf")
-    rows = (line.split() for line in services.stdout.decode("utf-8", "backslashreplace").splitlines())
+    rows = (line.split()[1:] for line in lines if line.startswith("service "))
+    if "default_transport" not in settings:
+        raise error_of(done, "postconf")
     return Tables(settings, {row[0]: row[7] for row in rows if len(row) > 7 and row[1] != "inet"})
 
 
