@@ -34,8 +34,9 @@ for place, _, names in os.walk("."):
         path = os.path.relpath(os.path.join(place, name), ".")
         if name.isdigit() and not path.startswith("lock/"):
             one = found.setdefault(name, {"parts": [], "sender": ""})
-            part = path.split("/")[0]
-            one["parts"].append(path if part.startswith("mxfleet") else part)
+            is_aside = path.startswith("mxfleet")
+            part = path.split("/")[-2 if is_aside else 0]
+            one["parts"].append(path if is_aside else part)
             if part in ("info", "mess", "todo"):
                 content = open(path, "rb").read()
                 if part == "mess":
@@ -47,8 +48,9 @@ for place, _, names in os.walk("."):
                     one["sender"] = [line for line in content.split(b"\\0") if line[:1] == b"F"][0][1:].decode()
 print(json.dumps(found))
 """
+# Sessions first: without one no script can begin any more.
 QUIET = (
-    f"for try in $(seq 900); do if ! pgrep -f '[q]mail_change.sh delete' && ! pgrep -f '^[s]shd: fleetops' && "
+    f"for try in $(seq 900); do if ! pgrep -f '^[s]shd: fleetops' && ! pgrep -f '[q]mail_change.sh [a-z]' && "
     f"flock -n /run/mxfleet-qmail.lock true && [ ! -s /run/mxfleet-qmail.state ] && "
     f"svstat {SERVICE} | grep ': up' | grep -qv want && [ -z \"$(find {QUEUE}/todo -type f)\" ]; "
     "then exit 0; fi; sleep 0.05; done >&2; "
@@ -57,10 +59,10 @@ QUIET = (
 ENDS = {
     "client": "",
     "session": "pkill -KILL -f '^sshd: fleetops'",
-    "shells": "pkill -KILL -f '^/bin/sh -c .*[q]mail_change.sh delete'",
-    "oldest shell": "pkill -KILL -o -f '^/bin/sh -c .*[q]mail_change.sh delete'",
-    "sudo and timeout": "pkill -KILL -f '^(sudo|timeout) -.*[q]mail_change.sh delete'",
-    "timeout's TERM": "pkill -TERM -f '^timeout -.*[q]mail_change.sh delete'",
+    "shells": "pkill -KILL -f '^/bin/sh -c .*[q]mail_change.sh [a-z]'",
+    "oldest shell": "pkill -KILL -o -f '^/bin/sh -c .*[q]mail_change.sh [a-z]'",
+    "sudo and timeout": "pkill -KILL -f '^(sudo|timeout) -.*[q]mail_change.sh [a-z]'",
+    "timeout's TERM": "pkill -TERM -f '^timeout -.*[q]mail_change.sh [a-z]'",
     "nothing": "",
 }
 
@@ -75,8 +77,12 @@ class Message:
     inode: int = 0
 
     @property
-    def is_whole(self) -> bool:
-        return self.parts == ("info", "mess", "remote") and self.inode == int(self.number)
+    def place(self) -> str:
+        """The area where the message lies whole: "" for the queue itself; "in pieces" otherwise."""
+        areas = {part.rsplit("/", 2)[0] if "/" in part else "" for part in self.parts}
+        kinds = sorted(part.split("/")[-2] if "/" in part else part for part in self.parts)
+        is_whole = len(areas) == 1 and kinds == ["info", "mess", "remote"] and self.inode == int(self.number)
+        return areas.pop() if is_whole else "in pieces"
 
 
 def snapshot(host: Host) -> dict[str, Message]:
@@ -85,9 +91,9 @@ def snapshot(host: Host) -> dict[str, Message]:
     return {number: Message(number, **(one | {"parts": tuple(sorted(one["parts"]))})) for number, one in found.items()}
 
 
-def purge(host: Host, messages: Iterable[Message], svc: str = "/usr/bin/svc") -> subprocess.Popen[str]:
+def change(host: Host, action: str, messages: Iterable[Message], svc: str = "/usr/bin/svc") -> subprocess.Popen[str]:
     lines = "".join(f"{one.number} {one.size} {one.time} {one.sender}\n" for one in messages)
-    arguments = ("delete", QUEUE, SERVICE, svc, "/usr/bin/svstat", LOG, "30")
+    arguments = (action, QUEUE, SERVICE, svc, "/usr/bin/svstat", LOG, "30")
     line = render(Command(arguments, "qmail_change.sh", become=True, mutates=True, timeout=120), "sudo")
     process = subprocess.Popen(
         host.ssh_command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -124,7 +130,7 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         asked = chance.sample(queued, min(len(queued), chance.randint(1, 5)))
         how = chance.choice(list(ENDS))
         began = time.monotonic()
-        process = purge(qm1, asked)
+        process = change(qm1, "delete", asked)
         if turn % 5 == 0:
             qm1.inject(sender=f"slow{turn}@x.test", recipients=("r@slow.test",))
             sent += 1
@@ -143,7 +149,7 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         assert violations(qm1) == [], what
         found = snapshot(qm1)
         there = {one.sender for one in found.values() if not one.sender.startswith("slow")}
-        broken = [one for one in found.values() if not one.is_whole and not one.sender.startswith("slow")]
+        broken = [one for one in found.values() if one.place and not one.sender.startswith("slow")]
         assert not broken, what
         gone = kept - there
         assert gone <= {one.sender for one in asked}, what
@@ -171,7 +177,7 @@ def test_a_purge_that_is_killed_as_qmail_send_comes_up_does_not_block_the_next_o
     slow = "/usr/local/bin/slow-svc"
     qm1.sh(f"printf '%s\\n' '#!/bin/sh' 'svc \"$@\"' '[ \"$1\" = -d ] || sleep 2' > {slow}; chmod 755 {slow}")
     messages = list(snapshot(qm1).values())
-    process = purge(qm1, messages[:1], slow)
+    process = change(qm1, "delete", messages[:1], slow)
     waited = "for try in $(seq 200); do if pgrep -f '[s]low-svc -u'; then exit 0; fi; sleep 0.05; done; exit 1"
     qm1.sh(waited)
     end(qm1, process, "shells")
@@ -179,3 +185,43 @@ def test_a_purge_that_is_killed_as_qmail_send_comes_up_does_not_block_the_next_o
     assert qm1.exec(QUIET).returncode == 0
     assert time.monotonic() - began < 15
     assert set(snapshot(qm1)) == {one.number for one in messages[1:]}
+
+
+# action -> where a message lies before and after it
+MOVES = {
+    "quarantine": ("", "mxfleet-quarantine/job-1"),
+    "restore": ("mxfleet-quarantine/job-1", ""),
+    "hold": ("", "mxfleet-hold"),
+    "release": ("mxfleet-hold", ""),
+}
+
+
+@pytest.mark.timeout(CUTS * 3 + 120)
+def test_a_move_that_is_cut_off_anywhere_leaves_every_message_whole_in_one_place(qm1: Host) -> None:
+    chance = random.Random(SEED)
+    stop_send(qm1)
+    fill(qm1, 60, "--from", "fill{i}@x.test")
+    start_send(qm1)
+    every = {one.sender for one in snapshot(qm1).values()}
+    for turn in range(CUTS // 5):
+        here = snapshot(qm1).values()
+        action = chance.choice([name for name, (place, _) in MOVES.items() if any(one.place == place for one in here)])
+        before, after = MOVES[action]
+        there = [one for one in here if one.place == before]
+        asked = chance.sample(there, chance.randint(1, min(20, len(there))))
+        how = chance.choice(list(ENDS))
+        process = change(qm1, action, asked)
+        if how != "nothing":
+            time.sleep(chance.uniform(0.2, 1.5))
+        said = end(qm1, process, how)
+        quiet = qm1.exec(QUIET)
+        what = f"turn {turn}, {action}, {how}: {said[-500:]!r}"
+        assert quiet.returncode == 0, f"{what}: {quiet.stdout[-3000:]}"
+        assert violations(qm1) == [], what
+        found = {one.sender: one for one in snapshot(qm1).values()}
+        assert set(found) == every, what
+        assert not [one for one in found.values() if one.place == "in pieces"], what
+        done = {line.split()[0] for line in said.splitlines() if line.endswith(" done")}
+        assert how != "nothing" or len(done) == len(asked), what
+        for one in asked:
+            assert found[one.sender].place in ((after,) if one.number in done else (before, after)), what
