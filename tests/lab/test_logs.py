@@ -15,7 +15,7 @@ from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
-from tests.lab.service import await_true
+from tests.lab.service import People, asked, await_true
 
 pytestmark = pytest.mark.lab
 
@@ -154,3 +154,31 @@ def test_a_million_packed_lines_are_traced_about_as_fast_as_two_zgreps(remote: R
     seconds = time.monotonic() - began
     assert (data["matched"], data["totals"]["sent"]) == (250, 250)
     assert seconds < 3 * bare + 1, f"{seconds:.1f} s against {bare:.1f} s"
+
+
+def test_who_received_mail_from_a_sender_is_one_job_over_the_fleet(people: People, lab: Lab) -> None:
+    sender = unique("everywhere")
+    hosts = [lab.host(name) for name in ("pf1", "pf2", "pf3")]
+    for host in hosts:
+        assert host.inject(sender=sender, recipients=(f"{host.name}@ok.test", f"{host.name}@reject.test")).accepted == 1
+    expected = {
+        (f"{host.name}@{domain}.test", status)
+        for host in hosts
+        for domain, status in (("ok", "sent"), ("reject", "bounced"))
+    }
+
+    def told() -> list[dict[str, Any]]:
+        job = people.alice.job("message.trace", {"mta": ["postfix"]}, **{"from": sender, "since": "1h"})
+        return [run["result"] for run in people.alice.runs(people.alice.ended(job))]
+
+    await_true(
+        lambda: {(row["recipient"], row["status"]) for each in told() for row in each["rows"]} == expected, 20, told
+    )
+    results = told()
+    assert len(results) == 4  # pf1 has two instances
+    assert sum(each["totals"]["sent"] for each in results) == 3
+    assert sum(each["matched"] for each in results) == 6
+    times = [datetime.fromisoformat(row["time"]) for each in results for row in each["rows"]]
+    assert all(abs(moment.timestamp() - time.time()) < 60 for moment in times)
+    refused = people.alice.ask("POST", "jobs/", asked("message.trace", {"mta": ["postfix"]}, {"since": "1h"}))
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "required")
