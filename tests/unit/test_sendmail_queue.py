@@ -13,6 +13,7 @@ from fleet.mta.errors import (
     InDelivery,
     MessageNotFound,
     MtaNotFound,
+    RemoteError,
     UnparsedOutput,
     Unsupported,
 )
@@ -293,6 +294,20 @@ def test_a_place_that_is_no_quarantine_of_ours_is_refused(host: SendmailHost) ->
     item = Quarantined("i", ONE, f"/etc/mxfleet-quarantine/job-1/{ONE}", 1, "a@b.test", 1, "deferred")
     with pytest.raises(Conflict):
         do(host, "quarantine_erase", QuarantineErase((item,)))
+
+
+def test_a_planted_link_leads_nowhere(host: SendmailHost, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever may write into a queue directory cannot have root move or change files elsewhere."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    elsewhere.chmod(0o755)
+    host.add(ONE, queue="client")
+    (host.root / "client/mxfleet-quarantine").symlink_to(elsewhere)
+    before = host.files()
+    with pytest.raises(RemoteError):
+        do(host, "queue_purge", QueuePurge(only(ONE)))
+    assert host.files() == before
+    assert not list(elsewhere.iterdir())
+    assert elsewhere.stat().st_mode & 0o777 == 0o755
 
 
 def test_without_flock_nothing_is_changed(host: SendmailHost) -> None:

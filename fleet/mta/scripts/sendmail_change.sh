@@ -168,13 +168,22 @@ change_delete() {
     done <"$work/mine"
 }
 
+ours() { # DIRECTORY...: made by us, and no link that somebody else put there
+    for each in "$@"; do
+        [ "$(stat -c '%F %u' "$each")" = "directory $(id -u)" ] || fail 77 "$each is not ours"
+    done
+}
+
 same_system() { # DIRECTORY...
     [ "$(stat -c %d "$@" | sort -u | wc -l)" -eq 1 ]
 }
 
 change_out() {
     there=$base/mxfleet-quarantine/$job
-    { mkdir -p "$there" && chmod 700 "$base/mxfleet-quarantine" "$there"; } || fail 73 "cannot make $there"
+    for each in "$base/mxfleet-quarantine" "$there"; do
+        [ -e "$each" ] || [ -L "$each" ] || mkdir -m 700 "$each" || fail 73 "cannot make $each"
+        ours "$each"
+    done
     normal=$(part "$base" df)
     [ "$data" != - ] || data=$normal
     if [ "$data" != "$normal" ] || ! same_system "$queue" "$data" "$there"; then
@@ -278,6 +287,7 @@ back() { # the data first: it may be in its place already, where `out` or `back`
     for directory in $found; do
         there=$directory/mxfleet-quarantine/$job
         [ -d "$there" ] || continue
+        ours "$directory/mxfleet-quarantine" "$there"
         queue=$(part "$directory" qf)
         data=$(part "$directory" df)
         same_system "$queue" "$data" "$there" || fail 75 "another file system"
@@ -297,6 +307,7 @@ erase() {
     for directory in $found; do
         there=$directory/mxfleet-quarantine/$job
         [ -d "$there" ] || continue
+        ours "$directory/mxfleet-quarantine" "$there"
         cut -d ' ' -f 1 "$work/wanted" >"$work/mine"
         # Data that was left in the queue directory by a cut-off `out` belongs to the queue file in quarantine.
         data=$(part "$directory" df)
