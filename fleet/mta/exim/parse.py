@@ -116,14 +116,11 @@ def recipient_of(line: bytes) -> bytes:
 
 
 def _without_field(rest: bytes) -> bytes:
-    """Without ` TEXT LENGTH,NUMBER` at the end; TEXT has LENGTH bytes, and with none of them its blank stays."""
-    told = re.fullmatch(rb"(.*?)(\d+),(-?\d+)", rest, re.DOTALL)
+    """Without ` TEXT LENGTH,NUMBER` at the end, where TEXT has LENGTH bytes and may be empty."""
+    told = re.fullmatch(rb"(.*) (\d+),-?\d+", rest, re.DOTALL)
     if told is None:
         raise UnparsedOutput(f"a recipient's data are not what Exim writes: {rest!r}")
-    head, length = told[1].removesuffix(b" "), int(told[2])
-    if not length:
-        return head
-    return head[: len(head) - length].removesuffix(b" ")
+    return told[1][: len(told[1]) - int(told[2])].removesuffix(b" ")
 
 
 def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:

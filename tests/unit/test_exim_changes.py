@@ -1,0 +1,191 @@
+"""Changes of Exim's queue against a host played by hand: what is claimed of each message, and what is not."""
+
+from dataclasses import replace
+
+import pytest
+
+from fleet import match
+from fleet.mta.changed import fingerprint_of
+from fleet.mta.errors import Conflict, InDelivery, PlanStale, UnparsedOutput, Unsupported
+from fleet.mta.exim import Exim
+from fleet.mta.exim.parse import Listed
+from fleet.mta.operations import (
+    Quarantined,
+    QuarantineErase,
+    QuarantineRestore,
+    QueueBounce,
+    QueueFlush,
+    QueueHold,
+    QueuePurge,
+    QueueRelease,
+    Selection,
+)
+from fleet.mta.types import Ended, Fingerprint, MessageState, Plan, Result
+from tests.unit.exim_host import INSTANCE, SPOOL, EximHost, Mail, context
+
+A, B, C = "1xUMSQ-00005F-0r", "1xUMSQ-00005F-0s", "1xUMSQ-00005F-0u"
+EXIM = Exim()
+ALL = Selection(match=match.parse("ALL"))
+
+
+def fingerprint(mail: Mail) -> Fingerprint:
+    return fingerprint_of(Listed(mail.record().removeprefix(b"M ").rstrip(b"\n")).entry())
+
+
+def states(result: Result | Plan) -> dict[str, MessageState]:
+    assert isinstance(result, Result)
+    return {each.queue_id: each.outcome for each in result.messages}
+
+
+def by_id(*names: str) -> Selection:
+    return Selection(queue_ids=names)
+
+
+def test_hold_counts_what_exim_froze_and_the_queue_shows_frozen() -> None:
+    host = EximHost.of(Mail(A), Mail(B, word="frozen"), Mail(C))
+    host.locked = {C}
+    result = host.run(EXIM.queue_hold(INSTANCE, QueueHold(by_id(A, B, C, "1AAAAA-000000-00")), context()))
+    assert states(result) == {
+        A: MessageState.DONE,
+        C: MessageState.IN_DELIVERY,
+        "1AAAAA-000000-00": MessageState.ALREADY_GONE,
+    }
+    assert isinstance(result, Result)
+    assert result.data["already"] == 1
+    assert isinstance(result.error, InDelivery)
+
+
+def test_the_plan_of_a_hold_says_when_exim_gives_frozen_mail_up() -> None:
+    plan = EximHost.of(Mail(A)).run(EXIM.queue_hold(INSTANCE, QueueHold(ALL), context()), until_plan=True)
+    assert isinstance(plan, Plan)
+    assert any("timeout_frozen_after is 1w" in note for note in plan.notes)
+    for_ever = replace(INSTANCE, options={**INSTANCE.options, "timeout_frozen_after": "0s"})
+    plan = EximHost.of(Mail(A)).run(EXIM.queue_hold(for_ever, QueueHold(ALL), context()), until_plan=True)
+    assert isinstance(plan, Plan)
+    assert not any("timeout_frozen_after" in note for note in plan.notes)
+
+
+def test_release_frees_only_what_a_job_of_ours_froze_unless_named() -> None:
+    ours, others = Mail(A, word="frozen"), Mail(B, word="frozen")
+    host = EximHost.of(ours, others)
+    mine = context(ours=frozenset({fingerprint(ours)}))
+    assert states(host.run(EXIM.queue_release(INSTANCE, QueueRelease(ALL), mine))) == {A: MessageState.DONE}
+    assert others.word == "frozen"
+    assert states(host.run(EXIM.queue_release(INSTANCE, QueueRelease(by_id(B)), mine))) == {B: MessageState.DONE}
+
+
+def test_what_left_by_itself_was_not_deleted_by_us() -> None:
+    host = EximHost.of(Mail(A), Mail(B), Mail(C))
+    host.leaving, host.locked = {B}, {C}
+    result = host.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL, mode="delete"), context()))
+    assert states(result) == {A: MessageState.DONE, B: MessageState.ALREADY_GONE, C: MessageState.IN_DELIVERY}
+    assert list(host.queues[""]) == [C]
+
+
+def test_only_the_frozen_plan_is_touched_and_only_the_same_message() -> None:
+    host = EximHost.of(Mail(A), Mail(B), Mail(C))
+    planned = (fingerprint(Mail(A)), fingerprint(Mail(B, time=1)))
+    result = host.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL), context(frozen=planned)))
+    assert states(result) == {A: MessageState.DONE, B: MessageState.ALREADY_GONE}
+    assert set(host.queues[""]) == {B, C}
+    with pytest.raises(PlanStale):
+        host.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL), context(frozen=planned[1:])))
+
+
+def purged(host: EximHost, *mails: Mail) -> tuple[Quarantined, ...]:
+    result = host.run(EXIM.queue_purge(INSTANCE, QueuePurge(by_id(*(m.queue_id for m in mails))), context()))
+    assert isinstance(result, Result)
+    places = result.data["places"]
+    found = (fingerprint(mail) for mail in mails)
+    return tuple(
+        Quarantined(f.queue_id, f.queue_id, places[f.queue_id], f.arrival_time, f.sender, f.size, f.state)
+        for f in found
+    )
+
+
+def test_a_purge_lies_in_a_named_queue_and_comes_back_as_it_was() -> None:
+    host = EximHost.of(Mail(A), Mail(B, word="frozen"))
+    items = purged(host, Mail(A), Mail(B, word="frozen"))
+    assert items[0].place == f"{SPOOL}/mxfleet-0190a1b2/input/{A}"
+    assert not host.queues[""]
+    result = host.run(EXIM.quarantine_restore(INSTANCE, QuarantineRestore(items), context()))
+    assert states(result) == {A: MessageState.DONE, B: MessageState.DONE}
+    assert host.queues[""][B].word == "frozen"
+    attempted = [count for script, _, count in host.commands if script == "exim_attempt.sh"]
+    assert attempted == [1]
+
+
+def test_an_undo_attempts_nothing() -> None:
+    host = EximHost.of(Mail(A))
+    items = purged(host, Mail(A))
+    host.run(EXIM.quarantine_restore(INSTANCE, QuarantineRestore(items), context(undo=True)))
+    assert A in host.queues[""]
+    assert "exim_attempt.sh" not in {script for script, _, _ in host.commands}
+
+
+def test_what_the_main_queue_delivered_in_the_middle_of_a_move_is_never_restored() -> None:
+    host = EximHost.of(Mail(A))
+    items = purged(host, Mail(A))
+    host.queues["mxfleet-0190a1b2"][A].lines = b"N r@defer.test\n"
+    result = host.run(EXIM.quarantine_restore(INSTANCE, QuarantineRestore(items), context()))
+    assert states(result) == {A: MessageState.ALREADY_GONE}
+    read = host.run(EXIM.read_back(INSTANCE, QueuePurge(ALL), context(frozen=(fingerprint(Mail(A)),))))  # type: ignore[arg-type]
+    assert states(read) == {A: MessageState.ALREADY_GONE}
+
+
+def test_what_lies_in_both_queues_is_still_queued() -> None:
+    host = EximHost.of(Mail(A))
+    host.queues["mxfleet-0190a1b2"] = {A: Mail(A)}
+    read = host.run(EXIM.read_back(INSTANCE, QueuePurge(ALL), context(frozen=(fingerprint(Mail(A)),))))  # type: ignore[arg-type]
+    assert states(read) == {A: MessageState.LEFT}
+
+
+def test_erase_says_what_was_there_and_a_foreign_place_is_refused() -> None:
+    host = EximHost.of(Mail(A))
+    items = purged(host, Mail(A))
+    absent = replace(items[0], id=B, queue_id=B, place=items[0].place.replace(A, B))
+    result = host.run(EXIM.quarantine_erase(INSTANCE, QuarantineErase((*items, absent)), context()))
+    assert states(result) == {A: MessageState.DONE, B: MessageState.ALREADY_GONE}
+    foreign = replace(items[0], place=f"/etc/{A}")
+    with pytest.raises(Conflict):
+        host.run(EXIM.quarantine_erase(INSTANCE, QuarantineErase((foreign,)), context()))
+
+
+def test_flush_passes_over_frozen_mail_and_claims_only_attempts_that_began() -> None:
+    host = EximHost.of(Mail(A), Mail(B, word="frozen"), Mail(C))
+    host.locked = {C}
+    result = host.run(EXIM.queue_flush(INSTANCE, QueueFlush(ALL), context()))
+    assert states(result) == {A: MessageState.DONE, C: MessageState.LEFT}
+
+
+def test_bounce_needs_exims_word_and_always_tells_the_sender() -> None:
+    host = EximHost.of(Mail(A), Mail(B, word="delivering"))
+    host.locked = {B}
+    result = host.run(EXIM.queue_bounce(INSTANCE, QueueBounce(ALL), context()))
+    assert states(result) == {A: MessageState.DONE, B: MessageState.IN_DELIVERY}
+    with pytest.raises(Unsupported):
+        host.run(EXIM.queue_bounce(INSTANCE, QueueBounce(ALL, notify=False), context()))
+
+
+def test_a_command_that_breaks_off_is_an_error_and_a_plan_comes_even_for_nothing() -> None:
+    host = EximHost.of(Mail(A))
+    host.cut = "exim_change.sh"
+    with pytest.raises(UnparsedOutput):
+        host.run(EXIM.queue_hold(INSTANCE, QueueHold(ALL), context()))
+    empty = EximHost.of()
+    assert isinstance(empty.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL), context()), until_plan=True), Plan)
+    result = empty.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL), context()))
+    assert isinstance(result, Result)
+    assert result.ended is Ended.UNCHANGED
+    assert {script for script, _, _ in empty.commands} == {"exim_list.sh"}
+
+
+def test_a_lot_of_messages_takes_a_few_commands_and_sudo_rules_have_no_wildcard() -> None:
+    host = EximHost.of(*(Mail(f"1xUM{n:02d}-00005F-{m:02d}") for n in range(90) for m in range(100)))
+    result = host.run(EXIM.queue_hold(INSTANCE, QueueHold(ALL), context()))
+    assert isinstance(result, Result)
+    assert result.data["done"] == 9000
+    assert len([script for script, _, _ in host.commands if script == "exim_change.sh"]) == 3
+    rules = EXIM.sudoers(INSTANCE, "fleetops")
+    assert all("exim_" in rule or "block_file.sh" in rule or "_log" in rule for rule in rules)
+    assert not any(char in rule.replace("\\*", "") for rule in rules for char in "*?[")
