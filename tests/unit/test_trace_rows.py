@@ -224,3 +224,70 @@ def test_more_rows_than_the_limit_are_counted_and_the_newest_are_kept(tmp_path: 
     data = postfix_rows(tmp_path, "".join(lines), sender="s@a.test", limit=3)
     assert [row["recipient"] for row in data["rows"]] == ["r7@b.test", "r8@b.test", "r9@b.test"]
     assert (data["matched"], data["truncated"], data["totals"]["rejected"]) == (10, True, 10)
+
+
+EXIM = "2026-11-21 11:00:00 1xUjpf-00006K-1Z "
+
+
+def exim_rows(directory: Path, lines: list[str], **criteria: Any) -> dict[str, Any]:
+    host = LogHost("exim", directory)
+    host.put("mainlog", "".join(f"{line}\n" for line in lines).encode())
+    return host.data(exim.message_trace, MessageTrace(**(criteria or {"recipient": "*"})), "mainlog")
+
+
+CAME = (
+    EXIM + '<= s@a.test H=a.test (helo) [192.0.2.1]:4711 P=esmtps X=TLS1.3 S=99 id=1@a.test T="id=forged H=x [9.9.9.9]"'
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "recipient", "status", "relay", "reply"),
+    [
+        ("=> joe <joe@a.test> R=local_user T=mail_spool", "joe@a.test", "sent", "joe", ""),
+        ("=> /var/mail/x <x@a.test> R=r T=address_file", "x@a.test", "sent", "/var/mail/x", ""),
+        (
+            '-> r@b.test R=dns T=smtp H=b.test [192.0.2.2] X=TLS C="250 OK id=1" DT=1s',
+            "r@b.test", "sent", "b.test [192.0.2.2]", "250 OK id=1",
+        ),
+        ("== r@b.test R=dns T=smtp defer (-53): retry time not reached for any host", "r@b.test", "deferred", "smtp",
+         "retry time not reached for any host"),
+        ("== r@b.test R=dns defer (-1): lookup failed", "r@b.test", "deferred", "", "lookup failed"),
+        ("** r@b.test: retry timeout exceeded", "r@b.test", "expired", "", "retry timeout exceeded"),
+        ("** r@b.test: Unrouteable address", "r@b.test", "bounced", "", "Unrouteable address"),
+    ],
+)  # fmt: skip
+def test_forms_of_exims_deliveries(
+    line: str, recipient: str, status: str, relay: str, reply: str, tmp_path: Path
+) -> None:
+    [row] = exim_rows(tmp_path, [CAME, EXIM + line])["rows"]
+    assert (row["recipient"], row["status"], row["reply"]) == (recipient, status, reply)
+    assert row["relay"] == relay
+    assert (row["client"], row["message_id"], row["size"]) == ("a.test (helo) [192.0.2.1]", "1@a.test", 99)
+
+
+def test_exim_through_syslog_with_a_pid_is_read_too(tmp_path: Path) -> None:
+    lines = [
+        "Nov 21 11:00:00 mx1 exim[12]: " + CAME.replace(" 1xU", " +0000 [12] 1xU"),
+        "Nov 21 11:00:01 mx1 exim[12]: 1xUjpf-00006K-1Z => r@b.test R=dns T=smtp H=b.test [192.0.2.2]",
+    ]
+    [row] = exim_rows(tmp_path, lines)["rows"]
+    assert (row["recipient"], row["status"], row["sender"]) == ("r@b.test", "sent", "s@a.test")
+
+
+def test_a_name_in_helo_that_looks_like_a_refusal_is_left_out(tmp_path: Path) -> None:
+    forged = (
+        "2026-11-21 11:00:00 H=(x [1.1.1.1] F=<victim@b.test> rejected RCPT <v@b.test>: no) [192.0.2.9] "
+        "F=<s@a.test> rejected RCPT <r@b.test>: relay not permitted"
+    )
+    data = exim_rows(tmp_path, [forged])
+    assert data["rows"] == []
+    assert any("two ways" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize(
+    ("event", "status"), [("Frozen", "held"), ("removed by root", "removed"), ("frozen by fleetops", "held")]
+)
+def test_frozen_and_removed_messages_of_exim(event: str, status: str, tmp_path: Path) -> None:
+    deferred = EXIM + "== r@b.test R=dns T=smtp defer (-44): later"
+    [row] = exim_rows(tmp_path, [CAME, deferred, EXIM + event])["rows"]
+    assert row["status"] == status

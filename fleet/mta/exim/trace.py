@@ -25,6 +25,7 @@ REFUSED = re.compile(
     r"(?P<head>.*?)(?: F=<(?P<from>.*?)>)?(?: A=\S+)? (?P<verb>rejected|temporarily rejected) "
     r"(?P<stage>RCPT <(?P<to>.*?)>|MAIL(?: <.*?>)?|DATA|after DATA|EHLO.*?|HELO.*?|connection.*?)(?:: (?P<reply>.*))?$"
 )
+REFUSED_ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from)")
 STATUS = {"=>": "sent", "->": "sent", ">>": "sent", "*>": "discarded", "**": "bounced", "==": "deferred"}
 
 
@@ -115,25 +116,25 @@ class Lines:
         if status == "bounced" and "retry timeout exceeded" in text:
             status = "expired"
         name, orig = told["to"], told["orig"] or ""
-        is_file = name[:1] in "/|:" and bool(orig)
+        is_here = "@" not in name or name.startswith(("/", "|", ":"))  # a file, a pipe or a user of this host
         self._trace.delivered(
             queue_id,
-            orig if is_file else name,
+            (orig or name) if is_here else name,
             Delivery(
                 time,
                 status,
-                host[1] if host else (name if is_file else told["transport"] or ""),
+                host[1] if host else (name if is_here else told["transport"] or ""),
                 dsn_of(said),
                 said,
                 None,
-                "" if is_file or orig == name else orig,
+                "" if is_here or orig == name else orig,
                 host is None,
             ),
         )
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
         told = REFUSED.fullmatch(text)
-        if told is None or text.count(" F=<") > 1 or text.count(" rejected ") > 1:
+        if told is None or text.count(" F=<") > 1 or len(REFUSED_ONCE.findall(text)) != 1:
             self._trace.unclear += 1
             return
         host = HOST.search(" " + told["head"])

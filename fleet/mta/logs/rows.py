@@ -12,6 +12,7 @@ from fleet.mta.operations import MessageTrace
 STATUSES = ("sent", "deferred", "bounced", "rejected", "expired", "held", "discarded", "removed", "queued")
 """`queued`: no attempt was logged. `removed`: taken out of the queue by an administrator."""
 
+LONGEST_REPLY = 1000
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is told as it is."""
 
@@ -202,7 +203,7 @@ def row_of(message: Message, address: str, delivery: Delivery, status: str) -> d
         "relay": delivery.relay,
         "status": status,
         "dsn": delivery.dsn,
-        "reply": delivery.reply,
+        "reply": delivery.reply[:LONGEST_REPLY],
         "delay": delivery.delay,
         "instance": message.instance,
     }

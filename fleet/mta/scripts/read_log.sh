@@ -13,7 +13,7 @@ umask 077
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
-most=20000 # messages; the newest are kept
+most=200000 # messages; the newest are kept
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
