@@ -3,20 +3,11 @@
 import pytest
 
 from fleet.mta.address import parse_block_pattern
+from fleet.mta.block_edit import ChangedMeanwhile, edit_error
+from fleet.mta.block_file import Block, checks, with_block
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
 from fleet.mta.operations import SenderBlock
-from fleet.mta.postfix.access import (
-    OWN_HEAD,
-    Block,
-    KeyRules,
-    checks,
-    keys_of,
-    parse_access,
-    render,
-    value_of,
-    with_block,
-)
-from fleet.mta.postfix.access_edit import ChangedMeanwhile, edit_error
+from fleet.mta.postfix.access import OWN_HEAD, KeyRules, keys_of, parse_access, render_access, value_of
 from fleet.mta.postfix.access_facts import differences, parse_facts, probe_for
 from fleet.mta.postfix.access_wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
 from fleet.mta.smtp_proof import Probe, read_proof
@@ -87,22 +78,22 @@ def test_our_map_has_the_default_type_where_it_can_be_built() -> None:
 @pytest.mark.parametrize("source", ["", "# c\nx@y.test REJECT\n", "x@y.test REJECT", OWN_HEAD, "\n\n"])
 def test_without_blocks_of_ours_a_source_is_what_it_was(source: str) -> None:
     file = parse_access(source, "/m", keys)
-    blocked = render(file, with_block(file, BLOCK, keys, "/m"), keys)
+    blocked = render_access(file, with_block(file, BLOCK, keys, "/m"), keys)
     again = parse_access(blocked, "/m", keys)
     assert blocked.startswith(source)
     assert "# mxfleet:job-1 a@b.test\na@b.test\t550 5.7.1 no\n" in blocked
     assert again.blocks == (BLOCK,)
-    assert render(again, (), keys) == source
+    assert render_access(again, (), keys) == source
 
 
 def test_two_patterns_under_one_key_keep_it_until_both_are_gone() -> None:
     file = parse_access("", "/m", keys)
     both = (Block("b.test", "1", "550 5.7.1 no"), Block(".b.test", "2", "550 5.7.1 no"))
-    text = render(file, both, keys)
+    text = render_access(file, both, keys)
     assert text.count("b.test\t550") == 1
     again = parse_access(text, "/m", keys)
     assert again.blocks == both
-    assert "\nb.test\t550 5.7.1 no\n" in render(again, both[1:], keys)
+    assert "\nb.test\t550 5.7.1 no\n" in render_access(again, both[1:], keys)
     with pytest.raises(Conflict, match="another answer"):
         with_block(again, Block("b.test", "3", "DISCARD x"), keys, "/m")
 
@@ -128,12 +119,12 @@ def test_a_region_that_was_edited_by_hand_is_a_conflict(damage: object) -> None:
     assert callable(damage)
     file = parse_access("", "/m", keys)
     with pytest.raises(Conflict):
-        parse_access(damage(render(file, (BLOCK,), keys)), "/m", keys)
+        parse_access(damage(render_access(file, (BLOCK,), keys)), "/m", keys)
 
 
 def test_the_new_map_is_checked_for_ours_the_removed_and_three_others() -> None:
     others = "".join(f"o{n}@x.test OK\n" for n in range(5))
-    file = parse_access(render(parse_access(others, "/m", keys), (BLOCK,), keys), "/m", keys)
+    file = parse_access(render_access(parse_access(others, "/m", keys), (BLOCK,), keys), "/m", keys)
     staying = tuple((f"o{n}@x.test", "OK") for n in range(3))
     assert checks(file, (), keys) == (("a@b.test", ""), *staying)
     assert checks(file, (BLOCK,), keys) == (("a@b.test", "550 5.7.1 no"), *staying)

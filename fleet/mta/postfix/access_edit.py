@@ -1,41 +1,19 @@
 """Reading and replacing access maps and main.cf on the host, by postfix_access.sh and postfix_wire.sh."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from difflib import unified_diff
 
-from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.block_edit import ChangedMeanwhile, Checks, Source, check_digest, edit_error
+from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access_wiring import BUILT, AccessMap, own_map, wired_map
-from fleet.mta.postfix.parse import error_of
-from fleet.mta.types import Command, Completed, Diff, InstanceFacts, Steps, run
+from fleet.mta.types import Command, Completed, InstanceFacts, Steps, run
 
 ACCESS = "postfix_access.sh"
 WIRE = "postfix_wire.sh"
 EDIT_SECONDS = 60
 READ = 30
 LARGEST_SOURCE = 32 << 20
-ABSENT = "-"
 
-Checks = tuple[tuple[str, str], ...]
 Change = Callable[[str], tuple[str, Checks]]
-
-
-class ChangedMeanwhile(Conflict):
-    """Somebody else changed the file between our reading and our writing; nothing of ours was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file as it was read. `digest`: sha256 in hex, "-" when absent. `is_stale`: the map built from it is older."""
-
-    path: str
-    text: str
-    digest: str
-    is_stale: bool = False
-
-    @property
-    def exists(self) -> bool:
-        return self.digest != ABSENT
 
 
 def access_argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tuple[str, ...]:
@@ -109,34 +87,6 @@ def remove_own_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[None
     yield from _changing(ACCESS, access_argv(instance, "remove", access_map), [], "")
 
 
-def difference(source: Source, text: str) -> Diff:
-    """The change as people read it; bytes that are no UTF-8 as \\xHH."""
-    old = source.path if source.exists else "/dev/null"
-    lines = unified_diff(source.text.splitlines(True), text.splitlines(True), old, source.path, n=2)
-    shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return Diff(source.path, shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
-
-
-def edit_error(done: Completed, script: str) -> FleetError:
-    """The error behind a script that failed; its exit statuses stand at its head."""
-    stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
-    ours = [line.removeprefix("mxfleet: ") for line in stderr.splitlines() if line.startswith("mxfleet: ")]
-    detail = ours[-1] if ours else stderr[:300]
-    if b"No space left on device" in done.stderr or b"Disk quota exceeded" in done.stderr:
-        return DiskFull(f"no space left: {detail}; the old file and map are as they were", stderr=stderr[:2000])
-    if not ours:
-        return error_of(done, script)
-    match done.exit_status:
-        case 66:
-            return Unsupported(detail)
-        case 75:
-            return Conflict(detail, hint="try again when the other change has ended")
-        case 76:
-            return ChangedMeanwhile(detail, hint="somebody edits this file; look at it, then try again")
-        case _:
-            return RemoteError(detail, stderr=stderr[:2000])
-
-
 def _reading(script: str, argv: tuple[str, ...]) -> Command:
     return Command(argv, script=script, become=True, timeout=READ, max_output=LARGEST_SOURCE)
 
@@ -148,6 +98,7 @@ def _source(done: Completed, script: str, path: str) -> Source:
     digest, _, state = head.partition(" ")
     if not newline or state not in ("fits", "stale", "absent"):
         raise UnparsedOutput(f"{script} did not begin with a digest")
+    check_digest(digest, text)
     return Source(path, text, digest, state == "stale")
 
 

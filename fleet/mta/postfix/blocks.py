@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from fleet.mta import block_file
 from fleet.mta.address import BlockPattern, parse_block_pattern
+from fleet.mta.block_edit import Checks, Source, difference
+from fleet.mta.block_file import Block, BlockFile
 from fleet.mta.commands import HELPERS
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.postfix import access, access_edit, access_wiring
-from fleet.mta.postfix.access import AccessFile, Block
-from fleet.mta.postfix.access_edit import Change, Source
+from fleet.mta.postfix.access_edit import Change
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
 from fleet.mta.postfix.access_wiring import AccessMap
 from fleet.mta.smtp_proof import Seen, read_proof
@@ -32,7 +34,7 @@ class Place:
     facts: BlockFacts
     access_map: AccessMap
     source: Source
-    file: AccessFile
+    file: BlockFile
 
     def keys(self, pattern: str) -> tuple[str, ...]:
         return _keys(self.facts, pattern)
@@ -54,27 +56,27 @@ def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMa
     return Place(instance, facts, access_map, source, _parse(facts, source.path, source.text))
 
 
-def _parse(facts: BlockFacts, path: str, text: str) -> AccessFile:
+def _parse(facts: BlockFacts, path: str, text: str) -> BlockFile:
     return access.parse_access(text, path, partial(_keys, facts))
 
 
-def _change(place: Place, edit: Callable[[AccessFile], tuple[Block, ...]]) -> Change:
+def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
     """The same edit of our blocks, whatever else stands in the file by then."""
 
-    def change(text: str) -> tuple[str, access_edit.Checks]:
+    def change(text: str) -> tuple[str, Checks]:
         file = _parse(place.facts, place.source.path, text or place.source.text)
         blocks = edit(file)
-        return access.render(file, blocks, place.keys), access.checks(file, blocks, place.keys)
+        return access.render_access(file, blocks, place.keys), block_file.checks(file, blocks, place.keys)
 
     return change
 
 
 def _adding(place: Place, block: Block) -> Change:
-    return _change(place, lambda file: access.with_block(file, block, place.keys, place.source.path))
+    return _change(place, lambda file: block_file.with_block(file, block, place.keys, place.source.path))
 
 
 def _removing(place: Place, pattern: str) -> Change:
-    return _change(place, lambda file: tuple(block for block in file.blocks if block.pattern != pattern))
+    return _change(place, lambda file: block_file.without_block(file, pattern))
 
 
 def _look(place: Place, pattern: BlockPattern, job: str) -> Steps[Seen]:
@@ -136,7 +138,7 @@ def _is_done(place: Place, pattern: BlockPattern, value: str) -> bool:
     ours = place.file.block(pattern.text)
     if ours:
         return ours.value == value
-    return access.same_by_hand(place.file, place.keys(pattern.text), value)
+    return block_file.same_by_hand(place.file, place.keys(pattern.text), value)
 
 
 def _unchanged(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
@@ -147,10 +149,10 @@ def _unchanged(place: Place, pattern: BlockPattern, context: Context) -> Steps[R
 
 def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tuple[str, ...]) -> Plan:
     text, _ = adding(place.source.text)
-    diffs = [access_edit.difference(place.source, text)]
+    diffs = [difference(place.source, text)]
     commands = [_shown(place, access_edit.ACCESS)]
     if main_cf:
-        diffs.append(access_edit.difference(main_cf, access_wiring.wire(main_cf.text, place.access_map)))
+        diffs.append(difference(main_cf, access_wiring.wire(main_cf.text, place.access_map)))
         commands.append(_shown(place, access_edit.WIRE))
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=main_cf is not None)
 
@@ -288,9 +290,9 @@ def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -
 def _unblock_plan(place: Place, main_cf: Source | None, removing: Change) -> Plan:
     if main_cf:
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
-        return Plan(diffs=(access_edit.difference(main_cf, text),), commands=(_shown(place, access_edit.WIRE),))
+        return Plan(diffs=(difference(main_cf, text),), commands=(_shown(place, access_edit.WIRE),))
     text, _ = removing(place.source.text)
-    return Plan(diffs=(access_edit.difference(place.source, text),), commands=(_shown(place, access_edit.ACCESS),))
+    return Plan(diffs=(difference(place.source, text),), commands=(_shown(place, access_edit.ACCESS),))
 
 
 def _freed(

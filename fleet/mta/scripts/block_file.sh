@@ -39,8 +39,11 @@ known() {
     [ -n "$(find -H "$config" -prune -user root ! -perm /022)" ] || return 1
     case $mta in
         sendmail)
-            [ -f "$config" ] && sed -n 's/^Kaccess[ \t][ \t]*//p' "$config" |
-                awk -v type="$name" -v file="$file" '$1 == type && ($NF == file || $NF == file ".db") { found = 1 } END { exit !found }'
+            # A map with columns of its own, or one that keeps upper and lower case apart, is not edited.
+            [ -f "$config" ] && sed -n 's/^Kaccess[ \t][ \t]*//p' "$config" | awk -v type="$name" -v file="$file" '
+                { for (i = 2; i < NF; i++) if ($i ~ /^-[fkvz]/) exit }
+                $1 == type && ($NF == file || $NF == file ".db") { found = 1 }
+                END { exit !found }'
             ;;
         qmail) [ -x "$config/bin/qmail-queue" ] && [ "$file" = "$config/control/badmailfrom" ] ;;
         exim)
@@ -56,7 +59,7 @@ known() {
 
 names_table() {
     sed 's/#.*//' "$config" | tr -d '"' | awk -v name="$name" -v file="$file" '
-        $1 == "table" { sub(/^<|>$/, "", $2); for (i = 3; i <= NF; i++) if ($2 == name && ($i == "file:" file || $i == file)) found = 1 }
+        $1 == "table" { gsub(/[<>]/, "", $2); for (i = 3; i <= NF; i++) if ($2 == name && ($i == "file:" file || $i == file)) found = 1 }
         END { exit !found }'
 }
 
