@@ -31,7 +31,9 @@ trap '' HUP INT PIPE
 
 common=$(
     cat <<'COMMON'
-state=/run/mxfleet-qmail
+enter() { # QUEUE
+    cd "$1" 2>/dev/null && find_split && state=/run/mxfleet-qmail-$(stat -c %d-%i .)
+}
 
 is_split() { # KIND
     case $1 in
@@ -168,11 +170,11 @@ COMMON
 # shellcheck disable=SC2016 # the guardian's shell expands
 guardian='
 queue=$1 service=$2 svc=$3 svstat=$4
+enter "$queue" || exit
 echo ready
 exec >/dev/null 9>>"$state.lock"
 flock 9
 [ -s "$state.state" ] || exit 0
-cd "$queue" && find_split || { start 60; exit; }
 read -r phase before <"$state.state"
 if [ "$phase" = acting ]; then
     exec 7>>"$state.acting" 8<lock/sendmutex
@@ -422,7 +424,7 @@ end") wanted_lines=${wanted_lines%?end} ;;
 esac
 ! lines "$wanted_lines" | grep -aqv '^[1-9][0-9]* [0-9][0-9]* [0-9]*\.[0-9]* ' || fail 64 "bad message"
 ids=$(lines "$wanted_lines" | sed 's/ .*//')
-cd "$queue" 2>/dev/null && find_split || fail 66 "no qmail queue in $queue"
+enter "$queue" || fail 66 "no qmail queue in $queue"
 [ -f lock/sendmutex ] || fail 66 "no lock/sendmutex in $queue"
 if [ "$action" = look ]; then
     names "mxfleet-quarantine/$job/mess" | tell there

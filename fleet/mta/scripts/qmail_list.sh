@@ -15,7 +15,7 @@ umask 077
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
-state=/run/mxfleet-qmail
+state=
 
 fail() {
     echo "qmail_list: $2" >&2
@@ -91,6 +91,7 @@ split=$(find mess -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' -printf '%f\n' 
 big=0
 [ ! -d todo/0 ] || big=1
 
+state=/run/mxfleet-qmail-$(stat -c %d-%i .)
 # Changes move files under an exclusive lock; one that was cut off is put right by its guardian within a moment.
 exec 9>>"$state.acting" || fail 73 "cannot open $state.acting"
 waited=0

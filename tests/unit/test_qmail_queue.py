@@ -1,0 +1,457 @@
+"""qmail's queue: listing, contents and every change, by the real scripts on a queue made by hand."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fleet import match
+from fleet.mta.errors import Conflict, InDelivery, MtaNotRunning, OutcomeUnknown, UnparsedOutput, Unsupported
+from fleet.mta.operations import (
+    MessageDeliver,
+    MessageShow,
+    Quarantined,
+    QuarantineErase,
+    QuarantineRestore,
+    QueueBounce,
+    QueueHold,
+    QueueList,
+    QueuePurge,
+    QueueRelease,
+    Selection,
+)
+from fleet.mta.qmail import Qmail
+from fleet.mta.qmail.changing import change, line_of, parse_answer
+from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
+from fleet.mta.types import Completed, Ended, QueueEntry
+from tests.unit.qmail_host import LONG_AGO, QmailHost, argv_of, context
+
+QMAIL = Qmail()
+
+
+BOTH = pytest.mark.parametrize("host", [(3, False), (23, True)], ids=["split-3", "split-23-big-todo"], indirect=True)
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[QmailHost]:
+    found = QmailHost(tmp_path, *getattr(request, "param", (3, False)))
+    yield found
+    found.remove_state()
+
+
+def ids(*names: str) -> Selection:
+    return Selection(queue_ids=names)
+
+
+def quarantined(host: QmailHost, *names: str) -> tuple[Quarantined, ...]:
+    """Purges them into quarantine; the items as the service keeps them."""
+    result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(*names)), context()))
+    places = result.data["places"]
+    return tuple(
+        Quarantined(f"q{f.queue_id}", f.queue_id, places[f.queue_id], f.arrival_time, f.sender, f.size, f.state)
+        for f in host.plans[-1].selected
+        if f.queue_id in places
+    )
+
+
+def test_lists_done_and_undone_recipients_of_both_channels(host: QmailHost) -> None:
+    name = host.put(remote=[b"Tr@defer.test", b"Dok@ok.test"], local=[b"Tlocal@qm1.test"])
+    [entry] = host.entries().values()
+    assert (entry.queue_id, entry.state, entry.sender, entry.size) == (name, "deferred", "news@bulk.example", 18)
+    assert {(each.address, each.state) for each in entry.recipients} == {
+        ("r@defer.test", "undelivered"),
+        ("ok@ok.test", "delivered"),
+        ("local@qm1.test", "undelivered"),
+    }
+    assert int(entry.arrival_time) == LONG_AGO
+    assert (entry.attempts, entry.next_attempt) == (None, None)
+
+
+@BOTH
+def test_lists_what_is_in_todo_only(host: QmailHost) -> None:
+    name = host.put(is_new=True, remote=[b"Ta@x.test", b"Tb@x.test"])
+    entry = host.entries()[name]
+    assert (entry.state, [each.address for each in entry.recipients]) == ("incoming", ["a@x.test", "b@x.test"])
+
+
+@BOTH
+def test_a_message_half_taken_in_counts_once_and_with_all_recipients(host: QmailHost) -> None:
+    name = host.put(is_new=True, remote=[b"Ta@x.test", b"Tb@x.test"])
+    host.path("info", name).write_bytes(b"Fnews@bu")
+    host.path("remote", name).write_bytes(b"Ta@x.test\0")
+    entry = host.entries()[name]
+    assert (entry.state, entry.sender, len(entry.recipients)) == ("incoming", "news@bulk.example", 2)
+
+
+def test_a_file_in_mess_alone_is_not_queued(host: QmailHost) -> None:
+    name = host.put()
+    host.path("info", name).unlink()
+    assert host.entries() == {}
+
+
+def test_an_envelope_that_is_cut_off_is_refused_not_guessed(host: QmailHost) -> None:
+    name = host.put()
+    host.path("info", name).write_bytes(b"Fnews@bulk")
+    listed = host.carry(QMAIL.queue_list(host.instance, QueueList(match.parse("ALL")), context()))
+    assert (listed.data["total"], listed.data["refused"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"", "<>"),
+        (b"a@x.test", "a@x.test"),
+        (b"q b@x.test", '"q b"@x.test'),
+        (b'a"b@x.test', '"a\\"b"@x.test'),
+        (b"#@[]", "#@[]"),
+        (b"list-@x.test-@[]", "list-@x.test-@[]"),
+        (b"root", "root"),
+        (b"a\xff@x.test", "a\\xff@x.test"),
+        ("ü@x.test".encode(), "ü@x.test"),
+    ],
+)
+def test_a_sender_is_shown_as_rfc_5321_has_it_and_found_again(raw: bytes, shown: str) -> None:
+    assert address_of(raw) == shown
+    assert bytes_of(shown) == raw
+
+
+@BOTH
+def test_awkward_senders_are_listed_and_purged(host: QmailHost) -> None:
+    raw = [
+        b"",
+        b"#@[]",
+        b"new\nline@x.test",
+        b"a\xff\xfe@x.test",
+        b"  blank@x.test",
+        b"-rf@x.test",
+        b"`id`$(id)@x.test",
+    ]
+    by_sender = {sender: host.put(sender) for sender in raw}
+    entries = host.entries()
+    assert entries[by_sender[b"a\xff\xfe@x.test"]].sender_raw == b"a\xff\xfe@x.test"
+    result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(*entries), mode="delete"), context()))
+    assert (result.ended, result.data["done"]) == (Ended.SUCCEEDED, len(raw))
+    assert host.files() == {}
+
+
+def test_an_empty_queue_is_said_to_be_empty(host: QmailHost) -> None:
+    listed = host.carry(QMAIL.queue_list(host.instance, QueueList(match.parse("ALL")), context()))
+    assert (listed.data["total"], listed.data["refused"]) == (0, 0)
+
+
+def test_a_listing_that_is_cut_off_is_refused(host: QmailHost) -> None:
+    host.put()
+    sink = QueueSink(lambda message: None)
+    sink.feed(b":group\x001700000000\x00info/1/4\x00Fa@x.test\x00")
+    with pytest.raises(UnparsedOutput):
+        sink.close()
+
+
+def test_headers_and_bodies_are_matched(host: QmailHost) -> None:
+    wanted = host.put(text=b"Subject: Neu\n folded\n\nunder the lake\n")
+    host.put(text=b"Subject: other\n\n\0\xffSubject: Neu\n")
+    for text in ("subject~folded", "body~lake"):
+        listed = host.carry(QMAIL.queue_list(host.instance, QueueList(match.parse(text)), context()))
+        assert [each["queue_id"] for each in listed.data["entries"]] == [wanted], text
+
+
+@pytest.mark.parametrize(
+    ("text", "headers", "body"),
+    [
+        (b"Subject: a\r\n\r\nx\r\n", 1, b"x\r\n"),
+        (b"Subject: a\n\nno end", 1, b"no end"),
+        (b"\nall body\n", 0, b"all body\n"),
+        (b"Subject: a\n", 1, b""),
+        (b"Subject: a\n\n\n==> mess/1/4 <==\nend\n", 1, b"\n==> mess/1/4 <==\nend\n"),
+    ],
+)
+def test_a_message_is_shown_byte_for_byte(host: QmailHost, text: bytes, headers: int, body: bytes) -> None:
+    name = host.put(text=text)
+    other = host.put(text=b"Subject: b\n\nb\n")
+    asked = MessageShow(name, parts=("envelope", "headers", "body"))
+    shown = host.carry(QMAIL.message_show(host.instance, asked, context())).data
+    assert (len(shown["headers"]), shown["body"]["text"].encode()) == (headers, body)
+    host.carry(QMAIL.queue_hold(host.instance, QueueHold(ids(other)), context()))
+    assert host.carry(QMAIL.message_show(host.instance, MessageShow(other), context())).data["state"] == "hold"
+
+
+@BOTH
+@pytest.mark.parametrize("is_new", [False, True], ids=["taken-in", "in-todo"])
+def test_hold_moves_a_message_out_of_sight_and_release_brings_every_file_back(host: QmailHost, is_new: bool) -> None:
+    name = host.put(is_new=is_new, local=[b"Tl@qm1.test"])
+    if not is_new:
+        (host.queue / "bounce" / name).write_text("<x>:\nsorry\n")
+    before = host.files()
+    held = host.carry(QMAIL.queue_hold(host.instance, QueueHold(ids(name)), context()))
+    assert (held.ended, host.entries()[name].state) == (Ended.SUCCEEDED, "hold")
+    assert all(path.startswith("mxfleet-hold/") for path in host.files())
+    released = host.carry(QMAIL.queue_release(host.instance, QueueRelease(ids(name)), context()))
+    assert (released.ended, host.files(), host.is_up) == (Ended.SUCCEEDED, before, True)
+
+
+@BOTH
+def test_a_quarantined_message_comes_back_byte_for_byte_held_or_not(host: QmailHost) -> None:
+    free, held, new = host.put(), host.put(), host.put(is_new=True)
+    host.carry(QMAIL.queue_hold(host.instance, QueueHold(ids(held)), context()))
+    before = host.files()
+    items = quarantined(host, free, held, new)
+    assert host.entries() == {}
+    assert all(path.startswith("mxfleet-quarantine/job-1/") for path in host.files())
+    restored = host.carry(QMAIL.quarantine_restore(host.instance, QuarantineRestore(items), context(undo=True)))
+    assert (restored.ended, restored.data["done"], host.files()) == (Ended.SUCCEEDED, 3, before)
+
+
+def test_a_restored_message_is_due_at_once_unless_a_purge_is_undone(host: QmailHost) -> None:
+    name = host.put()
+    for is_undo, due in ((True, False), (False, True)):
+        items = quarantined(host, name)
+        host.carry(QMAIL.quarantine_restore(host.instance, QuarantineRestore(items), context(undo=is_undo)))
+        assert (host.path("remote", name).stat().st_mtime == 1) is due
+
+
+def test_a_restore_overwrites_nothing(host: QmailHost) -> None:
+    items = quarantined(host, host.put())
+    name = items[0].queue_id
+    host.path("mess", name).write_text("another message")
+    restored = host.carry(QMAIL.quarantine_restore(host.instance, QuarantineRestore(items), context()))
+    assert (restored.ended, restored.data["left"]) == (Ended.FAILED, 1)
+    assert host.path("mess", name).read_text() == "another message"
+    assert f"mxfleet-quarantine/job-1/info/{name}" in host.files()
+
+
+def test_erase_removes_for_good_without_a_stop(host: QmailHost) -> None:
+    items = quarantined(host, host.put(), host.put())
+    calls = (host.service / "calls").read_text()
+    erased = host.carry(QMAIL.quarantine_erase(host.instance, QuarantineErase(items), context()))
+    assert (erased.ended, erased.data["done"], host.files()) == (Ended.SUCCEEDED, 2, {})
+    assert (host.service / "calls").read_text() == calls
+    again = host.carry(QMAIL.quarantine_erase(host.instance, QuarantineErase(items), context()))
+    assert again.data["already_gone"] == 2
+
+
+@pytest.mark.parametrize("changed", ["sender", "size", "time", "inode", "gone"])
+def test_a_message_that_is_another_one_by_now_is_left_alone(host: QmailHost, changed: str) -> None:
+    name = host.put()
+    entry = host.entries()[name]
+    if changed == "sender":
+        host.path("info", name).write_bytes(b"Fnews@bulk.exampl3\0")
+    elif changed == "size":
+        entry = replace(entry, size=entry.size + 1)
+    elif changed == "time":
+        os.utime(host.path("mess", name), ns=(1, int(entry.arrival_time * 1e6) * 1000 + 2000))
+    elif changed == "inode":
+        text = host.path("mess", name).read_bytes()
+        (host.queue / "copy").write_bytes(text)
+        (host.queue / "copy").rename(host.path("mess", name))
+        os.utime(host.path("mess", name), (1, entry.arrival_time))
+        [entry] = host.entries().values()
+    else:
+        host.path("mess", name).unlink()
+    before = host.files()
+    answer = host.carry(change(host.instance, "delete", "job-1", [entry]))
+    assert answer.said[name].partition(" ")[0] == ("left" if changed == "inode" else "gone")
+    assert (host.files(), host.is_up) == (before, True)
+
+
+def test_a_running_delivery_makes_a_change_give_up_with_nothing_changed(
+    host: QmailHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.mta.qmail.commands.STOP_SECONDS", 1)
+    name = host.put()
+    before = host.files()
+    (host.service / "busy").touch()
+    result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
+    assert (result.ended, result.data["left"], host.files(), host.is_up) == (Ended.FAILED, 1, before, True)
+    assert isinstance(result.error, InDelivery)
+
+
+def test_a_qmail_send_that_somebody_else_runs_is_never_worked_beside(
+    host: QmailHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.mta.qmail.commands.STOP_SECONDS", 1)
+    name = host.put()
+    before = host.files()
+    mutex = str(host.queue / "lock/sendmutex")
+    with subprocess.Popen(["flock", "-n", mutex, "sleep", "3"]) as other:
+        time.sleep(0.2)
+        result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
+        other.terminate()
+    assert (result.data["left"], host.files(), host.is_up) == (1, before, True)
+
+
+def test_a_service_that_an_administrator_stopped_stays_stopped(host: QmailHost) -> None:
+    name = host.put()
+    (host.service / "up").unlink()
+    result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
+    assert (result.ended, host.is_up, (host.service / "calls").exists()) == (Ended.SUCCEEDED, False, False)
+
+
+def test_a_service_without_supervise_changes_nothing(host: QmailHost) -> None:
+    name = host.put()
+    before = host.files()
+    (host.root / "svstat").write_text('#!/bin/sh\necho "$1: supervise not running"\n')
+    with pytest.raises(MtaNotRunning):
+        host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
+    assert host.files() == before
+    unsupervised = replace(host.instance, options={})
+    with pytest.raises(Unsupported):
+        host.carry(QMAIL.queue_purge(unsupervised, QueuePurge(ids(name)), context()))
+
+
+@pytest.mark.parametrize("phase", ["stopped up", "acting up"])
+def test_what_nobody_lived_to_finish_is_put_right_by_the_next_change(host: QmailHost, phase: str) -> None:
+    name, other = host.put(local=[b"Tl@qm1.test"]), host.put()
+    before = host.files()
+    area = host.queue / "mxfleet-quarantine/job-0"
+    for kind in ("mess", "info", "remote", "local", "bounce", "todo", "intd"):
+        (area / kind).mkdir(parents=True)
+    host.path("info", name).rename(area / "info" / name)
+    host.path("remote", name).rename(area / "remote" / name)
+    (host.service / "up").unlink()
+    host.state.write_text(f"{phase}\n")
+    host.carry(change(host.instance, "try", "job-1", [replace(a_message(), queue_id=other)]))
+    assert (host.files(), host.is_up, host.state.read_text()) == (before, True, "")
+
+
+def a_message() -> QueueEntry:
+    return QueueEntry("1", "deferred", "queued", 1.0, "a@x.test", (), 1)
+
+
+def test_a_listing_waits_until_a_cut_off_change_is_put_right(host: QmailHost) -> None:
+    name = host.put()
+    host.state.write_text("acting up\n")
+    with subprocess.Popen(["/bin/sh", "-c", 'sleep 1; : >"$0"', str(host.state)]):
+        began = time.monotonic()
+        assert name in host.entries()
+    assert time.monotonic() - began >= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_kill_at_any_moment_leaves_qmail_send_running_and_every_message_whole(tmp_path: Path, seed: int) -> None:
+    host = QmailHost(tmp_path)
+    names = [host.put(local=[b"Tl@qm1.test"]) for _ in range(40)]
+    chance = random.Random(seed)
+    for action in ("quarantine", "hold", "release", "delete"):
+        entries = host.entries()
+        stdin = b"job-1\n" + b"".join(line_of(each) for each in entries.values()) + b"end\n"
+        asked = next(change(host.instance, action, "job-1", list(entries.values())), None) if entries else None
+        if asked is None:
+            break
+        process = subprocess.Popen(
+            argv_of(asked),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        time.sleep(chance.uniform(0, 0.6))
+        if chance.random() < 0.5:
+            os.kill(process.pid, signal.SIGKILL)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        if host.state.exists():
+            host.wait_up()
+        assert host.is_up
+        listed, files = host.entries(), host.files()
+        for name in names:
+            mine = [path for path in files if path.rpartition("/")[2] == name]
+            assert len(mine) in ((0, 4) if action == "delete" else (4,)), (name, mine)
+            away = [path for path in mine if path.startswith("mxfleet-quarantine/")]
+            assert (name in listed) == (bool(mine) and not away), (name, mine)
+            assert len(away) in (0, 4)
+    host.remove_state()
+
+
+def test_what_cannot_be_proven_is_not_claimed() -> None:
+    ended = b"was up\n5 done\nnow /service/qmail-send: up (pid 1) 1 seconds\nend\n"
+    assert parse_answer(Completed(0, ended), stops=True).is_up
+    with pytest.raises(OutcomeUnknown):
+        parse_answer(Completed(0, ended.removesuffix(b"end\n")), stops=True)
+    down = ended.replace(b"up (pid 1) 1 seconds", b"down 2 seconds, normally up")
+    with pytest.raises(OutcomeUnknown):
+        parse_answer(Completed(0, down), stops=True).check_running()
+    with pytest.raises(Conflict):
+        parse_answer(Completed(75, b"", b"qmail_change: another change is going on"), stops=True)
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        b"",
+        b"../x\nend\n",
+        b"job-1\n",
+        b"job-1\n5 1 1.0 a@x.test\n",
+        b"job-1\n../5 1 1.000000 a\nend\n",
+        b"job-1\n-5 1 1.0 a\nend\n",
+    ],
+)
+def test_the_script_refuses_what_is_no_message(tmp_path: Path, stdin: bytes) -> None:
+    host = QmailHost(tmp_path)
+    asked = next(change(host.instance, "delete", "job-1", [a_message()]))
+    done = subprocess.run(argv_of(asked), input=stdin, capture_output=True, timeout=30)
+    assert done.returncode == 64
+    assert not (host.service / "calls").exists()
+    host.remove_state()
+
+
+def test_read_back_says_how_far_a_purge_got(host: QmailHost) -> None:
+    away, here = host.put(), host.put()
+    operation = QueuePurge(ids(away, here))
+    host.carry(QMAIL.queue_purge(host.instance, operation, context(frozen=None)))
+    frozen = host.plans[-1].selected
+    host.carry(
+        QMAIL.quarantine_restore(
+            host.instance,
+            QuarantineRestore(
+                tuple(
+                    Quarantined(
+                        f.queue_id,
+                        f.queue_id,
+                        f"{host.queue}/mxfleet-quarantine/job-1/{f.queue_id}",
+                        f.arrival_time,
+                        f.sender,
+                        f.size,
+                        f.state,
+                    )
+                    for f in frozen
+                    if f.queue_id == here
+                )
+            ),
+            context(),
+        )
+    )
+    found = host.carry(QMAIL.read_back(host.instance, operation, context(frozen=frozen)))
+    assert (found.data["done"], found.data["left"], list(found.data["places"])) == (1, 1, [away])
+    assert found.data["service"].endswith("up (pid 77) 5 seconds")
+
+
+def test_nothing_is_attempted_where_no_log_can_prove_it(host: QmailHost) -> None:
+    name = host.put()
+    with pytest.raises(Unsupported):
+        host.carry(QMAIL.message_deliver(host.instance, MessageDeliver(name), context()))
+    with pytest.raises(Unsupported):
+        host.carry(QMAIL.queue_bounce(host.instance, QueueBounce(ids(name)), context()))
+
+
+def test_qmail_has_no_flush_and_no_requeue() -> None:
+    assert not hasattr(QMAIL, "queue_flush")
+    assert not hasattr(QMAIL, "queue_requeue")
+    assert {"queue.flush", "queue.requeue"} <= QMAIL.notes.keys()
+
+
+@pytest.mark.parametrize("queue_id", ["", "0", "-1", "abc", "1 2", "1\n", "٣"])
+def test_a_queue_id_is_a_decimal_number(queue_id: str) -> None:
+    assert QMAIL.queue_id_error(queue_id)
+    assert QMAIL.queue_id_error("2154661") is None
