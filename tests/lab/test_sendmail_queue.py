@@ -217,6 +217,8 @@ def test_sizes_headers_and_bodies_are_those_of_the_files(remote: Remote) -> None
     assert shown["body"]["text"] == body
     names = [each["name"] for each in shown["headers"]]
     assert names[0] == "Received"
+    assert [each["value"] for each in shown["headers"] if each["name"] == "Subject"] == ["gr\u00fc\u00dfe 1"]
+    assert list(remote.states('subject:"gr\u00fc\u00dfe 1"')) == [entry["queue_id"]]
     assert "Return-Path" not in names
     assert len(body) < entry["size"] < len(body) + 1000
     assert entry["attempts"] == 1

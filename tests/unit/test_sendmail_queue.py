@@ -335,6 +335,20 @@ def test_headers_and_bodies_are_those_of_the_message(host: SendmailHost) -> None
         do(host, "message_show", MessageShow(THREE))
 
 
+def test_bytes_that_sendmail_marks_in_a_header_are_shown_as_they_were_sent(host: SendmailHost) -> None:
+    """It writes a 0xFF before 0x80 to 0x9F and before 0xFF, so the text is found, and counted without it."""
+    sent = "gr\u00fc\u00dfe \u00c0".encode() + b" \xff"
+    host.add(ONE, queue_file(subject="SUBJECT"))
+    path = host.root / f"mqueue/q1/qf{ONE}"
+    plain = entries(host)[0]["size"]
+    marked = sent.replace(b"\xff", b"\xff\xff").replace(b"\x9f", b"\xff\x9f").replace(b"\x80", b"\xff\x80")
+    path.write_bytes(path.read_bytes().replace(b"SUBJECT", marked))
+    assert entries(host)[0]["size"] == plain - len("SUBJECT") + len(sent)
+    assert [each["queue_id"] for each in entries(host, 'subject~"gr\u00fc\u00dfe \u00c0"')] == [ONE]
+    shown = do(host, "message_show", MessageShow(ONE)).data["headers"]
+    assert [each["raw"] for each in shown if each["name"] == "Subject"] == ["gr\u00fc\u00dfe \u00c0 \\xff"]
+
+
 def test_only_whole_ids_are_run_and_never_those_inside_another_one(host: SendmailHost) -> None:
     """-qI matches substrings: an ID that another one contains is not run; an empty -qI would run the whole queue."""
     longer = ONE + "7"

@@ -72,18 +72,19 @@ look() { # "NAME SIZE DIRECTORY"
 # Queue files by ID, from two looks: a file that is renamed during one is in the other.
 list() { # FILE of both looks; the files of the second look that the first does not have are read, too
     awk -v client="$client" '
+    function bytes(text) { return length(text) - gsub(/\377[\200-\237\377]/, "", text) }
     function whole(path,    line, code, size, head, at, skip, ended) {
         T = K = N = ""; text = ""; head = 0; ended = 0; version = ""
         while ((at = (getline line < path)) > 0) {
             code = substr(line, 1, 1)
             if (line == ".") { ended = 1; break }
-            if (code == " " || code == "\t") { if (inside) head += length(line) + 1; continue }
+            if (code == " " || code == "\t") { if (inside) head += bytes(line) + 1; continue }
             inside = 0
             if (code == "H") {
                 if (line ~ /^H\?P\?Return-Path:/) continue
                 inside = 1
                 sub(/^H(\?[^?]*\?)?/, "", line)
-                head += length(line) + 1
+                head += bytes(line) + 1
             }
             else if (code == "V") version = substr(line, 2)
             else if (code == "T") T = substr(line, 2)
@@ -145,6 +146,14 @@ contents)
             next }
         { print $1, ($1 in queue) ? queue[$1] : "-", ($1 in data) ? data[$1] : "- 0" }' "$work/looks" "$work/ids" |
         awk -v budget="$budget" -v limit="$header_limit" -v body="$body_limit" '
+        function plain(text,    at, before) { # without the byte that marks bytes which Sendmail uses itself
+            before = ""
+            while (at = match(text, /\377[\200-\237\377]/)) {
+                before = before substr(text, 1, at - 1) substr(text, at + 1, 1)
+                text = substr(text, at + 2)
+            }
+            return before text
+        }
         {
             text = ""; skip = 0
             if ($2 == "-" || (getline line < $2) < 0) { print $1, "absent"; next }
@@ -155,7 +164,7 @@ contents)
                     skip = line ~ /^H\?P\?Return-Path:/
                     sub(/^H(\?[^?]*\?)?/, "", line)
                 } else if (code != " " && code != "\t") skip = 1
-                if (!skip && length(text) < limit) text = text line "\n"
+                if (!skip && length(text) < limit) text = text plain(line) "\n"
             } while ((getline line < $2) > 0)
             close($2)
             text = substr(text, 1, limit)
