@@ -42,7 +42,7 @@ class Mail:
         flags = "suspend" if self.state == "hold" else ""
         run = "inflight|3" if self.state == "active" else "pending|390"
         return [
-            f"{self.queue_id}{at:08x}|inet4|mta|{flags}|{sender}|{to}|{to}|{self.created}|{self.created}|0|1|{run}|451 no"
+            f"{self.queue_id}{at:08x}|inet4|mta|{flags}|{sender}|{to}|{to}|{self.created}|{self.created}|0|1|{run}|no"
             for at, to in enumerate(self.recipients)
         ]
 
@@ -111,9 +111,8 @@ class FakeHost:
 
     def _wanted(self, words: list[str]) -> list[Mail]:
         pairs = [word.split() for word in words]
-        return [
-            self.mail[name] for name, created in pairs if name in self.mail and self.mail[name].created == int(created)
-        ]
+        found = [(self.mail[name], int(created)) for name, created in pairs if name in self.mail]
+        return [mail for mail, created in found if mail.created == created]
 
     def _act(self, command: Command, words: list[str]) -> Completed:
         action = command.argv[2]

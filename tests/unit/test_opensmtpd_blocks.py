@@ -1,0 +1,188 @@
+"""Blocking senders on OpenSMTPD, against a host played by hand."""
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import pytest
+
+from fleet.mta.address import parse_block_pattern
+from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.opensmtpd import blocks
+from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
+from fleet.mta.types import Command, Completed, Ended
+from tests.unit.list_host import CONTEXT, ListHost
+from tests.unit.opensmtpd_host import instance
+
+SENDER = "newsletter@sillyplace.test"
+HERE = instance(
+    own_domains=["mx1.test"],
+    open_domains=["ok.test"],
+    listen=[["127.0.0.1", 25], ["192.0.2.9", 25], ["192.0.2.9", 465]],
+)
+RULE = 'match from any for domain "mx1.test" action "local"\n'
+WIRED = f"table blocked file:/etc/smtpd/blocked\nmatch from any mail-from <blocked> for any reject\n{RULE}"
+UNWIRED = f"# mine\nlisten on eth0\n{RULE}match from local for any action out\n"
+PLACEHOLDER = "placeholder@blocked.invalid\n"
+
+
+def looked_up(host: "Smtpd", sender: str) -> str:
+    """What smtpd says: the first rule's table, an address also without its extension."""
+    local, _, domain = sender.lower().rpartition("@")
+    keys = {sender.lower(), f"{local.partition('+')[0]}@{domain}", f"@{domain}"}
+    is_listed = bool(keys & host.in_effect().keys())
+    return "550 Invalid recipient: <r@ok.test>" if is_listed and "reject" in host.loaded else ""
+
+
+@dataclass
+class Smtpd(ListHost):
+    """`config`: smtpd.conf; `loaded`: as the running smtpd has read it. `refusal`: of the next wiring."""
+
+    config: str = WIRED
+    loaded: str = WIRED
+    refusal: Completed | None = None
+
+    def _answer(self, command: Command) -> Completed:
+        if command.script != "opensmtpd_wire.sh":
+            return super()._answer(command)
+        digest = sha256(self.config.encode()).hexdigest()
+        if command.argv[0] == "read":
+            return Completed(0, f"{digest}\n{self.config}".encode())
+        if self.refusal:
+            return self.refusal
+        planned, line = command.stdin.decode().split()
+        assert planned == digest
+        ours = "".join(blocks.our_lines(HERE))
+        if command.argv[0] == "wire":
+            lines = self.config.splitlines(keepends=True)
+            assert lines[int(line) - 1].startswith("match ")
+            assert self.text, "smtpd does not start without the table"
+            self.config = "".join([*lines[: int(line) - 1], ours, *lines[int(line) - 1 :]])
+        else:
+            self.config = self.config.replace(ours, "")
+        self.loaded = self.config
+        return Completed(0, b"applied x\n")
+
+
+def wired(text: str = PLACEHOLDER) -> Smtpd:
+    return Smtpd(looked_up, text)
+
+
+def unwired() -> Smtpd:
+    return Smtpd(looked_up, None, config=UNWIRED, loaded=UNWIRED)
+
+
+def test_a_block_in_a_wired_table_is_proven_and_its_undo_gives_back_every_byte() -> None:
+    host = wired()
+    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    assert (result.ended, result.before["blocked"]["code"]) == (Ended.SUCCEEDED, "250")
+    assert result.after["blocked"] == {"sender": SENDER, "code": "550", "text": "Invalid recipient: <r@ok.test>"}
+    assert result.data["file"] == "/etc/smtpd/blocked"
+    assert host.text == f"{PLACEHOLDER}# BEGIN mxfleet\n# mxfleet:job-1 {SENDER}\n{SENDER}\n# END mxfleet\n"
+    assert host.plan is not None
+    assert not host.plan.wiring
+    assert any("newsletter+x@sillyplace.test" in note for note in host.plan.notes)
+    assert any("cannot be chosen" in note for note in host.plan.notes)
+    assert set(host.ports) == {25}
+    freed = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
+    assert (freed.ended, host.text) == (Ended.SUCCEEDED, PLACEHOLDER)
+
+
+def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_back() -> None:
+    host = unwired()
+    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    assert (result.ended, result.after["blocked"]["code"]) == (Ended.SUCCEEDED, "550")
+    assert host.plan is not None
+    assert host.plan.wiring
+    assert "+match from any mail-from <mxfleet_senders> for any reject\n" in host.plan.diffs[1].unified
+    assert any("restarted" in note for note in host.plan.notes)
+    assert host.text is not None
+    assert host.text.startswith(PLACEHOLDER)
+    assert host.config.splitlines()[2:6] == [line.strip() for line in blocks.our_lines(HERE)]
+    listed = host.drive(blocks.block_list(HERE, BlockList(), CONTEXT)).data
+    assert [each["pattern"] for each in listed["ours"]] == [SENDER]
+    assert listed["others"] == []
+    undone = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
+    assert undone.ended is Ended.SUCCEEDED
+    assert (host.config, host.text) == (UNWIRED, None)
+
+
+def test_wiring_needs_its_approval_and_a_refused_one_leaves_nothing_behind() -> None:
+    host = unwired()
+    with pytest.raises(NeedsWiring):
+        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), replace(CONTEXT, wiring_approved=False)))
+    for status, error in ((75, Conflict), (65, RemoteError)):
+        host.refusal = Completed(status, stderr=b"mxfleet: 3 envelopes are paused, and a restart would release them\n")
+        with pytest.raises(error, match="paused"):
+            host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    assert (host.config, host.text) == (UNWIRED, None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        'include "/etc/rules.conf"\n' + RULE,
+        "listen on eth0\n",
+        RULE + "table mxfleet_senders file:/etc/x\nmatch from any mail-from <mxfleet_senders> for any reject\n",
+    ],
+)
+def test_where_the_first_rule_is_not_plain_the_lines_are_told(config: str) -> None:
+    host = Smtpd(looked_up, None, config=config, loaded=config)
+    with pytest.raises(Unsupported) as refused:
+        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    assert "table mxfleet_senders file:/etc/mxfleet_senders" in (refused.value.hint or "")
+    assert host.text is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lines"),
+    [
+        ("a@x.test", ("a@x.test",)),
+        ("x.test", ("@x.test",)),
+        ("!a|b#c@x.test", ("!a|b#c@x.test",)),
+        ("<>", None),
+        (".x.test", None),
+        ('"a b"@x.test', None),
+        ("#a@x.test", None),
+        ('"@"@x.test', None),
+        ("ü@x.test", None),
+    ],
+)
+def test_a_pattern_is_written_as_it_is_or_not_at_all(pattern: str, lines: tuple[str, ...] | None) -> None:
+    if lines is not None:
+        assert blocks.lines_of(parse_block_pattern(pattern)) == lines
+        return
+    host = wired()
+    with pytest.raises(Unsupported):
+        host.drive(blocks.sender_block(HERE, SenderBlock(pattern), CONTEXT))
+    assert host.text == PLACEHOLDER
+
+
+def test_discard_is_unsupported_and_an_own_domain_refused() -> None:
+    host = wired()
+    with pytest.raises(Unsupported, match="discard"):
+        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER, action="discard"), CONTEXT))
+    with pytest.raises(Conflict, match="itself"):
+        host.drive(blocks.sender_block(HERE, SenderBlock("mx1.test"), CONTEXT))
+
+
+def test_an_entry_that_refuses_nobody_is_taken_back() -> None:
+    host = Smtpd(lambda host, sender: "", PLACEHOLDER)
+    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    assert (result.ended, host.text) == (Ended.FAILED, PLACEHOLDER)
+
+
+def test_an_unblock_under_a_wider_entry_says_what_still_refuses() -> None:
+    host = wired(f"{PLACEHOLDER}@sillyplace.test\n")
+    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    freed = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
+    assert freed.data["still_refused_by"] == ["@sillyplace.test"]
+
+
+def test_reading_back_claims_what_is_there_and_changes_nothing() -> None:
+    host = wired()
+    block = SenderBlock(SENDER)
+    assert host.drive(blocks.read_back_block(HERE, block, CONTEXT)).ended is Ended.FAILED  # type: ignore[union-attr]
+    host.drive(blocks.sender_block(HERE, block, CONTEXT))
+    changes = host.changes
+    assert host.drive(blocks.read_back_block(HERE, block, CONTEXT)).ended is Ended.SUCCEEDED  # type: ignore[union-attr]
+    assert host.changes == changes
