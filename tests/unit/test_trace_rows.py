@@ -285,9 +285,111 @@ def test_a_name_in_helo_that_looks_like_a_refusal_is_left_out(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("event", "status"), [("Frozen", "held"), ("removed by root", "removed"), ("frozen by fleetops", "held")]
+    ("event", "status"),
+    [
+        ("Frozen", "held"),
+        ("removed by root", "removed"),
+        ("frozen by fleetops", "held"),
+        ("cancelled by root", "expired"),
+    ],
 )
 def test_frozen_and_removed_messages_of_exim(event: str, status: str, tmp_path: Path) -> None:
     deferred = EXIM + "== r@b.test R=dns T=smtp defer (-44): later"
     [row] = exim_rows(tmp_path, [CAME, deferred, EXIM + event])["rows"]
     assert row["status"] == status
+
+
+SMTPD = "2026-11-21T11:00:00+00:00 os2 smtpd[5]: "
+CAME_IN = [
+    SMTPD + "b8b4f4bba48aeccc smtp connected address=192.0.2.1 host=a.test",
+    SMTPD + "b8b4f4bba48aeccc smtp message msgid=a4fdd7ea size=341 nrcpt=1 proto=ESMTP",
+    SMTPD + "b8b4f4bba48aeccc smtp envelope evpid=a4fdd7ea99fe4f11 from=<s@a.test> to=<r@b.test>",
+]
+
+
+def smtpd_rows(directory: Path, lines: list[str]) -> dict[str, Any]:
+    host = LogHost("opensmtpd", directory)
+    host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
+    return host.data(opensmtpd.message_trace, MessageTrace(sender="s@a.test"))
+
+
+@pytest.mark.parametrize(("event", "status"), [("Remove", "removed"), ("Expire", "expired"), (None, "queued")])
+def test_envelopes_that_opensmtpd_gave_up(event: str | None, status: str, tmp_path: Path) -> None:
+    line = f"relay: {event} for a4fdd7ea99fe4f11: from=<s@a.test>, to=<r@b.test>, rcpt=<->, delay=7s, stat=x"
+    data = smtpd_rows(tmp_path, CAME_IN + ([SMTPD + line] if event else []))
+    assert [(row["recipient"], row["status"], row["client"]) for row in data["rows"]] == [
+        ("r@b.test", status, "192.0.2.1")
+    ]
+
+
+def test_a_reply_cannot_tell_opensmtpds_result(tmp_path: Path) -> None:
+    line = (
+        'b8b4f4ba5177c907 mta delivery evpid=a4fdd7ea99fe4f11 from=<s@a.test> to=<r@b.test> rcpt=<-> source="192.0.2.9" '
+        'relay="192.0.2.2 (b.test)" delay=1s result="PermFail" stat="550 no" result="Ok" stat="250 forged"'
+    )
+    data = smtpd_rows(tmp_path, [*CAME_IN, SMTPD + line])
+    assert [row["status"] for row in data["rows"]] == ["queued"]
+    assert any("two ways" in note for note in data["notes"])
+
+
+MTA_SENDMAIL = "Nov 21 11:00:00 sm1 sm-mta[1]: 6ALCBGbE000150: "
+SENDMAIL_FROM = (
+    MTA_SENDMAIL + "from=<s@a.test>, size=176, class=0, nrcpts=2, msgid=<1@a.test>, proto=ESMTP, daemon=MTA, "
+    "relay=a.test [192.0.2.1]"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            ["to=<r@b.test>,<q,x@c.test>, delay=1+00:00:02, xdelay=00:00:00, mailer=esmtp, pri=1, relay=b.test, "
+             "dsn=2.0.0, stat=Sent (ok)"],
+            {"r@b.test": "sent", "q,x@c.test": "sent"},
+        ),
+        (["to=r@b.test, delay=00:00:02, mailer=local, pri=1, stat=queued"], {"r@b.test": "queued"}),
+        (["to=<r@b.test>, delay=00:00:02, mailer=esmtp, pri=1, dsn=5.1.2, stat=Host unknown"], {"r@b.test": "bounced"}),
+        (["to=<r@b.test>, delay=00:00:02, mailer=discard, pri=1, stat=discarded"], {"r@b.test": "discarded"}),
+        (
+            ["to=<r@b.test>, delay=00:00:02, mailer=esmtp, pri=1, dsn=4.0.0, stat=Deferred: x",
+             "6ALCbcks000735: DSN: Cannot send message for too long"],
+            {"r@b.test": "expired"},
+        ),
+        (
+            ["to=<r@b.test>, delay=00:00:02, mailer=esmtp, pri=1, dsn=4.0.0, stat=Deferred: x", "quarantine=test"],
+            {"r@b.test": "held"},
+        ),
+        (
+            ["to=<r@b.test>, delay=00:00:02, mailer=esmtp, pri=1, dsn=5.0.0, reply=550, stat=Sent (x), stat=no"],
+            {"": "queued"},
+        ),
+    ],
+)  # fmt: skip
+def test_forms_of_sendmails_deliveries(lines: list[str], expected: dict[str, str], tmp_path: Path) -> None:
+    host = LogHost("sendmail", tmp_path)
+    host.put(
+        "mail.log", "".join(f"{line}\n" for line in [SENDMAIL_FROM, *(MTA_SENDMAIL + each for each in lines)]).encode()
+    )
+    data = host.data(sendmail.message_trace, MessageTrace(sender="s@a.test"))
+    assert outcomes(data) == expected
+    assert {row["client"] for row in data["rows"]} == {"a.test [192.0.2.1]"}
+
+
+def test_a_message_number_of_qmail_that_comes_again_is_another_message(tmp_path: Path) -> None:
+    def told(sender: str, delivery: int, result: str) -> list[str]:
+        return [
+            "new msg 93",
+            f"info msg 93: bytes 5 from <{sender}> qp 7 uid 1",
+            f"starting delivery {delivery}: msg 93 to remote r@b.test",
+            f"delivery {delivery}: {result}",
+            "end msg 93",
+        ]
+
+    lines = told("s@a.test", 1, "success: 192.0.2.2_accepted_message./") + told(
+        "t@a.test", 2, "failure: 192.0.2.2_no./"
+    )
+    host = LogHost("qmail", tmp_path)
+    host.put("mail.log", "".join(f"@400000006b018a7135d929f4 {each}\n" for each in lines).encode())
+    for sender, status in (("s@a.test", "sent"), ("t@a.test", "bounced")):
+        data = host.data(qmail.message_trace, MessageTrace(sender=sender))
+        assert [(row["sender"], row["status"]) for row in data["rows"]] == [(sender, status)]

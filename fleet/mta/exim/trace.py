@@ -83,6 +83,8 @@ class Lines:
             self._trace.message(queue_id, time).held = "held"
         elif text.startswith(("Unfrozen", "unfrozen")):
             self._trace.message(queue_id, time).held = ""
+        elif text.startswith("cancelled by"):
+            self._trace.expired(queue_id, time)
         elif text.startswith("removed by"):
             self._trace.close(queue_id, "removed", time)
         elif " rejected " in text:

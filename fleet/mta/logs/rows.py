@@ -155,6 +155,12 @@ class Trace:
             message.held, message.time = status, time or message.time
         self._tell(message)
 
+    def expired(self, queue_id: str, time: float) -> None:
+        """The MTA gave up: recipients that were not reached are returned to the sender."""
+        for delivery in self.message(queue_id, time).recipients.values():
+            if delivery.status in ("deferred", "queued"):
+                delivery.status, delivery.time = "expired", time
+
     def rejected(self, message: Message, recipient: str, reply: str, dsn: str, status: str = "rejected") -> None:
         """Mail that was refused before it became a message of the queue."""
         message.recipients[recipient] = Delivery(message.time, status, dsn=dsn, reply=reply, is_local=True)

@@ -12,6 +12,7 @@ SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) ([a-z-]+) ?(.*)")
 CONNECTED = re.compile(r"address=(\S+) host=\S+$")
 MESSAGE = re.compile(r"(?:address=\S+ host=\S+ )?msgid=([0-9a-f]{8}) size=(\d+) nrcpt=\d+ proto=\S+$")
 ENVELOPE = re.compile(r"evpid=([0-9a-f]{8})[0-9a-f]{8} from=<(.*)> to=<(.*)>$")
+GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: from=<.*?>, to=<(.*)>, rcpt=<[^>]*>, delay=")
 # The middle part stands once, or the line could be read in two ways: addresses and replies are others' texts.
 DELIVERY = re.compile(
     r"evpid=(?P<id>[0-9a-f]{8})[0-9a-f]{8} from=<(?P<from>.*?)> to=<(?P<to>.*?)> rcpt=<(?P<rcpt>.*?)> "
@@ -58,8 +59,11 @@ class Lines:
 
     def take(self, time: float, rest: str) -> None:
         told = SYSLOG.fullmatch(rest)
-        line = SESSION.fullmatch(told["text"]) if told else None
+        if told is None:
+            return
+        line = SESSION.fullmatch(told["text"])
         if line is None:
+            self._given_up(time, told["text"])
             return
         session, part, event, fields = line.groups()
         if event == "delivery":
@@ -113,6 +117,20 @@ class Lines:
                 is_local=is_local,
             ),
         )
+
+    def _given_up(self, time: float, text: str) -> None:
+        found = GIVEN_UP.match(text)
+        if found is None:
+            return
+        if text.count(">, to=<") != 1 or text.count(">, rcpt=<") != 1:
+            self._trace.unclear += 1
+            return
+        before = self._trace.message(found[2], time).recipients.get(found[3])
+        status = "removed" if found[1] == "Remove" else "expired"
+        if before is None:
+            self._trace.delivered(found[2], found[3], Delivery(time, status))
+        else:
+            before.status, before.time = status, time
 
     def _refused(self, time: float, session: str, fields: str) -> None:
         found = FAILED.fullmatch(fields)

@@ -119,9 +119,7 @@ class Lines:
         elif told := FROM.fullmatch(text):
             message.sender, message.size = null_or(told[1]), int(told[2])
         elif EXPIRED.fullmatch(text):
-            for delivery in message.recipients.values():
-                if delivery.status == "deferred":
-                    delivery.status, delivery.time = "expired", time
+            self._trace.expired(message.queue_id, time)
         elif text.startswith("hold: "):
             message.held = "held"
         elif text.startswith(("reject: ", "milter-reject: ")):

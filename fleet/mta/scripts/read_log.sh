@@ -104,7 +104,9 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
             grep -vxE 'NOQUEUE|warning|statistics'
         ;;
     exim) grep -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
-    opensmtpd) grep -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' ;;
+    opensmtpd)
+        grep -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' | sed 's/^.*id=\(.*\)/&\n for \1/'
+        ;;
     qmail) grep -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
     esac
 }

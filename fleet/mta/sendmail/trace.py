@@ -77,14 +77,9 @@ class Lines:
         elif notice := NOTICE.fullmatch(text):
             self._trace.message(notice[1], time).sender = "<>"
             if notice[2].startswith("Cannot send message"):
-                self._expire(time, found[1])
+                self._trace.expired(found[1], time)
         elif text.startswith("quarantine="):
             self._trace.message(found[1], time).held = "held"
-
-    def _expire(self, time: float, queue_id: str) -> None:
-        for delivery in self._trace.message(queue_id, time).recipients.values():
-            if delivery.status == "deferred":
-                delivery.status, delivery.time = "expired", time
 
     def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
         told = FROM.fullmatch(text)
