@@ -12,6 +12,7 @@ from fleet.mta.opensmtpd import (
     parse,
     quarantine,
     readback,
+    routing,
     trace,
 )
 
@@ -21,6 +22,7 @@ class OpenSmtpd:
 
     mta: ClassVar[str] = "opensmtpd"
     emulated: ClassVar[dict[str, str]] = {
+        "address.test": routing.EMULATED,
         "queue.flush": "one by one (smtpctl schedule): `schedule all` would deliver paused messages too",
         "queue.purge": "the files are moved out of the queue, and the message is removed once nothing can deliver it; "
         "quarantine keeps them, and they come back unchanged under the same ID (smtpctl discover)",
@@ -55,3 +57,5 @@ class OpenSmtpd:
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
     log_search = staticmethod(trace.log_search)
     message_trace = staticmethod(trace.message_trace)
+    address_test = staticmethod(routing.address_test)
+    smtp_probe = staticmethod(routing.smtp_probe)

@@ -45,7 +45,7 @@ from fleet.mta.types import (
 # smtpd's own words around others' texts: a line in which the middle part occurs twice is not read at all.
 RESULT = re.compile(
     r" m[td]a delivery evpid=(?P<message>[0-9a-f]{8})[0-9a-f]{8} from=<[^>]*> to=<(?P<to>[^>]*)> rcpt=<[^>]*>"
-    r"(?P<middle>.*) delay=\S+ result=\"(?P<result>\w+)\" stat=\"(?P<reply>.*)\"$"
+    r"(?P<middle>.*) delay=\S+ result=\"?(?P<result>\w+)\"? stat=\"?(?P<reply>.*?)\"?$"
 )
 RELAY = re.compile(r' relay="([^"]*)"')
 OUTCOMES = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Loop": "bounced", "LoopError": "bounced"}
@@ -152,7 +152,7 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
     found: dict[str, Attempt] = {}
     for line in lines:
         told = RESULT.search(line)
-        if told and told["message"] == queue_id and line.count(' result="') == 1:
+        if told and told["message"] == queue_id and line.count(" result=") == 1:
             relay = RELAY.search(told["middle"])
             outcome = OUTCOMES.get(told["result"], told["result"])
             found[told["to"]] = Attempt(told["to"], outcome, relay[1] if relay else "", told["reply"])
