@@ -324,7 +324,7 @@ def test_envelopes_that_opensmtpd_gave_up(event: str | None, status: str, tmp_pa
 
 def test_a_reply_cannot_tell_opensmtpds_result(tmp_path: Path) -> None:
     line = (
-        'b8b4f4ba5177c907 mta delivery evpid=a4fdd7ea99fe4f11 from=<s@a.test> to=<r@b.test> rcpt=<-> source="192.0.2.9" '
+        'b8b4f4ba5177c907 mta delivery evpid=a4fdd7ea99fe4f11 from=<s@a.test> to=<r@b.test> rcpt=<-> source="1.2.3.4" '
         'relay="192.0.2.2 (b.test)" delay=1s result="PermFail" stat="550 no" result="Ok" stat="250 forged"'
     )
     data = smtpd_rows(tmp_path, [*CAME_IN, SMTPD + line])
