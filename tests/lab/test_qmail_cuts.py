@@ -91,9 +91,11 @@ def snapshot(host: Host) -> dict[str, Message]:
     return {number: Message(number, **(one | {"parts": tuple(sorted(one["parts"]))})) for number, one in found.items()}
 
 
-def change(host: Host, action: str, messages: Iterable[Message], svc: str = "/usr/bin/svc") -> subprocess.Popen[str]:
+def change(
+    host: Host, action: str, messages: Iterable[Message], svc: str = "/usr/bin/svc", seconds: int = 30
+) -> subprocess.Popen[str]:
     lines = "".join(f"{one.number} {one.size} {one.time} {one.sender}\n" for one in messages)
-    arguments = (action, QUEUE, SERVICE, svc, "/usr/bin/svstat", LOG, "30")
+    arguments = (action, QUEUE, SERVICE, svc, "/usr/bin/svstat", LOG, str(seconds))
     line = render(Command(arguments, "qmail_change.sh", become=True, mutates=True, timeout=120), "sudo")
     process = subprocess.Popen(
         host.ssh_command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -225,3 +227,21 @@ def test_a_move_that_is_cut_off_anywhere_leaves_every_message_whole_in_one_place
         assert how != "nothing" or len(done) == len(asked), what
         for one in asked:
             assert found[one.sender].place in ((after,) if one.number in done else (before, after)), what
+
+
+def test_a_delivery_that_outlasts_the_deadline_leaves_everything_as_it_was(lab: Lab, qm1: Host) -> None:
+    lab.sink.set("slow.test", Rule(delay=6.0))
+    stop_send(qm1)
+    fill(qm1, 3)
+    start_send(qm1)
+    messages = snapshot(qm1)
+    qm1.inject(sender="slow@x.test", recipients=("r@slow.test",))
+    time.sleep(0.5)
+    said = end(qm1, change(qm1, "delete", messages.values(), seconds=2), "nothing").splitlines()
+    assert "stopping" in said
+    assert not [line for line in said if line.endswith(" done")]
+    lab.sink.wait(1, "r@slow.test")
+    assert qm1.exec(QUIET).returncode == 0
+    assert {one.sender for one in snapshot(qm1).values()} == {one.sender for one in messages.values()}
+    assert qm1.inject(recipients=("r@ok.test",)).accepted == 1
+    assert lab.sink.wait(1, "r@ok.test")
