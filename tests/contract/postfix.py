@@ -110,6 +110,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     fake.add(*(_mail(number, sender) for number, sender in enumerate(senders)))
 
     fake.on_attempt = attempt
+    (directory / "mail.log").touch()
     options = {
         "command_directory": "/usr/sbin",
         "can_quarantine": True,

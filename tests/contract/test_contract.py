@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +41,17 @@ BAD_IDS = ["-d", "--help", "-", "ALL", "all", "../../etc/passwd", "*", "3F5A*", 
 GARBAGE = b"\x00\xff<html>\r\n\x1b[2J no such thing \xe2\x28\n" * 20
 
 
+OPENED: list[Host] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Hosts leave nothing behind outside their directories."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def module_of(mta: str) -> ModuleType:
     """The MTA's own cases. Its absence is a failure, never a skip."""
     return import_module(f"tests.contract.{mta}")
@@ -60,10 +71,9 @@ def played(mta: str, directory: Path, senders: list[bytes] | None = None) -> Hos
     module = module_of(mta)
     if senders is None:
         senders = [module.SENDERS["plain"][0]] * 3
+    directory.mkdir(parents=True, exist_ok=True)
     host: Host = module.host(directory, senders)
-    Path(host.instance.options["log_source"]).parent.mkdir(parents=True, exist_ok=True)
-    if not Path(host.instance.options["log_source"]).exists():
-        Path(host.instance.options["log_source"]).write_bytes(b"")
+    OPENED.append(host)
     return host
 
 

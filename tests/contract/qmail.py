@@ -1,0 +1,56 @@
+"""qmail, by a real queue on disk and our real scripts, with stand-ins for svc and svstat and badmailfrom in memory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fleet.mta.block_file import fold
+from fleet.mta.qmail import Qmail
+from fleet.mta.types import Completed
+from tests.contract.play import HOST_ADDRESS, Host
+from tests.unit.list_host import ListHost
+from tests.unit.qmail_host import QmailHost
+
+ABSENT_ID = "999999999"
+SENDERS: dict[str, tuple[bytes, str] | str] = {
+    "plain": (b"news@bulk.example", "news@bulk.example"),
+    "non_utf8": (b"caf\xe9@bulk.example", "caf\\xe9@bulk.example"),
+    "null": (b"", "<>"),
+    "quote": (b'a "b@bulk.example', '"a \\"b"@bulk.example'),
+    "newline": (b"a\nb@bulk.example", '"a\nb"@bulk.example'),
+}
+CONTROL = b"file me\nline qm1.test\nend\n"
+REPLY = "553 5.1.0 Sorry, your envelope sender is in my badmailfrom list."
+
+
+def judge(host: ListHost, sender: str) -> str:
+    plain = fold(sender.replace('"', ""))
+    return REPLY if {plain, "@" + plain.rpartition("@")[2]} & host.in_effect().keys() else ""
+
+
+def host(directory: Path, senders: list[bytes]) -> Host:
+    """A host with one message of each sender, waiting for its next attempt."""
+    fake, badmailfrom = QmailHost(directory / "host"), ListHost(judge, None, refused_at_mail=True)
+    for sender in senders:
+        fake.put(sender)
+    log = directory / "log"
+    log.mkdir()
+    (log / "current").touch()
+    options = {
+        **fake.instance.options,
+        "home": "/var/qmail",
+        "own_domains": ["qm1.test"],
+        "listen": [[HOST_ADDRESS, 25]],
+        "log_source": str(log),
+    }
+    instance = replace(fake.instance, config_dir="/var/qmail/control", front_ends=("smtpfront-qmail",), options=options)
+    names = ("qmail_list.sh", "qmail_content.sh", "qmail_change.sh", "qmail_watch.sh")
+    return Host(
+        adapter=Qmail(),
+        instance=instance,
+        directory=directory,
+        answers=dict.fromkeys(names, fake.run)
+        | {"block_file.sh": badmailfrom._answer, "qmail_control.sh": lambda command: Completed(0, CONTROL)},
+        queued=lambda: {path.name: "deferred" for path in fake.queue.glob("info/*/*")},
+        judge=lambda sender: judge(badmailfrom, sender),
+        close=fake.remove_state,
+    )
