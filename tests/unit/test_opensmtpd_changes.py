@@ -241,6 +241,17 @@ def test_erase_counts_what_was_there(host: FakeHost) -> None:
     assert host.drive(OPENSMTPD.quarantine_erase(HERE, erase, context())).ended is Ended.UNCHANGED
 
 
+def test_what_a_later_lot_moved_is_not_told_as_left() -> None:
+    host = FakeHost()
+    mails = [Mail(f"{number:08x}") for number in range(2500)]
+    host.quarantine = {mail.queue_id: mail for mail in mails}
+    back = QuarantineRestore(tuple(quarantined(mail) for mail in mails))
+    assert host.drive(OPENSMTPD.quarantine_restore(HERE, back, context())).data["done"] == 2500
+    host.quarantine, host.mail = host.mail, {}
+    erase = QuarantineErase(back.items)
+    assert host.drive(OPENSMTPD.quarantine_erase(HERE, erase, context())).data["done"] == 2500
+
+
 def deliver(host: FakeHost, queue_id: str, *, release: bool = False, **fields: Any) -> Any:
     return host.drive(OPENSMTPD.message_deliver(HERE, MessageDeliver(queue_id, release=release), context(**fields)))
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
-from fleet.mta.opensmtpd.commands import LOT, QUARANTINE, move, places
+from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, move, places
 from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
@@ -35,7 +35,7 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     there: set[str] = set()
     busy: set[str] = set()
     gone: set[str] = set()
-    for lot in list(chunks(lines, LOT)) or [()]:
+    for lot in list(chunks(lines, BACK_LOT if action == "back" else LOT)) or [()]:
         done = yield from run(move(instance, action, job, lot))
         if done.exit_status == 75:
             raise Unsupported(f"the queue cannot be moved: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")
@@ -44,11 +44,10 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
         said = done.stdout.decode("ascii", "replace").split("\n")
         if said[-2:] != ["end", ""]:
             raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
+        there = {line for line in said[:-2] if " " not in line}  # each answer tells of the whole directory
         for line in said[:-2]:
             word, _, name = line.partition(" ")
-            if not name:
-                there.add(word)
-            elif word in ("busy", "gone"):
+            if name and word in ("busy", "gone"):
                 (busy if word == "busy" else gone).add(name)
     return Moved(frozenset(there), frozenset(busy), frozenset(gone))
 

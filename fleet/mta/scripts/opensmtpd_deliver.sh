@@ -36,7 +36,7 @@ lines() {
 }
 
 state() { # inflight, pending or nothing
-    "$smtpctl" show queue >"$queue" || exit
+    "$smtpctl" show queue "$id" >"$queue" || exit
     grep -a "^$id" "$queue" | grep -qaE '\|inflight\|-?[0-9]+\|' && echo inflight && return
     ! grep -qa "^$id" "$queue" || echo pending
 }

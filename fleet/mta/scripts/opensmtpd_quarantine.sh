@@ -104,8 +104,8 @@ envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contai
         print substr($0, 1, 8), last[1], field[1], (("," field[4] ",") ~ /,suspend,/) ? "paused" : "free", last[5]
     }'
 
-look() { # the envelopes that are queued now
-    "$smtpctl" show queue >"$work/queue" || exit
+look() { # [ID]: the envelopes that are queued now, of all messages or of one
+    "$smtpctl" show queue "$@" >"$work/queue" || exit
     awk "$envelopes" "$work/queue"
 }
 
@@ -210,7 +210,7 @@ put_back_paused() { # ID HOME: without its file until its envelopes are paused, 
     done <"$there/$1.ready"
     for try in 1 2 3 4 5 6 7 8 9 10; do
         [ "$try" -eq 1 ] || sleep 1
-        look >"$work/then" || exit
+        look "$1" >"$work/then" || exit
         grep "^$1 " "$work/then" | grep -Fwf "$there/$1.ready" | grep -q ' inflight$' || break
     done
     mv -n -T "$there/$1.back" "$2/message"
