@@ -163,7 +163,7 @@ ODD: tuple[tuple[Any, str], ...] = (
     ("", "<>"),
     ("CaSe@Bulk.Example", "CaSe@Bulk.Example"),
     (b"\xc3\xbcser@x.test", "üser@x.test"),
-    (b"lat\xfcn@x.test", "lat\\xfcn@x.test"),
+    (b"lat\xfcn@x.test", "lat\\xFCn@x.test"),
 )
 
 

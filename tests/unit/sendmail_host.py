@@ -31,7 +31,7 @@ for word in "$@"; do
     echo
     echo "Running ${file%/*}/$id (sequence $at of $#)"
     case $* in
-    *queuereturn=now*) echo "<r@defer.test>... Cannot send message for too long"; rm "$file" ;;
+    *queuereturn=now*) echo "<r1@defer.test>... Cannot send message for too long"; rm "$file" ;;
     *) cat "$(dirname "$0")/answers"; grep -q Sent "$(dirname "$0")/answers" && rm "$file" ;;
     esac
 done
@@ -69,7 +69,7 @@ class SendmailHost:
             (self.root / directory).mkdir(parents=True)
         (self.root / "sendmail").write_text(SENDMAIL)
         (self.root / "sendmail").chmod(0o755)
-        (self.root / "answers").write_text("<r@defer.test>... Deferred: 451 later\n")
+        (self.root / "answers").write_text("<r1@defer.test>... Deferred: 451 later\n")
 
     def instance(self, **options: Any) -> InstanceFacts:
         defaults = {

@@ -157,7 +157,7 @@ ODD = {
     b"-bd@x.test": "-bd@x.test",
     b"$(id)`id`|&*@x.test": "$(id)`id`|&*@x.test",
     b"\xc3\xbcser@x.test": "\u00fcser@x.test",
-    b"lat\xfcn@x.test": "lat\\xfcn@x.test",
+    b"lat\xfcn@x.test": "lat\\xFCn@x.test",
     b"a\\b%s%d@x.test": "a\\b%s%d@x.test",
     b"": "<>",
 }

@@ -120,8 +120,9 @@ def address(value: bytes) -> bytes:
 
 
 def text_of(value: bytes) -> str:
-    """Bytes that are no UTF-8 as \\xHH."""
-    return value.decode("utf-8", "backslashreplace")
+    """Bytes that are no UTF-8 as \\xHH, in capitals."""
+    text = value.decode("utf-8", "surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def script_lines(done: Completed, script: str) -> list[str]:
