@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import random
 import re
 from datetime import UTC, datetime, timedelta
@@ -199,6 +200,22 @@ def test_a_file_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
 def test_a_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="there is no log"):
         search(LogHost("postfix", tmp_path), contains="needle")
+
+
+def test_a_link_that_is_not_roots_is_not_followed(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("secret", line(NOW - 60, "needle"))
+    (tmp_path / "logs").mkdir()
+    link = tmp_path / "logs" / "mail.log"
+    link.symlink_to(tmp_path / "secret")
+    if os.geteuid() == 0:
+        os.lchown(link, 65534, -1)
+    with pytest.raises(RemoteError, match="there is no log"):
+        search(host, "logs/mail.log", contains="needle")
+    host.put("logs/mail.log.1", line(NOW - 60, "needle of a rotated file"))
+    (tmp_path / "logs" / "mail.log.2").symlink_to(tmp_path / "secret")
+    link.unlink()
+    assert texts(search(host, "logs/mail.log", contains="needle")) == ["needle of a rotated file"]
 
 
 def test_a_host_without_a_log_is_unsupported() -> None:
