@@ -70,7 +70,7 @@ def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wa
     """
     stdin = b"".join(line_of(each) for each in messages)
     if not stdin and action != "look":
-        return Answer({})
+        return Answer({}, was_up=False)  # nothing was stopped, so nothing has to run again
     command = Command(
         change_words(instance, action),
         script=CHANGE,
