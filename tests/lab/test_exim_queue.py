@@ -4,8 +4,10 @@ What the adapter says is compared with exim -bp, with the spool files and with w
 """
 
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from fleet import match
 from fleet.mta import exim
+from fleet.mta.commands import HELPERS
 from fleet.mta.discovery import discover_host
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound
 from fleet.mta.exim import Exim
@@ -347,3 +350,25 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
         restored = flat.do("quarantine_restore", QuarantineRestore(flat.items(plan, there)), undo=True)
         assert restored.data["done"] == 120
         assert flat.host.sh(SUMS) == before
+
+
+def test_the_sudoers_lines_are_enough_and_other_commands_are_refused(engine: Engine, ex2: Host) -> None:
+    for script in EXIM_SCRIPTS.glob("exim_*.sh"):
+        ex2.exec(
+            f"mkdir -p {HELPERS} && cat > {HELPERS}/{script.name} && chmod 755 {HELPERS}/{script.name}",
+            stdin=script.read_text(),
+        )
+    remote = Remote(engine, ex2)
+    lines = "\n".join(EXIM.sudoers(remote.instance, "fleetops")) + "\n"
+    facts, _ = remote.carry(lambda: discover_host("ex2", time.time))
+    remote.endpoint = replace(remote.endpoint, helpers=frozenset(facts.helpers))
+    ex2.inject(sender="news@bulk.example", recipients=("r@defer.test",))
+    [name] = remote.await_states("queued", 1)
+    ex2.exec("cat > /etc/sudoers.d/fleetops && chmod 440 /etc/sudoers.d/fleetops && visudo -c", stdin=lines)
+    assert outcomes(remote.do("queue_hold", QueueHold(ids(name)))) == {name: "done"}
+    assert remote.do("message_deliver", MessageDeliver(name, release=True)).data["outcome"] == "deferred"
+    assert outcomes(remote.do("queue_purge", QueuePurge(ids(name)))) == {name: "done"}
+    refused = subprocess.run(
+        ex2.ssh_command("sudo -n /usr/sbin/exim4 -be '${run{/bin/id}}'"), capture_output=True, text=True, check=False
+    )
+    assert "a password is required" in refused.stderr
