@@ -1,6 +1,7 @@
 """Reading and replacing lists of senders on the host, by block_file.sh."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
 from hashlib import sha256
@@ -13,12 +14,17 @@ from fleet.mta.types import Command, Completed, Diff, Steps, run
 SCRIPT = "block_file.sh"
 EDIT_SECONDS = 60
 READ_SECONDS = 30
+READS = 3
 LARGEST_SOURCE = 32 << 20
 ABSENT = "-"
 
 Checks = tuple[tuple[str, str], ...]
 Change = Callable[[str], tuple[str | None, Checks]]
 """From the text as it stands to the new one (None: no file) and what a map built of it must give."""
+
+
+class Torn(UnparsedOutput):
+    """The bytes that came are not those whose digest was told: cut off, or changed while they were read."""
 
 
 class ChangedMeanwhile(Conflict):
@@ -70,7 +76,22 @@ def sudo_commands(files: Iterable[ListFile]) -> list[tuple[int, tuple[str, ...]]
 
 
 def read_list(file: ListFile) -> Steps[Source]:
-    """The file as it is. Raises Unsupported, UnparsedOutput, SudoDenied."""
+    """The file as it is; once more when somebody changed it while it was read.
+
+    Raises Unsupported, UnparsedOutput, SudoDenied.
+    """
+    return (yield from until_whole(lambda: _read_once(file)))
+
+
+def until_whole(read: Callable[[], Steps[Source]]) -> Steps[Source]:
+    """What `read` gives once the file came as a whole; it is read READS times at most. Raises Torn."""
+    for _ in range(READS - 1):
+        with suppress(Torn):
+            return (yield from read())
+    return (yield from read())
+
+
+def _read_once(file: ListFile) -> Steps[Source]:
     done = yield from run(
         Command(file.argv("read"), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=LARGEST_SOURCE)
     )
@@ -86,9 +107,9 @@ def read_list(file: ListFile) -> Steps[Source]:
 
 
 def check_digest(digest: str, text: str) -> None:
-    """Raises UnparsedOutput for a file that came without its end, or was changed while it was read."""
+    """Raises Torn for a file that came without its end, or was changed while it was read."""
     if digest != ABSENT and sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != digest:
-        raise UnparsedOutput("the file was cut off, or changed while it was read")
+        raise Torn("the file was cut off, or changed while it was read")
 
 
 def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:

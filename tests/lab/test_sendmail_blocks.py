@@ -262,11 +262,13 @@ def test_the_root_script_touches_no_file_but_the_access_map_of_a_configuration(f
     first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
     first.host.sh("echo 'Kaccess hash /etc/passwd' > /tmp/evil.cf; ln -s /etc/shadow /etc/mail/linked")
     first.host.sh("sed 's,/etc/mail/access,/etc/mail/linked,' /etc/mail/sendmail.cf > /etc/mail/linked.cf")
+    first.host.sh("sed 's,hash -T,hash -f -T,' /etc/mail/sendmail.cf > /etc/mail/folded.cf")
     first.host.sh("chown fleetops /tmp/evil.cf; chmod 644 /etc/mail/linked.cf")
     for place in (
         "sendmail /etc/mail/sendmail.cf /etc/passwd hash",
         "sendmail /tmp/evil.cf /etc/passwd hash",
         "sendmail /etc/mail/linked.cf /etc/mail/linked hash",
+        f"sendmail /etc/mail/folded.cf {ACCESS} hash",
         "sendmail /etc/mail/sendmail.cf /etc/mail/../passwd hash",
         f"sendmail /etc/mail/sendmail.cf {ACCESS} dbm",
         f"other /etc/mail/sendmail.cf {ACCESS} hash",

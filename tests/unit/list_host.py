@@ -1,6 +1,7 @@
 """A host with a list of blocked senders for tests, played by hand: it answers block_file.sh and SMTP dialogues.
 
-`before` holds callbacks by number of the changing command: what happens on the host right before it.
+`before` holds callbacks by number of the changing command: what happens on the host right before it. `while_read`:
+what happens between the digest and the bytes of each reading.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class ListHost:
     refused_at_mail: bool = False
     before: dict[int, Callable[["ListHost"], None]] = field(default_factory=dict)
     fails: dict[int, Completed] = field(default_factory=dict)
+    while_read: list[Callable[["ListHost"], None]] = field(default_factory=list)
     plan: Plan | None = None
     changes: int = 0
     commands: list[Command] = field(default_factory=list)
@@ -72,7 +74,10 @@ class ListHost:
         stdin = command.stdin.decode()
         if command.argv[0] == "read":
             state = "absent" if self.text is None else "stale" if self.is_stale else "fits"
-            return Completed(0, f"{self._digest()} {state}\n192.0.2.9 \n{self.text or ''}".encode())
+            head = f"{self._digest()} {state}\n192.0.2.9 \n"
+            if self.while_read:
+                self.while_read.pop()(self)
+            return Completed(0, f"{head}{self.text or ''}".encode())
         if command.argv[0] == "query":
             found = [f"{key}\t{self.in_effect()[key]}\n" for key in stdin.splitlines() if key in self.in_effect()]
             return Completed(0, "".join([*found, "end\n"]).encode())

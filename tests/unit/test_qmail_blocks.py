@@ -6,7 +6,7 @@ import pytest
 
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.block_file import fold
-from fleet.mta.errors import Conflict, Unsupported
+from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.qmail import blocks
 from fleet.mta.types import Ended, InstanceFacts
@@ -167,3 +167,18 @@ def test_only_letters_of_ascii_are_folded() -> None:
     result = host.drive(blocks.sender_block(INSTANCE, SenderBlock("\u00dcb\u00dfER@x.test"), CONTEXT))
     assert result.ended is Ended.SUCCEEDED
     assert result.after["lookup"] == {"\u00dcb\u00dfer@x.test": ""}
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again() -> None:
+    host = make_host("mine@x.test\n")
+    host.while_read = [lambda found: setattr(found, "text", f"{found.text}more@x.test\n") for _ in range(2)]
+    assert host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT)).ended is Ended.SUCCEEDED
+    assert (host.text or "").startswith("mine@x.test\nmore@x.test\nmore@x.test\n# BEGIN")
+
+
+def test_a_file_that_always_comes_without_its_end_is_an_error() -> None:
+    host = make_host("mine@x.test\n")
+    host.while_read = [lambda found: setattr(found, "text", f"{found.text}more@x.test\n") for _ in range(3)]
+    with pytest.raises(UnparsedOutput):
+        host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
+    assert host.changes == 0

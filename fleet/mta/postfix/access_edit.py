@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from fleet.mta.block_edit import ChangedMeanwhile, Checks, Source, check_digest, edit_error
+from fleet.mta.block_edit import ChangedMeanwhile, Checks, Source, check_digest, edit_error, until_whole
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access_wiring import BUILT, AccessMap, own_map, wired_map
-from fleet.mta.types import Command, Completed, InstanceFacts, Steps, run
+from fleet.mta.types import Command, InstanceFacts, Steps, run
 
 ACCESS = "postfix_access.sh"
 WIRE = "postfix_wire.sh"
@@ -38,13 +38,13 @@ def root_scripts(instance: InstanceFacts) -> list[tuple[int, str, tuple[str, ...
 
 def read_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
     """The source of a map. Raises Unsupported, UnparsedOutput, SudoDenied."""
-    done = yield from run(_reading(ACCESS, access_argv(instance, "read", access_map)))
-    return _source(done, ACCESS, access_map.path)
+    argv = access_argv(instance, "read", access_map)
+    return (yield from until_whole(lambda: _read(ACCESS, argv, access_map.path)))
 
 
 def read_main_cf(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
-    done = yield from run(_reading(WIRE, wire_argv(instance, "read", access_map)))
-    return _source(done, WIRE, f"{instance.config_dir}/main.cf")
+    argv = wire_argv(instance, "read", access_map)
+    return (yield from until_whole(lambda: _read(WIRE, argv, f"{instance.config_dir}/main.cf")))
 
 
 def look_up(instance: InstanceFacts, access_map: AccessMap, keys: Iterable[str]) -> Steps[dict[str, str]]:
@@ -87,11 +87,8 @@ def remove_own_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[None
     yield from _changing(ACCESS, access_argv(instance, "remove", access_map), [], "")
 
 
-def _reading(script: str, argv: tuple[str, ...]) -> Command:
-    return Command(argv, script=script, become=True, timeout=READ, max_output=LARGEST_SOURCE)
-
-
-def _source(done: Completed, script: str, path: str) -> Source:
+def _read(script: str, argv: tuple[str, ...], path: str) -> Steps[Source]:
+    done = yield from run(Command(argv, script=script, become=True, timeout=READ, max_output=LARGEST_SOURCE))
     if done.exit_status:
         raise edit_error(done, script)
     head, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
