@@ -13,7 +13,7 @@ from tests.unit.sendmail_host import SendmailHost, queue_file
 ABSENT_ID = "6AKAxcIZ000281"
 SENDERS: dict[str, tuple[bytes, str] | str] = {
     "plain": (b"news@bulk.example", "news@bulk.example"),
-    "non_utf8": (b"caf\xe9@bulk.example", "caf\\xe9@bulk.example"),
+    "non_utf8": (b"caf\xe9@bulk.example", "caf\\xE9@bulk.example"),
     "null": (b"", "<>"),
     "quote": (b'"a \\"b"@bulk.example', '"a \\"b"@bulk.example'),
     "newline": "a queue file has one line for the sender, so an address with a newline cannot be queued",
