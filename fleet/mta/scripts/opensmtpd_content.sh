@@ -20,31 +20,47 @@ esac
 cat >"$work/ids"
 ! grep -qvE '^[0-9a-f]{8}$' "$work/ids" || exit 64
 
-read_one() { # ID END: the message is open as 3
-    file=/proc/self/fd/3
+plain_one() { # ID: a message of a compressed queue, unpacked
+    "$smtpctl" show message "$1" </dev/null >"$work/plain" || return
+    end=$(grep -abm1 -E "^$(printf '\r')?\$" "$work/plain" | sed 's/:.*//')
+    read_one "$1" "${end:--1}" "$(wc -c <"$work/plain")" 3<"$work/plain"
+}
+
+read_one() { # ID END SIZE: the message is open as 3
     end=$2
-    if [ "$(head -c 2 $file | od -An -t x1)" = " 1f 8b" ]; then # queue compression
-        file=$work/plain
-        "$smtpctl" show message "$1" <&3 >"$file" || return
-        end=$(grep -abm1 -E "^$(printf '\r')?\$" "$file" | sed 's/:.*//')
-    fi
-    size=$(stat -L -c %s "$file") || return
+    size=$3
+    [ "$size" -gt 0 ] || return # it came after we looked
     [ "${end:--1}" -ge 0 ] || end=$size
     headers=$end
     [ "$headers" -le "$headers_limit" ] || headers=$headers_limit
     body=$((size - end))
     [ "$body" -le "$body_limit" ] || body=$body_limit
     echo "$1 0 $headers $body"
-    head -c "$headers" "$file"
-    [ "$body" -eq 0 ] || tail -c "+$((end + 1))" "$file" | head -c "$body"
+    if [ "$headers" -eq "$end" ]; then
+        head -c "$headers" <&3
+    else
+        head -c "$end" <&3 >"$work/long" && head -c "$headers" "$work/long"
+    fi
+    [ "$body" -eq 0 ] || head -c "$body" <&3
     budget=$((budget - headers - body - 64))
 }
 
-# The header's length of every message by one grep: the offset of its first empty line.
-sed 's,^\(..\)\(.*\)$,\1/\1\2/message,' "$work/ids" | xargs grep -abHm1 -E "^$(printf '\r')?\$" 2>/dev/null |
-    sed -n 's,^../\([0-9a-f]\{8\}\)/message:\([0-9]*\):.*,\1 \2,p' >"$work/ends"
-awk 'FILENAME == ARGV[1] { end[$1] = $2; next } { print $1, ($1 in end) ? end[$1] : -1 }' "$work/ends" "$work/ids" |
-    while read -r id end && [ "$budget" -gt 0 ]; do
-        read_one "$id" "$end" 2>/dev/null 3<"${id%??????}/$id/message" || echo "$id absent"
+# What is told of every message by one command each: the offset of its first empty line, its size, whether it is packed.
+sed 's,^\(..\)\(.*\)$,\1/\1\2/message,' "$work/ids" >"$work/files"
+{
+    xargs grep -abHm1 -E "^$(printf '\r')?\$" <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message:\([0-9]*\):.*,\1 end \2,p'
+    xargs stat -c '%n %s' <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message ,\1 size ,p'
+    xargs grep -laE "^$(printf '\037\213')" <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message$,\1 packed 1,p'
+} 2>/dev/null >"$work/facts"
+# shellcheck disable=SC2016
+awk 'FILENAME == ARGV[1] { fact[$1, $2] = $3; next }
+    { print $1, (($1, "end") in fact) ? fact[$1, "end"] : -1, fact[$1, "size"] + 0, fact[$1, "packed"] + 0 }' "$work/facts" "$work/ids" |
+    while read -r id end size packed && [ "$budget" -gt 0 ]; do
+        file=${id%??????}/$id/message
+        if [ "$packed" -eq 1 ] && [ "$(head -c 2 "$file" 2>/dev/null | od -An -t x1)" = " 1f 8b" ]; then
+            plain_one "$id" || exit 74
+        else
+            read_one "$id" "$end" "$size" 2>/dev/null 3<"$file" || echo "$id absent"
+        fi
     done || exit
 echo end

@@ -137,10 +137,14 @@ take_out() {
     must_run "$work/now"
     quiet "$work/now" "$work/wanted" >"$work/quiet"
     busy "$work/now" "$work/wanted" >"$work/busy"
+    # Few processes per message: an smtpctl for each is slow enough.
+    sed "s|^|$there/|" "$work/quiet" | xargs -r mkdir 2>/dev/null
+    if read -r id <"$work/quiet"; then
+        sed "s|^|$there/|" "$work/quiet" | xargs chown --reference="$(queue_of "$id")" 2>/dev/null
+    fi
     while read -r id; do
-        home=$(queue_of "$id")
-        if [ -e "$home/message" ] && [ ! -e "$there/$id" ] && mkdir "$there/$id"; then
-            chown --reference="$home" "$there/$id"
+        home=queue/${id%??????}/$id
+        if [ -e "$home/message" ] && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
             mv -n -T "$home/message" "$there/$id/message" && echo "$id"
         fi
     done <"$work/quiet" >"$work/moved"
@@ -148,15 +152,16 @@ take_out() {
     awk 'FILENAME == ARGV[1] { moved[$1]; next } $1 in moved' "$work/moved" "$work/wanted" >"$work/still"
     quiet "$work/then" "$work/still" >"$work/safe"
     busy "$work/then" "$work/still" >>"$work/busy"
+    awk -v there="$there" '$4 == "paused" && last != $1 { if (last != "") close(file); last = $1; file = there "/" $1 ".new" }
+        $4 == "paused" { print $3 >file }' "$work/then"
     while read -r id; do
-        home=$(queue_of "$id")
-        ln "$home/$id"???????? "$there/$id/" || continue
-        awk -v id="$id" '$1 == id && $4 == "paused" { print $3 }' "$work/then" >"$there/$id.new"
-        mv -T "$there/$id.new" "$there/$id.ready"
+        ln "queue/${id%??????}/$id/$id"???????? "$there/$id/" || continue
+        if [ -e "$there/$id.new" ]; then mv -T "$there/$id.new" "$there/$id.ready"; else : >"$there/$id.ready"; fi
         "$smtpctl" remove "$id" </dev/null >/dev/null || exit
     done <"$work/safe"
     await_removal
     eval "$settle"
+    rm -f "$there"/*.new
     sync "$there" 2>/dev/null || sync
 }
 
