@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.bench.measure import table, verdict
@@ -18,8 +19,8 @@ from tests.lab.lab import Host, Lab
 from tests.lab.sink import Rule
 
 SENDER = "news@bulk.example"
-HEADER = "letter 7*"
-"""Of the letters that are numbered from 0, one in sixteen or so."""
+OTHER = "u@ok.test"
+HEADER = "letter 17*"
 PIPELINE_GOAL = 1.5
 MEMORY_GOAL = 30
 PURGED = 10
@@ -50,8 +51,49 @@ def by_smtp(host: Host, messages: int) -> None:
         host.inject(n=count, sender=sender, recipients=("r{i}@defer.test",), subject="letter {i}", size=2000)
 
 
-POSTFIX_LIST = "postqueue -j"
-POSTFIX_IDS = f"""{POSTFIX_LIST} | sed -n '/"sender": "{SENDER}"/s/.*"queue_id": "\\([^"]*\\)".*/\\1/p'"""
+def cloned(script: str) -> Callable[[Host, int], None]:
+    """A message of each sender through the front door, and a script that copies their queue files on the host."""
+
+    def fill(host: Host, messages: int) -> None:
+        for sender in (SENDER, OTHER):
+            host.inject(sender=sender, recipients=("r@defer.test",), subject="letter 00000", size=2000)
+        time.sleep(5)
+        spam = messages // PURGED
+        text = (Path(__file__).parent / script).read_text()
+        done = host.exec(f"sh -s {SENDER} {spam - 1} {OTHER} {messages - spam - 1}", stdin=text, timeout=600)
+        if done.returncode:
+            raise SystemExit(f"{script}: {done.stderr}")
+
+    return fill
+
+
+def by_program(host: Host, messages: int) -> None:
+    """qmail's queue files as the lab's own program makes them, while qmail-send is down."""
+    spam = messages // PURGED
+    fill = "cd /usr/local/lib/qmail-lab && python3 -m tests.lab.qmail.fill --subject 'letter {i}' --size 2000"
+    others = f"{fill} --from 'u{{i}}@ok.test' {messages - spam}"
+    host.exec(
+        f"svc -d /service/qmail-send; until svstat /service/qmail-send | grep -q ': down'; do sleep 0.1; done;"
+        f" {fill} --from {SENDER} {spam}; {others}; svc -u /service/qmail-send",
+        timeout=600,
+    )
+
+
+POSTFIX_LIST = "postqueue -j >/tmp/l"
+POSTFIX_IDS = rf"""sed -n '/"sender": "{SENDER}"/s/.*"queue_id": "\([^"]*\)".*/\1/p' /tmp/l >/tmp/ids"""
+SENDMAIL_FILES = "find q* -name '[qh]f*'"
+SENDMAIL_LIST = f"cd /var/spool/mqueue; {SENDMAIL_FILES} | xargs grep -hE '^[STMNKr]' >/tmp/l"
+SENDMAIL_REMOVE = 'while IFS=/ read -r q f; do flock -n -E 75 "$q/$f" rm "$q/$f" "$q/df${f#?f}"; done'
+EXIM_LIST = "exim4 -bp >/tmp/l"
+EXIM_IDS = f"""awk '$4 == "<{SENDER}>" {{ print $3 }}' /tmp/l"""
+QMAIL_LIST = r"""cd /var/qmail/queue; find mess -type f -printf '%f %s %T@\n' >/tmp/l
+find info -type f -print0 | xargs -0 grep -azH '^F' | tr '\0' '\n' >/tmp/info
+find remote local -type f -print0 | xargs -0 grep -azH '^[TD]' | tr '\0' '\n' >/tmp/to"""
+QMAIL_STOP = "svc -d /service/qmail-send; until svstat /service/qmail-send | grep -q ': down'; do sleep 0.1; done"
+QMAIL_REMOVE = rf"""sed -n 's|^info/[0-9]*/\([0-9]*\):F{SENDER}$|\1|p' /tmp/info |
+awk '{{ s = $1 % 23; print "mess/" s "/" $1; print "info/" s "/" $1; print "remote/" s "/" $1 }}' | xargs rm"""
+SMTPD_LIST = "smtpctl show queue >/tmp/l"
+SMTPD_IDS = f"""awk -F'|' '$5 == "{SENDER}" {{ print $1 }}' /tmp/l"""
 PEERS = (
     Peer(
         host="pf2",
@@ -59,11 +101,55 @@ PEERS = (
         messages=20_000,
         fill=by_smtp,
         count="find /var/spool/postfix/deferred -type f | wc -l",
-        listing=f"{POSTFIX_LIST} | wc -l",
-        header=f"{POSTFIX_LIST} >/tmp/l; cd /var/spool/postfix; find deferred hold -type f -print0 |"
-        " xargs -0 postcat -h | grep -c '^Subject: letter 7'",
-        purge=f"{POSTFIX_LIST} >/tmp/l; {POSTFIX_IDS} >/tmp/ids; postsuper -h - deferred </tmp/ids 2>&1 | tail -n 1;"
-        f" {POSTFIX_LIST} >/tmp/l; postsuper -d - hold </tmp/ids 2>&1 | tail -n 1; {POSTFIX_LIST} >/tmp/l",
+        listing=POSTFIX_LIST,
+        header=f"{POSTFIX_LIST}; cd /var/spool/postfix; find deferred hold -type f -print0 |"
+        " xargs -0 postcat -h | grep -c '^Subject: letter 17'",
+        purge=f"{POSTFIX_LIST}; {POSTFIX_LIST}; {POSTFIX_IDS}; postsuper -h - deferred </tmp/ids >/tmp/said 2>&1;"
+        f" {POSTFIX_LIST}; postsuper -d - hold </tmp/ids >/tmp/said 2>&1; {POSTFIX_LIST}",
+    ),
+    Peer(
+        host="sm1",
+        instance="sendmail",
+        messages=20_000,
+        fill=cloned("clone_sendmail.sh"),
+        count="find /var/spool/mqueue -name 'qf*' | wc -l",
+        listing=SENDMAIL_LIST,
+        header=f"{SENDMAIL_LIST}; {SENDMAIL_FILES} | xargs grep -l 'Subject: letter 17' | wc -l",
+        purge=f"{SENDMAIL_LIST}; {SENDMAIL_LIST}; {SENDMAIL_FILES} | xargs grep -l '^S<{SENDER}>' | {SENDMAIL_REMOVE};"
+        f" {SENDMAIL_LIST}",
+    ),
+    Peer(
+        host="ex1",
+        instance="exim4",
+        messages=20_000,
+        fill=cloned("clone_exim.sh"),
+        count="find /var/spool/exim4/input -name '*-H' | wc -l",
+        listing=EXIM_LIST,
+        header=f"{EXIM_LIST}; cd /var/spool/exim4/input; find . -name '*-H' |"
+        " xargs grep -l 'Subject: letter 17' | wc -l",
+        purge=f"{EXIM_LIST}; {EXIM_LIST}; {EXIM_IDS} | xargs exim4 -Mrm >/tmp/said; {EXIM_LIST}",
+    ),
+    Peer(
+        host="qm1",
+        instance="qmail",
+        messages=20_000,
+        fill=by_program,
+        count="find /var/qmail/queue/info -type f | wc -l",
+        listing=QMAIL_LIST,
+        header=f"{QMAIL_LIST}; find mess -type f -print0 | xargs -0 grep -l '^Subject: letter 17' | wc -l",
+        purge=f"{QMAIL_LIST}; {QMAIL_LIST}; {QMAIL_STOP}; {QMAIL_REMOVE}; svc -u /service/qmail-send; {QMAIL_LIST}",
+    ),
+    Peer(
+        host="os1",
+        instance="smtpd",
+        messages=2_000,
+        fill=by_smtp,
+        count="smtpctl show queue | wc -l",
+        listing=SMTPD_LIST,
+        header=f"{SMTPD_LIST}; cd /var/spool/smtpd/queue; find . -type f -name message |"
+        " xargs grep -l 'Subject: letter 17' | wc -l",
+        purge=f"{SMTPD_LIST}; {SMTPD_LIST}; {SMTPD_IDS} | while read -r id; do smtpctl remove $id; done >/tmp/said;"
+        f" {SMTPD_LIST}",
     ),
 )
 
