@@ -170,6 +170,12 @@ async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) 
         loop.remove_reader(connection)
 
 
+async def _way(address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None) -> dict[str, Any]:
+    """What asyncssh connects by. It is told the address of a socket too: the kernel forgets that of one that was reset."""
+    named = {"host": str(address), "port": port}
+    return {**named, "tunnel": tunnel} if tunnel is not None else {**named, "sock": await tcp(address, port)}
+
+
 async def log_in(
     endpoint: Endpoint, address: Address, tunnel: asyncssh.SSHClientConnection | None, gate: asyncio.Semaphore
 ) -> tuple[asyncssh.SSHClientConnection, Login]:
@@ -177,11 +183,7 @@ async def log_in(
     watch = Login()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            way: dict[str, Any] = (
-                {"sock": await tcp(address, endpoint.port)}
-                if tunnel is None
-                else {"tunnel": tunnel, "host": str(address), "port": endpoint.port}
-            )
+            way = await _way(address, endpoint.port, tunnel)
         async with gate:
             connection = await asyncssh.connect(
                 **way, options=options_for(endpoint), config=None, client_factory=lambda: watch
@@ -238,9 +240,7 @@ async def look(
     address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None, kinds: Sequence[str] = PREFERRED
 ) -> HostKey:
     """The host key that a server shows, before any login. Raises asyncssh.Error and OSError."""
-    way: dict[str, Any] = (
-        {"sock": await tcp(address, port)} if tunnel is None else {"tunnel": tunnel, "host": str(address), "port": port}
-    )
+    way = await _way(address, port, tunnel)
     options = asyncssh.SSHClientConnectionOptions(**COMMON, client_keys=None, known_hosts=([], [], []))
     key = await asyncssh.get_server_host_key(
         **way, options=options, config=None, server_host_key_algs=list(kinds), kex_algs=COMMON["kex_algs"]

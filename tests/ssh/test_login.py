@@ -1,6 +1,8 @@
 """Logins against a real sshd, and against servers that mean harm."""
 
 import asyncio
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -161,6 +163,20 @@ async def test_a_server_that_never_logs_us_in_is_unreachable_soon(
         with pytest.raises(Unreachable):
             await carried(pool, at(hostile, port), "true")
     assert time.monotonic() - begun < 6
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_server_that_resets_the_connection_after_its_first_byte_is_unreachable(
+    pool: Pool, hostile: Endpoint
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.write(b"S")
+
+    async with serving(serve) as port:
+        with pytest.raises(Unreachable, match="mx1: "):
+            await carried(pool, at(hostile, port), "true")
 
 
 class Greedy(asyncssh.SSHServer):
