@@ -171,7 +171,7 @@ async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) 
 
 
 async def _way(address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None) -> dict[str, Any]:
-    """What asyncssh connects by. It is told the address of a socket too: the kernel forgets that of one that was reset."""
+    """What asyncssh connects by: the address of a socket too, since the kernel forgets that of one that was reset."""
     named = {"host": str(address), "port": port}
     return {**named, "tunnel": tunnel} if tunnel is not None else {**named, "sock": await tcp(address, port)}
 
