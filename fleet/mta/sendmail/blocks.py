@@ -83,6 +83,7 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
     notes.append("clients that may relay are blocked too (Connect: ... RELAY does not exempt them)")
     notes.append("mail that local programs submit (sendmail -f) is refused too, and the blocked sender gets a bounce")
     notes.append(f"every Sendmail of this host whose configuration names {_list_file(instance).path} refuses it too")
+    notes.append("makemap builds the map anew: an undo brings back the same entries, and the same bytes of its source")
     return tuple(notes)
 
 
