@@ -1,4 +1,4 @@
-"""The main job in one command: the service, a small fleet of real MX hosts, and a walk through the operations.
+"""The main job in one command: the service, a fleet of real MX hosts of five MTAs, and a walk through the operations.
 
 The hosts are those of tests/lab, as a second lab beside one that tests may be using. The demo has a data directory of
 its own below `MXFLEET_DATA`, made anew each time. Stopping removes the hosts; their images are kept for the next time.
@@ -16,7 +16,7 @@ from deploy.env import load
 
 EX_UNAVAILABLE = 69
 EX_NOPERM = 77
-HOSTS = ("pf1", "pf2", "pf3")
+HOSTS = ("pf1", "sm1", "ex1", "os1", "qm1")
 LAB = {
     "MXFLEET_LAB_PREFIX": "10.78.0",
     "MXFLEET_LAB_LINK": "mxdemo0",
@@ -39,7 +39,7 @@ def main() -> int:
 
     lab = Lab()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor watches, it means Ctrl-C as well
-    print("mxfleet: starting the MX hosts, the first time builds their images (about a minute)", file=sys.stderr)
+    print("mxfleet: starting the MX hosts, the first time builds their images (some minutes)", file=sys.stderr)
     try:
         lab.up(*HOSTS)
         return supervise.main(_walk)

@@ -1,4 +1,4 @@
-"""What the demo shows, by HTTP: register, fill queues, list, block, purge with approval, undo, deliver.
+"""What the demo shows, by HTTP: register, fill queues, list, trace, block, purge with approval, undo, deliver.
 
 Every step prints what it asks and what the hosts proved. The first surprise ends the walk with status 1.
 """
@@ -6,6 +6,7 @@ Every step prints what it asks and what the hosts proved. The first surprise end
 import json
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import httpx2
@@ -15,8 +16,9 @@ from deploy.env import load
 from deploy.supervise import base_url
 from tests.lab.config import OUTSIDER, RELAY_CLIENT, USER
 from tests.lab.inject import Order
-from tests.lab.lab import Lab
+from tests.lab.lab import Host, Lab
 
+ACME = {"customers": ["acme"]}
 SPAMMER = "newsletter@bulk.example"
 ENDED = {"planned", "succeeded", "partly_failed", "failed", "rejected", "expired", "cancelled"}
 
@@ -64,7 +66,8 @@ class Person:
         return job
 
     def runs(self, job: Any) -> list[Any]:
-        return list(self.get(f"jobs/{job['id']}/runs/")["results"])
+        found = self.get(f"jobs/{job['id']}/runs/")["results"]
+        return sorted(found, key=lambda run: str(run["instance"] or run["host"]))
 
 
 def main() -> int:
@@ -75,12 +78,15 @@ def main() -> int:
     try:
         olga, peter = _people(admin, url)
         _register(admin, lab)
-        _fill(lab)
+        _fill(lab, olga)
         _look(olga)
-        _block(olga, peter)
-        _knock(lab)
+        _trace(olga)
+        block = _block(olga, peter)
+        _knock(lab, is_blocked=True)
         purge = _purge(olga, peter)
         _undo(olga, purge)
+        _undo(olga, block)
+        _knock(lab, is_blocked=False)
         _deliver(olga)
         verified = admin.get("audit/verify/")
         tell("audit", f"{verified['checked']} entries of the chain checked: {'sound' if verified['ok'] else 'BROKEN'}")
@@ -93,7 +99,7 @@ def main() -> int:
 
 
 def tell(step: str, text: str) -> None:
-    print(f"demo: {step:<9} {text}", flush=True)
+    print(f"demo: {step:<9} {' '.join(text.split())}", flush=True)
 
 
 def expect(job: Any, state: str, person: Person) -> Any:
@@ -127,48 +133,91 @@ def _register(admin: Person, lab: Lab) -> None:
             raise Surprise(f"{name} shows another host key than it was given")
         admin.patch(f"hosts/{name}/", {"host_key": scanned["host_key"]})
         expect(admin.wait(admin.post(f"hosts/{name}/discover/", {}, Prefer="wait=30")), "succeeded", admin)
-    found = [f"{row['id']} ({row['version']})" for row in admin.get("instances/?customer=acme")["results"]]
-    tell("fleet", f"host keys compared and pinned; discovered {', '.join(found)}")
+    for row in admin.get("instances/?customer=acme")["results"]:
+        tell("fleet", f"{row['id']}: {row['mta']} {row['version']}")
+    tell("fleet", "every host key was compared with what is known of it, and pinned")
 
 
-def _fill(lab: Lab) -> None:
+def _fill(lab: Lab, olga: Person) -> None:
     for number, name in enumerate(HOSTS):
         host = lab.host(name)
-        host.inject(Order(sender=SPAMMER, recipients=("r{i}@defer.test",), n=50, size=20_000), source=RELAY_CLIENT)
-        friend = Order(sender=f"friend{number}@ok.test", recipients=("r{i}@defer.test",), n=5)
-        host.inject(friend, source=RELAY_CLIENT)
+        _send(host, Order(sender=SPAMMER, recipients=("r{i}@defer.test",), n=50, size=20_000))
+        _send(host, Order(sender=SPAMMER, recipients=(f"early{number}@ok.test",)))
+        _send(host, Order(sender=f"friend{number}@ok.test", recipients=("r{i}@defer.test",), n=5))
     tell("queues", f"{len(HOSTS)} x 50 messages of {SPAMMER} and 5 of others sent to a domain that defers")
+    tell("queues", "waiting until each of them was tried once")
+    deadline = time.monotonic() + 90
+    while (states := _states(olga)) != {"deferred": 55 * len(HOSTS)}:
+        if time.monotonic() > deadline:
+            raise Surprise(f"the queues do not come to rest: {states}")
+        time.sleep(1)
+
+
+def _send(host: Host, order: Order) -> None:
+    sent = host.inject(order, source=RELAY_CLIENT)
+    if sent.accepted != order.n:
+        raise Surprise(f"{host.name} took {sent.accepted} of {order.n} messages: {sent.errors}")
+
+
+def _states(olga: Person) -> Counter[str]:
+    job = expect(olga.job("queue.summary", ACME, {"group_by": ["state"]}), "succeeded", olga)
+    groups = [row for run in olga.runs(job) for row in run["result"]["groups"]["state"]]
+    return sum((Counter({row["value"]: row["count"]}) for row in groups), Counter())
 
 
 def _look(olga: Person) -> None:
-    job = expect(olga.job("queue.summary", {"customers": ["acme"]}, {"group_by": ["from-domain"]}), "succeeded", olga)
+    job = expect(olga.job("queue.summary", ACME, {"group_by": ["from-domain"]}), "succeeded", olga)
     for run in olga.runs(job):
         groups = ", ".join(f"{row['value']} {row['count']}" for row in run["result"]["groups"]["from-domain"])
-        tell("list", f"{run['instance']}: {run['result']['total']['count']} messages ({groups})")
+        tell("list", f"{run['instance']}: {run['result']['total']['count']} messages ({groups or 'empty'})")
 
 
-def _block(olga: Person, peter: Person) -> None:
-    """The first block on a host wires a check into its configuration, so a second person looks at the diff."""
-    params = {"pattern": SPAMMER, "for": "7d"}
-    job = olga.job("sender.block", {"customers": ["acme"]}, params, "newsletter loop")
+def _trace(olga: Person) -> None:
+    """The same rows from five kinds of log: who has already got it?"""
+    params = {"from": SPAMMER, "to": "early*", "since": "1h"}
+    job = expect(olga.job("message.trace", ACME, params), "succeeded", olga)
+    for run in olga.runs(job):
+        for row in run["result"]["rows"]:
+            told = f"{row['recipient']} {row['status']} to {row['relay']}: {row['reply']}"
+            tell("trace", f"{run['instance']}, {row['queue_id']}: {told}")
+
+
+def _block(olga: Person, peter: Person) -> Any:
+    """Where the first block wires a check into a configuration, a second person looks at the diff."""
+    job = olga.job("sender.block", ACME, {"pattern": SPAMMER, "for": "7d"}, "newsletter loop")
+    for note, instances in _differences(olga, job).items():
+        tell("note", f"{', '.join(instances)}: {note}")
     job = expect(_approved(olga, peter, job), "succeeded", olga)
     for run in olga.runs(job):
         blocked = run["evidence"]["after"]["blocked"]
-        tell("block", f"{run['instance']}: {run['state']}, its smtpd now says {blocked['code']} {blocked['text']}")
+        tell(
+            "block", f"{run['instance']}: {run['state']}, its SMTP server now says {blocked['code']} {blocked['text']}"
+        )
+    return job
 
 
-def _knock(lab: Lab) -> None:
-    """Not through the service: a stranger says MAIL FROM and RCPT to each host, and is refused."""
+def _differences(olga: Person, job: Any) -> dict[str, list[str]]:
+    """Notes of the plan and whose they are: where a block means something else on one instance than on another."""
+    plans = olga.get(f"jobs/{job['id']}/plan/")["instances"]
+    whose: dict[str, list[str]] = {}
+    for plan in plans:
+        for note in plan["notes"]:
+            whose.setdefault(note, []).append(plan["instance"])
+    return {note: names for note, names in whose.items() if len(names) < len(plans)}
+
+
+def _knock(lab: Lab, *, is_blocked: bool) -> None:
+    """Not through the service: a stranger says MAIL FROM and RCPT to each host."""
     for name in HOSTS:
         order = Order(sender=SPAMMER, recipients=("r1@defer.test",), stop_at="rcpt")
         tried = lab.host(name).inject(order, source=OUTSIDER)
-        if not tried.refused:
-            raise Surprise(f"{name} still takes mail of {SPAMMER}")
-        tell("knock", f"{name}, asked by a stranger over SMTP: {tried.errors[0]}")
+        if bool(tried.refused) is not is_blocked:
+            raise Surprise(f"{name} {'still takes' if is_blocked else 'takes no'} mail of {SPAMMER}: {tried.errors}")
+        tell("knock", f"{name}, asked by a stranger over SMTP: {(tried.errors or ['250, it takes the mail again'])[0]}")
 
 
 def _purge(olga: Person, peter: Person) -> Any:
-    job = olga.job("queue.purge", {"customers": ["acme"]}, {"match": f"from:{SPAMMER}"}, "newsletter loop")
+    job = olga.job("queue.purge", ACME, {"match": f"from:{SPAMMER}"}, "newsletter loop")
     job = expect(_approved(olga, peter, job), "succeeded", olga)
     for run in olga.runs(job):
         tell("purge", f"{run['instance']}: {_shortened(run['result'])}")
@@ -189,27 +238,26 @@ def _approved(olga: Person, peter: Person, job: Any) -> Any:
     return olga.wait(job, frozenset(ENDED))
 
 
-def _undo(olga: Person, purge: Any) -> None:
-    job = olga.wait(olga.post(f"jobs/{purge['id']}/undo/", {"reason": "show that it can be undone"}, Prefer="wait=30"))
+def _undo(olga: Person, done: Any) -> None:
+    reason = {"reason": "show that it can be undone"}
+    job = olga.wait(olga.post(f"jobs/{done['id']}/undo/", reason, Prefer="wait=30"))
     expect(job, "succeeded", olga)
     for run in olga.runs(job):
-        tell("undo", f"{run['instance']}: {_shortened(run['result'])}")
+        tell("undo", f"{job['operation']}, {run['instance']}: {_shortened(run['result'])}")
 
 
 def _deliver(olga: Person) -> None:
-    """Exactly one message is attempted, and its SMTP dialogue or log comes back."""
-    listed = expect(
-        olga.job("queue.list", {"hosts": [HOSTS[1]]}, {"match": "from-domain:ok.test", "limit": 1}), "succeeded", olga
-    )
-    run = next(run for run in olga.runs(listed) if run["result"]["entries"])
+    """Exactly one message is attempted, and its SMTP dialogue comes back."""
+    listed = olga.job("queue.list", {"hosts": ["ex1"]}, {"match": "from-domain:ok.test", "limit": 1})
+    (run,) = olga.runs(expect(listed, "succeeded", olga))
     queue_id = run["result"]["entries"][0]["queue_id"]
     params = {"queue_id": queue_id, "verbose": True}
     job = olga.job("message.deliver", {"instances": [run["instance"]]}, params, "try this one now")
     (ran,) = olga.runs(expect(job, "succeeded", olga))
-    tell(
-        "deliver",
-        f"{queue_id} on {run['instance']}: {ran['result']['outcome']}, the remote said {ran['result']['reply']}",
-    )
+    for line in ran["result"]["dialogue"]:
+        tell("dialogue", line)
+    told = f"{ran['result']['outcome']}, the remote said {ran['result']['reply']}"
+    tell("deliver", f"{queue_id} on {run['instance']}: {told}")
 
 
 def _shortened(value: object) -> str:
