@@ -9,6 +9,7 @@ from hashlib import sha256
 from fleet.mta.block_file import fold
 from fleet.mta.commands import error_of, script_argv
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.text import escape_bytes
 from fleet.mta.types import Command, Completed, Diff, Steps, run
 
 SCRIPT = "block_file.sh"
@@ -165,7 +166,7 @@ def difference(source: Source, text: str | None) -> Diff:
     new = "/dev/null" if text is None else source.path
     lines = unified_diff(source.text.splitlines(True), (text or "").splitlines(True), old, new, n=2)
     shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return Diff(source.path, shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    return Diff(source.path, escape_bytes(shown))
 
 
 def edit_error(done: Completed, script: str) -> FleetError:

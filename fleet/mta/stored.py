@@ -4,11 +4,13 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fleet.match import headers as rfc2047
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import MessageShow
+from fleet.mta.text import escape_bytes
 from fleet.mta.types import Completed, QueueEntry, Recipient, Steps
 
 HEADERS = 64 << 10
@@ -16,8 +18,10 @@ HEADERS = 64 << 10
 BODY = 1 << 20
 """Bytes of a message's body that are read to match on it."""
 
+FOLD = re.compile(r"\r?\n(?=[ \t])")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Stored:
     """A message's parts. `raw_headers`: without the empty line behind them. `body` None: not asked for.
 
@@ -28,9 +32,13 @@ class Stored:
     body: bytes | None
     envelope: bytes = b""
 
-    @property
+    @cached_property
     def headers(self) -> Sequence[tuple[str, str]]:
         return tuple(parse_headers(self.raw_headers))
+
+
+TakeStored = Callable[[str, Stored], None]
+"""Gets the queue ID and the message, one after the other."""
 
 
 def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored], frozenset[str]]:
@@ -64,31 +72,34 @@ def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored],
 
 
 def in_batches(
-    queue_ids: Sequence[str], size: int, read: Callable[[list[str]], Steps[tuple[dict[str, Stored], frozenset[str]]]]
-) -> Steps[dict[str, Stored]]:
+    queue_ids: Sequence[str],
+    size: int,
+    take: TakeStored,
+    read: Callable[[list[str]], Steps[tuple[dict[str, Stored], frozenset[str]]]],
+) -> Steps[None]:
     """All the messages, `size` per remote command; what a command's budget left unread goes into the next one.
 
-    Raises UnparsedOutput when a command answers for none, and what `read` raises.
+    Hands each command's messages to `take` before the next one runs, and keeps none. Raises UnparsedOutput when a
+    command answers for none, and what `read` raises.
     """
-    found: dict[str, Stored] = {}
     waiting = list(queue_ids)
     while waiting:
         batch = waiting[:size]
         part, answered = yield from read(batch)
         if not answered:
             raise UnparsedOutput("no message of the batch was answered")
-        found.update(part)
+        for name, stored in part.items():
+            take(name, stored)
+        del part
         waiting = [name for name in batch if name not in answered] + waiting[size:]
-    return found
 
 
 def parse_headers(raw: bytes) -> Iterator[tuple[str, str]]:
     """Header fields (RFC 5322, 2.2): name and unfolded value, bytes kept by surrogateescape."""
-    text = raw.decode("utf-8", "surrogateescape")
-    for field in re.split(r"\r?\n(?![ \t])", text):
+    for field in FOLD.sub("", raw.decode("utf-8", "surrogateescape")).split("\n"):
         name, colon, value = field.partition(":")
         if colon and name and not name.isspace():
-            yield name.rstrip(" \t"), re.sub(r"\r?\n(?=[ \t])", "", value).strip(" \t\r")
+            yield name.rstrip(" \t"), value.strip(" \t\r")
 
 
 def subject_of(stored: Stored) -> str:
@@ -117,7 +128,7 @@ def message_parts(
         }
     if "headers" in operation.parts:
         shown["headers"] = [
-            {"name": name, "value": rfc2047.decode(value), "raw": printable(value)}
+            {"name": name, "value": rfc2047.decode(value), "raw": escape_bytes(value)}
             for name, value in parse_headers(stored.raw_headers[:limit])
         ]
         shown["truncated"] = len(stored.raw_headers) > limit
@@ -126,8 +137,3 @@ def message_parts(
         shown["body"] = {"text": body.decode("utf-8", "replace"), "raw_base64": base64.b64encode(body).decode()}
         shown["truncated"] = shown["truncated"] or len(stored.body) > limit
     return shown
-
-
-def printable(text: str) -> str:
-    """A text without surrogates: bytes that are no UTF-8 as \\xHH."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

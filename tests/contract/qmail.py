@@ -13,7 +13,7 @@ from tests.unit.qmail_host import QmailHost
 ABSENT_ID = "999999999"
 SENDERS: dict[str, tuple[bytes, str] | str] = {
     "plain": (b"news@bulk.example", "news@bulk.example"),
-    "non_utf8": (b"caf\xe9@bulk.example", "caf\\xe9@bulk.example"),
+    "non_utf8": (b"caf\xe9@bulk.example", "caf\\xE9@bulk.example"),
     "null": (b"", "<>"),
     "quote": (b'a "b@bulk.example', '"a \\"b"@bulk.example'),
     "newline": (b"a\nb@bulk.example", '"a\nb"@bulk.example'),

@@ -91,7 +91,7 @@ def test_a_spool_file_that_is_not_in_the_format_is_counted_and_not_guessed() -> 
 
 def test_a_sender_that_is_no_utf8_is_shown_escaped_and_kept() -> None:
     [message], _ = listed(one(b"F <\xff\xfe@x.test>", b"R r@x.test"))
-    assert message.sender == "\\xff\\xfe@x.test"
+    assert message.sender == "\\xFF\\xFE@x.test"
     assert message.sender_raw == b"\xff\xfe@x.test"
 
 

@@ -113,7 +113,7 @@ def test_garbage_is_counted_and_a_message_without_a_file_has_just_left() -> None
 
 def test_bytes_that_are_no_utf8_are_shown_escaped() -> None:
     [entry], _ = listed(script_output([envelope()]).replace(b"451 later", b"451 \xff"))
-    assert entry.recipients[0].reason == "451 \\xff"
+    assert entry.recipients[0].reason == "451 \\xFF"
 
 
 def test_queue_ids_are_message_ids() -> None:

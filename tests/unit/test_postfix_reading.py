@@ -101,7 +101,7 @@ def test_a_message_is_shown_with_decoded_and_raw_parts(host: FakeHost) -> None:
     data = host.drive(POSTFIX.message_show(HERE, operation, context())).data
     assert data["envelope"]["sender"] == "news@bulk.example"
     assert data["headers"][0] == {"name": "Subject", "value": "Grüße", "raw": "=?utf-8?Q?Gr=C3=BC=C3=9Fe?="}
-    assert data["headers"][1]["raw"] == "a\tb \\xff"
+    assert data["headers"][1]["raw"] == "a\tb \\xFF"
     assert base64.b64decode(data["body"]["raw_base64"]) == b"body \xff\n"
     assert data["truncated"] is False
 

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from fleet.mta import commands
 from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
 from fleet.mta.reading import Listing
+from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
 # Base 62: seconds, pid, fraction; longer since 4.97 (spec, "Message identification").
@@ -63,16 +64,18 @@ class Listed:
         int(frozen)
         if not (sender.startswith(b"F <") and sender.endswith(b">")):
             raise ValueError(f"no sender: {sender!r}")
-        self.sender, self.sender_raw = text_of(sender[3:-1] or b"<>")
+        raw = sender[3:-1] or b"<>"
+        self.sender = text_of(raw)
+        self.sender_raw = None if self.sender.encode() == raw else raw
 
     @cached_property
     def recipients(self) -> list[Recipient]:
         """Decoded when somebody looks: most messages are judged without."""
         done = {line[2:] for line in self._rest if line.startswith(b"N ")}
-        reasons = [DEFERRED.fullmatch(text_of(line[2:])[0]) for line in self._rest if line.startswith(b"L ")]
+        reasons = [DEFERRED.fullmatch(text_of(line[2:])) for line in self._rest if line.startswith(b"L ")]
         found = []
         for address in (recipient_of(line[2:]) for line in self._rest if line.startswith(b"R ")):
-            text, _ = text_of(address)
+            text = text_of(address)
             state = "delivered" if address in done else "undelivered"
             found.append(Recipient(text, "" if address in done else reason_of(text, reasons), state))
         return found
@@ -89,14 +92,6 @@ class Listed:
             size=self.size,
             sender_raw=self.sender_raw,
         )
-
-
-def text_of(raw: bytes) -> tuple[str, bytes | None]:
-    """Bytes as a text, those that are no UTF-8 as \\xHH; the bytes themselves beside it where that happened."""
-    try:
-        return raw.decode("utf-8"), None
-    except UnicodeDecodeError:
-        return raw.decode("utf-8", "backslashreplace"), raw
 
 
 def recipient_of(line: bytes) -> bytes:

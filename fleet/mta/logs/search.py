@@ -8,6 +8,7 @@ from fleet.match import patterns
 from fleet.mta.logs.source import read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import LogSearch
+from fleet.mta.text import text_of
 from fleet.mta.types import Context, Ended, Result, Steps
 
 LONGEST_SHOWN = 4096  # bytes of one line
@@ -47,7 +48,7 @@ class Lines:
 
     def shown(self) -> list[dict[str, object]]:
         return [
-            {"time": moment, "line": line.decode("utf-8", "backslashreplace"), "file": file}
+            {"time": moment, "line": text_of(line), "file": file}
             for moment, _, file, line in sorted(self._kept)
         ]
 

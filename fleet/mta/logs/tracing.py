@@ -8,6 +8,7 @@ from fleet.mta.logs.rows import Trace, Wanted
 from fleet.mta.logs.source import read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import MessageTrace
+from fleet.mta.text import text_of
 from fleet.mta.types import Context, Ended, Result, Steps
 
 SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
@@ -42,7 +43,7 @@ def message_trace(
         def take(clock: LineClock, file: str, line: bytes) -> None:
             moment, rest = clock.split(line)
             if moment is not None and moment <= window.until:
-                read_line(moment, rest.decode("utf-8", "backslashreplace"))
+                read_line(moment, text_of(rest))
 
         return take
 

@@ -18,6 +18,7 @@ from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import conf
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.text import escape_bytes
 from fleet.mta.types import Command, Completed, Context, Diff, InstanceFacts, Result, Steps, run
 
 WIRE = "opensmtpd_wire.sh"
@@ -185,7 +186,7 @@ def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
 def _difference(instance: InstanceFacts, old: list[str], new: list[str]) -> Diff:
     path = _config(instance)
     text = "".join(unified_diff(old, new, path, path, n=2))
-    return Diff(path, text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    return Diff(path, escape_bytes(text))
 
 
 def lines_of(pattern: BlockPattern) -> tuple[str, ...]:

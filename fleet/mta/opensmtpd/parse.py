@@ -7,6 +7,7 @@ from fleet.mta.commands import Markers
 from fleet.mta.commands import error_of as common_error
 from fleet.mta.errors import FleetError, MtaNotRunning, SudoDenied, UnparsedOutput
 from fleet.mta.reading import Listed, Listing
+from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
 # smtpctl.c, show_queue_envelope(): neither a local part nor a domain contains an @, and no domain a bar.
@@ -70,7 +71,7 @@ class QueueSink:
             self._finish()
             self._ended.append(line)
             return
-        text = line.decode("utf-8", "backslashreplace")
+        text = text_of(line)
         if sized := SIZE.fullmatch(text):
             self._open(sized[1])
             self._size = int(sized[2]) if self._size is None else self._size

@@ -9,7 +9,8 @@ from fleet.mta.errors import MessageNotFound
 from fleet.mta.operations import MessageShow
 from fleet.mta.postfix.commands import CONTENT
 from fleet.mta.postfix.parse import error_of, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.text import text_of
 from fleet.mta.types import Command, InstanceFacts, QueueEntry, Recipient, Steps, run
 
 BATCH = 500
@@ -18,17 +19,18 @@ BUDGET = 8 << 20
 ENVELOPE = 1 << 20
 
 
-def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool) -> Steps[dict[str, Stored]]:
-    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
+def contents(
+    instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
+) -> Steps[None]:
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. `take` gets no absent ones.
 
     Raises UnparsedOutput, SudoDenied and others.
     """
-    return (
-        yield from in_batches(
-            [entry.queue_id for entry in entries],
-            BATCH if body else HEADERS_BATCH,
-            lambda batch: read_stored(instance, batch, 0, HEADERS, BODY if body else 0),
-        )
+    yield from in_batches(
+        [entry.queue_id for entry in entries],
+        BATCH if body else HEADERS_BATCH,
+        take,
+        lambda batch: read_stored(instance, batch, 0, HEADERS, BODY if body else 0),
     )
 
 
@@ -75,6 +77,6 @@ def message_show(instance: InstanceFacts, operation: MessageShow, entry: QueueEn
 
 def _delivered(stored: Stored) -> list[Recipient]:
     """postqueue omits the recipients that are done; postcat has them (trap 19)."""
-    lines = stored.envelope.decode("utf-8", "backslashreplace").splitlines()
+    lines = text_of(stored.envelope).splitlines()
     done = (line.partition(": ")[2] for line in lines if line.startswith("done_recipient: "))
     return [Recipient(address, state="delivered") for address in done]

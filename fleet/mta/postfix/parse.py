@@ -17,6 +17,7 @@ from fleet.mta.errors import (
     Unsupported,
 )
 from fleet.mta.reading import Listing
+from fleet.mta.text import escape_bytes
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
 NULL_SENDER = "<>"
@@ -170,11 +171,6 @@ def decode_line(line: bytes) -> Listed:
     if message.sender != sender:
         message.sender_raw = sender.encode("utf-8", "surrogateescape")
     return message
-
-
-def escape_bytes(text: str) -> str:
-    """Bytes that surrogateescape smuggled into a text, as \\xHH."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

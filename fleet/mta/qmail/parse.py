@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from fleet.mta.address import quote_local
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.reading import Listing
+from fleet.mta.text import text_of
 from fleet.mta.types import QueueEntry, Recipient
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
-HIDDEN_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
 HELD = "mxfleet-hold/"
 CHANNELS = ("remote", "local")
 
@@ -30,7 +31,7 @@ def address_of(raw: bytes) -> str:
     Bytes that are no UTF-8 as \\xHH. An empty one is the null sender. qmail's own "#@[]" (sender of a double bounce)
     and "-@[]" (a sender per recipient) stay as they are.
     """
-    text = raw.decode("utf-8", "backslashreplace")
+    text = text_of(raw)
     if not text:
         return "<>"
     local, at, domain = text.rpartition("@")

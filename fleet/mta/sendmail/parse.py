@@ -7,6 +7,7 @@ from functools import partial
 from fleet.mta import commands
 from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, UnparsedOutput
 from fleet.mta.reading import Listing
+from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
 NULL_SENDER = "<>"
@@ -117,12 +118,6 @@ def address(value: bytes) -> bytes:
     if value.startswith(b"<") and value.endswith(b">") and len(value) > 2:
         return value[1:-1]
     return value or b"<>"
-
-
-def text_of(value: bytes) -> str:
-    """Bytes that are no UTF-8 as \\xHH, in capitals."""
-    text = value.decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def script_lines(done: Completed, script: str) -> list[str]:
