@@ -109,7 +109,7 @@ def _choose_matching(
     expression = operation.selection.match
     assert expression is not None  # noqa: S101 - the caller has looked; this is for the type checker
     judge = expression.compile(context.now)
-    kept = Kept(judge, keep=operation.limits.max_messages + 1, relevant=relevant)
+    kept = Kept(keep=operation.limits.max_messages + 1, relevant=relevant)
     listing = yield from select(queue, instance, expression, kept, judge)
     check_limits(operation.limits, kept.matched, listing.total)
     return Chosen(tuple(kept.best()), listing.total, already=kept.already, notes=listing.notes)

@@ -5,14 +5,14 @@ keeps, sorts and shows messages is here.
 """
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
 from fleet.mta.errors import OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import QueueList
-from fleet.mta.stored import Stored, subject_of
+from fleet.mta.stored import Stored, TakeStored, subject_of
 from fleet.mta.types import Context, Ended, InstanceFacts, QueueEntry, Result, Steps
 
 
@@ -34,12 +34,18 @@ class Listing:
 Take = Callable[[Listed], None]
 
 
+class TakeWhole(Protocol):
+    """Gets every message of a listing, with its headers where the listing has them."""
+
+    def __call__(self, message: Listed, content: Stored | None = None) -> None: ...
+
+
 class ReadContents(Protocol):
-    """Headers and, when asked, bodies of many messages, many per remote command. Absent ones are missing."""
+    """Headers and, when asked, bodies of many messages, many per remote command. `take` never gets absent ones."""
 
     def __call__(
-        self, instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool
-    ) -> Steps[Mapping[str, Stored]]: ...
+        self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
+    ) -> Steps[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Queue:
     match_fields: frozenset[str]
     read: Callable[[InstanceFacts, Take], Steps[Listing]]
     contents: ReadContents
+    read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
 
     def lookup(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
         """What is queued now under these IDs, for a proof: a listing with unreadable messages proves no absence."""
@@ -102,33 +109,23 @@ class Kept:
     """Collects what a judge lets through while the listing streams in.
 
     `keep` bounds the memory: of more matches the best by `rank` (lowest first) are kept. `relevant` leaves out matches
-    that there is nothing to do for; they count in `already`. `undecided` need their content read.
+    that there is nothing to do for; they count in `already`.
     """
 
     def __init__(
         self,
-        judge: Judge,
         *,
         keep: int,
         rank: Callable[[Entry], float] = lambda entry: entry.arrival_time,
         relevant: Callable[[Entry], bool] = lambda entry: True,
     ) -> None:
-        self._judge = judge.envelope
         self._keep = keep
         self._rank = rank
         self._relevant = relevant
         self._worst: float | None = None
         self._entries: dict[str, QueueEntry] = {}
-        self.undecided: dict[str, QueueEntry] = {}
         self.matched = 0
         self.already = 0
-
-    def take(self, message: Listed) -> None:
-        verdict = self._judge(message)
-        if verdict is None:
-            self.undecided[message.queue_id] = message.entry()
-        elif verdict:
-            self.add(message)
 
     def add(self, message: Listed) -> None:
         """A match. A message that moved between queues while it was listed is one message, as seen last."""
@@ -152,34 +149,68 @@ class Kept:
         self._worst = self._rank(best[-1]) if best else None
 
 
-def select(queue: Queue, instance: InstanceFacts, expression: Expression, kept: Kept, judge: Judge) -> Steps[Listing]:
-    """Runs the listing through `kept` and decides what needs content, in batches. Returns how the listing ended."""
+def matching(
+    queue: Queue, instance: InstanceFacts, expression: Expression, judge: Judge, take: TakeWhole
+) -> Steps[Listing]:
+    """Hands every message that matches to `take`, with what had to be read to know. Returns how the listing ended.
+
+    What headers or body must tell is read in batches, and of a batch nothing is kept. Raises Unsupported.
+    """
     queue.check_fields(expression)
-    listing = yield from queue.read(instance, kept.take)
-    if kept.undecided:
-        waiting = list(kept.undecided.values())
-        found = yield from queue.contents(instance, waiting, body=expression.needs_body)
-        for name, content in found.items():
-            entry = kept.undecided[name]
-            if judge.with_content(entry, content):
-                entry.subject = subject_of(content)
-                kept.add(entry)
+    envelope, with_content = judge.envelope, judge.with_content
+    undecided: dict[str, QueueEntry] = {}
+
+    def sort_out(message: Listed, content: Stored | None = None) -> None:
+        verdict = envelope(message)
+        if verdict is None and content is not None:
+            verdict = with_content(message, content)
+        if verdict is None:
+            undecided[message.queue_id] = message.entry()
+        elif verdict:
+            take(message, content)
+
+    def decide(queue_id: str, content: Stored) -> None:
+        if with_content(undecided[queue_id], content):
+            take(undecided[queue_id], content)
+
+    if queue.read_headers and expression.needs_headers and not expression.needs_body:
+        listing = yield from queue.read_headers(instance, sort_out)
+    else:
+        listing = yield from queue.read(instance, sort_out)
+    if undecided:
+        yield from queue.contents(instance, list(undecided.values()), decide, body=expression.needs_body)
     return listing
+
+
+def select(queue: Queue, instance: InstanceFacts, expression: Expression, kept: Kept, judge: Judge) -> Steps[Listing]:
+    """Runs the queue's matches through `kept`, with their subjects where headers were read."""
+
+    def take(message: Listed, content: Stored | None = None) -> None:
+        if content is not None:
+            message = message.entry()
+            message.subject = subject_of(content)
+        kept.add(message)
+
+    return (yield from matching(queue, instance, expression, judge, take))
 
 
 def add_subjects(queue: Queue, instance: InstanceFacts, entries: Sequence[QueueEntry]) -> Steps[None]:
     """Fills in `subject` of the entries; a message that is gone meanwhile has an empty one."""
-    found = yield from queue.contents(instance, entries, body=False)
+    subjects: dict[str, str] = {}
+
+    def take(queue_id: str, content: Stored) -> None:
+        subjects[queue_id] = subject_of(content)
+
+    yield from queue.contents(instance, entries, take, body=False)
     for entry in entries:
-        stored = found.get(entry.queue_id)
-        entry.subject = subject_of(stored) if stored else ""
+        entry.subject = subjects.get(entry.queue_id, "")
 
 
 def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, context: Context) -> Steps[Result]:
     """`queue.list`: the oldest (or largest) messages that match, and how many there are in all."""
     judge = operation.match.compile(context.now)
     by_size = operation.order == "size"
-    kept = Kept(judge, keep=operation.limit, rank=(lambda e: -e.size) if by_size else (lambda e: e.arrival_time))
+    kept = Kept(keep=operation.limit, rank=(lambda e: -e.size) if by_size else (lambda e: e.arrival_time))
     listing = yield from select(queue, instance, operation.match, kept, judge)
     entries = kept.best()
     if "subject" in operation.fields:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.mta.operations import QueueSummary
-from fleet.mta.reading import Listed, Queue
-from fleet.mta.types import Context, Ended, InstanceFacts, QueueEntry, Result, Steps
+from fleet.mta.reading import Listed, Queue, matching
+from fleet.mta.stored import Stored
+from fleet.mta.types import Context, Ended, InstanceFacts, Result, Steps
 
 # qshape(1): 5 minutes, doubled. Upper bounds in minutes; what is older than the last is in the bucket "+".
 BUCKETS = (5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
@@ -96,22 +97,12 @@ def histogram(ages: list[int]) -> dict[str, int]:
 
 def queue_summary(queue: Queue, instance: InstanceFacts, operation: QueueSummary, context: Context) -> Steps[Result]:
     """`queue.summary`."""
-    queue.check_fields(operation.match)
     judge = operation.match.compile(context.now)
     summary = Summary(operation, context.now)
-    undecided: dict[str, QueueEntry] = {}
 
-    def take(message: Listed) -> None:
-        verdict = judge.envelope(message)
-        if verdict is None:
-            undecided[message.queue_id] = message.entry()
-        elif verdict:
-            summary.add(message)
+    def take(message: Listed, content: Stored | None = None) -> None:
+        summary.add(message)
 
-    listing = yield from queue.read(instance, take)
-    found = yield from queue.contents(instance, list(undecided.values()), body=operation.match.needs_body)
-    for name, content in found.items():
-        if judge.with_content(undecided[name], content):
-            summary.add(undecided[name])
+    listing = yield from matching(queue, instance, operation.match, judge, take)
     data = summary.shown() | {"taken_at": context.now, "refused": listing.refused, "notes": list(listing.notes)}
     return Result(Ended.SUCCEEDED, data)

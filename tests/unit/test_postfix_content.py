@@ -198,5 +198,6 @@ def test_headers_are_asked_for_in_thousands_and_bodies_in_hundreds() -> None:
     entries = [QueueEntry(each.queue_id, "deferred", "deferred", 0, "a@b.example", (), 1) for each in mails]
     for body, commands in ((False, 2), (True, 11)):
         host.commands.clear()
-        found = host.drive(contents(instance(), entries, body=body))
+        found: dict[str, Stored] = {}
+        host.drive(contents(instance(), entries, found.__setitem__, body=body))
         assert (len(found), len(host.commands)) == (5001, commands)

@@ -9,22 +9,20 @@ from fleet.mta.errors import MessageNotFound, Unsupported
 from fleet.mta.opensmtpd.commands import CONTENT, places
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.operations import MessageShow
-from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
 from fleet.mta.types import Command, InstanceFacts, QueueEntry, Steps, run
 
 BATCH = 2_000
 BUDGET = 8 << 20
 
 
-def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool) -> Steps[dict[str, Stored]]:
-    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
+def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool) -> Steps[None]:
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. `take` gets no absent ones.
 
     Raises Unsupported for an encrypted queue, UnparsedOutput, SudoDenied and others.
     """
     names = [entry.queue_id for entry in entries]
-    return (
-        yield from in_batches(names, BATCH, lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0))
-    )
+    yield from in_batches(names, BATCH, take, lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0))
 
 
 def read_stored(

@@ -8,7 +8,7 @@ from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import MessageNotFound, UnparsedOutput
 from fleet.mta.operations import MessageShow
 from fleet.mta.qmail.commands import CONTENT, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
 from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Steps, run
 
 BATCH = 5_000
@@ -16,17 +16,16 @@ BUDGET = 8 << 20
 END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
 
 
-def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool) -> Steps[dict[str, Stored]]:
-    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
+def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool) -> Steps[None]:
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. `take` gets no absent ones.
 
     Raises UnparsedOutput, SudoDenied and others.
     """
-    return (
-        yield from in_batches(
-            [entry.queue_id for entry in entries],
-            BATCH,
-            lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
-        )
+    yield from in_batches(
+        [entry.queue_id for entry in entries],
+        BATCH,
+        take,
+        lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
     )
 
 

@@ -7,7 +7,7 @@ from fleet.mta.errors import MessageNotFound
 from fleet.mta.operations import MessageShow
 from fleet.mta.sendmail.commands import READ, read
 from fleet.mta.sendmail.parse import error_of, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, in_batches, message_parts, parse_stored
+from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
 from fleet.mta.types import InstanceFacts, QueueEntry, Steps, run
 
 BATCH = 500
@@ -15,17 +15,16 @@ HEADERS_BATCH = 5_000
 BUDGET = 8 << 20
 
 
-def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], *, body: bool) -> Steps[dict[str, Stored]]:
-    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. Absent ones are missing.
+def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool) -> Steps[None]:
+    """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. `take` gets no absent ones.
 
     Raises UnparsedOutput, SudoDenied and others.
     """
-    return (
-        yield from in_batches(
-            [entry.queue_id for entry in entries],
-            BATCH if body else HEADERS_BATCH,
-            lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
-        )
+    yield from in_batches(
+        [entry.queue_id for entry in entries],
+        BATCH if body else HEADERS_BATCH,
+        take,
+        lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
     )
 
 
