@@ -47,10 +47,7 @@ class Lines:
             self._size -= len(heapq.heappop(self._kept)[3])
 
     def shown(self) -> list[dict[str, object]]:
-        return [
-            {"time": moment, "line": text_of(line), "file": file}
-            for moment, _, file, line in sorted(self._kept)
-        ]
+        return [{"time": moment, "line": text_of(line), "file": file} for moment, _, file, line in sorted(self._kept)]
 
 
 def log_search(sources: Sequence[str], operation: LogSearch, context: Context) -> Steps[Result]:
