@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fleet.mta import discovery
-from fleet.mta.errors import LoginShell, UnparsedOutput
+from fleet.mta.errors import LoginShell, SudoDenied, UnparsedOutput
 from fleet.mta.postfix.instances import parse_instances
+from fleet.mta.sendmail import instances as sendmail
 from fleet.mta.types import Completed, HostFacts
 
 FACTS = b"""time 1795180000
@@ -43,6 +44,13 @@ enable_long_queue_ids = yes
 hold flat
 instance /etc/postfixOLD
 unreadable
+end
+"""
+SENDMAIL = b"""program /usr/sbin/sendmail
+version 8.18.1
+flock yes
+config /etc/mail/sendmail.cf
+line O QueueDirectory=/var/spool/mqueue/q*
 end
 """
 
@@ -129,3 +137,14 @@ def test_the_whole_discovery_asks_shell_host_and_every_adapter() -> None:
 
 def test_the_probe_survives_shells_that_are_not_posix() -> None:
     assert not set(discovery.PROBE) & set("\n\\!'")
+
+
+def test_sendmail_is_found_before_sudo_allows_anything() -> None:
+    """The lines for sudoers are made from what discovery found, so it has to come first."""
+    steps = sendmail.discover(HostFacts(), "mx1")
+    next(steps)
+    assert steps.send(Completed(0, SENDMAIL)).become
+    with pytest.raises(StopIteration) as ended:
+        steps.throw(SudoDenied("sudo: a password is required"))
+    (found,) = ended.value.value
+    assert found.queue_dirs == ("/var/spool/mqueue/q*",)
