@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,11 +166,20 @@ def carry(wire: Wire, steps: Steps[Any], *, until_plan: bool = False) -> Ran:
     return Ran(value, error, wire.commands, trace.mutated, plans)
 
 
-def run_script(command: Command) -> Completed:
-    """The real script, on this machine."""
+def make_program(path: Path, text: str) -> None:
+    """A program beside the queue, and a `sleep` that is short: our scripts wait for what these programs do at once."""
+    for each, content in ((path, text), (path.with_name("sleep"), "#!/bin/sh\nexec /bin/sleep 0.05\n")):
+        each.write_text(content)
+        each.chmod(0o755)
+
+
+def run_script(command: Command, tools: Path | None = None) -> Completed:
+    """The real script, on this machine. `tools`: a directory of programs that come before the machine's own."""
     assert command.script
     argv = ["sh", str(SCRIPTS / command.script), *command.argv]
-    done = subprocess.run(argv, input=command.stdin, capture_output=True, timeout=60)
+    path = os.environ["PATH"]
+    environment = {**os.environ, "PATH": f"{tools}:{path}" if tools else path}
+    done = subprocess.run(argv, input=command.stdin, capture_output=True, timeout=60, env=environment)
     return Completed(done.returncode, done.stdout, done.stderr)
 
 
