@@ -1,6 +1,7 @@
 """Sendmail's queue as our scripts read and change it, on real queue files."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from fleet import match
 from fleet.mta.commands import HELPERS
 from fleet.mta.errors import (
     Conflict,
+    DiskFull,
     InDelivery,
     MessageNotFound,
     MtaNotFound,
+    OutcomeUnknown,
     RemoteError,
     UnparsedOutput,
     Unsupported,
@@ -32,12 +35,13 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.sendmail import Sendmail
+from fleet.mta.sendmail.commands import run_queue
 from fleet.mta.sendmail.deliver import judged
 from fleet.mta.sendmail.instances import parse_instances
 from fleet.mta.sendmail.moving import read_run
-from fleet.mta.sendmail.parse import ListSink, messages_input, queue_id_error
+from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
 from fleet.mta.types import Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
-from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
+from tests.unit.sendmail_host import ARRIVAL, SCRIPTS, SendmailHost, context, queue_file, recorded, recorded_files
 
 ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
 SENDMAIL = Sendmail()
@@ -512,3 +516,82 @@ def test_sudo_allows_exactly_the_root_commands_of_the_queue(host: SendmailHost) 
     for command in host.commands:
         assert " ".join([f"{HELPERS}/{command.script}", *command.argv]) in allowed
     assert not any("*" in line.replace("\\*", "") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("queue_hold", QueueHold(only(ONE))),
+        ("queue_purge", QueuePurge(only(ONE))),
+        ("queue_purge", QueuePurge(only(ONE), mode="delete")),
+        ("queue_flush", QueueFlush(only(ONE))),
+    ],
+)
+def test_a_message_that_the_script_missed_and_that_is_queued_all_the_same_is_left(
+    host: SendmailHost, name: str, operation: Any
+) -> None:
+    """Somebody renamed its file in that moment (sendmail -Q): it is neither purged nor gone."""
+    host.add(ONE)
+    path, aside = host.root / f"mqueue/q1/qf{ONE}", host.root / "aside"
+    host.before = {1: lambda: path.rename(aside) and None, 2: lambda: aside.rename(path) and None}
+    before = host.files()
+    result = do(host, name, operation)
+    assert (result.ended, counts(result)) == (Ended.FAILED, {"left": 1})
+    assert host.files() == before
+
+
+def test_a_message_that_was_held_and_left_the_queue_before_the_proof_is_not_said_to_be_as_it_was(
+    host: SendmailHost,
+) -> None:
+    host.add(ONE)
+    host.before[2] = lambda: (host.root / f"mqueue/q1/hf{ONE}").unlink()
+    assert counts(do(host, "queue_hold", QueueHold(only(ONE)))) == {"already_gone": 1}
+
+
+def test_a_full_disk_after_some_messages_were_moved_is_an_unknown_outcome(host: SendmailHost) -> None:
+    """They lie in quarantine: only reading back tells of them, so the run must not end as one that changed nothing."""
+    full = Completed(73, b"", b"mkdir: cannot create directory: No space left on device\n")
+    with pytest.raises(OutcomeUnknown) as caught:
+        changed_lines(full, "sendmail_change.sh")
+    assert caught.value.data["cause"] == "disk_full"
+    with pytest.raises(DiskFull):
+        script_lines(full, "sendmail_read.sh")
+
+
+def test_the_client_queue_runs_in_what_the_main_queue_left_of_the_time(host: SendmailHost) -> None:
+    """Both together end within the time that was given: nothing goes on when the outcome is read back."""
+    host.add(ONE)
+    host.add(TWO, queue="client")
+    program = host.root / "sendmail"
+    program.write_text(program.read_text().replace("at=0\n", "at=0\ncase $* in *-Ac*) ;; *) sleep 20 ;; esac\n"))
+    stdin = messages_input(
+        "1", [QueueEntry(n, "deferred", "queued", ARRIVAL, "news@bulk.example", (), 1) for n in (ONE, TWO)]
+    )
+    done = host.answer(run_queue(host.instance(), "attempt", stdin))
+    assert done.stdout == b"run\nend\n"
+    assert [call for call in host.calls() if "-Ac" in call] == []
+    assert len(host.calls()) == 1
+
+
+def test_what_is_written_aside_is_written_into_a_directory_of_our_own(
+    host: SendmailHost, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Who owns the queue directory puts a link in the place of the directory that root has just made there."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "kept").write_text("x")
+    host.add(ONE)
+    tools = host.root / "tools"
+    tools.mkdir()
+    planted = f'rmdir "$made"; ln -s {elsewhere} "$made"'
+    (tools / "mktemp").write_text(
+        f'#!/bin/sh\nmade=$(/usr/bin/mktemp "$@")\ncase $made in *staged*) {planted} ;; esac\necho "$made"\n'
+    )
+    (tools / "mktemp").chmod(0o755)
+    script = (SCRIPTS / "sendmail_change.sh").read_text().replace("PATH=/usr/sbin", f"PATH={tools}:/usr/sbin")
+    stdin = f"job-1\n{ONE} {ARRIVAL} news@bulk.example\n".encode()
+    before = host.files()
+    argv = ["sh", "-c", script, "sh", "hold", "none", f"{host.root}/mqueue/q*"]
+    done = subprocess.run(argv, input=stdin, capture_output=True)
+    assert done.returncode == 77
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+    assert host.files() == before

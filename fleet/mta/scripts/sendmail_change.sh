@@ -147,7 +147,7 @@ check() { # those of $mine that are the messages that were meant; tells the othe
 }
 
 moves() { # FROM TO: names on stdin; nothing is overwritten, and what is not there is left out
-    (cd "$1" && while read -r name; do [ ! -e "$name" ] || echo "$name"; done | xargs -r sh -c 'mv -n -- "$@" "$0/"' "$2")
+    while read -r name; do [ ! -e "$1/$name" ] || echo "$1/$name"; done | xargs -r sh -c 'mv -n -- "$@" "$0/"' "$2"
 }
 
 change() {
@@ -174,6 +174,16 @@ ours() { # DIRECTORY...: made by us, and no link that somebody else put there
     done
 }
 
+# Who owns a queue directory may exchange whatever lies in it at any moment: what root makes there is entered first,
+# looked at, and then used as the current directory.
+enter() { # DIRECTORY
+    cd "$1" || fail 73 "cannot enter $1"
+    case $(stat -c '%F %u %a' .) in
+    "directory $(id -u) 700" | "directory $(id -u) 2700") ;;
+    *) fail 77 "$1 is not ours" ;;
+    esac
+}
+
 same_system() { # DIRECTORY...
     [ "$(stat -c %d "$@" | sort -u | wc -l)" -eq 1 ]
 }
@@ -184,16 +194,17 @@ change_out() {
         [ -e "$each" ] || [ -L "$each" ] || mkdir -m 700 "$each" || fail 73 "cannot make $each"
         ours "$each"
     done
+    enter "$there"
     normal=$(part "$base" df)
     [ "$data" != - ] || data=$normal
-    if [ "$data" != "$normal" ] || ! same_system "$queue" "$data" "$there"; then
+    if [ "$data" != "$normal" ] || ! same_system "$queue" "$data" .; then
         while read -r id; do say foreign "$id"; done <"$work/mine"
         return
     fi
-    sed "s/^/${letter}f/" "$work/mine" | moves "$queue" "$there"
-    sync "$queue" "$there"
-    while read -r id; do [ -e "$queue/${letter}f$id" ] || echo "df$id"; done <"$work/mine" | moves "$data" "$there"
-    sync "$data" "$there"
+    sed "s/^/${letter}f/" "$work/mine" | moves "$queue" .
+    sync "$queue" .
+    while read -r id; do [ -e "$queue/${letter}f$id" ] || echo "df$id"; done <"$work/mine" | moves "$data" .
+    sync "$data" .
     while read -r id; do
         if [ -e "$queue/${letter}f$id" ] || [ -e "$data/df$id" ]; then say failed "$id"; else say "done" "$id"; fi
     done <"$work/mine"
@@ -201,9 +212,11 @@ change_out() {
 
 rewrite() { # q line, or "" for none: the queue files as they shall be, in $staged, with owner and mode of the old ones
     staged=$(mktemp -d "$base/mxfleet-staged.XXXXXX") || fail 73 "cannot write in $base"
-    awk -v queue="$queue" -v letter="$letter" -v staged="$staged" -v reason="$1" '
+    enter "$staged"
+    [ -z "$(ls -A)" ] || fail 77 "$staged is not ours"
+    awk -v queue="$queue" -v letter="$letter" -v reason="$1" '
         {
-            path = queue "/" letter "f" $1; new = staged "/qf" $1
+            path = queue "/" letter "f" $1; new = "qf" $1
             if (reason == "") reasoned = 1; else reasoned = 0
             while ((getline line < path) > 0) {
                 code = substr(line, 1, 1)
@@ -215,13 +228,18 @@ rewrite() { # q line, or "" for none: the queue files as they shall be, in $stag
             if (close(new) != 0) exit 1
         }' "$work/mine" || fail 74 "the new queue files could not be written"
     # A disk that is full shows here at the latest: the last line of every file must be there.
-    awk -v staged="$staged" '
-        { path = staged "/qf" $1; last = ""; while ((getline line < path) > 0) last = line; close(path); if (last != ".") exit 1 }
+    awk '
+        { path = "qf" $1; last = ""; while ((getline line < path) > 0) last = line; close(path); if (last != ".") exit 1 }
         ' "$work/mine" || fail 74 "the new queue files could not be written"
-    (cd "$staged" && chown "$owner" ./qf* && chmod "$mode" ./qf* && sync ./qf*) || fail 74 "the new queue files could not be written"
+    { chown "$owner" ./qf* && chmod "$mode" ./qf* && sync ./qf*; } || fail 74 "the new queue files could not be written"
 }
 
-put_back_text() { (cd "$staged" && mv -f -- qf* "$queue/") || fail 74 "the new queue files could not be moved"; }
+put_back_text() { mv -f -- qf* "$queue/" || fail 74 "the new queue files could not be moved"; }
+
+clear_staged() {
+    cd / || fail 73 "cannot leave $staged"
+    rm -rf "$staged"
+}
 
 # --no-copy does not exist everywhere; both names are in one directory, so this is rename(2).
 rename() { # FROM TO: letters
@@ -242,7 +260,7 @@ change_hold() {
     rename q h >"$work/renamed"
     sync "$queue"
     cat "$work/renamed"
-    rm -rf "$staged"
+    clear_staged
 }
 
 change_release() {
@@ -250,11 +268,11 @@ change_release() {
     rewrite ""
     if [ "$letter" = h ]; then rename h q >"$work/renamed"; else sed 's/$/ done/' "$work/mine" >"$work/renamed"; fi
     # What could not be renamed keeps its text.
-    awk '$2 != "done" { print "qf" $1 }' "$work/renamed" | (cd "$staged" && xargs -r rm -f --)
-    [ -z "$(find "$staged" -name 'qf*')" ] || put_back_text
+    awk '$2 != "done" { print "qf" $1 }' "$work/renamed" | xargs -r rm -f --
+    [ -z "$(find . -name 'qf*')" ] || put_back_text
     sync "$queue"
     cat "$work/renamed"
-    rm -rf "$staged"
+    clear_staged
 }
 
 act() { # in lots of the same directory, owner and mode

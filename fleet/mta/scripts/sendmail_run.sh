@@ -3,7 +3,7 @@
 #
 # Has Sendmail work on exactly these messages, now and in the foreground: sendmail -v -qI. -qI matches substrings, so an
 # ID that occurs inside another message's is refused, and so is one whose queue file has other T and S lines. Held ones
-# (hf) are never attempted. After SECONDS the runner is ended, as a shutdown ends it.
+# (hf) are never attempted. After SECONDS in all the runner is ended, as a shutdown ends it.
 #
 # deliver  prints the whole dialogue; attempt and bounce (Timeout.queuereturn=now) only the lines that name a message or
 #          say what became of it
@@ -105,12 +105,17 @@ filter() {
     fi
 }
 
-echo run
-# shellcheck disable=SC2046
-{
-    [ ! -s "$work/main" ] ||
-        timeout -k 5 "$seconds" "$program" -C "$config" -v -O "$option" $(cat "$work/main") </dev/null 2>&1 | filter
-    [ ! -s "$work/client" ] ||
-        timeout -k 5 "$seconds" "$program" -Ac -v -O "$option" $(cat "$work/client") </dev/null 2>&1 | filter
+until=$(($(date +%s) + seconds))
+run() { # FILE OPTION...: the messages in FILE, in what is left of the time
+    left=$((until - $(date +%s)))
+    [ -s "$1" ] && [ "$left" -gt 0 ] || return 0
+    ids=$1
+    shift
+    # shellcheck disable=SC2046
+    timeout -k 5 "$left" "$program" "$@" -v -O "$option" $(cat "$ids") </dev/null 2>&1 | filter
 }
+
+echo run
+run "$work/main" -C "$config"
+run "$work/client" -Ac
 echo end

@@ -13,7 +13,7 @@ from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
 from fleet.mta.sendmail.commands import CHANGE, LOT, change, change_argv
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import messages_input, script_lines
+from fleet.mta.sendmail.parse import changed_lines, messages_input
 from fleet.mta.sendmail.quarantine import place_of, quarantined_in
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
@@ -30,9 +30,9 @@ def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) 
     said = yield from act(instance, "hold", context.job, chosen.entries)
     now = yield from proof(instance, names(chosen.entries))
     for entry in chosen.entries:
-        current = now.get(entry.queue_id)
-        is_held = current is not None and is_same(current, fingerprint_of(entry)) and current.state == "hold"
-        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), is_done=is_held))
+        current = same(now, entry)
+        is_held = current is not None and current.state == "hold"
+        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), current, is_done=is_held))
     return changed(chosen, outcomes, now)
 
 
@@ -44,9 +44,9 @@ def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Con
     said = yield from act(instance, "release", context.job, chosen.entries)
     now = yield from proof(instance, names(chosen.entries))
     for entry in chosen.entries:
-        current = now.get(entry.queue_id)
+        current = same(now, entry)
         is_held = current is not None and current.state == "hold"
-        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), is_done=not is_held))
+        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), current, is_done=not is_held))
     return changed(chosen, outcomes, now)
 
 
@@ -63,22 +63,35 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
     places: dict[str, str] = {}
     for entry in chosen.entries:
         name = entry.queue_id
-        current = now.get(name)
-        is_gone = current is None or not is_same(current, fingerprint_of(entry))
-        if action == "out" and is_gone and name in away:
+        current = same(now, entry)
+        if action == "out" and current is None and name in away:
             places[name] = place_of(away[name], context.job, name)
-        is_done = is_gone and (action == "delete" or name in places)
-        outcomes.put([name], _state(said.get(name), is_done=is_done))
+            outcomes.put([name], MessageState.DONE)
+        else:
+            is_deleted = action == "delete" and current is None
+            outcomes.put([name], _state(said.get(name), current, is_done=is_deleted))
     return changed(chosen, outcomes, now, places=places)
 
 
-def _state(said: str | None, *, is_done: bool) -> MessageState:
-    """What became of a message: what the script says of it and what the second look shows must agree."""
+def _state(said: str | None, current: QueueEntry | None, *, is_done: bool) -> MessageState:
+    """What became of a message: what the script says of it and what the second look shows must agree.
+
+    `current`: the very message, when it is queued still. Somebody else may have renamed its file (sendmail -Q) in the
+    moment when the script did not find it.
+    """
     if said == "busy":
         return MessageState.IN_DELIVERY
-    if said in ABSENT:
+    if said == "done" and is_done:
+        return MessageState.DONE
+    if current is None:
         return MessageState.ALREADY_GONE
-    return MessageState.DONE if said == "done" and is_done else MessageState.LEFT
+    return MessageState.IN_DELIVERY if current.state == "active" else MessageState.LEFT
+
+
+def same(now: dict[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
+    """What is queued now of this very message."""
+    current = now.get(entry.queue_id)
+    return current if current and is_same(current, fingerprint_of(entry)) else None
 
 
 def act(
@@ -86,7 +99,7 @@ def act(
 ) -> Steps[dict[str, str]]:
     """One script for each lot. Returns what it says of each message; without messages nothing is run.
 
-    `lines`: gets the script's other lines of the last lot. Raises Unsupported, UnparsedOutput and others.
+    `lines`: gets the script's other lines of the last lot. Raises Unsupported, OutcomeUnknown and others.
     """
     by_id = {entry.queue_id: entry for entry in entries}
     if by_id and not instance.options.get("has_flock"):
@@ -94,7 +107,7 @@ def act(
     said: dict[str, str] = {}
     for lot in chunks(by_id, LOT):
         stdin = messages_input(job, (by_id[name] for name in lot))
-        told = script_lines((yield from run(change(instance, action, stdin))), CHANGE)
+        told = changed_lines((yield from run(change(instance, action, stdin))), CHANGE)
         said |= verdicts(told)
         if lines is not None:
             lines[:] = [line for line in told if line.startswith("in ")]

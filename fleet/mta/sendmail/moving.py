@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterable
 
-from fleet.mta.changed import Outcomes, fingerprint_of, is_same, plan_of
+from fleet.mta.changed import Outcomes, plan_of
 from fleet.mta.choosing import choose, everything, not_held
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush
-from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, changed, names, verdicts
+from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, changed, names, same, verdicts
 from fleet.mta.sendmail.commands import RUN, RUN_LOT, RUN_SECONDS, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import messages_input, script_lines
+from fleet.mta.sendmail.parse import changed_lines, messages_input
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 RUNNING = re.compile(r"Running /[^ ]*/([0-9A-Za-z]+) \(sequence \d+ of \d+\)")
@@ -24,19 +24,15 @@ def queue_flush(instance: InstanceFacts, operation: QueueFlush, context: Context
     chosen = yield from choose(QUEUE, instance, operation, context, not_held)
     yield plan_of(chosen, context, [run_argv(instance, "attempt")], [SKIPPED])
     outcomes = Outcomes()
-    said, told = yield from run_messages(instance, "attempt", chosen.entries)
+    _, told = yield from run_messages(instance, "attempt", chosen.entries)
     now = yield from proof(instance, names(chosen.entries))
     for entry in chosen.entries:
-        outcomes.put([entry.queue_id], _attempted(entry, now.get(entry.queue_id), said, told))
+        outcomes.put([entry.queue_id], _attempted(entry, same(now, entry), told))
     return changed(chosen, outcomes, now)
 
 
-def _attempted(
-    entry: QueueEntry, current: QueueEntry | None, said: dict[str, str], told: dict[str, set[str]]
-) -> MessageState:
+def _attempted(entry: QueueEntry, current: QueueEntry | None, told: dict[str, set[str]]) -> MessageState:
     name = entry.queue_id
-    if said.get(name) in ABSENT:
-        return MessageState.ALREADY_GONE
     if name in told["locked"]:
         return MessageState.IN_DELIVERY
     if name in told["ran"]:
@@ -67,8 +63,8 @@ def queue_bounce(instance: InstanceFacts, operation: QueueBounce, context: Conte
         now = yield from proof(instance, names(chosen.entries))
     for entry in chosen.entries:
         name = entry.queue_id
-        current = now.get(name)
-        if current is not None and is_same(current, fingerprint_of(entry)):
+        current = same(now, entry)
+        if current is not None:
             is_busy = name in told["locked"] or current.state == "active"
             outcomes.put([name], MessageState.IN_DELIVERY if is_busy else MessageState.LEFT)
         else:
@@ -86,7 +82,7 @@ def run_messages(
     told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
     for lot in chunks(by_id, RUN_LOT):
         stdin = messages_input(str(RUN_SECONDS), (by_id[name] for name in lot))
-        lines = script_lines((yield from run(run_queue(instance, action, stdin))), RUN)
+        lines = changed_lines((yield from run(run_queue(instance, action, stdin))), RUN)
         at = lines.index("run") if "run" in lines else len(lines)
         said |= verdicts(lines[:at])
         for kind, found in read_run(lines[at + 1 :]).items():

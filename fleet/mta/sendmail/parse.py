@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from fleet.mta import commands
-from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, UnparsedOutput
+from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, OutcomeUnknown, UnparsedOutput
 from fleet.mta.reading import Listing
 from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
@@ -128,6 +128,14 @@ def script_lines(done: Completed, script: str) -> list[str]:
     if lines[-2:] != ["end", ""]:
         raise UnparsedOutput(f"{script} did not come to its end")
     return lines[:-2]
+
+
+def changed_lines(done: Completed, script: str) -> list[str]:
+    """`script_lines` of a changing script: what broke off may have changed some messages. Raises OutcomeUnknown."""
+    try:
+        return script_lines(done, script)
+    except (DiskFull, MtaNotFound) as error:
+        raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code, **error.data) from error
 
 
 def queue_id_error(queue_id: str) -> str | None:

@@ -14,7 +14,7 @@ from fleet.mta.errors import Conflict
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import lookup, proof
-from fleet.mta.sendmail.parse import ids_input, messages_input, script_lines
+from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input
 from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
@@ -56,7 +56,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         waiting = [entry for name, entry in seen.items() if by_id[name].state != "hold" and entry.state != "hold"]
         for lot in chunks([entry.queue_id for entry in waiting], RUN_LOT):
             stdin = messages_input(str(RUN_SECONDS), (seen[name] for name in lot))
-            script_lines((yield from run(run_queue(instance, "attempt", stdin))), RUN)
+            changed_lines((yield from run(run_queue(instance, "attempt", stdin))), RUN)
     outcomes = Outcomes()
     outcomes.put(by_id, MessageState.ALREADY_GONE)
     outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
@@ -139,5 +139,5 @@ def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Sequence[
     found: dict[str, str] = {}
     for lot in list(chunks(queue_ids, LOT)) or [()]:
         done = yield from run(change(instance, action, ids_input(job, lot)))
-        found = quarantined_in(script_lines(done, CHANGE))
+        found = quarantined_in(changed_lines(done, CHANGE))
     return found
