@@ -1,14 +1,19 @@
-"""An OpenSMTPD host played by hand: its queue, its quarantine, and what the scripts would answer."""
+"""An OpenSMTPD host played by hand: queue, quarantine, blocked senders, and what the scripts would answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, TypeVar
 
+from fleet.mta.opensmtpd.blocks import our_lines
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Steps
+from tests.unit.list_host import ListHost
 
 T = TypeVar("T")
 NOW = 1_795_180_000.0
 CREATED = 1_795_172_609
+RULE = 'match from any for domain "mx1.test" action "local"\n'
+WIRED = f"table blocked file:/etc/smtpd/blocked\nmatch from any mail-from <blocked> for any reject\n{RULE}"
 
 
 def instance(**options: Any) -> InstanceFacts:
@@ -175,3 +180,41 @@ class FakeHost:
 
 def _told(lines: list[str]) -> Completed:
     return Completed(0, "".join(f"{line}\n" for line in [*lines, "end"]).encode())
+
+
+def looked_up(host: "Smtpd", sender: str) -> str:
+    """What smtpd says: the first rule's table, an address also without its extension."""
+    local, _, domain = sender.lower().rpartition("@")
+    keys = {sender.lower(), f"{local.partition('+')[0]}@{domain}", f"@{domain}"}
+    is_listed = bool(keys & host.in_effect().keys())
+    return "550 Invalid recipient: <r@ok.test>" if is_listed and "reject" in host.loaded else ""
+
+
+@dataclass
+class Smtpd(ListHost):
+    """`config`: smtpd.conf; `loaded`: as the running smtpd has read it. `refusal`: of the next wiring."""
+
+    config: str = WIRED
+    loaded: str = WIRED
+    refusal: Completed | None = None
+
+    def _answer(self, command: Command) -> Completed:
+        if command.script != "opensmtpd_wire.sh":
+            return super()._answer(command)
+        digest = sha256(self.config.encode()).hexdigest()
+        if command.argv[0] == "read":
+            return Completed(0, f"{digest}\n{self.config}".encode())
+        if self.refusal:
+            return self.refusal
+        planned, line = command.stdin.decode().split()
+        assert planned == digest
+        ours = "".join(our_lines(instance()))
+        if command.argv[0] == "wire":
+            lines = self.config.splitlines(keepends=True)
+            assert lines[int(line) - 1].startswith("match ")
+            assert self.text, "smtpd does not start without the table"
+            self.config = "".join([*lines[: int(line) - 1], ours, *lines[int(line) - 1 :]])
+        else:
+            self.config = self.config.replace(ours, "")
+        self.loaded = self.config
+        return Completed(0, b"applied x\n")

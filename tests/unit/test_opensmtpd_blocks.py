@@ -1,7 +1,6 @@
 """Blocking senders on OpenSMTPD, against a host played by hand."""
 
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 
 import pytest
 
@@ -9,9 +8,9 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, Unsupported
 from fleet.mta.opensmtpd import blocks
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Command, Completed, Ended
-from tests.unit.list_host import CONTEXT, ListHost
-from tests.unit.opensmtpd_host import instance
+from fleet.mta.types import Completed, Ended
+from tests.unit.list_host import CONTEXT
+from tests.unit.opensmtpd_host import RULE, Smtpd, instance, looked_up
 
 SENDER = "newsletter@sillyplace.test"
 HERE = instance(
@@ -19,48 +18,8 @@ HERE = instance(
     open_domains=["ok.test"],
     listen=[["127.0.0.1", 25], ["192.0.2.9", 25], ["192.0.2.9", 465]],
 )
-RULE = 'match from any for domain "mx1.test" action "local"\n'
-WIRED = f"table blocked file:/etc/smtpd/blocked\nmatch from any mail-from <blocked> for any reject\n{RULE}"
 UNWIRED = f"# mine\nlisten on eth0\n{RULE}match from local for any action out\n"
 PLACEHOLDER = "placeholder@blocked.invalid\n"
-
-
-def looked_up(host: "Smtpd", sender: str) -> str:
-    """What smtpd says: the first rule's table, an address also without its extension."""
-    local, _, domain = sender.lower().rpartition("@")
-    keys = {sender.lower(), f"{local.partition('+')[0]}@{domain}", f"@{domain}"}
-    is_listed = bool(keys & host.in_effect().keys())
-    return "550 Invalid recipient: <r@ok.test>" if is_listed and "reject" in host.loaded else ""
-
-
-@dataclass
-class Smtpd(ListHost):
-    """`config`: smtpd.conf; `loaded`: as the running smtpd has read it. `refusal`: of the next wiring."""
-
-    config: str = WIRED
-    loaded: str = WIRED
-    refusal: Completed | None = None
-
-    def _answer(self, command: Command) -> Completed:
-        if command.script != "opensmtpd_wire.sh":
-            return super()._answer(command)
-        digest = sha256(self.config.encode()).hexdigest()
-        if command.argv[0] == "read":
-            return Completed(0, f"{digest}\n{self.config}".encode())
-        if self.refusal:
-            return self.refusal
-        planned, line = command.stdin.decode().split()
-        assert planned == digest
-        ours = "".join(blocks.our_lines(HERE))
-        if command.argv[0] == "wire":
-            lines = self.config.splitlines(keepends=True)
-            assert lines[int(line) - 1].startswith("match ")
-            assert self.text, "smtpd does not start without the table"
-            self.config = "".join([*lines[: int(line) - 1], ours, *lines[int(line) - 1 :]])
-        else:
-            self.config = self.config.replace(ours, "")
-        self.loaded = self.config
-        return Completed(0, b"applied x\n")
 
 
 def wired(text: str = PLACEHOLDER) -> Smtpd:
