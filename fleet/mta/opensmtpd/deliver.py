@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from fleet.mta.attempt import UNDER_WAY, Attempt, attempted, deliverable, not_attempted, outcome_of
 from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import (
-    Conflict,
     InDelivery,
     MessageNotFound,
     MtaNotRunning,
-    PlanStale,
+    OutcomeUnknown,
     RemoteError,
     UnparsedOutput,
 )
@@ -20,6 +19,7 @@ from fleet.mta.opensmtpd.commands import (
     DELIVER,
     DELIVER_SECONDS,
     LOG,
+    UNTOUCHED,
     WAIT_SECONDS,
     deliver_arguments,
     log_source,
@@ -34,8 +34,6 @@ from fleet.mta.types import (
     Context,
     Ended,
     InstanceFacts,
-    MessageOutcome,
-    MessageState,
     QueueEntry,
     Result,
     Steps,
@@ -51,16 +49,6 @@ RELAY = re.compile(r' relay="([^"]*)"')
 OUTCOMES = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Loop": "bounced", "LoopError": "bounced"}
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The last attempt for one recipient. `outcome`: sent, deferred, bounced or smtpd's own word."""
-
-    address: str
-    outcome: str
-    remote: str
-    reply: str
-
-
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
     entry, _ = yield from QUEUE.find(instance, operation.queue_id)
@@ -72,28 +60,15 @@ def message_show(instance: InstanceFacts, operation: MessageShow, context: Conte
 def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
     """`message.deliver`. Raises MessageNotFound, InDelivery, MtaNotRunning, Conflict (held; release not said)."""
     entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    check(entry, operation, context)
-    assert entry is not None  # noqa: S101 - check() raises; this is for the type checker
+    if entry is not None and entry.native_state == "offline":
+        raise MtaNotRunning("smtpd is not running, so nothing can be attempted")
+    entry = deliverable(entry, operation, context)
     name = entry.queue_id
     freed = [smtpctl_argv(instance, "resume", "envelope", name)] if entry.state == "hold" else []
     yield plan_of(Chosen((entry,), listing.total), context, [*freed, smtpctl_argv(instance, "schedule", name)])
     lines = yield from _attempt(instance, name, is_held=bool(freed))
     after, _ = yield from QUEUE.find(instance, name)
     return judged(entry, after, lines)
-
-
-def check(entry: QueueEntry | None, operation: MessageDeliver, context: Context) -> None:
-    """Raises what stands in the way of an attempt."""
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
-    if context.frozen is not None and not any(is_same(entry, wanted) for wanted in context.frozen):
-        raise PlanStale(f"{operation.queue_id} now names another message", hint="plan again")
-    if entry.native_state == "offline":
-        raise MtaNotRunning("smtpd is not running, so nothing can be attempted")
-    if entry.state == "active":
-        raise InDelivery(f"{operation.queue_id} is being delivered right now")
-    if entry.state == "hold" and not operation.release:
-        raise Conflict(f"{operation.queue_id} is paused", hint="set release: true to release and deliver it")
 
 
 def _attempt(instance: InstanceFacts, queue_id: str, *, is_held: bool) -> Steps[list[str]]:
@@ -106,7 +81,10 @@ def _attempt(instance: InstanceFacts, queue_id: str, *, is_held: bool) -> Steps[
         timeout=DELIVER_SECONDS,
         max_output=4 << 20,
     )
-    return parse_lines((yield from run(command)), DELIVER)
+    done = yield from run(command)
+    if done.exit_status and done.exit_status not in UNTOUCHED:
+        raise OutcomeUnknown(f"it broke off: {error_of(done, DELIVER).detail}")
+    return parse_lines(done, DELIVER)
 
 
 def parse_lines(done: Completed, program: str) -> list[str]:
@@ -161,43 +139,11 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
-    name = before.queue_id
-    is_queued = after is not None and is_same(after, fingerprint_of(before))
-    attempts = attempts_of(lines, name)
-    if is_queued and not attempts:
-        state = after.state if after else "absent"
+    still = after if after is not None and is_same(after, fingerprint_of(before)) else None
+    attempts = tuple(attempts_of(lines, before.queue_id).values())
+    if still and not attempts:
         error: InDelivery | RemoteError = RemoteError("no attempt was seen in the log", hint="look again later")
-        if state == "active":
+        if still.state in UNDER_WAY:
             error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
-        outcome = MessageState.IN_DELIVERY if isinstance(error, InDelivery) else MessageState.LEFT
-        return Result(Ended.FAILED, {"log": list(lines)}, (MessageOutcome(name, outcome),), error=error)
-    said = outcome_of(attempts, is_queued=is_queued)
-    telling = next((each for each in attempts.values() if each.outcome == said), None)
-    data = {
-        "outcome": said,
-        "remote": telling.remote if telling else "",
-        "reply": telling.reply if telling else "",
-        "dialogue": [],
-        "log": list(lines),
-        "recipients": [
-            {"address": each.address, "outcome": each.outcome, "remote": each.remote, "reply": each.reply}
-            for each in attempts.values()
-        ],
-    }
-    return Result(
-        Ended.SUCCEEDED,
-        data,
-        (MessageOutcome(name, MessageState.DONE),),
-        before={"queue_id": name, "state": before.state},
-        after={"queue_id": name, "state": after.state if after and is_queued else "absent"},
-    )
-
-
-def outcome_of(attempts: dict[str, Attempt], *, is_queued: bool) -> str:
-    """One word for all recipients: queued still is deferred; gone is bounced when any was, sent when all were."""
-    if is_queued:
-        return "deferred"
-    outcomes = {each.outcome for each in attempts.values()}
-    if "bounced" in outcomes:
-        return "bounced"
-    return "sent" if outcomes == {"sent"} else "left_queue"
+        return not_attempted(before, error, log=lines)
+    return attempted(before, still, attempts, outcome_of(attempts, is_queued=still is not None), log=lines)

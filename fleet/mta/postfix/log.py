@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from fleet.mta.attempt import Attempt
 from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.commands import LOG, log_source
@@ -20,16 +20,6 @@ STATUS = re.compile(r"[^\]]*\[\d+\]: (?P<id>[0-9A-Za-z]+): to=<(?P<to>.*?)" + MI
 ONCE = re.compile(MIDDLE)
 RETURNED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): from=<.*?>, status=(?:force-)?expired, returned to sender$")
 REQUEUED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The last attempt for one recipient. `outcome`: sent, deferred, bounced or another word of Postfix's."""
-
-    address: str
-    outcome: str
-    remote: str
-    reply: str
 
 
 def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]:

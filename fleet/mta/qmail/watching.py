@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from fleet.mta.attempt import Attempt
 from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.qmail.changing import Answer
@@ -17,16 +17,6 @@ STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (?:local|remote) (
 ENDED = re.compile(r"(?<!starting )delivery (\d+): (success|failure|deferral): ?(.*)$")
 BOUNCE = re.compile(r"bounce msg (\d+) qp \d+")
 ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]*::?[0-9a-f:]+)_")
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One delivery: `address` and `reply` in qmail's own safe spelling, "" as outcome while it goes on."""
-
-    address: str
-    outcome: str = ""
-    remote: str = ""
-    reply: str = ""
 
 
 def check_watchable(instance: InstanceFacts) -> None:
@@ -63,17 +53,22 @@ def to_do(entry: QueueEntry) -> int:
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
-    """The message's attempts by delivery number. Numbers begin anew with every start of qmail-send."""
+    """The message's attempts by delivery number, with an empty outcome while one goes on.
+
+    Numbers begin anew with every start of qmail-send.
+    """
     found: dict[str, Attempt] = {}
     for line in lines:
         if (began := STARTING.search(line)) and began[2] == queue_id:
-            found[began[1]] = Attempt(began[3])
+            found[began[1]] = Attempt(began[3], "")
         elif (ended := ENDED.search(line)) and ended[1] in found:
-            attempt = found[ended[1]]
-            attempt.outcome = OUTCOMES[ended[2]]
             remote = ADDRESS.match(ended[3])
-            attempt.remote = remote[1] if remote else ""
-            attempt.reply = ended[3].replace("_", " ").strip("/ ")
+            found[ended[1]] = Attempt(
+                found[ended[1]].address,
+                OUTCOMES[ended[2]],
+                remote[1] if remote else "",
+                ended[3].replace("_", " ").strip("/ "),
+            )
     return found
 
 

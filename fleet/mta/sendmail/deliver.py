@@ -2,23 +2,21 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
+from fleet.mta.attempt import UNDER_WAY, Attempt, attempted, deliverable, not_attempted, outcome_of
 from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, RemoteError
+from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, RemoteError
 from fleet.mta.operations import MessageDeliver, MessageShow
 from fleet.mta.sendmail import content
 from fleet.mta.sendmail.changes import act, verdicts
 from fleet.mta.sendmail.commands import DELIVER_SECONDS, RUN, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE
 from fleet.mta.sendmail.moving import read_run
-from fleet.mta.sendmail.parse import messages_input, script_lines
+from fleet.mta.sendmail.parse import changed_lines, messages_input
 from fleet.mta.types import (
     Context,
     Ended,
     InstanceFacts,
-    MessageOutcome,
-    MessageState,
     QueueEntry,
     Result,
     Steps,
@@ -44,30 +42,17 @@ def message_show(instance: InstanceFacts, operation: MessageShow, context: Conte
 def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
     """`message.deliver`: sendmail -v -qI with the whole queue ID. Raises MessageNotFound, InDelivery, Conflict."""
     entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    check(entry, operation, context)
-    assert entry is not None  # noqa: S101 - check() raises; this is for the type checker
+    entry = deliverable(entry, operation, context)
     freed = [change_argv(instance, "release")] if entry.state == "hold" else []
     yield plan_of(Chosen((entry,), listing.total), context, [*freed, run_argv(instance, "deliver")])
     name = entry.queue_id
     if freed and (yield from act(instance, "release", context.job, [entry])).get(name) != "done":
         raise Conflict(f"{name} could not be released from quarantine")
     stdin = messages_input(str(DELIVER_SECONDS), [entry])
-    lines = script_lines((yield from run(run_queue(instance, "deliver", stdin))), RUN)
+    lines = changed_lines((yield from run(run_queue(instance, "deliver", stdin))), RUN)
     at = lines.index("run") if "run" in lines else len(lines)
     after, _ = yield from QUEUE.find(instance, name)
     return judged(entry, after, verdicts(lines[:at]).get(name, ""), lines[at + 1 :])
-
-
-def check(entry: QueueEntry | None, operation: MessageDeliver, context: Context) -> None:
-    """Raises what stands in the way of an attempt."""
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
-    if context.frozen is not None and not any(is_same(entry, wanted) for wanted in context.frozen):
-        raise PlanStale(f"{operation.queue_id} now names another message", hint="plan again")
-    if entry.state == "active":
-        raise InDelivery(f"{operation.queue_id} is being delivered right now")
-    if entry.state == "hold" and not operation.release:
-        raise Conflict(f"{operation.queue_id} is quarantined", hint="set release: true to release and deliver it")
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Sequence[str]) -> Result:
@@ -76,49 +61,32 @@ def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Se
     `refused`: the script's word when it did not run the message. What left the queue without a word is `left_queue`.
     """
     name = before.queue_id
-    is_queued = after is not None and is_same(after, fingerprint_of(before))
+    still = after if after is not None and is_same(after, fingerprint_of(before)) else None
     told = read_run(lines)
+    is_active = after is not None and after.state in UNDER_WAY
     if name not in told["ran"]:
-        if name in told["locked"] or (after is not None and after.state == "active"):
-            return _not_made(name, MessageState.IN_DELIVERY, InDelivery(f"{name} is being delivered right now"))
-        if refused in {"absent", "other"} or not is_queued:
+        if name in told["locked"] or is_active:
+            return not_attempted(before, InDelivery(f"{name} is being delivered right now"))
+        if refused in {"absent", "other"} or not still:
             raise MessageNotFound(f"{name} left the queue before the attempt")
         detail = f"Sendmail did not run the message ({refused or 'no word of it'})"
-        return _not_made(name, MessageState.LEFT, RemoteError(detail, dialogue=list(lines)[:200]))
-    recipients = recipients_of(before, lines)
-    if is_queued and not recipients and after is not None and after.attempts == before.attempts:
-        if after.state == "active":
-            return _not_made(name, MessageState.IN_DELIVERY, InDelivery("the attempt has not ended yet"))
-        error = RemoteError(f"the attempt had no end within {DELIVER_SECONDS} seconds", dialogue=list(lines)[:200])
-        return _not_made(name, MessageState.LEFT, error)
-    said = outcome_of(recipients, is_queued=is_queued)
-    telling = next((each for each in recipients if each["outcome"] == said), None)
-    return Result(
-        Ended.SUCCEEDED,
-        {
-            "outcome": said,
-            "remote": telling["remote"] if telling else "",
-            "reply": telling["reply"] if telling else "",
-            "dialogue": [line for line in lines if line],
-            "log": [],
-            "recipients": recipients,
-        },
-        (MessageOutcome(name, MessageState.DONE),),
-        before={"queue_id": name, "state": before.state},
-        after={"queue_id": name, "state": after.state if after and is_queued else "absent"},
-    )
+        return not_attempted(before, RemoteError(detail, dialogue=list(lines)[:200]))
+    attempts = attempts_of(before, lines)
+    if still and not attempts and still.attempts == before.attempts:
+        if is_active:
+            return not_attempted(before, InDelivery("the attempt has not ended yet"))
+        detail = f"the attempt had no end within {DELIVER_SECONDS} seconds"
+        return not_attempted(before, RemoteError(detail, dialogue=list(lines)[:200]))
+    said = outcome_of(attempts, is_queued=still is not None)
+    return attempted(before, still, attempts, said, dialogue=[line for line in lines if line])
 
 
-def _not_made(name: str, state: MessageState, error: InDelivery | RemoteError) -> Result:
-    return Result(Ended.FAILED, {"dialogue": []}, (MessageOutcome(name, state),), error=error)
-
-
-def recipients_of(before: QueueEntry, lines: Sequence[str]) -> list[dict[str, Any]]:
+def attempts_of(before: QueueEntry, lines: Sequence[str]) -> tuple[Attempt, ...]:
     """What the verbose run says first of each recipient ("ADDRESS... TEXT"); whatever is no other word is a failure.
 
     The report to the sender comes later in the same run and has the same form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Attempt] = {}
     remote = reply = ""
     for line in lines:
         if SERVER.match(line):
@@ -130,7 +98,7 @@ def recipients_of(before: QueueEntry, lines: Sequence[str]) -> list[dict[str, An
                 text = _text_about(recipient.address, line)
                 if text and recipient.address not in found:
                     found[recipient.address] = _attempt(recipient.address, text, remote, reply)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _text_about(address: str, line: str) -> str:
@@ -140,21 +108,6 @@ def _text_about(address: str, line: str) -> str:
     return ""
 
 
-def _attempt(address: str, text: str, remote: str, reply: str) -> dict[str, Any]:
+def _attempt(address: str, text: str, remote: str, reply: str) -> Attempt:
     outcome = next((meaning for word, meaning in WORDS if text.startswith(word)), "bounced")
-    return {
-        "address": address,
-        "outcome": outcome,
-        "remote": remote,
-        "reply": reply if outcome == "bounced" and reply else text,
-    }
-
-
-def outcome_of(recipients: Sequence[dict[str, Any]], *, is_queued: bool) -> str:
-    """One word for all recipients: queued still is deferred; gone is bounced when any was, sent when all were."""
-    if is_queued:
-        return "deferred"
-    outcomes = {each["outcome"] for each in recipients}
-    if "bounced" in outcomes:
-        return "bounced"
-    return "sent" if outcomes == {"sent"} else "left_queue"
+    return Attempt(address, outcome, remote, reply if outcome == "bounced" and reply else text)
