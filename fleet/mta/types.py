@@ -32,6 +32,7 @@ class Command:
     `argv`: program and arguments; with `script` (a file name in fleet/mta/scripts) the script's arguments only.
     `stdin`: bytes. `become`: run as root. `mutates`: may change the host. `timeout`: seconds, enforced on the host too.
     `max_output`: bytes of stdout without a sink, and of stderr. `secret`: argv indexes that are masked when shown.
+    `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then.
     """
 
     argv: tuple[str, ...]
@@ -43,6 +44,7 @@ class Command:
     max_output: int = 1 << 20
     sink: Sink | None = field(default=None, compare=False)
     secret: frozenset[int] = frozenset()
+    may_be_denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def _refuse(command: Command, done: Completed) -> None:
 
     sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
     """
-    if command.become and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
+    if command.become and not command.may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
         said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
         raise SudoDenied(
             said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))

@@ -1,6 +1,7 @@
 """The bridge: which error a caller gets, given what had been sent. A hand-written transport says what happens."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,13 @@ async def test_sudos_refusal_is_told_from_the_programs_own_status_one() -> None:
     assert not trace.mutated
     own = Completed(1, b"", b"postsuper: fatal: sudo: what?\n")
     assert (await drive(change(CHANGE), Scripted(OK, own), Trace(), until_plan=False))[1] == own
+
+
+async def test_a_command_that_may_be_denied_lets_the_steps_go_on() -> None:
+    """host.discover comes before any sudoers line, which is made from what it finds."""
+    refusal = Completed(1, b"", b"sudo: a password is required\n")
+    look = replace(READ, become=True, may_be_denied=True)
+    assert (await drive(change(look, READ), Scripted(OK, refusal, OK), Trace(), until_plan=False))[1:] == [refusal, OK]
 
 
 @pytest.mark.parametrize("status", [126, 127])

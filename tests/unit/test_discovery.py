@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fleet.mta import discovery
-from fleet.mta.errors import LoginShell, SudoDenied, UnparsedOutput
+from fleet.mta.errors import LoginShell, UnparsedOutput
 from fleet.mta.postfix.instances import parse_instances
+from fleet.mta.qmail import instances as qmail
 from fleet.mta.sendmail import instances as sendmail
 from fleet.mta.types import Completed, HostFacts
 
@@ -51,6 +52,11 @@ version 8.18.1
 flock yes
 config /etc/mail/sendmail.cf
 line O QueueDirectory=/var/spool/mqueue/q*
+end
+"""
+QMAIL = b"""home /var/qmail
+queue unreadable
+control me mx1.example.com
 end
 """
 
@@ -139,12 +145,27 @@ def test_the_probe_survives_shells_that_are_not_posix() -> None:
     assert not set(discovery.PROBE) & set("\n\\!'")
 
 
+DENIED = Completed(1, b"", b"sudo: a password is required\n")
+"""What `may_be_denied` commands are answered; others never see it."""
+
+
+def ended(steps: Any, *answers: Completed) -> Any:
+    """What the steps return; the last answer is to a command that may be denied."""
+    command = next(steps)
+    for answer in answers[:-1]:
+        command = steps.send(answer)
+    assert command.may_be_denied
+    with pytest.raises(StopIteration) as end:
+        steps.send(answers[-1])
+    return end.value.value
+
+
 def test_sendmail_is_found_before_sudo_allows_anything() -> None:
     """The lines for sudoers are made from what discovery found, so it has to come first."""
-    steps = sendmail.discover(HostFacts(), "mx1")
-    next(steps)
-    assert steps.send(Completed(0, SENDMAIL)).become
-    with pytest.raises(StopIteration) as ended:
-        steps.throw(SudoDenied("sudo: a password is required"))
-    (found,) = ended.value.value
+    (found,) = ended(sendmail.discover(HostFacts(), "mx1"), Completed(0, SENDMAIL), DENIED)
     assert found.queue_dirs == ("/var/spool/mqueue/q*",)
+
+
+def test_qmail_is_found_though_sudo_allows_other_commands_only() -> None:
+    (found,) = ended(qmail.discover(HostFacts(has_sudo=True), "mx1"), Completed(0, QMAIL), DENIED)
+    assert found.options["split"] == 0

@@ -54,8 +54,9 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
     """
     answer = parse_answer((yield from run(Command((), script=DISCOVER))))
     if answer.is_partial and not host.is_root and host.has_sudo:
+        done = yield from run(Command((), script=DISCOVER, become=True, may_be_denied=True))
         with suppress(SudoDenied):
-            answer = parse_answer((yield from run(Command((), script=DISCOVER, become=True))))
+            answer = parse_answer(done)
     return tuple(_instance(name, home, answer, host) for home in answer.homes)
 
 

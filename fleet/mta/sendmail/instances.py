@@ -95,8 +95,8 @@ def _with_directories(instance: InstanceFacts) -> Steps[InstanceFacts]:
     if not any("*" in pattern for pattern in instance.queue_dirs):
         return instance
     argv = ("dirs", NO_CLIENT, *instance.options["queue_patterns"])
+    done = yield from run(Command(argv, script="sendmail_read.sh", become=True, may_be_denied=True))
     try:
-        done = yield from run(Command(argv, script="sendmail_read.sh", become=True))
         found = script_lines(done, "sendmail_read.sh")
     except Refused:
         return instance
