@@ -353,6 +353,19 @@ def test_bytes_that_sendmail_marks_in_a_header_are_shown_as_they_were_sent(host:
     assert [each["raw"] for each in shown if each["name"] == "Subject"] == ["gr\u00fc\u00dfe \u00c0 \\xFF"]
 
 
+def test_headers_are_matched_in_the_listing_itself_whatever_they_look_like(host: SendmailHost) -> None:
+    """One command. Continued lines and lines like our own framing stay with their message."""
+    odd = f"H??>{TWO} q 0 0 1 1 1 1 1\nH??X-Odd: one\n\ttwo\nH??X-Odd: ?{TWO}\nH??X-Odd: end 7 7\n.\n".encode()
+    host.add(ONE, queue_file().removesuffix(b".\n") + odd)
+    host.add(TWO, queue_file(subject="other"))
+    found = entries(host, 'header[x-odd]:"one?two"')
+    assert [(each["queue_id"], each["subject"]) for each in found] == [(ONE, "Newsletter")]
+    assert [each["queue_id"] for each in entries(host, f'header[x-odd]:"?{TWO}" AND header[x-odd]:"end 7 7"')] == [ONE]
+    assert [each["queue_id"] for each in entries(host, "NOT header[x-odd]:*")] == [TWO]
+    assert entries(host, "header[return-path]:*") == []
+    assert [command.argv[0] for command in host.commands] == ["headers"] * 4
+
+
 def test_only_whole_ids_are_run_and_never_those_inside_another_one(host: SendmailHost) -> None:
     """-qI matches substrings: an ID that another one contains is not run; an empty -qI would run the whole queue."""
     longer = ONE + "7"

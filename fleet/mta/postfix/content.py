@@ -19,9 +19,7 @@ BUDGET = 8 << 20
 ENVELOPE = 1 << 20
 
 
-def contents(
-    instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
-) -> Steps[None]:
+def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool) -> Steps[None]:
     """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages, many per command. `take` gets no absent ones.
 
     Raises UnparsedOutput, SudoDenied and others.

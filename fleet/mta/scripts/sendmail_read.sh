@@ -7,6 +7,8 @@
 #     ">ID FILE CLIENT LOCKED ARRIVAL ATTEMPTS LAST HEADER BODY" - FILE q or h, CLIENT and LOCKED 0 or 1, epoch seconds,
 #     bytes; then its lines S, q, and M and R as they are. "?ID" for a file that is no whole queue file. Last
 #     "end MESSAGES LOST", LOST counts what Sendmail has set aside (Qf).
+# ACTION headers: the same, each message followed by its header: "H" before the first line of each field, the bytes that
+#     Sendmail uses itself still marked. At least 64 KiB of each; none after 128 MiB altogether.
 # ACTION contents <"BUDGET HEADERS BODY\nID\nID...": "ID 0 H B" and so many bytes of header and body, "ID absent" when
 #     it is not queued; stops after BUDGET bytes; last "end".
 set -u
@@ -64,72 +66,96 @@ locked() { # the paths of queue files that are locked
     done
 }
 
-look() { # "NAME SIZE DIRECTORY"
+look() { # KINDS FORMAT
     # shellcheck disable=SC2086
-    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name '[qhdQ]f*' ! -name '*[!0-9A-Za-z]*' -printf '%f %s %h\n'
+    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name "[$1]f*" ! -name '*[!0-9A-Za-z]*' -printf "$2"
 }
 
-# Queue files by ID, from two looks: a file that is renamed during one is in the other.
-list() { # FILE of both looks; the files of the second look that the first does not have are read, too
-    awk -v client="$client" '
-    function bytes(text) { return length(text) - gsub(/\377[\200-\237\377]/, "", text) }
-    function whole(path,    line, code, size, head, at, skip, ended) {
-        T = K = N = ""; text = ""; head = 0; ended = 0; version = ""
+# Queue files by ID, from two looks: a file that is renamed during one is in the other. One that is renamed later is read
+# under its new name. A message whose data file is not seen has just arrived when the first look does not have it.
+list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
+    awk -v client="$client" -v most="${1:-0}" -v budget="${2:-0}" '
+    function bytes(text) { return length(text) - (index(text, "\377") ? gsub(/\377[\200-\237\377]/, "", text) : 0) }
+    function whole(path,    line, code, at, inside, ended, version, sender) {
+        T = K = N = ""; text = headers = ""; sender = header = inside = ended = 0
         while ((at = (getline line < path)) > 0) {
             code = substr(line, 1, 1)
-            if (line == ".") { ended = 1; break }
-            if (code == " " || code == "\t") { if (inside) head += bytes(line) + 1; continue }
-            inside = 0
             if (code == "H") {
-                if (line ~ /^H\?P\?Return-Path:/) continue
-                inside = 1
-                sub(/^H(\?[^?]*\?)?/, "", line)
-                head += bytes(line) + 1
+                if (inside = substr(line, 2, 15) != "?P?Return-Path:") {
+                    if (substr(line, 2, 2) == "??") line = substr(line, 4)
+                    else sub(/^H(\?[^?]*\?)?/, "", line)
+                    header += bytes(line) + 1
+                    if (most && length(headers) < most) headers = headers "H" line "\n"
+                }
+            } else if (code == " " || code == "\t") {
+                if (inside) {
+                    header += bytes(line) + 1
+                    if (most && length(headers) < most) headers = headers line "\n"
+                }
+            } else {
+                inside = 0
+                if (code == "S") { text = text line "\n"; sender = 1 }
+                else if (code == "R" || code == "M" || code == "q") text = text line "\n"
+                else if (code == "T") T = substr(line, 2)
+                else if (code == "K") K = substr(line, 2)
+                else if (code == "N") N = substr(line, 2)
+                else if (code == "V") version = substr(line, 2)
+                else if (line == ".") { ended = 1; break }
             }
-            else if (code == "V") version = substr(line, 2)
-            else if (code == "T") T = substr(line, 2)
-            else if (code == "K") K = substr(line, 2)
-            else if (code == "N") N = substr(line, 2)
-            else if (code == "S") { text = text line "\n"; sender = 1 }
-            else if (code == "q" || code == "M" || code == "R") text = text line "\n"
         }
         close(path)
-        inside = 0
-        header = head
         if (at < 0) return -1
-        return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && text ~ /(^|\n)S/
+        return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && sender
     }
     FILENAME == ARGV[1] { locked[$0]; next }
+    FILENAME == ARGV[2] { early[$1] = 0; next }
     {
-        id = substr($1, 3); letter = substr($1, 1, 1)
-        if (letter == "d") { body[id] = $2; next }
+        letter = substr($1, 1, 1)
+        if (letter == "d") { body[substr($1, 3)] = $2; next }
         path = $3 "/" $1
-        if (path in seen) next
-        seen[path] = 1
+        if (path in early) early[path] = 1
         if (letter == "Q") { lost++; next }
-        count++; name[count] = id; file[count] = letter; size[count] = $2; where[count] = $3
+        count++; name[count] = substr($1, 3); file[count] = letter; size[count] = $2; where[count] = $3
+    }
+    function other(at,    path) { # a hold or a release has renamed it since; a name that was listed has its own turn
+        if (!has_names) {
+            for (path in early) named[path]
+            for (path = 1; path <= count; path++) named[where[path] "/" file[path] "f" name[path]]
+            has_names = 1
+        }
+        path = where[at] "/" (file[at] == "q" ? "h" : "q") "f" name[at]
+        if (path in named) return -1
+        file[at] = file[at] == "q" ? "h" : "q"
+        return whole(path)
     }
     END {
+        for (path in early) if (!early[path] && match(path, /\/[qh]f[^\/]*$/)) {
+            count++; name[count] = substr(path, RSTART + 3); file[count] = substr(path, RSTART + 1, 1)
+            size[count] = 0; where[count] = substr(path, 1, RSTART - 1)
+        }
         for (at = 1; at <= count; at++) {
             path = where[at] "/" file[at] "f" name[at]
             is_locked = (path in locked) + 0
+            if (!(name[at] in body) && !(path in early)) continue
             state = whole(path)
+            if (state < 0) state = other(at)
             if (state < 0 || (state == 0 && (is_locked || size[at] == 0))) continue # left, or is being received
             if (state == 0) { print "?" name[at]; continue }
             is_client = client != "" && index(where[at] "/", client "/") == 1
             printf ">%s %s %d %d %s %d %d %d %d\n%s", name[at], file[at], is_client, is_locked, T, N, K, header, body[name[at]], text
+            if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
             told++
         }
         print "end", told + 0, lost + 0
-    }' "$work/locks" "$work/looks"
+    }' "$work/locks" "$work/early" "$work/looks"
 }
 
 case $action in
-list)
+list | headers)
     locked >"$work/locks"
-    look >"$work/looks" || exit 74
-    look >>"$work/looks" || exit 74
-    list
+    look qhQ '%h/%f\n' >"$work/early" || exit 74
+    look qhdQ '%f %s %h\n' >"$work/looks" || exit 74
+    if [ "$action" = headers ]; then list 131072 134217728; else list; fi
     ;;
 contents)
     read -r budget header_limit body_limit || exit 64
@@ -138,8 +164,8 @@ contents)
     esac
     cat >"$work/ids"
     ! grep -qv '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids" || exit 64
-    look >"$work/looks" || exit 74
-    look >>"$work/looks" || exit 74
+    look qhdQ '%f %s %h\n' >"$work/looks" || exit 74
+    look qhdQ '%f %s %h\n' >>"$work/looks" || exit 74
     awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
             if (letter == "d") data[id] = $3 "/" $1 " " $2
             else if (letter != "Q") queue[id] = $3 "/" $1

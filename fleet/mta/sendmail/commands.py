@@ -88,6 +88,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     commands: list[tuple[int, tuple[str, ...]]] = [
         (30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"])),
         (LISTING_SECONDS, script_argv(READ, "list", *queues(instance))),
+        (LISTING_SECONDS, script_argv(READ, "headers", *queues(instance))),
         (READ_SECONDS, script_argv(READ, "contents", *queues(instance))),
     ]
     actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")

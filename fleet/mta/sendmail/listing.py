@@ -3,7 +3,7 @@
 from functools import partial
 
 from fleet.mta import reading, summary
-from fleet.mta.reading import Listing, Queue, Take
+from fleet.mta.reading import Listing, Queue, Take, TakeWhole
 from fleet.mta.sendmail.commands import READ, read
 from fleet.mta.sendmail.content import contents
 from fleet.mta.sendmail.parse import ListSink, error_of
@@ -23,14 +23,23 @@ def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
     The script says at its end how many there were, so an empty queue is told from silence. Raises UnparsedOutput,
     SudoDenied and others.
     """
-    done = yield from run(read(instance, "list", sink=ListSink(take)))
+    return (yield from _read(instance, "list", ListSink(take)))
+
+
+def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
+    """The same with the headers, which lie in the same files."""
+    return (yield from _read(instance, "headers", ListSink(take)))
+
+
+def _read(instance: InstanceFacts, action: str, sink: ListSink) -> Steps[Listing]:
+    done = yield from run(read(instance, action, sink=sink))
     if done.exit_status:
         raise error_of(done, READ)
     listing: Listing = done.result
     return listing
 
 
-QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, contents)
+QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, contents, read_headers)
 queue_list = partial(reading.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)
 lookup = QUEUE.lookup

@@ -7,6 +7,7 @@ from functools import partial
 from fleet.mta import commands
 from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, OutcomeUnknown, UnparsedOutput
 from fleet.mta.reading import Listing
+from fleet.mta.stored import HEADERS, Stored
 from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
@@ -26,11 +27,14 @@ ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
 )
 error_of = partial(commands.error_of, markers=ERRORS)
 
+MARKED = re.compile(rb"\xff([\x80-\x9f\xff])")
+"""A byte that Sendmail uses itself, as it writes it in a queue file."""
+
 
 class ListSink:
-    """Reads the listing of sendmail_read.sh block by block and hands every message to `take`."""
+    """Takes the listing of sendmail_read.sh apart. `take` gets every message, and its headers where they follow."""
 
-    def __init__(self, take: Callable[[QueueEntry], None]) -> None:
+    def __init__(self, take: Callable[..., None]) -> None:
         self._take = take
         self._rest = b""
         self._total = 0
@@ -67,7 +71,19 @@ class ListSink:
                 self._refused += 1
                 continue
             self._total += 1
-            self._take(decode(record))
+            envelope, has_headers, headers = record.partition(b"\nH")
+            if has_headers:
+                self._take(decode(envelope), stored_of(headers))
+            else:
+                self._take(decode(record))
+
+
+def stored_of(lines: bytes) -> Stored:
+    """The headers of a listing: every field but the first has an H before it."""
+    headers = lines.replace(b"\nH", b"\n") + b"\n"
+    if b"\xff" in headers:
+        headers = MARKED.sub(rb"\1", headers)
+    return Stored(headers[:HEADERS], None)
 
 
 def decode(record: bytes) -> QueueEntry:
