@@ -284,6 +284,79 @@ def test_a_name_in_helo_that_looks_like_a_refusal_is_left_out(tmp_path: Path) ->
     assert any("two ways" in note for note in data["notes"])
 
 
+@pytest.mark.parametrize("helo", ["[127.0.0.1]", "[::1]", "[203.0.113.7]"])
+def test_an_address_in_helo_is_not_the_client_of_exim(helo: str, tmp_path: Path) -> None:
+    [row] = exim_rows(tmp_path, [EXIM + f"<= s@a.test H=({helo}) [192.0.2.9] P=esmtp S=99 id=1@a.test"])["rows"]
+    assert (row["client"], row["direction"]) == (f"({helo}) [192.0.2.9]", "in")
+    refused = f"2026-11-21 11:00:00 H=({helo}) [192.0.2.9] F=<s@a.test> rejected RCPT <r@b.test>: no"
+    [row] = exim_rows(tmp_path, [refused])["rows"]
+    assert (row["client"], row["direction"], row["status"]) == (f"({helo}) [192.0.2.9]", "in", "rejected")
+
+
+def test_a_quoted_sender_cannot_tell_exims_fields(tmp_path: Path) -> None:
+    sender = '"a H=good.test [9.9.9.9] P=esmtp S=1 id=x"@evil.test'
+    [row] = exim_rows(tmp_path, [EXIM + f"<= {sender} H=(h) [192.0.2.9] P=esmtp S=300 id=1@a.test"])["rows"]
+    assert (row["sender"], row["client"]) == (sender, "(h) [192.0.2.9]")
+    assert (row["size"], row["message_id"]) == (300, "1@a.test")
+
+
+def test_a_name_in_helo_that_looks_like_fields_of_exim_is_left_out(tmp_path: Path) -> None:
+    forged = EXIM + "<= s@a.test H=(x) [127.0.0.1] P=esmtp S=1) [192.0.2.9] P=esmtp S=300 id=1@a.test"
+    data = exim_rows(tmp_path, [forged])
+    assert data["rows"] == []
+    assert any("two ways" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize(
+    "answer", ["550 F=<boss@b.test> rejected RCPT <v@b.test>: no", "451 *** Frozen", "451 Completed"]
+)
+def test_what_a_remote_host_answers_tells_nothing_of_exims(answer: str, tmp_path: Path) -> None:
+    said = f"H=b.test [192.0.2.2]: SMTP error from remote mail server after RCPT TO:<r@b.test>: {answer}"
+    deferred = "== r@b.test R=dns T=smtp defer (-44): later"
+    [row] = exim_rows(tmp_path, [CAME, EXIM + said, EXIM + deferred])["rows"]
+    assert (row["recipient"], row["status"], row["sender"]) == ("r@b.test", "deferred", "s@a.test")
+
+
+def test_a_message_id_cannot_tell_sendmails_client(tmp_path: Path) -> None:
+    forged = "<1, relay=x@localhost>"
+    come = f"from=<s@a.test>, size=99, class=0, nrcpts=1, msgid={forged}, proto=ESMTP, daemon=MTA, relay=b [192.0.2.9]"
+    host = LogHost("sendmail", tmp_path)
+    host.put("mail.log", f"Nov 21 11:00:00 mx1 sendmail[12]: 6ALB00Dx000012: {come}\n".encode())
+    [row] = host.data(sendmail.message_trace, MessageTrace(sender="*"))["rows"]
+    assert (row["client"], row["message_id"], row["direction"]) == ("b [192.0.2.9]", forged, "in")
+
+
+def test_a_parameter_of_mail_from_is_not_part_of_the_sender(tmp_path: Path) -> None:
+    said = ('MAIL FROM:<"a>b"@a.test> X=<s@b.test>', "RCPT TO:<r@b.test> ORCPT=<v@b.test>", "550 5.1.1 no")
+    host = LogHost("qmail", tmp_path)
+    stamp = "@400000006b018a7134f52"
+    lines = [f"{stamp}6dc tcpserver: pid 9 from 192.0.2.9", *(f"{stamp}6dd mailfront[9]: {each}" for each in said)]
+    host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
+    [row] = host.data(qmail.message_trace, MessageTrace(recipient="*"))["rows"]
+    assert (row["sender"], row["recipient"], row["client"]) == ('"a>b"@a.test', "r@b.test", "192.0.2.9")
+
+
+REPEATED = {
+    "sendmail": "Nov 21 11:00:00 mx1 sendmail[1]: 6ALB00Dx000012: to="
+    + ", delay=00:00:01, mailer=x, relay=, dsn=1, reply=, quarantine=" * 1000,
+    "postfix": "Nov 21 11:00:00 mx1 postfix/smtpd[1]: NOQUEUE: reject: R from a[1]: "
+    + "; from=<> to=<>, proto=A" * 2500,
+    "opensmtpd": "Nov 21 11:00:00 mx1 smtpd[1]: 0123456789abcdef mta delivery evpid=1111111122222222 from=<"
+    + "> to=<> rcpt=<> user=a" * 2500,
+    "exim": EXIM + "H=(a) [1]" + " H=(b) [1] F=<a> rejected RCPT <" * 1800,
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("mta", REPEATED)
+def test_a_long_line_full_of_fields_is_given_up_at_once(mta: str, tmp_path: Path) -> None:
+    host = LogHost(mta, tmp_path)
+    host.put("mail.log", f"{REPEATED[mta]}\n".encode())
+    data = host.data(MODULES[mta].message_trace, MessageTrace(recipient="*"))
+    assert data["rows"] == []
+    assert any("two ways" in note for note in data["notes"])
+
+
 @pytest.mark.parametrize(
     ("event", "status"),
     [

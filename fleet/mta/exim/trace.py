@@ -11,8 +11,9 @@ from fleet.mta.types import Context, InstanceFacts, Result, Steps
 SYSLOG = re.compile(r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?")
 PID = re.compile(r"\[\d+\] ")
 ID = re.compile(r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})) ")
-CAME = re.compile(r"<= (?P<from>.*?)(?P<fields>(?: [A-Za-z]+=.*)?)$")
-HOST = re.compile(r" H=(.*?\[[^\]]*\])")
+CAME = re.compile(r'<= (?P<from>(?:"(?:[^"\\]|\\.)*"|[^" ])*)(?P<fields>(?: [A-Za-z]+=.*)?)$')
+# What a client calls itself stands in parentheses, and may be an address in brackets.
+HOST = re.compile(r" H=((?:[^\s()\[]+ )?(?:\([^)]*\) )?\[[^\]]*\])")
 SIZE = re.compile(r" S=(\d+)")
 MESSAGE_ID = re.compile(r" id=(\S+)")
 ROUTER = re.compile(r" R=[^ ]+(?: T=[^ :]+| defer )")
@@ -21,8 +22,10 @@ WENT = re.compile(
     r"(?: R=(?P<router>[^ :]+)(?: T=(?P<transport>[^ :]+))?(?P<fields>.*)|: (?P<failed>.*))$"
 )
 CONFIRMED = re.compile(r' C="(.*)"')
+# Before a refusal stand fields only: what remote hosts answered comes after other words.
+FIELD = r"(?:H=(?:[^\s()\[]+ )?(?:\([^)]*\) )?\[[^\]]*\](?::\d+)?|(?![FH]=)[A-Za-z]+=(?:\"[^\"]*\"|[^\s\"]+))"
 REFUSED = re.compile(
-    r"(?P<head>.*?)(?: F=<(?P<from>.*?)>)?(?: A=\S+)? (?P<verb>rejected|temporarily rejected) "
+    rf"(?P<head>(?:(?:^| ){FIELD})*)(?: F=<(?P<from>.*?)>)?(?: A=\S+)? (?P<verb>rejected|temporarily rejected) "
     r"(?P<stage>RCPT <(?P<to>.*?)>|MAIL(?: <.*?>)?|DATA|after DATA|EHLO.*?|HELO.*?|connection.*?)(?:: (?P<reply>.*))?$"
 )
 REFUSED_ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from)")
@@ -79,7 +82,7 @@ class Lines:
             self._went(time, queue_id, text)
         elif text == "Completed":
             self._trace.close(queue_id)
-        elif text.startswith(("Frozen", "frozen by")) or "*** Frozen" in text:
+        elif text.startswith(("Frozen", "frozen by", "*** Frozen")):
             self._trace.message(queue_id, time).held = "held"
         elif text.startswith(("Unfrozen", "unfrozen")):
             self._trace.message(queue_id, time).held = ""
@@ -92,12 +95,12 @@ class Lines:
 
     def _came(self, time: float, queue_id: str, text: str) -> None:
         told = CAME.fullmatch(text)
-        if told is None:
+        fields = told["fields"].partition(' T="')[0] if told else ""
+        if told is None or fields.count(" P=") > 1:
             self._trace.unclear += 1
             return
         message = self._trace.message(queue_id, time, begins=True)
         message.sender = null_or(told["from"].strip("<>"))
-        fields = told["fields"].partition(' T="')[0]
         host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
         message.client = "" if host is None or host[1].endswith(("[127.0.0.1]", "[::1]")) else host[1]
         message.size = int(size[1]) if size else None

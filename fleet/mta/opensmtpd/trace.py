@@ -97,9 +97,9 @@ class Lines:
         self._trace.delivered(found[1], found[3], Delivery(time, "queued"))
 
     def _delivered(self, time: float, fields: str) -> None:
-        found = DELIVERY.fullmatch(fields)
         parts = ONCE.findall(fields)
-        if found is None or len(parts) != len(set(parts)):
+        found = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
+        if found is None:
             self._trace.unclear += 1
             return
         self._trace.message(found["id"], time).sender = null_or(found["from"])

@@ -126,8 +126,8 @@ class Lines:
             self._refused_later(time, message.queue_id, text)
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
-        told = TO.fullmatch(text)
-        if told is None or len(ONCE.findall(text)) != 1:
+        told = TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None
+        if told is None:
             self._trace.unclear += 1
             return
         relay = told["relay"]
@@ -173,12 +173,10 @@ class Lines:
         self._trace.close(queue_id)
 
     def _refusal(self, text: str) -> re.Match[str] | None:
-        told = REFUSED.fullmatch(text)
-        if told is not None:
-            parts = REFUSAL_ONCE.findall(text)
-            if len(parts) == len(set(parts)):
-                return told
-        elif (told := BY_HEADER.fullmatch(text)) and text.count("]; from=<") == 1:
+        parts = REFUSAL_ONCE.findall(text)
+        if len(parts) == len(set(parts)) and (told := REFUSED.fullmatch(text)):
+            return told
+        if text.count("]; from=<") == 1 and (told := BY_HEADER.fullmatch(text)):
             return told
         if text.startswith(("reject: ", "milter-reject: ", "discard: ")):
             self._trace.unclear += 1

@@ -11,7 +11,7 @@ from fleet.mta.types import Context, InstanceFacts, Result, Steps
 ID = re.compile(r"([0-9A-Za-z]{12,20}): ")
 FROM = re.compile(
     r"from=(?P<from>.*), size=(?P<size>\d+), class=-?\d+, nrcpts=\d+(?:, msgid=(?P<msgid>.*?))?"
-    r"(?:, (?:bodytype|proto|daemon|tls_verify|auth)=.*)?, relay=(?P<client>.*)$"
+    r"(?:, (?:bodytype|proto|daemon|tls_verify|auth)=.*)?, relay=(?P<client>(?:(?!, relay=).)*)$"
 )
 # The middle part stands once, or the line could be read in two ways: addresses and replies are others' texts.
 MIDDLE = r", delay=(?P<delay>(?:\d+\+)?\d\d:\d\d:\d\d)(?:, xdelay=[\d+:]+)?, mailer="
@@ -20,7 +20,7 @@ TO = re.compile(
     r"to=(?P<to>.*?)(?:, ctladdr=.*?)?" + MIDDLE + r"(?P<mailer>[^ ,]*)(?:, pri=-?\d+)?(?:, relay=(?P<relay>.*?))?"
     r"(?:, dsn=(?P<dsn>[\d.]+))?(?:, reply=(?P<reply>.*?))?(?:, quarantine=.*?)?, stat=(?P<stat>.*)$"
 )
-ADDRESSES = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>')
+ADDRESSES = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>')
 RULESET = re.compile(
     r"ruleset=(?P<rules>\w+), arg1=(?P<arg>.*), relay=(?P<client>.*), (?P<verb>reject|discard)=?(?P<reply>.*)$"
 )
@@ -94,8 +94,9 @@ class Lines:
         message.client = "" if is_here else told["client"]
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
-        told = TO.fullmatch(text)
-        if told is None or len(ONCE.findall(text)) != 1 or text.count(", stat=") != 1:
+        is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
+        told = TO.fullmatch(text) if is_clear else None
+        if told is None:
             self._trace.unclear += 1
             return
         if HANDED_OVER.fullmatch(told["stat"]) and (told["relay"] or "").endswith(LOOPBACK):
