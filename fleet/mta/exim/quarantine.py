@@ -3,16 +3,17 @@ under its own lock, so that its files keep every byte; no queue run, no -bp and 
 """
 
 from collections.abc import Iterable
-from itertools import groupby
+from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
-from fleet.mta.errors import Conflict, UnparsedOutput
+from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
 from fleet.mta.exim.listing import QUEUE, read_queue
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
 from fleet.mta.reading import Listed
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps
 
 PREFIX = "mxfleet-"
 NOTE = "quarantine is a named queue of Exim; spool files and message log keep every byte, on the way back too"
@@ -79,10 +80,10 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     Undoing a purge attempts nothing: the message waits for its time as it did.
     """
     by_id = {item.queue_id: item for item in operation.items}
-    before = yield from _queued_of(instance, operation.items)
+    before = yield from queued_of(QUEUE, instance, operation.items)
     jobs = _jobs(instance, operation.items)
     yield plan_of(
-        _as_chosen(operation.items),
+        as_chosen(operation.items),
         context,
         [(program(instance), f"-qG{PREFIX}{job}", "-MG", "", "ID...") for job, _ in jobs],
     )
@@ -94,7 +95,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         yield from commands.quarantine(instance, "back", job, there)
         lying_after |= _those((yield from lying(instance, job)), by_id, names)
     now = yield from QUEUE.proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
     if not context.undo:  # an undo gives the state back that was, and that waited for its time
         yield from attempt(
             instance, [n for n, entry in seen.items() if entry.state == "deferred" and n in lying_before]
@@ -112,7 +113,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
     by_id = {item.queue_id: item for item in operation.items}
     jobs = _jobs(instance, operation.items)
     exim, *rest = change_argv(instance, "-Mrm")
-    yield plan_of(_as_chosen(operation.items), context, [(exim, f"-qG{PREFIX}{job}", *rest) for job, _ in jobs])
+    yield plan_of(as_chosen(operation.items), context, [(exim, f"-qG{PREFIX}{job}", *rest) for job, _ in jobs])
     outcomes = Outcomes()
     for job, names in jobs:
         before = _those((yield from lying(instance, job)), by_id, names)
@@ -127,7 +128,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
     """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from _queued_of(instance, operation.items)
+    queued = yield from queued_of(QUEUE, instance, operation.items)
     there: set[str] = set()
     for job, names in _jobs(instance, operation.items):
         there |= _those((yield from lying(instance, job)), by_id, names)
@@ -144,39 +145,16 @@ def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | Quar
 
 
 def _those(there: dict[str, QueueEntry], by_id: dict[str, Quarantined], names: Iterable[str]) -> set[str]:
-    return {name for name in names if name in there and is_same(there[name], _fingerprint(by_id[name]))}
-
-
-def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from QUEUE.lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
-
-
-def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
-    """The items as messages of a plan."""
-    entries = tuple(
-        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
-        for item in items
-    )
-    return Chosen(entries, len(entries))
-
-
-def _fingerprint(item: Quarantined) -> Fingerprint:
-    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
+    return {name for name in names if name in there and is_same(there[name], fingerprint(by_id[name]))}
 
 
 def _place(instance: InstanceFacts, job: str, queue_id: str) -> str:
     return f"{spool(instance)}/{PREFIX}{job}/input/{queue_id}"
 
 
+def _job_of(instance: InstanceFacts, place: str) -> str:
+    return place.removeprefix(f"{spool(instance)}/{PREFIX}").partition("/")[0]
+
+
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
-    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
-    found = []
-    for item in items:
-        job = item.place.removeprefix(f"{spool(instance)}/{PREFIX}").partition("/")[0]
-        if item.place != _place(instance, job, item.queue_id):
-            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
-        found.append((job, item.queue_id))
-    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+    return by_job(instance, items, partial(_place, instance), partial(_job_of, instance))

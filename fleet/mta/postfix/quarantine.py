@@ -5,16 +5,17 @@ a copy would come back under another ID. A moved file keeps its inode busy: no n
 """
 
 from collections.abc import Iterable
-from itertools import groupby
+from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
 from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
-from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
+from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.postfix.commands import QUARANTINE, attempt, postsuper, postsuper_argv
-from fleet.mta.postfix.listing import lookup, proof
+from fleet.mta.postfix.listing import QUEUE, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
-from fleet.mta.types import Command, Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.types import Command, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 HELD = "hold"
@@ -65,18 +66,18 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
     Undoing a purge attempts nothing: the message waits for its time as it did.
     """
-    before = yield from _queued_of(instance, operation.items)
+    before = yield from queued_of(QUEUE, instance, operation.items)
     by_id = {item.queue_id: item for item in operation.items}
     commands = [
         script_argv(QUARANTINE, "back", instance.queue_dirs[0]),
         postsuper_argv(instance, "-H", "hold"),
     ]
-    yield plan_of(_as_chosen(operation.items), context, commands)
+    yield plan_of(as_chosen(operation.items), context, commands)
     still_there: set[str] = set()
     for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
         still_there.update(name for name in (yield from _script(instance, "back", job, names)) if name in names)
     now = yield from proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
     freed = [name for name, entry in seen.items() if by_id[name].state != "hold" and entry.state == "hold"]
     for lot in chunks(freed):
         said = parse_verdicts((yield from run(postsuper(instance, "-H", "hold", lot))))
@@ -95,7 +96,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
     commands = [script_argv(QUARANTINE, "erase", instance.queue_dirs[0])]
     if not is_movable(instance):
         commands = [postsuper_argv(instance, "-d", "hold")]
-    yield plan_of(_as_chosen(operation.items), context, commands)
+    yield plan_of(as_chosen(operation.items), context, commands)
     outcomes = Outcomes()
     for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
         before = yield from _script(instance, "look", job, ())
@@ -110,7 +111,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
     """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from _queued_of(instance, operation.items)
+    queued = yield from queued_of(QUEUE, instance, operation.items)
     there: set[str] = set()
     for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
         there.update(name for name in (yield from look(instance, job)) if name in names)
@@ -130,7 +131,7 @@ def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | Quar
 def _erase_held(instance: InstanceFacts, items: list[Quarantined], outcomes: Outcomes) -> Steps[None]:
     if not items:
         return
-    now = yield from _queued_of(instance, items)
+    now = yield from queued_of(QUEUE, instance, items)
     held = [name for name, entry in now.items() if entry.state == "hold"]
     said: frozenset[str] = frozenset()
     if held:
@@ -140,39 +141,12 @@ def _erase_held(instance: InstanceFacts, items: list[Quarantined], outcomes: Out
     outcomes.put(said, MessageState.DONE)
 
 
-def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
-
-
-def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
-    """The items as messages of a plan."""
-    entries = tuple(
-        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
-        for item in items
-    )
-    return Chosen(entries, len(entries))
-
-
-def _fingerprint(item: Quarantined) -> Fingerprint:
-    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
-
-
 def _place(instance: InstanceFacts, job: str, queue_id: str) -> str:
     return f"{instance.queue_dirs[0]}/{DIRECTORY}/{job}/{queue_id}"
 
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
-    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
-    found = []
-    for item in items:
-        job = item.place.rpartition("/")[0].rpartition("/")[2]
-        if item.place != _place(instance, job, item.queue_id):
-            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
-        found.append((job, item.queue_id))
-    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+    return by_job(instance, items, partial(_place, instance))
 
 
 def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:

@@ -4,16 +4,16 @@ rename(2) keeps the inode, so the file in mess/ keeps its number busy: no new me
 """
 
 from collections.abc import Iterable
-from itertools import groupby
+from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
-from fleet.mta.errors import Conflict
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.qmail.changes import place
 from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told
 from fleet.mta.qmail.commands import change_argv
-from fleet.mta.qmail.listing import lookup, proof
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.qmail.listing import QUEUE, proof
+from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
 
 
 def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
@@ -28,18 +28,18 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     Undoing a purge attempts nothing: the message waits for its time as it did.
     """
     by_id = {item.queue_id: item for item in operation.items}
-    before = yield from _queued_of(instance, operation.items)
+    before = yield from queued_of(QUEUE, instance, operation.items)
     actions = sorted({_restoring(item, context) for item in operation.items})
-    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, each) for each in actions], [STOPS])
+    yield plan_of(as_chosen(operation.items), context, [change_argv(instance, each) for each in actions], [STOPS])
     outcomes = Outcomes()
     answers = []
     for action in actions:
-        for job, items in _jobs(instance, (item for item in operation.items if _restoring(item, context) == action)):
-            answer = yield from change(instance, action, job, items)
-            put_verdicts(answer, [item.queue_id for item in items], outcomes)
+        for job, names in _jobs(instance, (item for item in operation.items if _restoring(item, context) == action)):
+            answer = yield from change(instance, action, job, [by_id[name] for name in names])
+            put_verdicts(answer, names, outcomes)
             answers.append(answer)
     now = yield from proof(instance, by_id)
-    seen = [name for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))]
+    seen = [name for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))]
     # What came back may be delivered before we look; what the script did not move and the queue has is there already.
     outcomes.put((name for name in seen if name not in outcomes.of(MessageState.DONE)), MessageState.DONE)
     asked = tuple(by_id)
@@ -54,26 +54,28 @@ def _restoring(item: Quarantined, context: Context) -> str:
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
     """`quarantine.erase`: the quarantined files are removed for good. qmail-send goes on meanwhile."""
-    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "erase")])
+    yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "erase")])
+    by_id = {item.queue_id: item for item in operation.items}
     outcomes = Outcomes()
-    for job, items in _jobs(instance, operation.items):
-        outcomes.put((item.queue_id for item in items), MessageState.ALREADY_GONE)
+    for job, names in _jobs(instance, operation.items):
+        outcomes.put(names, MessageState.ALREADY_GONE)
         there = yield from look(instance, job)
-        answer = yield from change(instance, "erase", job, [item for item in items if item.queue_id in there])
-        put_verdicts(answer, [item.queue_id for item in items if item.queue_id in there], outcomes)
+        lying = [name for name in names if name in there]
+        answer = yield from change(instance, "erase", job, [by_id[name] for name in lying])
+        put_verdicts(answer, lying, outcomes)
         left = yield from look(instance, job)
-        outcomes.put((item.queue_id for item in items if item.queue_id in left), MessageState.LEFT)
+        outcomes.put((name for name in names if name in left), MessageState.LEFT)
     return result_of(Chosen((), 0), outcomes)
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
     """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from _queued_of(instance, operation.items)
+    queued = yield from queued_of(QUEUE, instance, operation.items)
     there: set[str] = set()
-    for job, items in _jobs(instance, operation.items):
+    for job, names in _jobs(instance, operation.items):
         lying = yield from look(instance, job)
-        there.update(item.queue_id for item in items if item.queue_id in lying)
+        there.update(name for name in names if name in lying)
     outcomes = Outcomes()
     is_restore = isinstance(operation, QuarantineRestore)
     for name in by_id:
@@ -94,33 +96,5 @@ def _result(outcomes: Outcomes, answers: list[Answer], total: int, before: objec
     return result
 
 
-def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
-
-
-def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
-    """The items as messages of a plan."""
-    entries = tuple(
-        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
-        for item in items
-    )
-    return Chosen(entries, len(entries))
-
-
-def _fingerprint(item: Quarantined) -> Fingerprint:
-    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
-
-
-def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[Quarantined]]]:
-    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
-    found = []
-    for item in items:
-        job = item.place.rpartition("/")[0].rpartition("/")[2]
-        if item.place != place(instance, job, item.queue_id):
-            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
-        found.append((job, item))
-    ordered = sorted(found, key=lambda pair: pair[0])
-    return [(job, [item for _, item in group]) for job, group in groupby(ordered, key=lambda pair: pair[0])]
+def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
+    return by_job(instance, items, partial(place, instance))

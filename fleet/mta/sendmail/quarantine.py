@@ -12,10 +12,11 @@ from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, resu
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.quarantined import as_chosen, fingerprint, queued_of
 from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
-from fleet.mta.sendmail.listing import lookup, proof
+from fleet.mta.sendmail.listing import QUEUE, proof
 from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 
@@ -42,16 +43,16 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
     Undoing a purge attempts nothing: the message waits for its time as it did.
     """
-    before = yield from _queued_of(instance, operation.items)
+    before = yield from queued_of(QUEUE, instance, operation.items)
     by_id = {item.queue_id: item for item in operation.items}
     attempts = [] if context.undo else [run_argv(instance, "attempt")]
-    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "back"), *attempts])
+    yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "back"), *attempts])
     still_there: set[str] = set()
     for job, queue_ids in _jobs(instance, operation.items):
         found = yield from _script(instance, "back", job, queue_ids)
         still_there.update(name for name in queue_ids if name in found)
     now = yield from proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
     if not context.undo:
         waiting = [entry for name, entry in seen.items() if by_id[name].state != "hold" and entry.state != "hold"]
         for lot in chunks([entry.queue_id for entry in waiting], RUN_LOT):
@@ -67,7 +68,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
     """`quarantine.erase`: the quarantined files are removed for good."""
-    yield plan_of(_as_chosen(operation.items), context, [change_argv(instance, "erase")])
+    yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "erase")])
     outcomes = Outcomes()
     for job, queue_ids in _jobs(instance, operation.items):
         before = yield from _script(instance, "look", job, ())
@@ -81,7 +82,7 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
     """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from _queued_of(instance, operation.items)
+    queued = yield from queued_of(QUEUE, instance, operation.items)
     there: set[str] = set()
     for job, queue_ids in _jobs(instance, operation.items):
         there.update(name for name in (yield from look(instance, job)) if name in queue_ids)
@@ -95,26 +96,6 @@ def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | Quar
         else:
             outcomes.put([name], MessageState.DONE)
     return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
-
-
-def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
-
-
-def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
-    """The items as messages of a plan."""
-    entries = tuple(
-        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
-        for item in items
-    )
-    return Chosen(entries, len(entries))
-
-
-def _fingerprint(item: Quarantined) -> Fingerprint:
-    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
 
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
