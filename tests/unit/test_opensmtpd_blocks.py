@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import blocks
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.types import Completed, Ended
@@ -74,6 +74,14 @@ def test_wiring_needs_its_approval_and_a_refused_one_leaves_nothing_behind() -> 
         with pytest.raises(error, match="paused"):
             host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert (host.config, host.text) == (UNWIRED, None)
+
+
+def test_a_configuration_that_came_without_its_end_is_no_configuration() -> None:
+    for host in (unwired(), wired()):
+        host.cut = 3
+        with pytest.raises(UnparsedOutput, match="cut off"):
+            host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+        assert host.changes == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from functools import partial
 
 from fleet.mta import block_edit, block_file, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.block_edit import READ_SECONDS, ListFile
+from fleet.mta.block_edit import READ_SECONDS, ListFile, Source
 from fleet.mta.block_file import Syntax
 from fleet.mta.blocking import Site, Wiring
 from fleet.mta.commands import CHANGE_SECONDS, script_argv
@@ -78,8 +78,8 @@ def _own_file(instance: InstanceFacts) -> ListFile:
 
 def _site(instance: InstanceFacts) -> Steps[Site]:
     """The table that the configuration asks first now; without one, ours and what makes smtpd ask it."""
-    digest, text = yield from _read(instance)
-    rule = conf.sender_rule(conf.statements(text.splitlines()))
+    source = yield from _read(instance)
+    rule = conf.sender_rule(conf.statements(source.text.splitlines()))
     is_ours = rule is None or rule.path == _own_file(instance).path
     list_file = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else _own_file(instance)
     return Site(
@@ -93,20 +93,25 @@ def _site(instance: InstanceFacts) -> Steps[Site]:
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
         text_when_absent=PLACEHOLDER if is_ours else "",
-        wiring=None if rule else _wiring(instance, digest, text),
+        wiring=None if rule else _wiring(instance, source),
         find_unwiring=partial(_find_unwiring, instance),
     )
 
 
-def _read(instance: InstanceFacts) -> Steps[tuple[str, str]]:
-    """Digest and text of the configuration. Raises UnparsedOutput, Unsupported and others."""
+def _read(instance: InstanceFacts) -> Steps[Source]:
+    """The configuration as it is. Raises UnparsedOutput, Unsupported and others."""
+    return (yield from block_edit.until_whole(lambda: _read_once(instance)))
+
+
+def _read_once(instance: InstanceFacts) -> Steps[Source]:
     done = yield from run(_wire_command(instance, "read"))
     if done.exit_status:
         raise block_edit.edit_error(done, WIRE)
     digest, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
     if not newline or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise UnparsedOutput(f"{WIRE} did not begin with a digest")
-    return digest, text
+    block_edit.check_digest(digest, text)
+    return Source(_config(instance), text, digest)
 
 
 def _wire_command(instance: InstanceFacts, action: str, stdin: str = "") -> Command:
@@ -131,9 +136,9 @@ def our_lines(instance: InstanceFacts) -> list[str]:
     ]
 
 
-def _wiring(instance: InstanceFacts, digest: str, text: str) -> Wiring:
+def _wiring(instance: InstanceFacts, source: Source) -> Wiring:
     """Our rule before the first one. Raises Unsupported where it cannot be told which one that is."""
-    lines = text.splitlines(keepends=True)
+    lines = source.text.splitlines(keepends=True)
     found = conf.statements(lines)
     at = conf.first_match(found)
     if TABLE in conf.tables(found):
@@ -146,7 +151,7 @@ def _wiring(instance: InstanceFacts, digest: str, text: str) -> Wiring:
     return Wiring(
         diff=_difference(instance, lines, new),
         command=script_argv(WIRE, *_wire_command(instance, "wire").argv),
-        apply=lambda: _change(instance, "wire", f"{digest} {at + 1}\n"),
+        apply=lambda: _change(instance, "wire", f"{source.digest} {at + 1}\n"),
         take_back=partial(_take_back, instance),
     )
 
@@ -157,22 +162,22 @@ def _by_hand(instance: InstanceFacts) -> str:
 
 
 def _find_unwiring(instance: InstanceFacts) -> Steps[Wiring | None]:
-    digest, text = yield from _read(instance)
+    source = yield from _read(instance)
     ours = "".join(our_lines(instance))
-    if text.count(ours) != 1:
+    if source.text.count(ours) != 1:
         return None
-    before = text.replace(ours, "").splitlines(keepends=True)
+    before = source.text.replace(ours, "").splitlines(keepends=True)
     return Wiring(
-        diff=_difference(instance, text.splitlines(keepends=True), before),
+        diff=_difference(instance, source.text.splitlines(keepends=True), before),
         command=script_argv(WIRE, *_wire_command(instance, "unwire").argv),
         apply=partial(_take_back, instance),
-        take_back=lambda: _change(instance, "unwire", f"{digest} 0\n"),
+        take_back=lambda: _change(instance, "unwire", f"{source.digest} 0\n"),
     )
 
 
 def _take_back(instance: InstanceFacts) -> Steps[None]:
-    digest, _ = yield from _read(instance)
-    yield from _change(instance, "unwire", f"{digest} 0\n")
+    source = yield from _read(instance)
+    yield from _change(instance, "unwire", f"{source.digest} 0\n")
 
 
 def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
