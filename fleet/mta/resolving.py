@@ -211,7 +211,8 @@ def _packet(number: int, name: str, kind: str) -> bytes | None:
 def _read(number: int, name: str, kind: str, packet: bytes) -> _Answer:
     try:
         message = dns.message.from_wire(packet)
-        if message.id != number or not isinstance(message, dns.message.QueryMessage):
+        is_ours = message.id == number and message.question == dns.message.make_query(f"{name}.", kind).question
+        if not is_ours or not isinstance(message, dns.message.QueryMessage):
             return _Answer(name, problem="an answer to another question")
         if message.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             return _Answer(name, problem=dns.rcode.to_text(message.rcode()))

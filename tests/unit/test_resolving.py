@@ -1,5 +1,7 @@
 """Where mail for a name goes: MX, implicit MX, null MX, loops, and the difference between "no" and "do not know"."""
 
+import dns.message
+import dns.rrset
 import pytest
 
 from fleet.mta.errors import UnparsedOutput
@@ -56,6 +58,23 @@ def test_no_mail_no_name_no_address_and_no_answer_are_four_things() -> None:
 def test_only_what_is_preferred_to_ourselves_is_asked() -> None:
     assert names(found("two.test", own="B.mx.test.")) == ["a.mx.test", "c.mx.test"]
     assert found("two.test", own="a.mx.test").resolution is Resolution.LOOP
+
+
+@pytest.mark.parametrize("asked", ["other.test. IN MX", "two.test. IN A", ""])
+def test_an_answer_to_another_question_settles_nothing(asked: str) -> None:
+    class Forging(Network):
+        def _answer(self, packet: bytes) -> bytes:
+            question = dns.message.from_wire(packet)
+            name, _, kind = asked.split() if asked else ("two.test.", "", "MX")
+            reply = dns.message.make_response(dns.message.make_query(name, kind, id=question.id, use_edns=False))
+            data = "10 evil.test." if kind == "MX" else "192.0.2.66"
+            reply.answer.append(dns.rrset.from_text(name, 60, "IN", kind, data))
+            if not asked:
+                reply.question = []
+            return reply.to_wire()
+
+    each = found("two.test", Forging())
+    assert (each.resolution, each.hosts) == (Resolution.FAILED, ())
 
 
 def test_the_next_nameserver_answers_for_one_that_does_not() -> None:
