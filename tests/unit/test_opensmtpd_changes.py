@@ -166,13 +166,37 @@ def test_limits_refusals_and_cut_off_answers_have_names(host: FakeHost, method: 
     for answer, error in (
         (Completed(1, stderr=b"sudo: a password is required\n"), SudoDenied),
         (Completed(69, stderr=b"smtpctl: smtpd doesn't seem to be running\n"), MtaNotRunning),
-        (Completed(0, b"00000001\n"), UnparsedOutput),
-        (Completed(0, b""), UnparsedOutput),
+        (Completed(0, b"00000001\n"), OutcomeUnknown),
+        (Completed(0, b""), OutcomeUnknown),
+        (Completed(74, stderr=b"smtpctl: smtpd doesn't seem to be running\n"), OutcomeUnknown),
     ):
         for script in ("opensmtpd_act.sh", "opensmtpd_quarantine.sh"):
             host.broken[script] = answer
         with pytest.raises(error):
             host.drive(method(HERE, kind(by_match("ALL")), context()))
+
+
+def test_a_later_lot_that_fails_makes_the_outcome_unknown() -> None:
+    """What the first lot put away would have no record if that were a failure."""
+    host = FakeHost()
+    host.add(*(Mail(f"{number:08x}") for number in range(1001)))
+    stopped = Completed(69, stderr=b"smtpctl: smtpd doesn't seem to be running\n")
+    host.before[2] = lambda host: host.broken.update({"opensmtpd_quarantine.sh": stopped})
+    with pytest.raises(OutcomeUnknown):
+        host.drive(OPENSMTPD.queue_purge(HERE, QueuePurge(by_match("ALL")), context()))
+    assert len(host.quarantine) == 1000
+
+
+def test_another_run_at_work_is_a_conflict_and_changes_nothing(host: FakeHost) -> None:
+    host.broken["opensmtpd_quarantine.sh"] = Completed(76, stderr=b"opensmtpd_quarantine: another run is at work\n")
+    with pytest.raises(Conflict, match="another run"):
+        host.drive(OPENSMTPD.queue_purge(HERE, QueuePurge(by_match("ALL")), context()))
+
+
+def test_an_attempt_that_broke_off_after_the_release_is_unknown(host: FakeHost) -> None:
+    host.broken["opensmtpd_deliver.sh"] = Completed(74, stderr=b"smtpctl: smtpd doesn't seem to be running\n")
+    with pytest.raises(OutcomeUnknown):
+        host.drive(OPENSMTPD.message_deliver(HERE, MessageDeliver("00000003", release=True), context()))
 
 
 def test_what_was_changed_and_not_seen_afterwards_is_unknown(host: FakeHost) -> None:

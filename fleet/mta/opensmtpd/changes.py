@@ -10,7 +10,7 @@ from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_sam
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import FleetError, OutcomeUnknown, UnparsedOutput
-from fleet.mta.opensmtpd.commands import ACT, LOT, QUARANTINE, act, places, smtpctl_argv
+from fleet.mta.opensmtpd.commands import ACT, LOT, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
 from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.quarantine import place, script
@@ -111,7 +111,7 @@ def queue_flush(instance: InstanceFacts, operation: QueueFlush, context: Context
 def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) -> Steps[frozenset[str]]:
     """One script for each lot. Returns the IDs of which smtpctl says that it changed an envelope.
 
-    Raises what the first lot raises; once something was changed, OutcomeUnknown.
+    Raises what the first lot raises; once something may be changed, OutcomeUnknown.
     """
     said: set[str] = set()
     for lot in chunks(_lines(entries), LOT):
@@ -120,7 +120,7 @@ def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) ->
             said |= _ids(done.stdout, done.exit_status)
         except UnparsedOutput as error:
             failure: FleetError = error_of(done, ACT) if done.exit_status else error
-            if said:
+            if said or done.exit_status not in UNTOUCHED:
                 raise OutcomeUnknown(f"some messages were changed, and then: {failure.detail}") from failure
             raise failure from error
     return frozenset(said)

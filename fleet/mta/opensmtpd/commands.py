@@ -24,6 +24,8 @@ DELIVER = "opensmtpd_deliver.sh"
 LIST = "opensmtpd_list.sh"
 LOG = "opensmtpd_log.sh"
 QUARANTINE = "opensmtpd_quarantine.sh"
+UNTOUCHED = frozenset({1, 64, 66, 69, 73, 75, 76, 126, 127})
+"""Exit status of a changing script that has changed nothing yet; 74 and all else: it broke off."""
 ACTIONS = ("pause", "resume", "schedule")
 MOVES = ("delete", "out", "back", "erase", "look")
 

@@ -6,16 +6,17 @@ further Received line, and a blocked sender does not stand in the way of his own
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
 from fleet.mta.commands import chunks, script_argv
-from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
-from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, move, places
+from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
+from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, UNTOUCHED, move, places
 from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 AGE = "a restored message keeps its age: one that is older than the queue's ttl is returned to its sender at once"
@@ -31,19 +32,24 @@ class Moved:
 
 
 def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Steps[Moved]:
-    """Runs opensmtpd_quarantine.sh for each lot. Raises Unsupported, UnparsedOutput, MtaNotRunning and others."""
+    """Runs opensmtpd_quarantine.sh for each lot.
+
+    Raises Conflict, Unsupported, MtaNotRunning and others when nothing was changed, else OutcomeUnknown.
+    """
+    is_change = action != "look"
+    has_changed = False
     there: set[str] = set()
     busy: set[str] = set()
     gone: set[str] = set()
     for lot in list(chunks(lines, BACK_LOT if action == "back" else LOT)) or [()]:
         done = yield from run(move(instance, action, job, lot))
-        if done.exit_status == 75:
-            raise Unsupported(f"the queue cannot be moved: {done.stderr.decode('utf-8', 'backslashreplace').strip()}")
-        if done.exit_status:
-            raise error_of(done, QUARANTINE)
         said = done.stdout.decode("ascii", "replace").split("\n")
-        if said[-2:] != ["end", ""]:
-            raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
+        if done.exit_status or said[-2:] != ["end", ""]:
+            error = _failure(done)
+            if has_changed or (is_change and done.exit_status not in UNTOUCHED):
+                raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code) from error
+            raise error
+        has_changed = is_change
         there = {line for line in said[:-2] if " " not in line}  # each answer tells of the whole directory
         for line in said[:-2]:
             word, _, name = line.partition(" ")
@@ -52,8 +58,19 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     return Moved(frozenset(there), frozenset(busy), frozenset(gone))
 
 
+def _failure(done: Completed) -> FleetError:
+    said = done.stderr.decode("utf-8", "backslashreplace").strip()
+    if done.exit_status == 75:
+        return Unsupported(f"the queue cannot be moved: {said}")
+    if done.exit_status == 76:
+        return Conflict(f"nothing was changed: {said}", hint="try again")
+    if done.exit_status:
+        return error_of(done, QUARANTINE)
+    return UnparsedOutput(f"{QUARANTINE} did not come to its end")
+
+
 def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
-    """The places of what lies in the quarantine of this job. Changes nothing."""
+    """The places of what lies in the quarantine of this job, once what a dead run left half done is settled."""
     found = yield from script(instance, "look", job, ())
     return {name: place(instance, job, name) for name in found.there}
 
@@ -63,16 +80,16 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
     Undoing a purge attempts nothing: the message waits for its time as it did. Paused envelopes come back paused.
     """
-    before = yield from _queued_of(instance, operation.items)
+    before = yield from queued_of(QUEUE, instance, operation.items)
     by_id = {item.queue_id: item for item in operation.items}
-    yield plan_of(_as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "back")], [AGE])
+    yield plan_of(as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "back")], [AGE])
     mode = "wait" if context.undo else "schedule"
     still_there: set[str] = set()
     for job, names in _jobs(instance, operation.items):
         moved = yield from script(instance, "back", job, (f"{name} {mode}" for name in names))
         still_there.update(name for name in names if name in moved.there)
     now = yield from QUEUE.proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
+    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
     outcomes = Outcomes()
     outcomes.put(by_id, MessageState.ALREADY_GONE)
     outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
@@ -83,7 +100,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
     """`quarantine.erase`: the quarantined files are removed for good."""
-    yield plan_of(_as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "erase")])
+    yield plan_of(as_chosen(operation.items), context, [script_argv(QUARANTINE, *places(instance), "erase")])
     outcomes = Outcomes()
     for job, names in _jobs(instance, operation.items):
         before = yield from script(instance, "look", job, ())
@@ -95,12 +112,12 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from _queued_of(instance, operation.items)
     there: set[str] = set()
     for job, names in _jobs(instance, operation.items):
         there.update(name for name in (yield from look(instance, job)) if name in names)
+    queued = yield from queued_of(QUEUE, instance, operation.items)
     outcomes = Outcomes()
     is_restore = isinstance(operation, QuarantineRestore)
     for name, item in by_id.items():
@@ -118,32 +135,5 @@ def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
     return f"{instance.queue_dirs[0]}/{DIRECTORY}/{job}/{queue_id}"
 
 
-def _queued_of(instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from QUEUE.lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, _fingerprint(by_id[name]))}
-
-
-def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
-    """The items as messages of a plan."""
-    entries = tuple(
-        QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
-        for item in items
-    )
-    return Chosen(entries, len(entries))
-
-
-def _fingerprint(item: Quarantined) -> Fingerprint:
-    return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
-
-
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
-    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
-    found = []
-    for item in items:
-        job = item.place.rpartition("/")[0].rpartition("/")[2]
-        if item.place != place(instance, job, item.queue_id):
-            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
-        found.append((job, item.queue_id))
-    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+    return by_job(instance, items, partial(place, instance))

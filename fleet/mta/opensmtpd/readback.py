@@ -1,4 +1,7 @@
-"""After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
+"""After an unknown outcome: look, and say how far it got. By the frozen fingerprints only.
+
+A purge or restore that died is settled first: a message is wholly put away, or it gets its file back.
+"""
 
 from dataclasses import replace
 
@@ -35,12 +38,12 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, CHANGES) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
+    there = (yield from look(instance, context.job)) if isinstance(operation, QueuePurge) else {}
     now = yield from QUEUE.lookup(instance, wanted)
     same = {name: entry for name, entry in now.items() if is_same(entry, wanted[name])}
     is_delete = isinstance(operation, QueuePurge) and operation.mode == "delete"
     places: dict[str, str] = {}
     if isinstance(operation, QueuePurge) and not is_delete:
-        there = yield from look(instance, context.job)
         places = {name: place for name, place in there.items() if name in wanted and name not in same}
     outcomes = Outcomes()
     for name in wanted:

@@ -1,9 +1,11 @@
 #!/bin/sh
 # opensmtpd_deliver.sh SMTPCTL SPOOL LOG SECONDS <message ID, then " release" when paused envelopes are resumed first
 #
-# One attempt for this message, now: smtpctl schedule. Then waits, at most so long, until the attempt has ended: nothing
+# One attempt for this message, now: smtpctl schedule, which would deliver paused envelopes too, so that these are left
+# out unless they are released. Then waits, at most so long, until the attempt has ended: nothing
 # is in flight, and the log tells of it or the message is gone. LOG: a file, journald, or none. Prints the log's lines
 # about the message since then, and "end". Before each look 1 s passes: after a temporary failure a route may rest 30 s.
+# Exit status 74: it broke off, and something may have been released or attempted.
 set -u
 umask 077
 LC_ALL=C
@@ -44,13 +46,20 @@ state() { # inflight, pending or nothing
 queue=$(mktemp) || exit 73
 trap 'rm -f "$queue"' EXIT
 trap 'exit 143' HUP INT TERM
-if [ "$release" = release ]; then "$smtpctl" resume envelope "$id" </dev/null >/dev/null || exit; fi
-"$smtpctl" schedule "$id" </dev/null >/dev/null || exit
+if [ "$release" = release ]; then
+    "$smtpctl" resume envelope "$id" </dev/null >/dev/null || exit
+    targets=$id
+else
+    "$smtpctl" show queue "$id" >"$queue" || exit
+    targets=$(grep -a "^$id" "$queue" | awk -F '|' '("," $4 ",") !~ /,suspend,/ { print $1 }')
+    [ "$(grep -ac "^$id" "$queue")" -ne "$(printf '%s\n' "$targets" | grep -c .)" ] || targets=$id
+fi
+for target in $targets; do "$smtpctl" schedule "$target" </dev/null >/dev/null || exit 74; done
 waited=0
 while [ "$waited" -lt "$seconds" ]; do
     sleep 1
     waited=$((waited + 1))
-    now=$(state) || exit
+    now=$(state) || exit 74
     [ "$now" != inflight ] || continue
     if [ -z "$now" ] || { [ "$log" != none ] && lines | grep -qa ' result='; }; then
         sleep 1 # syslog may lag behind the queue

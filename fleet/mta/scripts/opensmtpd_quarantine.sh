@@ -5,16 +5,21 @@
 #        delete: the same, and then the copy is removed
 #        back:   LINE "ID schedule" or "ID wait": puts them back under their IDs, byte for byte, and attempts them or not
 #        erase:  LINE "ID -": removes the copies
-#        look:   only tells
+#        look:   tells, once what an earlier run has left half done is settled
 #
 # smtpctl says "removed" of an envelope in flight too, which is delivered all the same. So the message file is renamed
 # away first: smtpd opens it anew for every attempt, and an attempt without it fails for now. Then the queue is looked at
-# again. What is not in flight now cannot be delivered any more, and only that is removed; the rest gets its file back.
+# again. What is not in flight now cannot be delivered any more, and only that is removed, if no envelope was done
+# meanwhile; the rest gets its file back.
 #
 # JOB/ID.ready says that the copy is whole and the message may be removed from the queue; it names the paused envelopes,
-# which come back paused. A guard outlives this shell: it finishes what is ready and gives back every file that is not.
+# which come back paused. JOB/ID.coming instead: it is on its way back. A guard outlives this shell: it finishes what is
+# ready or coming and gives back every other file; whatever ended the guard too, the next run of any job does the same.
 # Tells "ID" for each message that lies in JOB afterwards and not in the queue, "busy ID" for one in flight, "gone ID"
 # for what this run removed (delete), "taken ID" where the queue has another message of that ID; then "end".
+#
+# Exit status: 64 and 66 bad arguments, 69 smtpd is not running, 73 could not write, 75 cannot be moved, 76 another run
+# is at work; nothing was changed then. 74: it broke off, and some messages may be changed.
 set -u
 umask 077
 LC_ALL=C
@@ -46,6 +51,8 @@ esac
 ! grep -qvE "$form" "$work/wanted" || fail 64 "bad line"
 there=mxfleet-quarantine/$job
 [ "$action" != delete ] || there=mxfleet-quarantine/deleting-$job
+# shellcheck disable=SC2034 # settle looks at it
+mine=$there
 
 queue_of() { # ID: its directory in the queue
     echo "queue/${1%??????}/$1"
@@ -56,37 +63,86 @@ is_queued() { # ID: smtpd may leave an empty directory
     [ -e "$1" ]
 }
 
-# What makes both places whole again, in the shell or after its end.
+# What makes both places of every message whole again. Shared with the guard, which is a shell of its own.
 # shellcheck disable=SC2016
 settle='
-    for ready in "$there"/*.ready; do
-        id=${ready##*/}
-        id=${id%.ready}
-        if [ -e "$there/$id.back" ]; then
-            # On its way back: into the queue once it is there, else into the copy.
-            if [ -d "queue/${id%??????}/$id" ]; then
-                mv -n -T "$there/$id.back" "queue/${id%??????}/$id/message"
-            elif [ -d "$there/$id" ]; then
-                mv -n -T "$there/$id.back" "$there/$id/message"
-            fi
-        elif [ -e "$there/$id/message" ] && [ -d "queue/${id%??????}/$id" ] &&
-            [ ! -e "queue/${id%??????}/$id/message" ]; then
-            "$smtpctl" remove "$id" >/dev/null
-        fi
-    done 2>/dev/null
-    for message in "$there"/*/message; do
-        id=${message%/message}
-        id=${id##*/}
-        home=queue/${id%??????}/$id
-        if [ -e "$message" ] && [ ! -e "$there/$id.ready" ] && [ -d "$home" ]; then
-            mv -n -T "$message" "$home/message" && rm -rf "${there:?}/$id"
-        fi
-    done 2>/dev/null'
+    control() { timeout -k 1 20 "$smtpctl" "$@" </dev/null >/dev/null 2>&1; }
 
-begin() { # from here on something may be half done: one at a time, and the guard has its turn when this shell is gone
+    is_plain() { # ID: smtpd could have planted links in its queue
+        [ ! -L "queue/${1%??????}" ] && [ ! -L "queue/${1%??????}/$1" ]
+    }
+
+    come_back() { # DIRECTORY ID: in the queue and paused as it was, before smtpd can open the message file
+        home=queue/${2%??????}/$2
+        if [ -d "$1/$2" ]; then # it did not get there
+            [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$1/$2/message" || return
+            mv -T "$1/$2.coming" "$1/$2.ready"
+            return
+        fi
+        if [ ! -d "$home" ]; then
+            [ -e "$1/$2.back" ] || rm -f "$1/$2.coming"
+            return
+        fi
+        control discover "$2" || return
+        if [ -s "$1/$2.coming" ]; then
+            set -- "$1" "$2" "$home/$2"????????
+            if [ "$(($# - 2))" -eq "$(wc -l <"$1/$2.coming")" ]; then
+                control pause envelope "$2" || return
+            else
+                while read -r envelope; do control pause envelope "$envelope" || return; done <"$1/$2.coming"
+            fi
+            [ ! -e "$1/$2.back" ] || await_pause "$1" "$2"
+        fi
+        [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$home/message"
+        rm -f "$1/$2.coming"
+    }
+
+    await_pause() { # DIRECTORY ID: until no attempt without the file runs any more
+        for try in 1 2 3 4 5; do
+            timeout -k 1 20 "$smtpctl" show queue "$2" 2>/dev/null |
+                grep -a "^$2" | grep -Ff "$1/$2.coming" | grep -qaE "\|inflight\|-?[0-9]+\|" || return 0
+            sleep 1
+        done
+    }
+
+    for message in mxfleet-quarantine/*/*/message; do
+        [ -e "$message" ] || continue
+        copy=${message%/message}
+        id=${copy##*/}
+        home=queue/${id%??????}/$id
+        if [ ! -e "$copy.ready" ] && [ ! -e "$copy.coming" ] && [ -d "$home" ] && is_plain "$id"; then
+            mv -n -T "$message" "$home/message" && rm -rf "$copy"
+        fi
+    done
+    for mark in mxfleet-quarantine/*/*.coming; do
+        [ -e "$mark" ] || continue
+        id=${mark##*/}
+        id=${id%.coming}
+        ! is_plain "$id" || come_back "${mark%/*}" "$id"
+    done
+    for ready in mxfleet-quarantine/*/*.ready; do
+        [ -e "$ready" ] || continue
+        copy=${ready%.ready}
+        id=${copy##*/}
+        home=queue/${id%??????}/$id
+        if [ -e "$copy/message" ] && [ -d "$home" ] && [ ! -e "$home/message" ]; then
+            control remove "$id"
+        elif [ ! -d "$home" ]; then
+            case $ready in
+            "${mine:-}"/*) ;; # told first
+            */deleting-*) rm -rf "$copy" "$ready" ;;
+            esac
+        fi
+    done'
+
+lock() { # from here on something may be half done: one at a time
     exec 9>>mxfleet-quarantine/lock || fail 73 "cannot make mxfleet-quarantine/lock"
-    flock -w 60 9 || fail 75 "another one is at work"
-    smtpctl=$smtpctl there=$there setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- &
+    flock -w 60 9 || fail 76 "another run is at work"
+}
+
+begin() { # the guard has its turn when this shell is gone
+    lock
+    smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- &
     guard=$!
     eval "$settle"
 }
@@ -104,9 +160,9 @@ envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contai
         print substr($0, 1, 8), last[1], field[1], (("," field[4] ",") ~ /,suspend,/) ? "paused" : "free", last[5]
     }'
 
-look() { # [ID]: the envelopes that are queued now, of all messages or of one
-    "$smtpctl" show queue "$@" >"$work/queue" || exit
-    awk "$envelopes" "$work/queue"
+look() { # the envelopes that are queued now
+    { "$smtpctl" show queue && echo '~end'; } >"$work/queue" || return
+    [ "$(tail -n 1 "$work/queue")" = '~end' ] && awk "$envelopes" "$work/queue"
 }
 
 must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl
@@ -116,17 +172,18 @@ must_run() { # what smtpctl reads from the files itself, nobody can change by sm
     }
 }
 
-quiet() { # FILE of envelopes, FILE of "ID CREATED": the messages of which nothing is in flight
-    awk 'FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
-        ($1 " " $2) in wanted { found[$1]; if ($5 != "pending") busy[$1] }
-        END { for (id in found) if (!(id in busy)) print id }' "$2" "$1"
-}
+# "quiet ID" or "busy ID" of each wanted message, wanted being one with an envelope of that time of creation: a bounce that
+# smtpd makes of one is another envelope of the same message, and later. Without envelopes that it had BEFORE it is busy:
+# one was delivered meanwhile.
+# shellcheck disable=SC2016
+judge='FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
+    { count[FILENAME, $1]++ }
+    FILENAME == ARGV[2] { next }
+    ($1 " " $2) in wanted { found[$1] }
+    $5 != "pending" { busy[$1] }
+    END { for (id in found) print (((id in busy) || (count[ARGV[2], id] > count[ARGV[3], id])) ? "busy" : "quiet"), id }'
 
-busy() { # likewise: those of which something is
-    awk 'FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
-        (($1 " " $2) in wanted) && $5 != "pending" { found[$1] }
-        END { for (id in found) print id }' "$2" "$1"
-}
+broke() { fail 74 "it broke off: $1"; }
 
 take_out() {
     mkdir -p "$there" || fail 73 "cannot make $there"
@@ -135,8 +192,9 @@ take_out() {
     begin
     look >"$work/now" || exit
     must_run "$work/now"
-    quiet "$work/now" "$work/wanted" >"$work/quiet"
-    busy "$work/now" "$work/wanted" >"$work/busy"
+    awk "$judge" "$work/wanted" /dev/null "$work/now" >"$work/judged" || fail 73 "cannot write $work"
+    sed -n 's/^quiet //p' "$work/judged" >"$work/quiet"
+    sed -n 's/^busy //p' "$work/judged" >"$work/busy"
     # Few processes per message: an smtpctl for each is slow enough.
     sed "s|^|$there/|" "$work/quiet" | xargs -r mkdir 2>/dev/null
     if read -r id <"$work/quiet"; then
@@ -144,24 +202,38 @@ take_out() {
     fi
     while read -r id; do
         home=queue/${id%??????}/$id
-        if [ -e "$home/message" ] && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
+        if [ -e "$home/message" ] && is_plain "$id" && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
             mv -n -T "$home/message" "$there/$id/message" && echo "$id"
         fi
     done <"$work/quiet" >"$work/moved"
-    look >"$work/then" || exit
-    awk 'FILENAME == ARGV[1] { moved[$1]; next } $1 in moved' "$work/moved" "$work/wanted" >"$work/still"
-    quiet "$work/then" "$work/still" >"$work/safe"
-    busy "$work/then" "$work/still" >>"$work/busy"
-    awk -v there="$there" '$4 == "paused" && last != $1 { if (last != "") close(file); last = $1; file = there "/" $1 ".new" }
-        $4 == "paused" { print $3 >file }' "$work/then"
+    look >"$work/then" || broke "smtpctl"
+    {
+        awk 'FILENAME == ARGV[1] { moved[$1]; next } $1 in moved' "$work/moved" "$work/wanted" >"$work/still" &&
+            awk "$judge" "$work/still" "$work/now" "$work/then" >"$work/judged" &&
+            sed -n 's/^quiet //p' "$work/judged" >"$work/safe" &&
+            sed -n 's/^busy //p' "$work/judged" >>"$work/busy" &&
+            awk -v there="$there" '
+                $4 == "paused" && last != $1 { if (last != "") close(file); last = $1; file = there "/" $1 ".new" }
+                $4 == "paused" && FILENAME == ARGV[2] && ($1 in safe) { print $3 >file }
+                FILENAME == ARGV[1] { safe[$1] }' "$work/safe" "$work/then"
+    } || broke "cannot write"
     while read -r id; do
         ln "queue/${id%??????}/$id/$id"???????? "$there/$id/" || continue
-        if [ -e "$there/$id.new" ]; then mv -T "$there/$id.new" "$there/$id.ready"; else : >"$there/$id.ready"; fi
-        "$smtpctl" remove "$id" </dev/null >/dev/null || exit
+        if [ -e "$there/$id.new" ]; then
+            mv -T "$there/$id.new" "$there/$id.ready" || continue
+        else
+            (: >"$there/$id.ready") || continue
+        fi
+        "$smtpctl" remove "$id" </dev/null >/dev/null || broke "smtpctl"
     done <"$work/safe"
     await_removal
     eval "$settle"
     rm -f "$there"/*.new
+    # What left the queue by itself meanwhile needs no copy.
+    awk '{ print $1 }' "$work/then" | sort -u >"$work/known"
+    grep -vxFf "$work/known" "$work/moved" | while read -r id; do
+        [ -e "$there/$id.ready" ] || [ -d "$(queue_of "$id")" ] || rm -rf "${there:?}/$id"
+    done
     sync "$there" 2>/dev/null || sync
 }
 
@@ -190,35 +262,21 @@ put_back() {
                 echo "taken $id"
                 continue
             fi
-            mkdir -p "${home%/*}" && chown --reference="$there/$id" "${home%/*}" || continue
-            if [ -s "$there/$id.ready" ]; then
-                mode='wait'
-                put_back_paused "$id" "$home" || continue
-            else
-                mv -n -T "$there/$id" "$home" || continue
-                "$smtpctl" discover "$id" </dev/null >/dev/null || exit
-            fi
-            rm -f "$there/$id.ready"
-            [ "$mode" = wait ] || "$smtpctl" schedule "$id" </dev/null >/dev/null || exit
+            is_plain "$id" || continue
+            if mkdir "${home%/*}" 2>/dev/null; then chown -h --reference="$there/$id" "${home%/*}"; fi
+            [ ! -s "$there/$id.ready" ] || mode='wait'
+            mv -T "$there/$id.ready" "$there/$id.coming" || continue
+            # A paused one comes without its file until it is paused, so that nothing can be sent before.
+            [ ! -s "$there/$id.coming" ] || mv -n -T "$there/$id/message" "$there/$id.back" || continue
+            mv -n -T "$there/$id" "$home" || continue
+            come_back "$there" "$id" || broke "smtpctl"
+            [ "$mode" = wait ] || "$smtpctl" schedule "$id" </dev/null >/dev/null || broke "smtpctl"
         fi
     done <"$work/wanted"
+    eval "$settle"
     sync queue 2>/dev/null || sync
     rmdir "$there" 2>/dev/null
     return 0
-}
-
-put_back_paused() { # ID HOME: without its file until its envelopes are paused, so that nothing can be sent before
-    mv -n -T "$there/$1/message" "$there/$1.back" && mv -n -T "$there/$1" "$2" || return
-    "$smtpctl" discover "$1" </dev/null >/dev/null || exit
-    while read -r envelope; do
-        "$smtpctl" pause envelope "$envelope" </dev/null >/dev/null || exit
-    done <"$there/$1.ready"
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        [ "$try" -eq 1 ] || sleep 1
-        look "$1" >"$work/then" || exit
-        grep "^$1 " "$work/then" | grep -Fwf "$there/$1.ready" | grep -q ' inflight$' || break
-    done
-    mv -n -T "$there/$1.back" "$2/message"
 }
 
 case $action in
@@ -228,13 +286,19 @@ out | delete)
 back)
     if [ -s "$work/wanted" ]; then put_back; fi
     ;;
+look)
+    if [ -d mxfleet-quarantine ]; then
+        lock
+        eval "$settle"
+    fi
+    ;;
 erase)
     [ ! -d "$there" ] || begin
     while read -r id rest; do
         home=$(queue_of "$id")
         # Not what still has its only file here.
         is_queued "$id" && [ ! -e "$home/message" ] && continue
-        rm -rf "${there:?}/$id" "${there:?}/$id.ready"
+        rm -rf "${there:?}/$id.ready" "${there:?}/$id"
     done <"$work/wanted"
     rmdir "$there" 2>/dev/null
     [ ! -d mxfleet-quarantine ] || sync mxfleet-quarantine 2>/dev/null || sync
