@@ -3,9 +3,6 @@
 A purge or restore that died is settled first: a message is wholly put away, or it gets its file back.
 """
 
-from dataclasses import replace
-
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, result_of
 from fleet.mta.opensmtpd.blocks import read_back_block
 from fleet.mta.opensmtpd.deliver import read_back_deliver
 from fleet.mta.opensmtpd.listing import QUEUE
@@ -21,9 +18,9 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.types import Context, Ended, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.readback import is_quarantine, still_queued, stuck, told
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
-NO_LONGER_QUEUED = "no longer in the queue: deleted by this job, or delivered before it came to that"
 CHANGES = (QueueHold, QueueRelease, QueuePurge)
 
 
@@ -39,39 +36,9 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
         return None
     wanted = {each.queue_id: each for each in context.frozen}
     there = (yield from look(instance, context.job)) if isinstance(operation, QueuePurge) else {}
-    now = yield from QUEUE.lookup(instance, wanted)
-    same = {name: entry for name, entry in now.items() if is_same(entry, wanted[name])}
-    is_delete = isinstance(operation, QueuePurge) and operation.mode == "delete"
+    same = yield from still_queued(QUEUE, instance, wanted)
     places: dict[str, str] = {}
-    if isinstance(operation, QueuePurge) and not is_delete:
+    if is_quarantine(operation):
         places = {name: place for name, place in there.items() if name in wanted and name not in same}
-    outcomes = Outcomes()
-    for name in wanted:
-        outcomes.put([name], judged(operation, same.get(name), is_away=name in places))
-    result = result_of(
-        Chosen((), len(now), notes=(NO_LONGER_QUEUED,) if is_delete and outcomes.of(MessageState.ALREADY_GONE) else ()),
-        outcomes,
-        before=evidence({}, ()),
-        after=evidence(same, tuple(wanted)),
-        data={"places": places, "held": _stuck(operation, same, wanted), "already": 0},
-    )
-    if is_delete and result.ended is Ended.UNCHANGED:  # what was asked for is so, and nobody knows by whom
-        return replace(result, ended=Ended.SUCCEEDED)
-    return result
-
-
-def _stuck(operation: Operation, same: dict[str, QueueEntry], wanted: dict[str, Fingerprint]) -> list[str]:
-    """Messages that are on hold and were not, though nobody asked for a hold."""
-    if isinstance(operation, QueueHold):
-        return []
-    return [name for name, entry in same.items() if entry.state == "hold" != wanted[name].state]
-
-
-def judged(operation: Operation, current: QueueEntry | None, *, is_away: bool) -> MessageState:
-    """What became of one message, as far as the queue tells. What left it by itself was not held, nor released."""
-    if current is None:
-        return MessageState.DONE if is_away else MessageState.ALREADY_GONE
-    is_held = current.state == "hold"
-    if (isinstance(operation, QueueHold) and is_held) or (isinstance(operation, QueueRelease) and not is_held):
-        return MessageState.DONE
-    return MessageState.IN_DELIVERY if current.state == "active" else MessageState.LEFT
+    held = [] if isinstance(operation, QueueHold) else stuck(same, wanted)
+    return told(operation, wanted, same, places, held=held)

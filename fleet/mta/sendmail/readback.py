@@ -1,8 +1,5 @@
 """After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
 
-from dataclasses import replace
-
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, result_of
 from fleet.mta.operations import (
     Operation,
     QuarantineErase,
@@ -14,12 +11,12 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
+from fleet.mta.readback import is_quarantine, still_queued, told
 from fleet.mta.sendmail.blocks import read_back_block
-from fleet.mta.sendmail.listing import lookup
+from fleet.mta.sendmail.listing import QUEUE
 from fleet.mta.sendmail.quarantine import look, read_back_items
-from fleet.mta.types import Context, Ended, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
-NO_LONGER_QUEUED = "no longer in the queue: deleted by this job, or delivered before it came to that"
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce)
 
 
@@ -36,37 +33,9 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, CHANGES) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
-    now = yield from lookup(instance, wanted)
-    same = {name: entry for name, entry in now.items() if is_same(entry, wanted[name])}
+    same = yield from still_queued(QUEUE, instance, wanted)
     if isinstance(operation, QueueBounce) and len(same) < len(wanted):
         return None
-    places: dict[str, str] = {}
-    if isinstance(operation, QueuePurge) and operation.mode != "delete":
-        there = yield from look(instance, context.job)
-        places = {name: place for name, place in there.items() if name in wanted and name not in same}
-    outcomes = Outcomes()
-    for name, fingerprint in wanted.items():
-        outcomes.put([name], judged(operation, fingerprint, same.get(name), is_away=name in places))
-    is_delete = isinstance(operation, QueuePurge) and operation.mode == "delete"
-    result = result_of(
-        Chosen((), len(now), notes=(NO_LONGER_QUEUED,) if is_delete and outcomes.of(MessageState.ALREADY_GONE) else ()),
-        outcomes,
-        before=evidence({}, ()),
-        after=evidence(same, tuple(wanted)),
-        data={"places": places, "already": 0},
-    )
-    if is_delete and result.ended is Ended.UNCHANGED:  # what was asked for is so, and nobody knows by whom
-        return replace(result, ended=Ended.SUCCEEDED)
-    return result
-
-
-def judged(operation: Operation, wanted: Fingerprint, current: QueueEntry | None, *, is_away: bool) -> MessageState:
-    """What became of one message, as far as the queue tells. What left it by itself was not held, nor released."""
-    if isinstance(operation, QueuePurge) and is_away:
-        return MessageState.DONE
-    if current is None:
-        return MessageState.ALREADY_GONE
-    is_held = current.state == "hold"
-    if (isinstance(operation, QueueHold) and is_held) or (isinstance(operation, QueueRelease) and not is_held):
-        return MessageState.DONE
-    return MessageState.IN_DELIVERY if current.state == "active" else MessageState.LEFT
+    there = (yield from look(instance, context.job)) if is_quarantine(operation) else {}
+    places = {name: place for name, place in there.items() if name in wanted and name not in same}
+    return told(operation, wanted, same, places)
