@@ -7,8 +7,9 @@ import pytest
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import blocks
+from fleet.mta.opensmtpd.instances import parse_instance
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Completed, Ended
+from fleet.mta.types import Completed, Ended, HostFacts
 from tests.unit.list_host import CONTEXT
 from tests.unit.opensmtpd_host import RULE, Smtpd, instance, looked_up
 
@@ -106,6 +107,7 @@ def test_where_the_first_rule_is_not_plain_the_lines_are_told(config: str) -> No
         ("a@x.test", ("a@x.test",)),
         ("x.test", ("@x.test",)),
         ("!a|b#c@x.test", ("!a|b#c@x.test",)),
+        ('".a"@x.test', None),
         ("<>", None),
         (".x.test", None),
         ('"a b"@x.test', None),
@@ -153,3 +155,25 @@ def test_reading_back_claims_what_is_there_and_changes_nothing() -> None:
     changes = host.changes
     assert host.drive(blocks.read_back_block(HERE, block, CONTEXT)).ended is Ended.SUCCEEDED  # type: ignore[union-attr]
     assert host.changes == changes
+
+
+def test_domains_that_a_table_lists_are_own_domains_too() -> None:
+    lines = [
+        'table inline { A.test, "b.test" }',
+        "table mapped { c.test = x, d.test = y }",
+        "table listed file:/etc/smtpd/domains",
+        "action in mbox",
+        "action out relay",
+        "match from any for domain <inline> action in",
+        "match from any for domain <mapped> action in",
+        "match from any for domain <listed> action in",
+        "match from any for domain <absent> action in",
+    ]
+    said = "\n".join(
+        ["version 7.6", "smtpctl /usr/sbin/smtpctl", "smtpd /usr/sbin/smtpd", "config /etc/smtpd.conf"]
+        + [f"conf {line}" for line in lines]
+        + ["entry listed E.test", "entry listed *.f.test", "end", ""]
+    )
+    [found] = parse_instance(Completed(0, said.encode()), HostFacts(has_sudo=True), "mx1")
+    assert found.options["own_domains"] == ["a.test", "b.test", "c.test", "d.test", "e.test"]
+    assert found.options["open_domains"] == found.options["own_domains"]

@@ -205,7 +205,7 @@ def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
         )
     if pattern.address is None:
         return (f"@{pattern.domain}",)
-    if not ATEXT.fullmatch(pattern.address.local):
+    if pattern.text.startswith('"') or not ATEXT.fullmatch(pattern.address.local):
         raise Unsupported(
             f"{pattern.text} cannot be a line of a table: no quoted or 8-bit local parts, and # is a comment"
         )

@@ -1,10 +1,11 @@
 """smtpd.conf(5) as far as we read it: statements, tables, listeners, domains, and the rule about senders."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<mark>[{},=])|(?P<word>[^\s{},="]+)')
+TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<mark>[{},=!])|(?P<word>[^\s{},=!"]+)')
 MACRO = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9-]+")
 PORTS = {"smtp": 25, "smtps": 465, "submission": 587}
@@ -12,7 +13,10 @@ PORTS = {"smtp": 25, "smtps": 465, "submission": 587}
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement: its words, quotes removed and macros expanded, and the number of its first line, from 0."""
+    """One statement: its words, quotes removed and macros expanded, and the number of its first line, from 0.
+
+    A `!` is a word of its own, with and without a blank behind it.
+    """
 
     words: tuple[str, ...]
     line: int
@@ -94,31 +98,49 @@ def listeners(found: Iterable[Statement], addresses: dict[str, list[str]]) -> li
     return listed
 
 
-def own_domains(found: Sequence[Statement], mailnames: Iterable[str]) -> list[str]:
+def values(found: Iterable[Statement]) -> dict[str, list[str]]:
+    """The values of inline tables; of a mapping, its keys."""
+    return {
+        each.words[1]: [word for at, word in enumerate(each.words) if at > 2 and each.words[at - 1] in ("{", ",")]
+        for each in found
+        if each.words[0] == "table" and each.words[2:3] == ("{",)
+    }
+
+
+def own_domains(
+    found: Sequence[Statement], mailnames: Iterable[str], listed: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[str]:
     """The domains whose mail ends here, as far as the rules name them: those of actions that do not relay.
 
-    Tables of files and regular expressions are left out; `for local` means the host's own names.
+    `listed`: the values of tables. Regular expressions are left out; `for local` means the host's own names.
     """
     ends_here = {each.words[1] for each in found if each.words[0] == "action" and "relay" not in each.words[2:3]}
-    domains = {name for each in found if each.words[-1] in ends_here for name in _domains(each)}
+    domains = {name for each in found if each.words[-1] in ends_here for name in _domains(each, listed)}
     return sorted({name.lower() for name in (*domains, *mailnames) if NAME.fullmatch(name)})
 
 
-def open_domains(found: Sequence[Statement]) -> list[str]:
-    """The domains for which mail is taken from everybody, as far as the rules name them."""
-    domains = {name for each in found if "from any " in f"{' '.join(each.words)} " for name in _domains(each)}
+def open_domains(found: Sequence[Statement], listed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> list[str]:
+    """The domains for which mail is taken from everybody, as far as the rules name them. `listed`: values of tables."""
+    domains = {name for each in found if _is_from_any(each.words) for name in _domains(each, listed)}
     return sorted({name.lower() for name in domains if NAME.fullmatch(name)})
 
 
-def _domains(statement: Statement) -> tuple[str, ...]:
-    """The domains of `match ... for domain ... action NAME`."""
+def _is_from_any(words: Sequence[str]) -> bool:
+    at = words.index("from") if "from" in words else 0
+    return words[at : at + 2] == ("from", "any") and words[at - 1] != "!"
+
+
+def _domains(statement: Statement, listed: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The domains of `match ... for domain ... action NAME`; none of `! for domain`."""
     words = statement.words
     if words[0] != "match" or "action" not in words or "domain" not in words:
         return ()
     at = words.index("domain")
-    if words[at - 1] != "for":
+    if words[at - 1] != "for" or words[at - 2] == "!":
         return ()
     rest = words[at + 1 :]
+    if rest[0].startswith("<"):
+        return tuple(listed.get(rest[0].strip("<>"), ()))
     return rest[1 : rest.index("}")] if rest[0] == "{" and "}" in rest else rest[:1]
 
 

@@ -34,6 +34,11 @@ def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[Instanc
         if word == "address":
             interface, _, address = value.partition(" ")
             addresses.setdefault(interface, []).append(address)
+    listed = conf.values(found)
+    for word, value in pairs:
+        if word == "entry":
+            table, _, entry = value.partition(" ")
+            listed.setdefault(table, []).append(entry)
     queue = [each.words[1] for each in found if each.words[0] == "queue" and len(each.words) > 1]
     options = {
         "program": said["smtpctl"],
@@ -41,8 +46,8 @@ def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[Instanc
         "config_file": said["config"],
         "tables": conf.tables(found),
         "listen": conf.listeners(found, addresses),
-        "own_domains": conf.own_domains(found, [value for word, value in pairs if word == "mailname"]),
-        "open_domains": conf.open_domains(found),
+        "own_domains": conf.own_domains(found, [value for word, value in pairs if word == "mailname"], listed),
+        "open_domains": conf.open_domains(found, listed),
         "is_encrypted": "encryption" in queue,
         "log_source": host.log_source or "none",
     }

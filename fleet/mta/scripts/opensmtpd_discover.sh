@@ -2,7 +2,8 @@
 # opensmtpd_discover.sh
 #
 # Where OpenSMTPD is and how it is set up, one "name value" per line: version, smtpctl, smtpd, config, mailname, the
-# addresses of interfaces, and the configuration's lines as "conf LINE" with what it includes in its place; then "end".
+# addresses of interfaces, the configuration's lines as "conf LINE" with what it includes in its place, and what files of
+# tables of domains list as "entry TABLE DOMAIN"; then "end".
 # Says "absent" where there is no OpenSMTPD. Changes nothing.
 set -u
 LC_ALL=C
@@ -43,5 +44,13 @@ show() { # FILE DEPTH
         esac
     done <"$1"
 }
-show "$config" 0
+text=$(show "$config" 0)
+printf '%s\n' "$text"
+
+# What stands in files of tables that rules take domains from.
+place='s/^conf table  *"\{0,1\}\([A-Za-z0-9_.-]*\)"\{0,1\}  *"\{0,1\}\(file:\)\{0,1\}\(\/[^" ]*\).*/\1 \3/p'
+printf '%s\n' "$text" | sed -n "$place" | while read -r name file; do
+    [ -f "$file" ] && [ -r "$file" ] && printf '%s\n' "$text" | grep -q "domain  *<$name>" || continue
+    head -c 1048576 "$file" | sed -n "s/^[[:space:]]*\([^#[:space:]][^[:space:]]*\).*/entry $name \1/p"
+done
 echo end
