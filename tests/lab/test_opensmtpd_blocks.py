@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.mta import block_edit
 from fleet.mta.discovery import discover_host
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Unsupported
 from fleet.mta.opensmtpd import OpenSmtpd
@@ -200,3 +202,13 @@ def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
     done = unwired.do(SenderBlock(SENDER), wiring_approved=True)
     assert done.ended in (Ended.SUCCEEDED, Ended.UNCHANGED)
     assert unwired.answer(SENDER).startswith("550")
+
+
+def test_as_root_the_script_edits_no_table_but_that_of_refused_senders(os1: Host) -> None:
+    """aliases(5) may name programs: who may write them can do more than refuse senders."""
+    script = (Path(block_edit.__file__).parent / "scripts" / block_edit.SCRIPT).read_text()
+    statuses = [
+        os1.exec(f"sh -s read opensmtpd /etc/smtpd.conf {file} {name}", stdin=script).returncode
+        for file, name in (("/etc/aliases", "aliases"), ("/etc/smtpd/blocked", "blocked"))
+    ]
+    assert statuses == [66, 0]

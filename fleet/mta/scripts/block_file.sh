@@ -57,10 +57,19 @@ known() {
     esac
 }
 
+# A table of senders that a rule refuses, and nothing else: aliases and passwords are tables too.
 names_table() {
-    sed 's/#.*//' "$config" | tr -d '"' | awk -v name="$name" -v file="$file" '
-        $1 == "table" { gsub(/[<>]/, "", $2); for (i = 3; i <= NF; i++) if ($2 == name && ($i == "file:" file || $i == file)) found = 1 }
-        END { exit !found }'
+    sed 's/#.*//' "$config" | sed -e ':a' -e '/\\$/N' -e 's/\\\n/ /' -e 'ta' | tr -d '"' | awk -v name="$name" -v file="$file" '
+        { gsub(/[ \t]+/, " ") }
+        $1 == "table" {
+            gsub(/[<>]/, "", $2)
+            for (i = 3; i <= NF; i++) if ($2 == name && ($i == "file:" file || $i == file)) found = 1
+            next
+        }
+        !index($0, "<" name ">") { next }
+        /^ ?match .* ?reject ?$/ && index($0, " mail-from <" name "> ") && !/! ?mail-from/ { refuses = 1; next }
+        { other = 1 }
+        END { exit !(found && refuses && !other) }'
 }
 
 digest() {
