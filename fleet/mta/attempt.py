@@ -21,8 +21,13 @@ class Attempt:
     reply: str = ""
 
 
-def deliverable(entry: QueueEntry | None, operation: MessageDeliver, context: Context) -> QueueEntry:
-    """The message, when nothing stands in the way of an attempt.
+def deliverable(
+    entry: QueueEntry | None,
+    operation: MessageDeliver,
+    context: Context,
+    under_way: frozenset[str] = UNDER_WAY,
+) -> QueueEntry:
+    """The message, when nothing stands in the way of an attempt. `under_way`: states that end in one by themselves.
 
     Raises MessageNotFound, PlanStale, InDelivery, Conflict (held; release not said).
     """
@@ -30,7 +35,7 @@ def deliverable(entry: QueueEntry | None, operation: MessageDeliver, context: Co
         raise MessageNotFound(f"{operation.queue_id} is not queued")
     if context.frozen is not None and not any(is_same(entry, wanted) for wanted in context.frozen):
         raise PlanStale(f"{operation.queue_id} now names another message", hint="plan again")
-    if entry.state in UNDER_WAY:
+    if entry.state in under_way:
         raise InDelivery(f"{operation.queue_id} is {entry.native_state}: it is being attempted without us right now")
     if entry.state == "hold" and not operation.release:
         raise Conflict(

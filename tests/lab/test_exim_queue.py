@@ -40,6 +40,8 @@ from tests.lab.lab import Host, Lab
 
 pytestmark = pytest.mark.lab
 EXIM = Exim()
+JOB = "0199b0c2-7f3e-7abc-8def-0123456789ab"
+QUARANTINE = "mxfleet-7f3e7abc8def0123456789ab"
 EXIM_SCRIPTS = Path(exim.__file__).parents[1] / "scripts"
 HOSTS = ("ex1", "ex2", "ex3")
 SPOOL = "/var/spool/exim4"
@@ -73,11 +75,11 @@ class Remote:
         return found.value
 
     def do(self, name: str, operation: Any, **fields: Any) -> Any:
-        context = Context(**{"now": time.time(), "job": "job-1", **fields})
+        context = Context(**{"now": time.time(), "job": JOB, **fields})
         return self.carry(lambda: getattr(EXIM, name)(self.instance, operation, context))
 
     def plan(self, name: str, operation: Any) -> Plan:
-        context = Context(now=time.time(), job="job-1")
+        context = Context(now=time.time(), job=JOB)
         found = self.carry(lambda: getattr(EXIM, name)(self.instance, operation, context), until_plan=True)
         assert isinstance(found, Plan)
         return found
@@ -194,7 +196,7 @@ def test_purge_of_the_frozen_plan_and_its_undo_bring_back_the_same_bytes(remote:
     [newcomer] = remote.queue()
     assert newcomer["sender"] == "news9@bulk.example"
     assert remote.host.sh("exim4 -bpc").strip() == "1"
-    assert remote.host.sh("exim4 -qGmxfleet-job-1 -bpc").strip() == "4"
+    assert remote.host.sh(f"exim4 -qG{QUARANTINE} -bpc").strip() == "4"
 
     items = remote.items(plan, result)
     restored = remote.do("quarantine_restore", QuarantineRestore(items), undo=True)
@@ -300,25 +302,25 @@ def test_a_move_that_was_cut_off_loses_nothing_and_is_finished_by_the_next(flat:
     before = flat.host.sh(SUMS)
     plan = flat.plan("queue_purge", QueuePurge(by("ALL")))
     a, b, c, d = (each.queue_id for each in plan.selected)
-    flat.host.sh(f"""cd {SPOOL} && mkdir -p mxfleet-job-1/input mxfleet-job-1/msglog
-        chown -R Debian-exim: mxfleet-job-1
-        for id in {a} {b} {c}; do ln msglog/$id mxfleet-job-1/msglog/; ln input/$id-D mxfleet-job-1/input/; done
-        for id in {b} {c}; do ln input/$id-H mxfleet-job-1/input/; done
+    flat.host.sh(f"""cd {SPOOL} && mkdir -p {QUARANTINE}/input {QUARANTINE}/msglog
+        chown -R Debian-exim: {QUARANTINE}
+        for id in {a} {b} {c}; do ln msglog/$id {QUARANTINE}/msglog/; ln input/$id-D {QUARANTINE}/input/; done
+        for id in {b} {c}; do ln input/$id-H {QUARANTINE}/input/; done
         rm input/{c}-H""")
     read = flat.carry(
-        lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job="job-1", frozen=plan.selected))
+        lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job=JOB, frozen=plan.selected))
     )
     assert outcomes(read) == {a: "left", b: "left", c: "done", d: "left"}
     done = flat.do("queue_purge", QueuePurge(by("ALL")), frozen=plan.selected)
     assert outcomes(done) == {a: "done", b: "done", c: "already_gone", d: "done"}
     read = flat.carry(
-        lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job="job-1", frozen=plan.selected))
+        lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job=JOB, frozen=plan.selected))
     )
     assert set(outcomes(read).values()) == {"done"}
     items = flat.items(plan, read)
-    flat.host.sh(f"""cd {SPOOL} && for id in {a} {b} {c}; do ln mxfleet-job-1/msglog/$id msglog/; done
-        for id in {b} {c}; do ln mxfleet-job-1/input/$id-D input/; done
-        ln mxfleet-job-1/input/{c}-H input/""")
+    flat.host.sh(f"""cd {SPOOL} && for id in {a} {b} {c}; do ln {QUARANTINE}/msglog/$id msglog/; done
+        for id in {b} {c}; do ln {QUARANTINE}/input/$id-D input/; done
+        ln {QUARANTINE}/input/{c}-H input/""")
     restored = flat.do("quarantine_restore", QuarantineRestore(items), undo=True)
     assert set(outcomes(restored).values()) == {"done"}
     assert flat.host.sh(SUMS) == before
@@ -335,16 +337,17 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
     flat.host.exec("cat > /root/ids", stdin="".join(f"{each.queue_id}\n" for each in plan.selected))
     for pause in ("0", "0.01", "0.02", "0.04", "0.08"):
         flat.host.exec(
-            f"(echo job-1; cat /root/ids) | setsid sh /root/quarantine.sh out /usr/sbin/exim4 {SPOOL} >/dev/null & "
+            f"(echo {QUARANTINE.removeprefix('mxfleet-')}; cat /root/ids) |"
+            f" setsid sh /root/quarantine.sh out /usr/sbin/exim4 {SPOOL} >/dev/null & "
             f"sleep {pause}; kill -9 -- -$! 2>/dev/null; wait"
         )
         halves = flat.host.sh(
-            f"cd {SPOOL}; find input mxfleet-job-1/input -name '*-H' -printf '%f\\n' 2>/dev/null | sort -u | wc -l"
+            f"cd {SPOOL}; find input {QUARANTINE}/input -name '*-H' -printf '%f\\n' 2>/dev/null | sort -u | wc -l"
         )
         assert int(halves) == 120
         flat.do("queue_purge", QueuePurge(by("ALL")), frozen=plan.selected)
         there = flat.carry(
-            lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job="job-1", frozen=plan.selected))
+            lambda: EXIM.read_back(flat.instance, QueuePurge(by("ALL")), Context(0, job=JOB, frozen=plan.selected))
         )
         assert there.data["done"] == 120
         restored = flat.do("quarantine_restore", QuarantineRestore(flat.items(plan, there)), undo=True)

@@ -6,8 +6,9 @@ import pytest
 
 from fleet import match
 from fleet.mta.changed import fingerprint_of
-from fleet.mta.errors import Conflict, InDelivery, PlanStale, UnparsedOutput, Unsupported
+from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.exim import Exim
+from fleet.mta.exim.deliver import judged
 from fleet.mta.exim.parse import Listed
 from fleet.mta.operations import (
     Quarantined,
@@ -113,6 +114,60 @@ def test_a_purge_lies_in_a_named_queue_and_comes_back_as_it_was() -> None:
     assert host.queues[""][B].word == "frozen"
     attempted = [count for script, _, count in host.commands if script == "exim_attempt.sh"]
     assert attempted == [1]
+
+
+def test_the_named_queue_of_a_job_has_a_name_that_exim_takes_messages_out_of_again() -> None:
+    """Exim 4.98.2 refuses `-qG` with more than 32 characters, and takes them for the way in."""
+    host = EximHost.of(Mail(A))
+    uuid = context(job="0199b0c2-7f3e-7abc-8def-0123456789ab")
+    result = host.run(EXIM.queue_purge(INSTANCE, QueuePurge(by_id(A)), uuid))
+    assert isinstance(result, Result)
+    place = result.data["places"][A]
+    name = place.removeprefix(f"{SPOOL}/").partition("/")[0]
+    assert len(name) <= 32
+    wanted = fingerprint(Mail(A))
+    item = Quarantined(A, A, place, wanted.arrival_time, wanted.sender, wanted.size, wanted.state)
+    told = host.run(EXIM.read_back(INSTANCE, QueuePurge(by_id(A)), replace(uuid, frozen=(wanted,))))
+    assert isinstance(told, Result)
+    assert told.data["places"] == {A: place}
+    assert states(host.run(EXIM.quarantine_restore(INSTANCE, QuarantineRestore((item,)), context(undo=True)))) == {
+        A: MessageState.DONE
+    }
+
+
+def test_a_bounce_that_was_cut_off_before_it_began_has_left_everything() -> None:
+    host = EximHost.of(Mail(A), Mail(B, word="delivering"))
+    frozen = context(frozen=(fingerprint(Mail(A)), fingerprint(Mail(B))))
+    told = host.run(EXIM.read_back(INSTANCE, QueueBounce(by_id(A, B)), frozen))
+    assert states(told) == {A: MessageState.LEFT, B: MessageState.IN_DELIVERY}
+    del host.queues[""][A]
+    assert host.run(EXIM.read_back(INSTANCE, QueueBounce(by_id(A, B)), frozen)) is None
+
+
+DEFERRED = [
+    f"delivering {A}",
+    "LOG: MAIN",
+    "  == r@defer.test R=dns T=smtp defer (-44) H=mx [192.0.2.1]: SMTP error from remote mail server after RCPT "
+    "TO:<r@defer.test>: 451 later",
+]
+
+
+def test_an_attempt_that_goes_on_is_not_told_by_its_first_recipient() -> None:
+    """The script stopped waiting: one recipient was put off, the next is being tried."""
+    entry = Listed(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
+    cut = judged(entry, entry, DEFERRED)
+    assert (cut.ended, cut.messages[0].outcome) == (Ended.FAILED, MessageState.IN_DELIVERY)
+    assert judged(entry, entry, [*DEFERRED, "", "ended"]).data["outcome"] == "deferred"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"  Spool file {A}-D not found", f"  Spool read error for {A}-H: No such file or directory"],
+)
+def test_a_message_that_exim_did_not_find_was_not_attempted(line: str) -> None:
+    entry = Listed(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
+    with pytest.raises(MessageNotFound):
+        judged(entry, None, [f"delivering {A}", "LOG: MAIN", line, "", "ended"])
 
 
 def test_an_undo_attempts_nothing() -> None:

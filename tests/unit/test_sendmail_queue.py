@@ -416,6 +416,14 @@ def test_deliver_runs_one_message_and_tells_what_came_of_it(host: SendmailHost) 
         do(host, "message_deliver", MessageDeliver(ONE))
 
 
+def test_what_lies_in_the_client_queue_is_delivered_when_that_is_asked_for(host: SendmailHost) -> None:
+    """Nobody works on it: it waits for the next run of that queue."""
+    host.add(ONE, queue="client")
+    (host.root / "answers").write_text("<r1@defer.test>... Sent (ok)\n")
+    assert do(host, "message_deliver", MessageDeliver(ONE)).data["outcome"] == "sent"
+    assert ["-Ac" in call for call in host.calls()] == [True]
+
+
 def dialogue(name: str, *parts: str) -> list[str]:
     """The recorded output of the first command that has all these parts."""
     for block in recorded(name).decode("utf-8", "replace").split("fleetops@")[1:]:

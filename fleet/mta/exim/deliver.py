@@ -29,14 +29,13 @@ LOGGED = re.compile(
 )
 HOST = re.compile(r"(?:^| )H=(\S+(?: \[[^]]*\])?(?::\d+)?)")
 CONFIRMATION = re.compile(r' C="(.*?)"(?: [A-Z]+=|$)')
+NOT_FOUND = re.compile(r" *Spool (?:data )?file .*not (?:found|exist)| *Spool read error for .*-H: .*")
 REPLY = re.compile(r": (?=[245]\d\d[ -])")
 
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
+    entry = yield from QUEUE.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 
@@ -77,16 +76,23 @@ def attempts_of(lines: Sequence[str]) -> dict[str, Attempt]:
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], *, verbose: bool = False) -> Result:
-    """The result of one attempt. What left the queue without a word of Exim's is `left_queue`, never `sent`."""
+    """The result of one attempt. What left the queue without a word of Exim's is `left_queue`, never `sent`.
+
+    Raises MessageNotFound when Exim did not find it any more.
+    """
     own = own_lines(lines, before.queue_id)
     still = after if after is not None and is_same(after, fingerprint_of(before)) else None
     attempts = tuple(attempts_of(own).values())
     log = [line.strip() for announced, line in pairwise(own) if announced.startswith("LOG: MAIN")]
+    if still and "ended" not in lines:
+        return not_attempted(before, InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds"), log=log)
+    if not still and not attempts and any(NOT_FOUND.fullmatch(line) for line in own):
+        raise MessageNotFound(f"{before.queue_id} left the queue before the attempt")
     if still and not attempts:
         is_locked = any("is locked" in line for line in own) or still.state in UNDER_WAY
         error: InDelivery | RemoteError = RemoteError("Exim made no attempt", hint="look at the log", log=log[-5:])
         if is_locked:
-            error = InDelivery(f"it is being delivered, and that had not ended after {WAIT_SECONDS} seconds")
+            error = InDelivery(f"{before.queue_id} is being delivered without us right now")
         return not_attempted(before, error, log=log)
     said = outcome_of(attempts, is_queued=still is not None)
     dialogue = [line for line in own if line.startswith(("  SMTP", "         "))] if verbose else []

@@ -19,9 +19,17 @@ PREFIX = "mxfleet-"
 NOTE = "quarantine is a named queue of Exim; spool files and message log keep every byte, on the way back too"
 
 
+def short(job: str) -> str:
+    """The job's part of its queue's name: of a UUID the last 24 digits, most of them random.
+
+    Since 4.98.2 Exim takes messages into a queue with a longer name than 32 characters, and none out of it.
+    """
+    return job.replace("-", "")[-24:]
+
+
 def plan_quarantine(instance: InstanceFacts, job: str) -> tuple[list[tuple[str, ...]], list[str]]:
     """What a plan says about it: the commands, and the notes."""
-    return [(program(instance), "-MG", PREFIX + job, "ID...")], [NOTE]
+    return [(program(instance), "-MG", PREFIX + short(job), "ID...")], [NOTE]
 
 
 def put_away(
@@ -33,6 +41,7 @@ def put_away(
     """
     if not wanted:
         return {}, {}
+    job = short(job)
     said = yield from commands.quarantine(instance, "out", job, wanted)
     now = yield from QUEUE.proof(instance, wanted)
     there = yield from lying(instance, job)
@@ -70,6 +79,7 @@ def lying(instance: InstanceFacts, job: str) -> Steps[dict[str, QueueEntry]]:
 
 def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
     """The places of what lies in the quarantine of this job."""
+    job = short(job)
     there = yield from lying(instance, job)
     return {name: _place(instance, job, name) for name in there}
 

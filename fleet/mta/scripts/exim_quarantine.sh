@@ -1,7 +1,8 @@
 #!/bin/sh
 # exim_quarantine.sh ACTION EXIM SPOOL_DIRECTORY <"JOB\nID\nID..."
 #
-# The quarantine is Exim's named queue mxfleet-JOB. ACTION out: moves messages there (exim -MG), back: into the main queue,
+# The quarantine is Exim's named queue mxfleet-JOB; JOB has at most 24 characters, because Exim (4.98.2) takes nothing out
+# of a queue with a name longer than 32. ACTION out: moves messages there (exim -MG), back: into the main queue,
 # erase: removes them from it (exim -Mrm). Exim locks each message, links its files in the other queue, -H last, and then
 # removes the old names; so a message is always whole in one of both. Killed between those steps it is in both, or the
 # old queue keeps a -D file alone: run again, this first takes away the half that is not needed. Prints what Exim says,
@@ -15,6 +16,7 @@ read -r job || exit 64
 case $job in
 '' | *[!0-9A-Za-z-]*) exit 64 ;;
 esac
+[ "${#job}" -le 24 ] || exit 64
 queue=mxfleet-$job
 ids=$(cat) || exit 74
 [ -n "$ids" ] || ids=none

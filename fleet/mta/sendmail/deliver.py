@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from fleet.mta.attempt import UNDER_WAY, Attempt, attempted, deliverable, not_attempted, outcome_of
+from fleet.mta.attempt import Attempt, attempted, deliverable, not_attempted, outcome_of
 from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, RemoteError
 from fleet.mta.operations import MessageDeliver, MessageShow
@@ -28,21 +28,21 @@ CONNECTING = re.compile(r".*\.\.\. (?:Connecting to|Using cached \S+ connection 
 SERVER = re.compile(r"[0-9]{3}[ -]")
 FAILED = re.compile(r"[45][0-9]{2}[ -]")
 WORDS = (("Sent", "sent"), ("Deferred", "deferred"), ("queued", "deferred"))
+UNDER_WAY = frozenset({"active"})
+"""What lies in the client queue waits for its time as the rest does."""
 NO_VERDICT = ("Connecting to ", "Using cached ")
 
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
+    entry = yield from QUEUE.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 
 def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
     """`message.deliver`: sendmail -v -qI with the whole queue ID. Raises MessageNotFound, InDelivery, Conflict."""
     entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    entry = deliverable(entry, operation, context)
+    entry = deliverable(entry, operation, context, UNDER_WAY)
     freed = [change_argv(instance, "release")] if entry.state == "hold" else []
     yield plan_of(Chosen((entry,), listing.total), context, [*freed, run_argv(instance, "deliver")])
     name = entry.queue_id
