@@ -173,6 +173,9 @@ def test_the_configuration_is_read_as_smtpd_reads_it() -> None:
         "match from any mail-from <bad> for any action out",
         "match ! from any mail-from <bad> for any reject",
         "match from any ! mail-from <bad> for any reject",
+        "match !from any mail-from <bad> for any reject",
+        "match from any !mail-from <bad> for any reject",
+        "match from any mail-from <bad> !for any reject",
         "match from any auth mail-from <bad> for any reject",
         'match from any mail-from "a@b.test" for any reject',
         "match from any mail-from <doms> for any reject",  # no file
@@ -182,6 +185,20 @@ def test_the_configuration_is_read_as_smtpd_reads_it() -> None:
 def test_a_rule_that_lets_some_pass_is_no_sender_check(rule: str) -> None:
     text = f"table bad file:/etc/bad\ntable doms {{ x.test }}\n{rule}\n"
     assert conf.sender_rule(conf.statements(text.splitlines())) is None
+
+
+@pytest.mark.parametrize("negation", ["!", "! ", "!  "])
+def test_a_negation_is_one_with_and_without_a_blank(negation: str) -> None:
+    rules = f"""action "local" mbox
+match from any {negation}for domain {{ "a.test", b.test }} action "local"
+match {negation}from any for domain c.test action "local"
+match from any {negation}for domain "d.test" action "local"
+match from any for domain "!e.test" action "local"
+"""
+    found = conf.statements(rules.splitlines())
+    assert conf.own_domains(found, []) == ["c.test"]
+    assert conf.open_domains(found) == []
+    assert found[-1].words[5] == "!e.test"
 
 
 def test_discovery_needs_its_end_and_a_host_without_smtpd_has_no_instance() -> None:

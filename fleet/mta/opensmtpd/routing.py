@@ -133,7 +133,6 @@ def decide(rules: Rules, mail: Mail) -> tuple[Route, str, list[str]]:
 
 def _fits(rules: Rules, words: Sequence[str], mail: Mail) -> Fits:
     """All conditions of a rule; without `from` and `for` they are local."""
-    words = [part for word in words for part in ((word[0], word[1:]) if _is_negated(word) else (word,))]
     judged: list[Fits] = []
     scopes: set[str] = set()
     at = 0
@@ -156,10 +155,6 @@ def _fits(rules: Rules, words: Sequence[str], mail: Mail) -> Fits:
     if False in judged:
         return False
     return None if None in judged else True
-
-
-def _is_negated(word: str) -> bool:
-    return word.startswith("!") and len(word) > 1
 
 
 def _values(words: Sequence[str], at: int) -> tuple[list[str], int]:
