@@ -145,6 +145,25 @@ def evidence(entries: Mapping[str, QueueEntry], queue_ids: Sequence[str]) -> dic
     }
 
 
+def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
+    """Their queue IDs."""
+    return tuple(entry.queue_id for entry in entries)
+
+
+def changed(
+    chosen: Chosen, outcomes: Outcomes, now: Mapping[str, QueueEntry], *, already: int | None = None, **data: Any
+) -> Result:
+    """The result with what the queue held before and holds `now` as its evidence."""
+    asked = names(chosen.entries)
+    return result_of(
+        chosen,
+        outcomes,
+        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
+        after=evidence(now, asked),
+        data={"already": chosen.already if already is None else already, **data},
+    )
+
+
 def result_of(
     chosen: Chosen, outcomes: Outcomes, *, before: Any = None, after: Any = None, data: dict[str, Any] | None = None
 ) -> Result:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
-from fleet.mta.errors import OutcomeUnknown, Refused, UnparsedOutput, Unsupported
+from fleet.mta.errors import MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import QueueList
 from fleet.mta.stored import Stored, TakeStored, subject_of
 from fleet.mta.types import Context, Ended, InstanceFacts, QueueEntry, Result, Steps
@@ -96,6 +96,13 @@ class Queue:
 
         listing = yield from self.read(instance, take)
         return (found[-1] if found else None), listing
+
+    def get(self, instance: InstanceFacts, queue_id: str) -> Steps[QueueEntry]:
+        """The message of that ID. Raises MessageNotFound."""
+        entry, _ = yield from self.find(instance, queue_id)
+        if entry is None:
+            raise MessageNotFound(f"{queue_id} is not queued")
+        return entry
 
     def check_fields(self, expression: Expression) -> None:
         """Raises Unsupported for a field of the selection language that this MTA does not keep."""

@@ -1,8 +1,6 @@
 """Hold, release and purge. Exim locks a message before it changes it and refuses one that is being delivered."""
 
-from collections.abc import Iterable
-
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.exim.commands import change, change_argv
 from fleet.mta.exim.listing import QUEUE
@@ -87,10 +85,6 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
     return changed(chosen, outcomes, now, places={})
 
 
-def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
-    return tuple(entry.queue_id for entry in entries)
-
-
 def same(now: dict[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
     """What is queued now of this very message."""
     current = now.get(entry.queue_id)
@@ -103,17 +97,3 @@ def undone(entry: QueueEntry, current: QueueEntry | None, said: Verdicts) -> Mes
         return MessageState.ALREADY_GONE
     is_delivering = entry.queue_id in said.locked or current.state == "active"
     return MessageState.IN_DELIVERY if is_delivering else MessageState.LEFT
-
-
-def changed(
-    chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], *, already: int | None = None, **data: object
-) -> Result:
-    """The result with what the queue held before and after as its evidence."""
-    asked = names(chosen.entries)
-    return result_of(
-        chosen,
-        outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
-        data={"already": chosen.already if already is None else already, **data},
-    )

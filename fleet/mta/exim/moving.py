@@ -1,9 +1,9 @@
 """Flush and bounce: what makes Exim do something at once."""
 
-from fleet.mta.changed import Outcomes, plan_of
+from fleet.mta.changed import Outcomes, changed, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held
 from fleet.mta.errors import Unsupported
-from fleet.mta.exim.changes import SKIPPED, changed, names, same
+from fleet.mta.exim.changes import SKIPPED, same
 from fleet.mta.exim.commands import attempt, bounce, change_argv, program
 from fleet.mta.exim.listing import QUEUE
 from fleet.mta.operations import QueueBounce, QueueFlush

@@ -6,7 +6,7 @@ leave such messages alone, and what they did is looked at again here.
 
 from collections.abc import Iterable
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import FleetError, OutcomeUnknown, UnparsedOutput
@@ -136,21 +136,3 @@ def _ids(stdout: bytes, exit_status: int) -> set[str]:
 def _lines(entries: Iterable[QueueEntry]) -> list[str]:
     """What names a message to a script: smtpd draws IDs by lot, and the time of creation tells two apart."""
     return [f"{entry.queue_id} {int(entry.arrival_time)}" for entry in entries]
-
-
-def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
-    return tuple(entry.queue_id for entry in entries)
-
-
-def changed(
-    chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], *, already: int | None = None, **data: object
-) -> Result:
-    """The result with what the queue held before and after as its evidence."""
-    asked = names(chosen.entries)
-    return result_of(
-        chosen,
-        outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
-        data={"already": chosen.already if already is None else already, **data},
-    )

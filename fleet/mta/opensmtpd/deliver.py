@@ -8,7 +8,6 @@ from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import (
     InDelivery,
-    MessageNotFound,
     MtaNotRunning,
     OutcomeUnknown,
     RemoteError,
@@ -51,9 +50,7 @@ OUTCOMES = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Loop":
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
+    entry = yield from QUEUE.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 

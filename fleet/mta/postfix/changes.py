@@ -7,7 +7,7 @@ when the queue manager was faster. What then lies in hold/ is nobody's but ours,
 
 from collections.abc import Iterable
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Refused
@@ -125,21 +125,3 @@ def act(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterable[str]
     for lot in chunks(queue_ids):
         said |= parse_verdicts((yield from run(postsuper(instance, flag, queue, lot))))
     return frozenset(said)
-
-
-def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
-    return tuple(entry.queue_id for entry in entries)
-
-
-def changed(
-    chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], *, already: int | None = None, **data: object
-) -> Result:
-    """The result with what the queue held before and after as its evidence."""
-    asked = names(chosen.entries)
-    return result_of(
-        chosen,
-        outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
-        data={"already": chosen.already if already is None else already, **data},
-    )

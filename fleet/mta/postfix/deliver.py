@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fleet.mta.attempt import UNDER_WAY, attempted, deliverable, not_attempted, outcome_of
 from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, MtaNotRunning, RemoteError
+from fleet.mta.errors import Conflict, InDelivery, MtaNotRunning, RemoteError
 from fleet.mta.operations import MessageDeliver, MessageShow
 from fleet.mta.postfix import content
 from fleet.mta.postfix.commands import (
@@ -33,9 +33,7 @@ from fleet.mta.types import (
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
+    entry = yield from QUEUE.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
-from fleet.mta.changed import Outcomes, plan_of
+from fleet.mta.changed import Outcomes, changed, plan_of
 from fleet.mta.choosing import choose, everything, means_held, not_held
 from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush, QueueRequeue, Selection
-from fleet.mta.postfix.changes import SKIPPED, act, changed, freeze, thaw
+from fleet.mta.postfix.changes import SKIPPED, act, freeze, thaw
 from fleet.mta.postfix.commands import TIMES, attempt, attempt_argv, flush_all, log_source, postsuper_argv, wake_pickup
 from fleet.mta.postfix.listing import DOWN, QUEUE, proof
 from fleet.mta.postfix.log import log_lines, parse_lines, requeued, returned

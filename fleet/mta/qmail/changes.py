@@ -4,9 +4,9 @@ What is in delivery cannot be seen in the files, and need not be: files change o
 goes down only when no delivery runs.
 """
 
-from collections.abc import Iterable
+from typing import Any
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.changed import Chosen, Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueBounce, QueueHold, QueuePurge, QueueRelease
@@ -111,19 +111,7 @@ def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
     return f"{instance.queue_dirs[0]}/mxfleet-quarantine/{job}/{queue_id}"
 
 
-def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
-    return tuple(entry.queue_id for entry in entries)
-
-
-def finished(chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], answer: Answer, **data: object) -> Result:
+def finished(chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], answer: Answer, **data: Any) -> Result:
     """The result with what the queue held before and after. Raises OutcomeUnknown when qmail-send did not come up."""
     answer.check_running()
-    asked = names(chosen.entries)
-    result = result_of(
-        chosen,
-        outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
-        data={"already": chosen.already, "service": answer.status, **data},
-    )
-    return told(result, answer)
+    return told(changed(chosen, outcomes, now, service=answer.status, **data), answer)

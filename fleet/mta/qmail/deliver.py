@@ -26,9 +26,7 @@ from fleet.mta.types import (
 
 def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
     """`message.show`. Raises MessageNotFound."""
-    entry, _ = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is None:
-        raise MessageNotFound(f"{operation.queue_id} is not queued")
+    entry = yield from QUEUE.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
 
 

@@ -6,7 +6,7 @@ and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and 
 
 from collections.abc import Iterable, Sequence
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Unsupported
@@ -118,19 +118,3 @@ def verdicts(lines: Sequence[str]) -> dict[str, str]:
     """Queue ID to the script's word for it."""
     pairs = (line.split(" ") for line in lines)
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-
-
-def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
-    return tuple(entry.queue_id for entry in entries)
-
-
-def changed(chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], **data: object) -> Result:
-    """The result with what the queue held before and after as its evidence."""
-    asked = names(chosen.entries)
-    return result_of(
-        chosen,
-        outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
-        data={"already": chosen.already, **data},
-    )

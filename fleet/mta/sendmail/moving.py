@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable
 
-from fleet.mta.changed import Outcomes, plan_of
+from fleet.mta.changed import Outcomes, changed, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush
-from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, changed, names, same, verdicts
+from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, same, verdicts
 from fleet.mta.sendmail.commands import RUN, RUN_LOT, RUN_SECONDS, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE, proof
 from fleet.mta.sendmail.parse import changed_lines, messages_input
