@@ -21,17 +21,18 @@ from fleet.mta.types import Context, InstanceFacts, Result, Steps
 def read_back(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """The result as the operation itself would have reported it. None: nothing to read back, or it cannot be told.
 
-    Whether a message left by an attempt, a bounce or a delivery of Exim's own, the queue does not tell; of a bounce only
-    that it left all of them.
+    Whether a message left by an attempt, a bounce or a delivery of Exim's own, the queue does not tell.
     """
     if isinstance(operation, SenderBlock | SenderUnblock):
         return (yield from read_back_block(instance, operation, context))
     if isinstance(operation, QuarantineRestore | QuarantineErase):
         return (yield from read_back_items(instance, operation))
-    if not isinstance(operation, CHANGES) or context.frozen is None:
+    if not isinstance(operation, QueueHold | QueueRelease | QueuePurge | QueueBounce) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
     same = yield from still_queued(QUEUE, instance, wanted)
+    if isinstance(operation, QueueBounce) and len(same) < len(wanted):
+        return None
     there = (yield from look(instance, context.job)) if is_quarantine(operation) else {}
     places = {name: place for name, place in there.items() if name in wanted and name not in same}
     return told(operation, wanted, same, places)
