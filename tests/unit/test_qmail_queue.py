@@ -445,6 +445,43 @@ def test_nothing_is_attempted_where_no_log_can_prove_it(host: QmailHost) -> None
         host.carry(QMAIL.queue_bounce(host.instance, QueueBounce(ids(name)), context()))
 
 
+LOG_OF = """#!/bin/sh
+case $1 in
+-d) rm -f "$2/up" ;;
+-u)
+    touch "$2/up"
+    [ ! -e "$2/next" ] || {{
+        rm "$2/next"
+        echo "@400000006b0194f80ff65784 starting delivery 1: msg {name} to remote r@defer.test
+@400000006b0194f80ff65785 delivery 1: failure: Sorry" >>"{log}"
+        (
+            sleep 1.5
+            rm -f "{queue}"/*/*/{name}
+            printf '%s\\n' "@400000006b0194f80ff65786 {word}" "@400000006b0194f80ff65787 end msg {name}" >>"{log}"
+        ) >/dev/null 2>&1 &
+    }} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("sender", "word"),
+    [
+        (b"news@bulk.example", "bounce msg {name} qp 418"),
+        (b"#@[]", "triple bounce: discarding bounce/{name}"),
+    ],
+)
+def test_a_bounce_is_awaited_and_proven_by_the_log(host: QmailHost, sender: bytes, word: str) -> None:
+    name = host.put(sender)
+    log = host.root / "log"
+    log.touch()
+    (host.service / "next").touch()
+    (host.root / "svc").write_text(LOG_OF.format(name=name, log=log, queue=host.queue, word=word.format(name=name)))
+    instance = replace(host.instance, options={**host.instance.options, "log_source": str(log)})
+    result = host.carry(QMAIL.queue_bounce(instance, QueueBounce(ids(name)), context()))
+    assert (result.ended, result.data["done"]) == (Ended.SUCCEEDED, 1)
+
+
 def test_qmail_has_no_flush_and_no_requeue() -> None:
     assert not hasattr(QMAIL, "queue_flush")
     assert not hasattr(QMAIL, "queue_requeue")

@@ -15,7 +15,8 @@ DELIVERED = "sent"
 OUTCOMES = {"success": DELIVERED, "failure": "bounced", "deferral": "deferred"}
 STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (?:local|remote) (.*)$")
 ENDED = re.compile(r"(?<!starting )delivery (\d+): (success|failure|deferral): ?(.*)$")
-BOUNCE = re.compile(r"bounce msg (\d+) qp \d+")
+# The second is the end of mail whose sender is #@[], a double bounce that bounced.
+BOUNCE = re.compile(r"bounce msg (\d+) qp \d+|triple bounce: discarding bounce/(\d+)")
 ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]*::?[0-9a-f:]+)_")
 
 
@@ -73,5 +74,5 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
 
 
 def returned(lines: Sequence[str]) -> frozenset[str]:
-    """The messages that were bounced to their sender."""
-    return frozenset(found[1] for line in lines if (found := BOUNCE.search(line)))
+    """The messages that were given up: bounced to their sender, or discarded as a bounce that bounced twice."""
+    return frozenset(found[1] or found[2] for line in lines if (found := BOUNCE.search(line)))

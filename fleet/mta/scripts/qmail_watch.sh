@@ -2,8 +2,9 @@
 # qmail_watch.sh LOG <"INODE SIZE SECONDS\nID RECIPIENTS\n..."
 #
 # Waits, at most so long, until qmail-send's log tells how the attempts of these messages ended: "end msg ID", or as many
-# deliveries as the message has recipients to do. LOG: a directory of multilog(8) or a file, read from where it was SIZE
-# bytes long under that INODE. Prints the log's lines about these messages and their deliveries, and "end".
+# deliveries as the message has recipients to do, one of them put off; after none was, its bounce and its end still come.
+# LOG: a directory of multilog(8) or a file, read from where it was SIZE bytes long under that INODE. Prints the log's
+# lines about these messages and their deliveries, and "end".
 set -u
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -38,14 +39,23 @@ look() { # the lines about our messages; exit status 0 when all attempts have en
             for (at = 1; at < count; at += 2) { todo[word[at]] = word[at + 1] }
         }
         {
-            start = match($0, /(starting delivery [0-9]+: msg [0-9]+ to |delivery [0-9]+: |end msg [0-9]+|bounce msg [0-9]+ qp )/)
+            start = match($0, /(starting delivery [0-9]+: msg [0-9]+ to |delivery [0-9]+: |end msg [0-9]+|bounce msg [0-9]+ qp |triple bounce: discarding bounce\/[0-9]+)/)
             if (!start) next
             count = split(substr($0, start), word, " ")
             if (word[1] == "starting") { at = word[3]; id = word[5]; if (id in todo) { of[at] = id; print } }
-            else if (word[1] == "delivery") { at = word[2]; if (at in of) { ended[of[at]]++; delete of[at]; print } }
+            else if (word[1] == "delivery") {
+                at = word[2]
+                if (at in of) {
+                    ended[of[at]]++
+                    if (word[3] !~ /^(success|failure):/) is_put_off[of[at]]
+                    delete of[at]
+                    print
+                }
+            }
+            else if (word[1] == "triple") { sub("^bounce/", "", word[4]); if (word[4] in todo) print }
             else { id = word[3]; if (id in todo) { print; if (word[1] == "end") gone[id] } }
         }
-        END { for (id in todo) if (!(id in gone) && ended[id] < todo[id]) exit 1 }'
+        END { for (id in todo) if (!(id in gone) && (ended[id] < todo[id] || !(id in is_put_off))) exit 1 }'
 }
 
 waited=0
