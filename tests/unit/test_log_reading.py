@@ -6,6 +6,7 @@ import lzma
 import os
 import random
 import re
+import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,19 @@ def test_a_file_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
     data = search(host, contains="needle")
     assert texts(data) == ["needle two"]
     assert data["notes"] == [f"{tmp_path}/mail.log.1.gz could not be read"]
+
+
+@pytest.mark.parametrize("sender", ["a@b", "*"])
+def test_a_packed_line_without_end_takes_no_memory_of_the_host_and_is_told(sender: str, tmp_path: Path) -> None:
+    pack = zlib.compressobj(1, wbits=31)
+    bomb = b"".join(pack.compress(bytes(1 << 20)) for _ in range(600)) + pack.flush()
+    host = LogHost("postfix", tmp_path)
+    reject = "NOQUEUE: reject: RCPT from a[1]: 550 no; from=<a@b> to=<c@d> proto=X helo=<e>"
+    host.put("mail.log", line(NOW - 30, reject))
+    host.put("mail.log.1.gz", bomb, age=10)
+    told = [f"{tmp_path}/mail.log.1.gz could not be read"]
+    data = host.data(postfix.message_trace, MessageTrace(sender=sender))
+    assert (len(data["rows"]), data["notes"]) == (1, told)
 
 
 def test_a_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:

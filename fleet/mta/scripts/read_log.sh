@@ -8,12 +8,14 @@
 # Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
 # file, files that could not be read, "=cut" when messages had to be left out, "=moved" when the log was rotated
 # meanwhile, and "=end". Changes nothing.
+# shellcheck disable=SC3045 # every sh that Debian may have knows ulimit -v, and POSIX has nothing that limits memory
 set -u
 umask 077
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 most=200000 # messages; the newest are kept
+memory=524288 # KiB of each filter, which keeps a line whole: of a file with a line that is larger the rest is not read
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
@@ -93,9 +95,18 @@ content() { # PATH
     esac 2>>"$work/errors" || echo "=unread $1" >>"$work/unread"
 }
 
+bounded() { # PATH COMMAND: the file's content through it
+    (
+        path=$1
+        shift
+        ulimit -v "$memory"
+        "$@" 2>>"$work/errors" || [ $? -eq 1 ] || echo "=unread $path" >>"$work/unread"
+    )
+}
+
 each() { # COMMAND: every file's content through it
     while read -r _ _ path; do
-        content "$path" | "$@"
+        content "$path" | bounded "$path" "$@"
     done <"$work/files"
 }
 
@@ -153,7 +164,7 @@ choose() { # the messages, and TEXT itself for lines that belong to none
     if [ "$kind$text" = 'sendmail<>' ]; then
         printf '%s\n' ': DSN: ' ': return to sender: ' ': postmaster notify: ' >>"$work/text"
     fi
-    each with_text | ids | awk '!seen[$0]++' >"$work/all"
+    each with_text | (ulimit -v "$memory" && ids) | awk '!seen[$0]++' >"$work/all"
     tail -n "$most" "$work/all" >"$work/ids"
     [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"
     [ "$kind" = qmail ] || cat "$work/text" >>"$work/ids"
@@ -171,9 +182,9 @@ zones
 if [ "$kind" != any ] && [ -n "$text" ]; then choose; fi
 while read -r _ _ path; do
     echo "=file $path"
-    content "$path" | wanted | sed 's/^/ /'
+    content "$path" | bounded "$path" wanted | bounded "$path" sed 's/^/ /'
 done <"$work/files"
 list "$@" | cut -d' ' -f2- >"$work/then"
 cut -d' ' -f2- "$work/files" | cmp -s - "$work/then" || echo "=moved"
-[ ! -e "$work/unread" ] || cat "$work/unread"
+[ ! -e "$work/unread" ] || sort -u "$work/unread"
 echo "=end"
