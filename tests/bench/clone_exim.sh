@@ -7,8 +7,11 @@ clone() { # SENDER FIRST COUNT
     head=$(find . -name '*-H' -exec grep -l "^<$1>" {} + | head -n 1)
     name=${head##*/}
     body=${head%-H}-D
-    awk -v old="${name%-H}" -v dir="${head%/*}" -v first="$2" -v count="$3" -v body="$body" '
+    log=../msglog/${head#./}
+    log=${log%-H}
+    awk -v old="${name%-H}" -v dir="${head%/*}" -v first="$2" -v count="$3" -v body="$body" -v msglog="$log" '
         { gsub(old, "@ID@") }
+        FILENAME == msglog { said = said $0 "\n"; next }
         FILENAME == body { text = text $0 "\n"; next }
         { envelope = envelope $0 "\n" }
         END {
@@ -18,9 +21,10 @@ clone() { # SENDER FIRST COUNT
                 two = text; sub("@ID@", id, two)
                 printf "%s", one >(dir "/" id "-H"); close(dir "/" id "-H")
                 printf "%s", two >(dir "/" id "-D"); close(dir "/" id "-D")
+                printf "%s", said >("../msglog/" dir "/" id); close("../msglog/" dir "/" id)
             }
-        }' "$head" "$body"
+        }' "$head" "$body" "$log"
 }
 clone "$1" 0 "$2"
 clone "$3" "$2" "$4"
-find . -type f -exec chown Debian-exim:Debian-exim {} + -exec chmod 640 {} +
+find . ../msglog -type f -exec chown Debian-exim:Debian-exim {} + -exec chmod 640 {} +

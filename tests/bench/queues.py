@@ -84,7 +84,9 @@ POSTFIX_IDS = rf"""sed -n '/"sender": "{SENDER}"/s/.*"queue_id": "\([^"]*\)".*/\
 SENDMAIL_FILES = "find q* -name '[qh]f*'"
 SENDMAIL_LIST = f"cd /var/spool/mqueue; {SENDMAIL_FILES} | xargs grep -hE '^[STMNKr]' >/tmp/l"
 SENDMAIL_REMOVE = 'while IFS=/ read -r q f; do flock -n -E 75 "$q/$f" rm "$q/$f" "$q/df${f#?f}"; done'
-EXIM_LIST = "exim4 -bp >/tmp/l"
+EXIM_LIST = (
+    "exim4 -bp >/tmp/l; cd /var/spool/exim4/msglog; find . -type f -print0 | xargs -0 grep -h ' defer (' >/tmp/reasons"
+)
 EXIM_IDS = f"""awk '$4 == "<{SENDER}>" {{ print $3 }}' /tmp/l"""
 QMAIL_LIST = r"""cd /var/qmail/queue; find mess -type f -printf '%f %s %T@\n' >/tmp/l
 find info -type f -print0 | xargs -0 grep -azH '^F' | tr '\0' '\n' >/tmp/info

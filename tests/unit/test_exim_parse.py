@@ -43,6 +43,17 @@ def one(*lines: bytes) -> bytes:
     return head + b"".join(line + b"\n" for line in lines) + b"end 1\n"
 
 
+@pytest.mark.parametrize("cut", [0, 1, 7])
+def test_headers_in_a_listing_are_those_of_their_message_whatever_they_look_like(cut: int) -> None:
+    data = one(b"F <a@x.test>", b"R b@x.test", b"HM 1xUMSQ-00005F-0r 1 2", b"HX-One: end 1", b"H\tHH", b"HX y")
+    found: dict[str, bytes] = {}
+    sink = QueueSink(lambda message, content: found.update({message.queue_id: content.raw_headers}))
+    for start in range(0, len(data), cut or len(data)):
+        sink.feed(data[start : start + (cut or len(data))])
+    assert sink.close().total == 1
+    assert found == {"1xUMSQ-00005F-0r": b"M 1xUMSQ-00005F-0r 1 2\nX-One: end 1\n\tHH\nX y\n"}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_listing_is_read_whole_whatever_the_cuts(version: str) -> None:
     data = recorded(version, "list").exchanges[0].completed.stdout

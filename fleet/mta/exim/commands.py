@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
 from fleet.mta.exim import blocks, routing, trace
 from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
+from fleet.mta.stored import HEADERS
 from fleet.mta.types import Command, InstanceFacts, Sink, Steps, run
 
 LOT = 4_000  # freezing rewrites and syncs a file per message
@@ -16,6 +17,8 @@ ATTEMPTS = 1_000  # a process and a dialogue for each
 ATTEMPT_SECONDS = 90
 DELIVER_SECONDS = 100
 WAIT_SECONDS = 60
+LISTED_HEADERS = 128 << 20
+"""Bytes of headers of one listing; those of further messages are read by themselves."""
 
 FLAGS = ("-Mf", "-Mt", "-Mrm")
 
@@ -36,12 +39,13 @@ def spool(instance: InstanceFacts) -> str:
     return instance.queue_dirs[0]
 
 
-def listing(instance: InstanceFacts, queue: str, sink: Sink) -> Command:
-    """The main queue for an empty name, or one of our named queues."""
+def listing(instance: InstanceFacts, queue: str, sink: Sink, *, headers: bool = False) -> Command:
+    """The main queue for an empty name, or one of our named queues. `headers`: the messages' headers with them."""
+    limits = f"{HEADERS} {LISTED_HEADERS}\n" if headers else ""
     return Command(
         (spool(instance),),
         script=LIST,
-        stdin=f"{queue}\n".encode(),
+        stdin=f"{queue}\n{limits}".encode(),
         become=True,
         timeout=LISTING_SECONDS,
         sink=sink,

@@ -6,8 +6,8 @@ from fleet.mta import reading, summary
 from fleet.mta.exim.commands import listing
 from fleet.mta.exim.content import contents
 from fleet.mta.exim.parse import QueueSink, error_of
-from fleet.mta.reading import Listing, Queue, Take
-from fleet.mta.types import InstanceFacts, Steps, run
+from fleet.mta.reading import Listing, Queue, Take, TakeWhole
+from fleet.mta.types import Command, InstanceFacts, Steps, run
 
 ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"})
 MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
@@ -19,13 +19,22 @@ def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Li
     Messages in other named queues (spec, "queue_name") are not Exim's main queue and are not listed, as by `exim -bp`.
     Raises UnparsedOutput, SudoDenied and others.
     """
-    done = yield from run(listing(instance, queue, QueueSink(take)))
+    return (yield from _read(listing(instance, queue, QueueSink(take))))
+
+
+def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
+    """The main queue with its headers, which lie in the same files."""
+    return (yield from _read(listing(instance, "", QueueSink(take), headers=True)))
+
+
+def _read(command: Command) -> Steps[Listing]:
+    done = yield from run(command)
     if done.exit_status:
         raise error_of(done, "exim_list.sh")
     found: Listing = done.result
     return found
 
 
-QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, contents)
+QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, contents, read_headers)
 queue_list = partial(reading.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)

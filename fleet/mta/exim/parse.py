@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from fleet.mta import commands
 from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
 from fleet.mta.reading import Listing
+from fleet.mta.stored import HEADERS, Stored
 from fleet.mta.text import text_of
 from fleet.mta.types import Completed, QueueEntry, Recipient
 
@@ -127,12 +128,14 @@ def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:
 
 
 class QueueSink:
-    """Takes the listing of exim_list.sh apart while it streams in; hands every message to `take`, keeps none.
+    """Takes the listing of exim_list.sh apart while it streams in, and keeps no message.
+
+    `take` gets every one, with its headers where the listing has them.
 
     Ends with a Listing. Raises UnparsedOutput when the last line, which counts the messages, is not there or not right.
     """
 
-    def __init__(self, take: Callable[[Listed], None]) -> None:
+    def __init__(self, take: Callable[..., None]) -> None:
         self._take = take
         self._pending = [b"\n"]
         self._size = 0
@@ -171,7 +174,8 @@ class QueueSink:
         before, *records = data.split(b"\nM ")
         self._refused += _count_refused(before)
         for record in records:
-            lines, *refused = record.split(b"\nX ")
+            whole, *refused = record.split(b"\nX ")
+            lines, has_headers, headers = whole.partition(b"\nH")
             self._refused += len(refused)
             try:
                 message = Listed(lines)
@@ -179,7 +183,10 @@ class QueueSink:
                 self._refused += 1
                 continue
             self._total += 1
-            self._take(message)
+            if has_headers:
+                self._take(message, Stored((headers.replace(b"\nH", b"\n") + b"\n")[:HEADERS], None))
+            else:
+                self._take(message)
 
 
 def _count_refused(text: bytes) -> int:

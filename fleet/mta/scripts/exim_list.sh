@@ -1,10 +1,11 @@
 #!/bin/sh
-# exim_list.sh SPOOL_DIRECTORY <QUEUE
+# exim_list.sh SPOOL_DIRECTORY <"QUEUE\nMOST BUDGET"
 #
 # Lists a queue from its spool files (Exim's specification, "Format of spool files"): the main queue for an empty line, or
 # one of our named queues. Per message "M ID TIME USEC FROZEN SIZE WORD", then "F <sender>", "R recipient" as the -H file
 # has it, "N address" for what is done (by the -H and -J files and the message log), "L text" for the last deferral of an address in the message log (its last 8 KiB).
 # FROZEN: epoch seconds or 0. WORD: delivering when an Exim process holds the lock on the -D file, else frozen or queued.
+# With the second line also its header, "H" before each line: at least MOST bytes of it, and none after BUDGET bytes of all.
 # "X ID" for a file that is not in the format. Last line: "end COUNT". Changes nothing.
 set -u
 LC_ALL=C
@@ -16,6 +17,12 @@ case $queue in
 esac
 case $queue in
 *[!0-9A-Za-z-]*) exit 64 ;;
+esac
+most=0
+budget=0
+read -r most budget || :
+case $most$budget in
+*[!0-9]*) exit 64 ;;
 esac
 cd "$1" || exit 66
 if [ -n "$queue" ] && [ ! -d "$queue" ]; then
@@ -49,11 +56,16 @@ function is_delivering(inode,  file, name) {
     close(file)
     return name == "" || name ~ /^exim/
 }
-function read_logs(from, to,  at, command, line, id, has_text, head) {
+function read_logs(from, to,  at, many, command, line, id, has_text, head) {
     command = "cd ../msglog 2>/dev/null && tail -v -c 8192 --"
-    for (at = from; at <= to; at++) command = command " " place[name[at]] "/" name[at]
+    many = 0
+    for (at = from; at <= to; at++) if (name[at] in has_log) {
+        command = command " " place[name[at]] "/" name[at]
+        many++
+    }
     command = command " 2>/dev/null"
     split("", said); split("", heads); split("", succeeded)
+    if (!many) return
     has_text = 1
     while ((command | getline line) > 0) {
         if (has_text && line ~ /^==> [.\/0-9A-Za-z-]+ <==$/) {
@@ -79,12 +91,13 @@ function next_line(file) { return (getline text < file) > 0 }
 function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, many, size, kind, at) {
     file = place[id] "/" id "-H"
     if (!next_line(file)) return
-    out = ""; usec = 0; frozen = 0; size = 0
+    out = ""; usec = 0; frozen = 0; size = 0; headers = ""
     if (text != id "-H" || !next_line(file) || !next_line(file) || text !~ /^<.*>$/) return broken(id)
     sender = text
     if (!next_line(file) || split(text, word, " ") != 2 || text !~ /^[0-9]+ [0-9]+$/) return broken(id)
     time = word[1]
     while ((n = next_line(file)) && substr(text, 1, 1) == "-") {
+        if (text !~ /^--?(\([^)]*\))?(received_time_usec|frozen|acl)/) continue
         sub(/^--?(\([^)]*\))?/, "", text)
         if (text ~ /^received_time_usec \.[0-9]+$/) usec = substr(text, 21)
         else if (text ~ /^frozen [0-9]+$/) frozen = substr(text, 8)
@@ -119,7 +132,9 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
             kind = substr(text, RLENGTH + 1, 1)
             if (kind != "*") size += left
             left -= length(text) - RLENGTH - 2 + 1
+            if (most) text = substr(text, RLENGTH + 3)
         } else left -= length(text) + 1
+        if (most && kind != "*" && length(headers) <= most) headers = headers "H" text "\n"
         if (left < 0) return broken(id)
     }
     close(file)
@@ -134,8 +149,10 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
     size += data[id] - length(id) - 3 + 1
     kind = is_delivering(inode[id]) ? "delivering" : frozen ? "frozen" : "queued"
     printf "M %s %s %s %s %d %s\nF %s\n%s", id, time, usec, frozen, size, kind, sender, out
+    if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
     count++
 }
+$1 == "log" { has_log[$2]; next }
 {
     id = substr($3, 1, length($3) - 2)
     kind = substr($3, length($3))
@@ -153,4 +170,8 @@ END {
     }
     print "end " count + 0
 }'
-find . -ignore_readdir_race -maxdepth 2 -type f -name '*-[HDJ]' -printf '%s %i %f %h\n' | awk "$tell"
+{
+    (cd ../msglog 2>/dev/null && find . -ignore_readdir_race -maxdepth 2 -type f -name '*-*-*' -printf 'log %f\n')
+    find . -ignore_readdir_race -maxdepth 2 -type f -name '*-[HDJ]' -printf '%s %i %f %h\n'
+} |
+    awk -v most="${most:-0}" -v budget="${budget:-0}" "$tell"
