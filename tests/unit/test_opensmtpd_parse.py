@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing import Any
+
 import pytest
 
 from fleet.mta.errors import MtaNotRunning, RemoteError, SudoDenied, UnparsedOutput
@@ -210,3 +212,14 @@ def test_discovery_needs_its_end_and_a_host_without_smtpd_has_no_instance() -> N
     for cut in range(len(said)):
         with pytest.raises(UnparsedOutput):
             parse_instance(Completed(0, said[:cut]), HostFacts(), "mx1")
+
+
+def test_a_bounce_that_smtpd_makes_does_not_change_the_age_of_a_message() -> None:
+    """queue.c, queue_bounce(): one more envelope under the same message ID, created later; envelope IDs are by lot."""
+    bounce = "9eeb58460000000a|inet4|bounce||a@x.test|b@y.test|b@y.test|1700009999|1700009999|0|0|inflight|1|550 no"
+    mail = "9eeb58460000000b|inet4|mta||a@x.test|c@y.test|c@y.test|1700000000|1700000000|0|1|pending|9|451 later"
+    taken: list[Any] = []
+    sink = QueueSink(taken.append)
+    sink.feed(f"!1700010000\n9eeb5846 300\n{bounce}\n{mail}\n~listed\nend\n".encode())
+    sink.close()
+    assert [(each.queue_id, each.arrival_time, each.state) for each in taken] == [("9eeb5846", 1700000000.0, "active")]

@@ -113,7 +113,8 @@ def message(name: str, size: int, envelopes: list[re.Match[str]], now: int | Non
         queue_id=name,
         state=state,
         native_state=native,
-        arrival_time=float(envelopes[0]["created"]),
+        # A bounce that smtpd makes is one more envelope of the message, and later.
+        arrival_time=float(min(int(each["created"]) for each in envelopes)),
         sender="<>" if sender == "@" else sender,
         recipients=[Recipient(each["recipient"], each["reason"]) for each in envelopes],
         size=size,

@@ -127,11 +127,17 @@ settle='
         home=queue/${id%??????}/$id
         if [ -e "$copy/message" ] && [ -d "$home" ] && [ ! -e "$home/message" ]; then
             control remove "$id"
-        elif [ ! -d "$home" ]; then
-            case $ready in
-            "${mine:-}"/*) ;; # told first
-            */deleting-*) rm -rf "$copy" "$ready" ;;
-            esac
+            removed=$id
+        fi
+    done
+    [ -z "${removed:-}" ] || sleep 1 # smtpd says "removed" before it removes the files
+    removed=
+    for ready in mxfleet-quarantine/deleting-*/*.ready; do
+        copy=${ready%.ready}
+        id=${copy##*/}
+        # What this run removes itself is told first.
+        if [ -e "$ready" ] && [ "${ready%/*}" != "${mine:-}" ] && [ ! -d "queue/${id%??????}/$id" ]; then
+            rm -rf "$copy" "$ready"
         fi
     done'
 
