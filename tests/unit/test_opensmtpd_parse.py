@@ -1,7 +1,6 @@
 """What smtpctl prints, from recorded sessions of 6.8 and 7.6 and from hostile inventions; and smtpd.conf."""
 
 from pathlib import Path
-
 from typing import Any
 
 import pytest
