@@ -594,6 +594,28 @@ def test_the_client_queue_runs_in_what_the_main_queue_left_of_the_time(host: Sen
     assert len(host.calls()) == 1
 
 
+def hold_with(host: SendmailHost, tool: str, fake: str) -> subprocess.CompletedProcess[bytes]:
+    """sendmail_change.sh with another program of that name."""
+    tools = host.root / "tools"
+    tools.mkdir()
+    (tools / tool).write_text(f"#!/bin/sh\n{fake}")
+    (tools / tool).chmod(0o755)
+    script = (SCRIPTS / "sendmail_change.sh").read_text().replace("PATH=/usr/sbin", f"PATH={tools}:/usr/sbin")
+    stdin = f"job-1\n{ONE} {ARRIVAL} news@bulk.example\n".encode()
+    argv = ["sh", "-c", script, "sh", "hold", "none", f"{host.root}/mqueue/q*"]
+    return subprocess.run(argv, input=stdin, capture_output=True)
+
+
+def test_a_full_disk_is_named_and_leaves_the_queue_file_as_it_was(host: SendmailHost) -> None:
+    host.add(ONE)
+    before = host.files()
+    done = hold_with(host, "chown", "echo 'chown: No space left on device' >&2; exit 1\n")
+    assert host.files() == before
+    with pytest.raises(OutcomeUnknown) as caught:
+        changed_lines(Completed(done.returncode, done.stdout, done.stderr), "sendmail_change.sh")
+    assert caught.value.data["cause"] == "disk_full"
+
+
 def test_what_is_written_aside_is_written_into_a_directory_of_our_own(
     host: SendmailHost, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -601,18 +623,10 @@ def test_what_is_written_aside_is_written_into_a_directory_of_our_own(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "kept").write_text("x")
     host.add(ONE)
-    tools = host.root / "tools"
-    tools.mkdir()
     planted = f'rmdir "$made"; ln -s {elsewhere} "$made"'
-    (tools / "mktemp").write_text(
-        f'#!/bin/sh\nmade=$(/usr/bin/mktemp "$@")\ncase $made in *staged*) {planted} ;; esac\necho "$made"\n'
-    )
-    (tools / "mktemp").chmod(0o755)
-    script = (SCRIPTS / "sendmail_change.sh").read_text().replace("PATH=/usr/sbin", f"PATH={tools}:/usr/sbin")
-    stdin = f"job-1\n{ONE} {ARRIVAL} news@bulk.example\n".encode()
+    fake = f'made=$(/usr/bin/mktemp "$@")\ncase $made in *staged*) {planted} ;; esac\necho "$made"\n'
     before = host.files()
-    argv = ["sh", "-c", script, "sh", "hold", "none", f"{host.root}/mqueue/q*"]
-    done = subprocess.run(argv, input=stdin, capture_output=True)
+    done = hold_with(host, "mktemp", fake)
     assert done.returncode == 77
     assert [path.name for path in elsewhere.iterdir()] == ["kept"]
     assert host.files() == before

@@ -24,8 +24,11 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 LOT=200 # locks held at a time
 
-fail() {
-    echo "sendmail_change: $2" >&2
+exec 4>&2
+work=
+fail() { # also from where stderr goes to a file
+    [ ! -s "$work/stderr" ] || cat "$work/stderr" >&4
+    echo "sendmail_change: $2" >&4
     exit "$1"
 }
 
