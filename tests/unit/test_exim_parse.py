@@ -1,6 +1,7 @@
 """What Exim and our scripts say of its spool, from recorded sessions of 4.96 and 4.98 and from hostile inventions."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,30 @@ def test_only_exims_own_log_lines_about_the_message_say_what_became_of_it() -> N
         "a@reject.test": ("bounced", "550 5.1.1 no"),
         '"b c"@ok.test': ("sent", "250 2.0.0 ok"),
     }
+
+
+def content(spool: Path, stdin: str) -> bytes:
+    script = Path(__file__).parents[2] / "fleet/mta/scripts/exim_content.sh"
+    return subprocess.run(["sh", script, spool], input=stdin.encode(), capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("place", ["", "5"])
+def test_headers_and_bodies_are_read_and_a_planted_link_is_not(tmp_path: Path, place: str) -> None:
+    """What lies under a message's name and is no file of its own is never read with root's rights."""
+    at = tmp_path / "input" / place
+    at.mkdir(parents=True)
+    name, linked, headless = "1xUMS5-00005F-0r", "1xUMS5-00005F-0s", "1xUMS5-00005F-0t"
+    head = "{0}-H\nexim 100 102\n<a@b.test>\n1795172826 0\n-received_time_usec .1\nXX\n1\nr@x.test\n\n009  Subj: x\n"
+    (tmp_path / "secret").write_text(f"{linked}-D\nroot:x:0:0\n")
+    for each in (name, linked):
+        (at / f"{each}-H").write_text(head.format(each))
+    (at / f"{name}-D").write_text(f"{name}-D\none\ntwo\n")
+    (at / f"{linked}-D").symlink_to(tmp_path / "secret")
+    (at / f"{headless}-H").symlink_to(at / f"{name}-H")
+    told = content(tmp_path, f"1000000 1000 6\n{name}\n{linked}\n{headless}\n1xUMS5-00005F-0u\n")
+    assert (
+        told
+        == (
+            f"{name} 0 8 6\nSubj: x\none\ntw{linked} 0 8 0\nSubj: x\n{headless} absent\n1xUMS5-00005F-0u absent\nend\n"
+        ).encode()
+    )

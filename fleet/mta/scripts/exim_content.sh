@@ -4,7 +4,7 @@
 # Reads messages of the main queue: headers from -H without Exim's counts and without those that it took out, bodies
 # from -D, up to so many bytes of each. Every message is announced by the lengths that follow ("ID 0 H B", then the
 # bytes), so nothing inside it can pose as the next one. "ID absent" when it is not queued. Stops after BUDGET bytes;
-# the last line is "end". Changes nothing.
+# the last line is "end". Changes nothing. Follows no link that Exim's account could have put in the place of a file.
 set -u
 LC_ALL=C
 export LC_ALL
@@ -27,11 +27,9 @@ tell='
 function header_of(id,  file, line, left, skip, kind, at) {
     text = ""; kept = 0; has_end = 0
     file = id "-H"
-    if ((getline line < file) <= 0) {
-        file = substr(id, 6, 1) "/" id "-H"
-        if ((getline line < file) <= 0) return 0
-    }
-    place = substr(file, 1, length(file) - 2)
+    if (!(file in places)) return 0
+    file = places[file] "/" file
+    if ((getline line < file) <= 0) return 0
     skip = 0
     while ((getline line < file) > 0) {
         if (skip > 0) { skip -= length(line) + 1; continue }
@@ -55,12 +53,14 @@ function header_of(id,  file, line, left, skip, kind, at) {
     text = substr(text, 1, limit)
     return 1
 }
+FILENAME == ARGV[1] { if ($2 ~ /^\.(\/[0-9A-Za-z])?$/) places[$1] = $2; next }
 {
     if (!header_of($1)) { print $1 " absent"; next }
     many = 0
-    if (body > 0) {
-        file = place "-D"
-        command = "tail -c +" length($1) + 4 " " file " 2>/dev/null | head -c " body " >" work "/body; wc -c <" work "/body"
+    file = $1 "-D"
+    if (body > 0 && file in places) {
+        command = "dd if=" places[file] "/" file " iflag=nofollow,skip_bytes,count_bytes skip=" length($1) + 3 \
+            " count=" body " bs=65536 status=none >" work "/body 2>/dev/null; wc -c <" work "/body"
         command | getline many
         close(command)
     }
@@ -69,5 +69,6 @@ function header_of(id,  file, line, left, skip, kind, at) {
     used += length(text) + many + 64
     if (used >= budget) exit
 }'
-awk -v work="$work" -v budget="$budget" -v limit="$headers" -v body="$body" "$tell" "$work/ids"
+find . -ignore_readdir_race -maxdepth 2 -type f -name '*-[HD]' -printf '%f %h\n' >"$work/files" || exit 74
+awk -v work="$work" -v budget="$budget" -v limit="$headers" -v body="$body" "$tell" "$work/files" "$work/ids"
 echo end
