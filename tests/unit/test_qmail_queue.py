@@ -195,6 +195,21 @@ def test_hold_moves_a_message_out_of_sight_and_release_brings_every_file_back(ho
     assert (released.ended, host.files(), host.is_up) == (Ended.SUCCEEDED, before, True)
 
 
+@pytest.mark.parametrize("action", ["hold", "release", "quarantine", "restore"])
+def test_what_a_reboot_cuts_in_two_is_not_yet_old_enough_for_qmail_sends_clean_up(host: QmailHost, action: str) -> None:
+    """qmail-send(8) removes a file in mess/ that has no info/ nor todo/ and was not read for 36 hours."""
+    name = host.put()
+    entry = host.entries()[name]
+    for before in {"release": ["hold"], "restore": ["quarantine"]}.get(action, []):
+        host.carry(change(host.instance, before, "job-1", [entry]))
+    [mess] = host.queue.rglob(f"mess/**/{name}")
+    os.utime(mess, ns=(LONG_AGO * 10**9, mess.stat().st_mtime_ns))
+    host.carry(change(host.instance, action, "job-1", [entry]))
+    [mess] = host.queue.rglob(f"mess/**/{name}")
+    assert time.time() - mess.stat().st_atime < 60
+    assert f"{mess.stat().st_mtime_ns / 1e9:.3f}" == f"{entry.arrival_time:.3f}"
+
+
 @BOTH
 def test_a_quarantined_message_comes_back_byte_for_byte_held_or_not(host: QmailHost) -> None:
     free, held, new = host.put(), host.put(), host.put(is_new=True)

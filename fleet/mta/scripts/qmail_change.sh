@@ -19,7 +19,8 @@
 # - A guardian in a session of its own waits for the job lock, which is free only when this shell and all its children
 #   are gone; it puts right what was cut off and starts qmail-send. Only then is the state file emptied.
 # - A message moves by rename(2), activating files (info, todo) first out and last in, mess/ID last out and first in. So
-#   where mess/ID lies tells where the rest belongs, and a half moved message is never attempted.
+#   where mess/ID lies tells where the rest belongs, and a half moved message is never attempted. After a reboot
+#   qmail-send runs beside what was cut off then, until the next change puts it right.
 set -u
 umask 077
 LC_ALL=C
@@ -87,8 +88,13 @@ names() { # DIRECTORY...: IDs of the files that are there
     find "$@" -type f -name '[1-9]*' -printf '%f\n' 2>/dev/null | sort -u
 }
 
+make_young() { # paths in mess/ on stdin: what lies there without info/ and was not read for 36 hours, qmail-send removes
+    xargs -r touch -a -c -- 2>/dev/null
+}
+
 back() { # AREA: IDs on stdin
     wanted=$(cat)
+    lines "$wanted" | sed "s|^|$1/mess/|" | make_young
     for kind in mess remote local bounce intd info todo; do
         lines "$wanted" | into "$1" "$kind"
     done
@@ -96,6 +102,7 @@ back() { # AREA: IDs on stdin
 
 out() { # AREA: IDs on stdin
     wanted=$(cat)
+    lines "$wanted" | paths mess | make_young
     for kind in todo info intd bounce local remote mess; do
         lines "$wanted" | out_of "$1" "$kind"
     done
