@@ -11,7 +11,7 @@ from fleet.inventory import Choice, TargetError, check_target, resolve
 from fleet.match import Expression, unsupported_fields
 from fleet.models import Host, Instance
 from fleet.mta.base import adapter_for, capability
-from fleet.mta.operations import ChangesMessages, MessageDeliver, MessageShow, Operation, SenderBlock
+from fleet.mta.operations import ChangesMessages, MessageDeliver, MessageShow, MessageTrace, Operation, SenderBlock
 from fleet.mta.params import CATALOGUE, OperationSpec, ParamErrors, Parsed, QuarantineIds, parse_params
 from fleet.mta.types import Support
 from jobs.actor import Actor
@@ -163,6 +163,8 @@ def _runs(choice: Choice, operation: Operation | QuarantineIds, name: str) -> li
     runs = [_checked(run_for(instance.host, instance), instance, operation, name) for instance in instances]
     reasons = [run.error["detail"] for run in runs if run.error]
     if reasons and len(reasons) == len(runs):
+        if isinstance(operation, MessageTrace) and operation.queue_id:
+            raise Invalid.field("params.queue_id", "bad_queue_id", reasons[0])
         raise Invalid.field("operation", "unsupported", reasons[0])
     return runs
 
@@ -196,6 +198,8 @@ def _why_unsupported(instance: Instance, operation: Operation | QuarantineIds, n
         wrong = adapter.queue_id_error(queue_id)
         if wrong:
             raise Invalid.field(f"params.{place}", "bad_queue_id", wrong)
+    if isinstance(operation, MessageTrace) and operation.queue_id:
+        return adapter.queue_id_error(operation.queue_id) or ""
     if isinstance(operation, SenderBlock):
         _check_protected(operation.pattern, instance)
     expression = _expression(operation)
