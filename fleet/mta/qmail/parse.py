@@ -16,7 +16,7 @@ from fleet.mta.types import QueueEntry, Recipient
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
-HELD = "mxfleet-hold/"
+HELD = "mxfleet-hold"
 CHANNELS = ("remote", "local")
 
 
@@ -70,7 +70,6 @@ class Seen:
     sizes: dict[str, int] = field(default_factory=dict)
     size: int = 0
     arrived: str = ""
-    mtimes: dict[str, float] = field(default_factory=dict)
 
 
 class QueueSink:
@@ -108,8 +107,8 @@ class QueueSink:
         words = (self._pending + b"".join(self._blocks)).split(b"\0")
         self._blocks, self._size = [], 0
         even = (len(words) - 1) // 2 * 2
-        for at in range(0, even, 2):
-            self._pair(words[at], words[at + 1])
+        for word, value in zip(words[0:even:2], words[1:even:2], strict=True):
+            self._pair(word, value)
         self._pending = b"\0".join(words[even:])
 
     def _pair(self, word: bytes, value: bytes) -> None:
@@ -132,13 +131,15 @@ class QueueSink:
             raise UnparsedOutput(f"the listing of the queue has an unknown word {word[:40]!r}")
 
     def _place(self, path: str) -> tuple[str, Seen]:
-        is_held = path.startswith(HELD)
-        kind, _, rest = path.removeprefix(HELD).partition("/")
-        name = rest.rpartition("/")[2]
+        parts = path.split("/")
+        if len(parts) < 2:
+            raise UnparsedOutput(f"the listing of the queue has an unknown word {path[:40]!r}")
+        is_held = parts[0] == HELD
+        name = parts[-1]
         seen = self._messages.get(name)
         if seen is None:
             seen = self._messages[name] = Seen(is_held)
-        return kind, seen
+        return parts[is_held], seen
 
     def _stat(self, value: bytes) -> None:
         words = value.decode("ascii", "replace").split()
@@ -148,7 +149,7 @@ class QueueSink:
         if kind == "mess":
             seen.size, seen.arrived = int(words[2]), words[3]
         else:
-            seen.sizes[kind], seen.mtimes[kind] = int(words[2]), float(words[3])
+            seen.sizes[kind] = int(words[2])
 
     def _emit(self) -> None:
         for name, seen in self._messages.items():
