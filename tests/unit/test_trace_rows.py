@@ -284,6 +284,16 @@ def test_a_name_in_helo_that_looks_like_a_refusal_is_left_out(tmp_path: Path) ->
     assert any("two ways" in note for note in data["notes"])
 
 
+def test_rows_of_endless_message_ids_are_bounded_and_counted(tmp_path: Path) -> None:
+    came = [
+        f"2026-11-21 11:00:00 1xUjpf-{n:06}-1Z <= s@a.test H=(h) [192.0.2.9] P=esmtp id={'x' * 16_000}"
+        for n in range(700)
+    ]
+    data = exim_rows(tmp_path, came, sender="s@*", limit=10_000)
+    assert (data["matched"], data["totals"]["queued"], data["truncated"]) == (700, 700, True)
+    assert 400 < len(data["rows"]) < 600
+
+
 @pytest.mark.parametrize("helo", ["[127.0.0.1]", "[::1]", "[203.0.113.7]"])
 def test_an_address_in_helo_is_not_the_client_of_exim(helo: str, tmp_path: Path) -> None:
     [row] = exim_rows(tmp_path, [EXIM + f"<= s@a.test H=({helo}) [192.0.2.9] P=esmtp S=99 id=1@a.test"])["rows"]
@@ -315,6 +325,22 @@ def test_what_a_remote_host_answers_tells_nothing_of_exims(answer: str, tmp_path
     deferred = "== r@b.test R=dns T=smtp defer (-44): later"
     [row] = exim_rows(tmp_path, [CAME, EXIM + said, EXIM + deferred])["rows"]
     assert (row["recipient"], row["status"], row["sender"]) == ("r@b.test", "deferred", "s@a.test")
+
+
+def test_a_dialogue_without_a_message_is_no_queued_message_of_sendmail(tmp_path: Path) -> None:
+    """Recorded: RCPT and then QUIT; an empty message."""
+    host = LogHost("sendmail", tmp_path)
+    head = "Nov 21 11:00:00 mx1 sm-mta[150]: "
+    host.put(
+        "mail.log",
+        (
+            f"{head}6ALDOVZF000150: from=<friend@ok.test>, size=0, class=0, nrcpts=1, proto=ESMTP, daemon=MTA-v4, "
+            f"relay=[10.81.0.2]\n{head}6ALDPQPo000159: from=<e@ok.test>, size=0, class=0, nrcpts=1, "
+            "msgid=<202611211325.6ALDPQPo000159@mx1.test>, proto=SMTP, daemon=MTA-v4, relay=[10.81.0.2]\n"
+        ).encode(),
+    )
+    rows = host.data(sendmail.message_trace, MessageTrace(sender="*"))["rows"]
+    assert [(row["queue_id"], row["status"]) for row in rows] == [("6ALDPQPo000159", "queued")]
 
 
 def test_a_message_id_cannot_tell_sendmails_client(tmp_path: Path) -> None:

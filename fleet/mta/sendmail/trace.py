@@ -92,6 +92,8 @@ class Lines:
         message.message_id = told["msgid"] or ""
         is_here = told["client"].endswith(LOOPBACK)
         message.client = "" if is_here else told["client"]
+        if not message.size and not message.message_id and not message.recipients:
+            self._trace.forget(queue_id)  # a dialogue that ended before DATA: Sendmail gives every message a Message-ID
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
         is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
