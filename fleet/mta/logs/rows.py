@@ -13,6 +13,8 @@ STATUSES = ("sent", "deferred", "bounced", "rejected", "expired", "held", "disca
 """`queued`: no attempt was logged. `removed`: taken out of the queue by an administrator."""
 
 LONGEST_REPLY = 1000
+ROOM = 8 << 20
+"""Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is told as it is."""
 
@@ -102,7 +104,7 @@ def longest_plain(text: str) -> str:
 
 
 class Trace:
-    """Collects rows of the window that fit. The newest `limit` are kept; totals count them all.
+    """Collects rows of the window that fit. The newest `limit` are kept, and no more than ROOM; totals count them all.
 
     A parser says what a line tells by `message`, `delivered`, `rejected` and `close`; of `unclear` lines nothing is
     taken, because a text of others in them could be read as a field.
@@ -113,6 +115,7 @@ class Trace:
         self._window = window
         self._open: dict[str, Message] = {}
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
+        self._size = 0
         self.totals = dict.fromkeys(STATUSES, 0)
         self.matched = 0
         self.unclear = 0
@@ -182,14 +185,20 @@ class Trace:
         self.matched += 1
         self.totals[row["status"]] += 1
         heapq.heappush(self._kept, (row["time"], self.matched, row))
-        if len(self._kept) > self._wanted.operation.limit:
-            heapq.heappop(self._kept)
+        self._size += size_of(row)
+        while len(self._kept) > self._wanted.operation.limit or self._size > ROOM:
+            self._size -= size_of(heapq.heappop(self._kept)[2])
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first, those of messages that are still queued included."""
         for queue_id in list(self._open):
             self.close(queue_id)
         return [row for _, _, row in sorted(self._kept, key=lambda kept: kept[:2])]
+
+
+def size_of(row: dict[str, Any]) -> int:
+    """Characters of a row's texts."""
+    return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
 def row_of(message: Message, address: str, delivery: Delivery, status: str) -> dict[str, Any]:
