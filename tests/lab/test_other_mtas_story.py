@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+import fleet.mta
+from fleet.mta.commands import HELPERS
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 from tests.lab.service import ENDED, Json, People, Person, Service, await_true
 from tests.lab.sink import Rule
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+SCRIPTS = Path(fleet.mta.__file__).parent / "scripts"
 SPAMMER = "newsletter@sillyplace.test"
 FRIEND = "friend@ok.test"
 LATER = Rule("451 4.7.1 sink: later", "rcpt")
@@ -23,6 +28,7 @@ class Eyes:
     """How root looks at an MTA without us.
 
     `queued` and `held`: commands that print queue IDs, one a line. `hold`: what the administrator types, with {id}.
+    `forbidden`: what would be a root shell and must be refused.
     `files` and `config`: commands that tell every byte of the queue and of the configuration. `log`: the file.
     `routes`: the MTA's own word on an {address}; `routed`: what stands in it for one that goes to another host.
     """
@@ -32,6 +38,7 @@ class Eyes:
     queued: str
     held: str
     hold: str
+    forbidden: str
     files: str
     config: str
     log: str
@@ -52,6 +59,7 @@ SENDMAIL = Eyes(
     queued=f"{{ mailq; mailq -qQ; }} | {MAILQ}",
     held=f"mailq -qQ | {MAILQ}",
     hold="sendmail -Q'not now' -qI{id}",
+    forbidden="/usr/sbin/sendmail -C/tmp/x.cf -q",
     files=SUMS.format("/var/spool/mqueue"),
     # Berkeley DB writes a number of its own into every file.
     config=f"{SUMS.format('/etc/mail')} | grep -v 'access.db$'; makemap -u hash /etc/mail/access | sort",
@@ -66,6 +74,7 @@ EXIM = Eyes(
     queued=BP,
     held=BP.replace(" .*/", r" .*\*\*\* frozen \*\*\*$/"),
     hold="exim4 -Mf {id}",
+    forbidden="/usr/sbin/exim4 -be '${run{/bin/id}}'",
     files=SUMS.format("/var/spool/exim4/input"),
     config=SUMS.format("/etc/exim4"),
     log="/var/log/exim4/mainlog",
@@ -76,10 +85,11 @@ EYES = (SENDMAIL, EXIM)
 
 
 class Story:
-    """One host freshly started, and two people of the customer who owns it: gina asks, hugo agrees."""
+    """One host freshly started; of the customer who owns it gina asks and hugo agrees."""
 
-    def __init__(self, eyes: Eyes, host: Host, gina: Person, hugo: Person) -> None:
+    def __init__(self, eyes: Eyes, host: Host, admin: Person, gina: Person, hugo: Person) -> None:
         self.eyes = eyes
+        self.admin = admin
         self.host = host
         self.gina = gina
         self.hugo = hugo
@@ -130,6 +140,20 @@ class Story:
         tried = self.host.inject(sender=sender, recipients=("r@ok.test",), stop_at="rcpt", source=OUTSIDER)
         return (tried.errors or ["250"])[0]
 
+    def discover(self) -> None:
+        name = f"story-{self.eyes.host}"
+        self.admin.ended(self.admin.wait(self.admin.post(f"hosts/{name}/discover/", {}, Prefer="wait=30")))
+
+    def leave_no_other_rights(self) -> None:
+        """As hosts/NAME/sudoers/ says: the helper scripts root-owned, this file the only rule."""
+        for script in SCRIPTS.glob("*.sh"):
+            self.host.exec(f"install -D -m 755 /dev/stdin {HELPERS}/{script.name}", stdin=script.read_text())
+        self.discover()
+        lines = self.admin.ask("GET", f"hosts/story-{self.eyes.host}/sudoers/").text
+        self.host.exec("cat > /etc/sudoers.d/mxfleet && chmod 440 /etc/sudoers.d/mxfleet", stdin=lines)
+        self.host.sh("visudo -c -f /etc/sudoers.d/mxfleet && rm /etc/sudoers.d/fleetops")
+        self.discover()
+
     def anywhere(self, queue_id: str) -> str:
         """The files of the host that have the queue ID in their name."""
         return self.host.sh(f"find / -xdev -type f -name '*{queue_id}*' -not -path '/proc/*'")
@@ -149,7 +173,7 @@ def cast(lab: Lab, service: Service, people: People) -> Callable[[Eyes], Story]:
     for eyes in EYES:
         fields = {"customer": "story", "credential": "lab-story"}
         people.admin.ended(people.register(lab.host(eyes.host), f"story-{eyes.host}", **fields))
-    return lambda eyes: Story(eyes, lab.host(eyes.host), *persons)
+    return lambda eyes: Story(eyes, lab.host(eyes.host), people.admin, *persons)
 
 
 @pytest.fixture(params=EYES, ids=lambda eyes: eyes.host)
@@ -258,3 +282,43 @@ def test_a_sender_is_blocked_and_unblocked_and_the_logs_and_routes_are_told(stor
     probed = story.result("smtp.probe", to="r@defer.test", **{"from": FRIEND})
     assert probed["verdict"] == "deferred"
     assert story.queued() == {queue_id}
+
+
+def test_the_least_privilege_sudoers_file_lets_every_operation_work_and_nothing_else(story: Story) -> None:
+    story.inject("some{i}@ok.test", n=6)
+    one, two, three, four, five, six = sorted(story.queued())
+    story.leave_no_other_rights()
+    try:
+        for command in ("id", "/bin/sh -c id", story.eyes.forbidden):
+            tried = subprocess.run(
+                story.host.ssh_command(f"sudo -n {command}"), capture_output=True, text=True, timeout=30
+            )
+            assert (tried.returncode, tried.stdout) == (1, ""), command
+            assert tried.stderr.startswith("sudo: "), command
+        queued = {each["queue_id"] for each in story.gina.entries(story.eyes.name, "subject~lab")}
+        assert queued >= {one, two, three, four, five, six}, "sudo itself may mail root of what it refused"
+        assert story.result("queue.summary")["total"]["count"] == len(story.queued())
+        assert "Lab message" in story.result("message.show", queue_id=one, parts=["body"])["body"]["text"]
+        story.done("queue.hold", queue_ids=[one, two])
+        assert story.held() == {one, two}
+        story.done("queue.release", queue_ids=[one])
+        assert story.result("message.deliver", queue_id=two, release=True)["outcome"] == "deferred"
+        purged = story.done("queue.purge", queue_ids=[three, four])
+        kept = [item["id"] for item in story.gina.all(f"quarantine/?job={purged['id']}&state=kept")]
+        story.done("quarantine.restore", ids=kept[:1])
+        story.done("quarantine.erase", ids=kept[1:])
+        story.done("queue.purge", queue_ids=[five], mode="delete")
+        story.done("queue.bounce", queue_ids=[six])
+        story.done("queue.flush", match="to-domain:defer.test")
+        story.done("sender.block", pattern=SPAMMER)
+        assert story.knock(SPAMMER).startswith("55")
+        assert SPAMMER in [row["pattern"] for row in story.result("block.list")["ours"]]
+        story.done("sender.unblock", pattern=SPAMMER)
+        assert story.knock(SPAMMER) == "250"
+        assert story.result("log.search", contains=two, since="1h")["matched"]
+        assert story.result("message.trace", queue_id=two, since="1h")["rows"]
+        assert story.result("address.test", address="r@ok.test")["routes"]
+        assert story.result("smtp.probe", to="r@ok.test", **{"from": FRIEND})["verdict"] == "accepted"
+    finally:
+        story.host.reset()
+        story.discover()
