@@ -12,7 +12,6 @@ from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, mess
 from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Steps, run
 
 BATCH = 5_000
-HEADERS_BATCH = 10_000
 BUDGET = 8 << 20
 END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
 
@@ -24,7 +23,7 @@ def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeS
     """
     yield from in_batches(
         [entry.queue_id for entry in entries],
-        BATCH if body else HEADERS_BATCH,
+        BATCH,
         take,
         lambda batch: read_stored(instance, batch, HEADERS, BODY if body else 0),
     )
