@@ -7,7 +7,10 @@ its own below `MXFLEET_DATA`, made anew each time. Stopping removes the hosts; t
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from deploy import supervise
@@ -16,6 +19,8 @@ from deploy.env import load
 
 EX_UNAVAILABLE = 69
 EX_NOPERM = 77
+GRACE = 20.0
+"""Seconds that the building of images has to end."""
 HOSTS = ("pf1", "sm1", "ex1", "os1", "qm1")
 LAB = {
     "MXFLEET_LAB_PREFIX": "10.78.0",
@@ -34,22 +39,39 @@ def main() -> int:
     shutil.rmtree(demo, ignore_errors=True)
     os.environ |= {"MXFLEET_DATA": str(demo), **LAB}
     os.environ.setdefault("MXFLEET_LAB_CACHE", str(data / "lab"))
-    from tests.lab.config import LabError
     from tests.lab.lab import Lab
 
     lab = Lab()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the supervisor watches, it means Ctrl-C as well
     print("mxfleet: starting the MX hosts, the first time builds their images (some minutes)", file=sys.stderr)
     try:
-        lab.up(*HOSTS)
-        return supervise.main(_walk)
-    except LabError as error:
-        print(f"mxfleet: {error}", file=sys.stderr)
-        return EX_UNAVAILABLE
+        return supervise.main(_walk) if _is_up() else EX_UNAVAILABLE
     except KeyboardInterrupt:
         return 0
     finally:
         lab.down()
+
+
+def _is_up() -> bool:
+    """Start the hosts, in a session of its own: whoever stops the demo then ends the building of images too."""
+    child = subprocess.Popen(python("-m", "tests.lab.lab", "up", *HOSTS), start_new_session=True)
+    try:
+        return child.wait() == 0
+    except KeyboardInterrupt:
+        _end(child)
+        raise
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, upon which mmdebstrap takes its mounts away, and SIGKILL for what is left of the session."""
+    deadline = time.monotonic() + GRACE
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        while time.monotonic() < deadline:
+            os.killpg(child.pid, 0)
+            time.sleep(0.1)
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _walk(supervisor: supervise.Supervisor) -> None:
