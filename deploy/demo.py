@@ -58,11 +58,11 @@ def _is_up() -> bool:
     try:
         return child.wait() == 0
     except KeyboardInterrupt:
-        _end(child)
+        end(child)
         raise
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def end(child: "subprocess.Popen[bytes]") -> None:
     """SIGTERM, upon which mmdebstrap takes its mounts away, and SIGKILL for what is left of the session."""
     deadline = time.monotonic() + GRACE
     with suppress(ProcessLookupError):

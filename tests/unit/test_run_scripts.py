@@ -21,6 +21,7 @@ from django.db import ProgrammingError
 from django.db.migrations.exceptions import MigrationSchemaMissing
 from psycopg.errors import InsufficientPrivilege
 
+from deploy import demo
 from deploy.env import runtime_directory
 from deploy.prepare import explained
 
@@ -256,3 +257,13 @@ def test_a_role_that_may_not_migrate_is_told_who_may_and_our_own_faults_stay_tra
     assert "as the owner" in explained(denied)
     assert "as the owner" in explained(MigrationSchemaMissing("Unable to create the django_migrations table"))
     assert explained(ProgrammingError("syntax error")) == ""
+
+
+def test_a_stop_of_the_demo_ends_all_that_builds_its_images() -> None:
+    """Not only the process that it started: mmdebstrap would go on for minutes, and keep its mounts."""
+    child = subprocess.Popen(["sh", "-c", "sleep 90 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout is not None
+    builder = psutil.Process(int(child.stdout.readline()))
+    demo.end(child)
+    assert child.poll() is not None
+    assert not builder.is_running() or builder.status() == psutil.STATUS_ZOMBIE
