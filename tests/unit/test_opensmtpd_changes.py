@@ -14,7 +14,6 @@ from fleet.mta.errors import (
     PlanStale,
     SudoDenied,
     TooMany,
-    UnparsedOutput,
     Unsupported,
 )
 from fleet.mta.opensmtpd import OpenSmtpd
