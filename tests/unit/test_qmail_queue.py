@@ -460,6 +460,19 @@ def test_nothing_is_attempted_where_no_log_can_prove_it(host: QmailHost) -> None
         host.carry(QMAIL.queue_bounce(host.instance, QueueBounce(ids(name)), context()))
 
 
+def test_a_held_message_stays_held_where_a_stopped_service_could_not_attempt_it(host: QmailHost) -> None:
+    name = host.put()
+    log = host.root / "log"
+    log.touch()
+    instance = replace(host.instance, options={**host.instance.options, "log_source": str(log)})
+    host.carry(QMAIL.queue_hold(instance, QueueHold(ids(name)), context()))
+    (host.service / "up").unlink()
+    before = host.files()
+    with pytest.raises(Conflict, match="qmail-send is down"):
+        host.carry(QMAIL.message_deliver(instance, MessageDeliver(name, release=True), context()))
+    assert host.files() == before
+
+
 LOG_OF = """#!/bin/sh
 case $1 in
 -d) rm -f "$2/up" ;;

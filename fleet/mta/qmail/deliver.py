@@ -8,7 +8,7 @@ from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, 
 from fleet.mta.operations import MessageDeliver, MessageShow
 from fleet.mta.qmail import content
 from fleet.mta.qmail.changes import still_there
-from fleet.mta.qmail.changing import NOT_STOPPED, STOPS, Answer, change
+from fleet.mta.qmail.changing import NOT_STOPPED, STOPS, UP, Answer, change
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.listing import QUEUE
 from fleet.mta.qmail.watching import WAIT_SECONDS, attempts_of, check_watchable, returned, watch
@@ -38,6 +38,8 @@ def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context:
     check_watchable(instance)
     entry, listing = yield from QUEUE.find(instance, operation.queue_id)
     entry = deliverable(entry, operation, context)
+    if not UP.search((yield from change(instance, "look", context.job, ())).status):
+        raise Conflict("qmail-send is down, so nothing would be attempted", hint="start it, then try again")
     actions = ["release", "try"] if entry.state == "hold" else ["try"]
     yield plan_of(Chosen((entry,), listing.total), context, [change_argv(instance, each) for each in actions], [STOPS])
     for action in actions:
