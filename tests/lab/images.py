@@ -54,7 +54,7 @@ def ensure_image(suite: str, packages: Iterable[str], preseed: Iterable[str] = (
 
 def _build(image: Path, suite: str, packages: list[str], preseed: list[str]) -> None:
     building = image.with_suffix(".new")
-    shutil.rmtree(building, ignore_errors=True)
+    clear(building)
     answers = "\n".join(preseed).replace("'", "")
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}"]
     command += [f"--aptopt={line}" for line in _apt_options()]
@@ -64,12 +64,21 @@ def _build(image: Path, suite: str, packages: list[str], preseed: list[str]) -> 
         command.append(f"--essential-hook=echo '{answers}' | chroot \"$1\" debconf-set-selections")
     done = subprocess.run([*command, suite, str(building), *_sources(suite)], capture_output=True, text=True)
     if done.returncode:
-        shutil.rmtree(building, ignore_errors=True)
+        clear(building)
         raise LabError(f"mmdebstrap {suite} failed:\n{done.stderr[-3000:]}")
     # A host makes its own keys and policies; a key that is in an image would be the same on every host.
     for stray in (building / "etc/ssh").glob("ssh_host_*"):
         stray.unlink()
     building.rename(image)
+
+
+def clear(root: Path) -> None:
+    """Remove a root that was begun. A build that was killed leaves the machine's own /dev and /sys mounted in it."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    places = [line.split()[4] for line in lines]
+    for place in sorted((place for place in places if place.startswith(f"{root.resolve()}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", place], check=True)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _sources(suite: str) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.lab.config import OUTSIDER
+from tests.lab.images import clear
 from tests.lab.lab import Host, Lab
 from tests.lab.sink import Rule
 
@@ -62,3 +64,16 @@ def test_a_host_can_be_off_and_can_be_another_host(pf2: Host) -> None:
     assert "Host key verification failed" in ssh(pf2, "true").stderr
     pf2.restore_host_key()
     assert ssh(pf2, "true").returncode == 0
+
+
+def test_what_a_killed_build_left_mounted_is_not_removed_with_it(tmp_path: Path) -> None:
+    machine, root = tmp_path / "dev", tmp_path / "image.new"
+    (root / "dev/inner").mkdir(parents=True)
+    machine.mkdir()
+    (machine / "null").touch()
+    (machine / "inner").mkdir()
+    subprocess.run(["mount", "--bind", machine, root / "dev"], check=True)
+    subprocess.run(["mount", "--bind", machine, root / "dev/inner"], check=True)
+    clear(root)
+    assert not root.exists()
+    assert (machine / "null").exists()
