@@ -19,6 +19,7 @@ def test_mail_is_held_purged_and_its_sender_blocked_and_all_of_it_undone(
 ) -> None:
     host = lab.host("os2")
     host.reset()
+    lab.sink.reset()
     people.admin.ended(people.register(host, "os2"))
 
     def done(operation: str, **params: Json) -> Json:
