@@ -149,7 +149,7 @@ PEERS = (
         instance="smtpd",
         messages=2_000,
         fill=by_smtp,
-        count="smtpctl show queue | grep -vc '|inflight|'",
+        count="smtpctl show queue | wc -l",
         listing=SMTPD_LIST,
         header=f"{SMTPD_LIST}; cd /var/spool/smtpd/queue; find . -type f -name message |"
         " xargs grep -l 'Subject: letter 17' | wc -l",
