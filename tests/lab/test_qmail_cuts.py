@@ -50,11 +50,12 @@ print(json.dumps(found))
 """
 # Sessions first: without one no script can begin any more.
 QUIET = (
+    "state=/run/mxfleet-qmail-$(stat -c %d-%i /var/qmail/queue/.); "
     f"for try in $(seq 900); do if ! pgrep -f '^[s]shd: fleetops' && ! pgrep -f '[q]mail_change.sh [a-z]' && "
-    f"flock -n /run/mxfleet-qmail.lock true && [ ! -s /run/mxfleet-qmail.state ] && "
+    f"flock -n $state.lock true && [ ! -s $state.state ] && "
     f"svstat {SERVICE} | grep ': up' | grep -qv want && [ -z \"$(find {QUEUE}/todo -type f)\" ]; "
     "then exit 0; fi; sleep 0.05; done >&2; "
-    f"svstat {SERVICE}; cat /run/mxfleet-qmail.state; ps axo pid,args | cut -c1-150; exit 1"
+    f"svstat {SERVICE}; cat $state.state; ps axo pid,args | cut -c1-150; exit 1"
 )
 ENDS = {
     "client": "",
