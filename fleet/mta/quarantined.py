@@ -1,14 +1,14 @@
 """Messages in the host's quarantine, what is the same on every MTA: naming them, finding them again."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import groupby
 from pathlib import PurePosixPath
 
-from fleet.mta.changed import Chosen, is_same
+from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, result_of
 from fleet.mta.errors import Conflict
 from fleet.mta.operations import Quarantined
 from fleet.mta.reading import Queue
-from fleet.mta.types import Fingerprint, InstanceFacts, QueueEntry, Steps
+from fleet.mta.types import Fingerprint, InstanceFacts, MessageState, QueueEntry, Result, Steps
 
 
 def fingerprint(item: Quarantined) -> Fingerprint:
@@ -29,7 +29,7 @@ def queued_of(queue: Queue, instance: InstanceFacts, items: Iterable[Quarantined
     """Those of the items that the queue holds right now."""
     by_id = {item.queue_id: item for item in items}
     now = yield from queue.lookup(instance, by_id)
-    return {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
+    return seen_again(now, by_id)
 
 
 def by_job(
@@ -50,3 +50,23 @@ def by_job(
             raise Conflict(f"{item.place} is no quarantine of {instance.id}")
         found.append((job, item.queue_id))
     return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
+
+
+def seen_again(now: Mapping[str, QueueEntry], by_id: Mapping[str, Quarantined]) -> dict[str, QueueEntry]:
+    """What the queue holds `now` of the items: under its ID, and the same message."""
+    return {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
+
+
+def restored(
+    by_id: Mapping[str, Quarantined],
+    before: Mapping[str, QueueEntry],
+    now: Mapping[str, QueueEntry],
+    still_there: Collection[str],
+) -> Result:
+    """The result of a restore: done is what the queue holds again, left what lies in quarantine or has a taken ID."""
+    outcomes = Outcomes()
+    outcomes.put(by_id, MessageState.ALREADY_GONE)
+    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
+    outcomes.put(seen_again(now, by_id), MessageState.DONE)
+    asked = tuple(by_id)
+    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))

@@ -11,7 +11,7 @@ from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
 from fleet.mta.exim.listing import QUEUE, read_queue
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of, restored, seen_again
 from fleet.mta.reading import Listed
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps
 
@@ -105,17 +105,12 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         yield from commands.quarantine(instance, "back", job, there)
         lying_after |= _those((yield from lying(instance, job)), by_id, names)
     now = yield from QUEUE.proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
+    seen = seen_again(now, by_id)
     if not context.undo:  # an undo gives the state back that was, and that waited for its time
         yield from attempt(
             instance, [n for n, entry in seen.items() if entry.state == "deferred" and n in lying_before]
         )
-    outcomes = Outcomes()
-    outcomes.put(by_id, MessageState.ALREADY_GONE)
-    outcomes.put((name for name in by_id if name in lying_after or name in now), MessageState.LEFT)
-    outcomes.put(seen, MessageState.DONE)
-    asked = tuple(by_id)
-    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+    return restored(by_id, before, now, lying_after)
 
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:

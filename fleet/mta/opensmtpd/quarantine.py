@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, UNTOUCHED, move, places
 from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored
 from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
@@ -89,13 +89,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         moved = yield from script(instance, "back", job, (f"{name} {mode}" for name in names))
         still_there.update(name for name in names if name in moved.there)
     now = yield from QUEUE.proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
-    outcomes = Outcomes()
-    outcomes.put(by_id, MessageState.ALREADY_GONE)
-    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
-    outcomes.put(seen, MessageState.DONE)
-    asked = tuple(by_id)
-    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+    return restored(by_id, before, now, still_there)
 
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from fleet.mta import blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.errors import Conflict, UnparsedOutput
+from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
 from fleet.mta.postfix.access_wiring import (
     RESTRICTIONS,
@@ -109,11 +110,7 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
 def refuse_own_domain(facts: BlockFacts, pattern: BlockPattern) -> None:
     """Raises Conflict for a whole domain whose mail this instance itself receives."""
     own = facts.domains("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
-    if pattern.address is None and pattern.domain in own:
-        raise Conflict(
-            f"{pattern.domain} is a domain of this instance itself; blocking it would refuse its own users",
-            hint="block single addresses of it",
-        )
+    blocking.refuse_own_domain(own, pattern)
 
 
 def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:

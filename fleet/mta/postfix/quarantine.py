@@ -7,14 +7,14 @@ a copy would come back under another ID. A moved file keeps its inode busy: no n
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.postfix.commands import QUARANTINE, attempt, postsuper, postsuper_argv
 from fleet.mta.postfix.listing import QUEUE, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
-from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored, seen_again
 from fleet.mta.types import Command, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
@@ -77,18 +77,13 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
         still_there.update(name for name in (yield from _script(instance, "back", job, names)) if name in names)
     now = yield from proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
+    seen = seen_again(now, by_id)
     freed = [name for name, entry in seen.items() if by_id[name].state != "hold" and entry.state == "hold"]
     for lot in chunks(freed):
         said = parse_verdicts((yield from run(postsuper(instance, "-H", "hold", lot))))
         if not context.undo:  # an undo gives the state back that was, and that waited for its time
             yield from attempt(instance, [name for name in lot if name in said])
-    outcomes = Outcomes()
-    outcomes.put(by_id, MessageState.ALREADY_GONE)
-    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
-    outcomes.put(seen, MessageState.DONE)
-    asked = tuple(by_id)
-    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+    return restored(by_id, before, now, still_there)
 
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:

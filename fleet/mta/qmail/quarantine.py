@@ -6,13 +6,13 @@ rename(2) keeps the inode, so the file in mess/ keeps its number busy: no new me
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.qmail.changes import place
 from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.listing import QUEUE, proof
-from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of
+from fleet.mta.quarantined import as_chosen, by_job, queued_of, seen_again
 from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
 
 
@@ -39,7 +39,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
             put_verdicts(answer, names, outcomes)
             answers.append(answer)
     now = yield from proof(instance, by_id)
-    seen = [name for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))]
+    seen = seen_again(now, by_id)
     # What came back may be delivered before we look; what the script did not move and the queue has is there already.
     outcomes.put((name for name in seen if name not in outcomes.of(MessageState.DONE)), MessageState.DONE)
     asked = tuple(by_id)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, is_same, plan_of, result_of
+from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, fingerprint, queued_of
+from fleet.mta.quarantined import as_chosen, queued_of, restored, seen_again
 from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE, proof
 from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input
@@ -52,18 +52,13 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         found = yield from _script(instance, "back", job, queue_ids)
         still_there.update(name for name in queue_ids if name in found)
     now = yield from proof(instance, by_id)
-    seen = {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
+    seen = seen_again(now, by_id)
     if not context.undo:
         waiting = [entry for name, entry in seen.items() if by_id[name].state != "hold" and entry.state != "hold"]
         for lot in chunks([entry.queue_id for entry in waiting], RUN_LOT):
             stdin = messages_input(str(RUN_SECONDS), (seen[name] for name in lot))
             changed_lines((yield from run(run_queue(instance, "attempt", stdin))), RUN)
-    outcomes = Outcomes()
-    outcomes.put(by_id, MessageState.ALREADY_GONE)
-    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
-    outcomes.put(seen, MessageState.DONE)
-    asked = tuple(by_id)
-    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+    return restored(by_id, before, now, still_there)
 
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
