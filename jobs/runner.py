@@ -19,6 +19,7 @@ from fleet.mta.operations import HostDiscover, Operation, QueueRelease, SenderBl
 from fleet.mta.params import parse_params
 from fleet.mta.types import Context, Steps
 from fleet.ssh.engine import Engine, Outcome, Request
+from fleet.ssh.gate import Lane
 from fleet.ssh.hostkeys import HostKey
 from jobs import asked
 from jobs.clock import db_now
@@ -114,6 +115,7 @@ def _request(job: Job, common: Operation | None, now: float, run: Run) -> Reques
         steps=_steps(run, operation, context_for(job, run, operation, now)),
         until_plan=run.is_planning,
         deadline=operation.deadline,
+        lane=Lane.CHANGE if job.is_changing else Lane.READ,
     )
 
 
@@ -202,7 +204,7 @@ def _look(job: Job, run: Run) -> Request[Any]:
     context = context_for(job, run, operation, db_now().timestamp())
     adapter = adapter_for(run.instance.mta)
     steps = partial(adapter.read_back, instance_facts(run.instance), operation, context)
-    return Request(str(run.pk), endpoint_for(run.host), steps, until_plan=False, deadline=operation.deadline)
+    return Request(str(run.pk), endpoint_for(run.host), steps, False, operation.deadline, lane=Lane.LOOK)
 
 
 def catch_up(queue: str) -> None:
@@ -216,7 +218,9 @@ def catch_up(queue: str) -> None:
 
 def _answering(hosts: Sequence[Host]) -> set[int]:
     """The ids of the hosts that can be logged in to now, so that a job is made only when it has a chance."""
-    requests = [Request(str(h.pk), endpoint_for(h), partial(discover_host, h.name), False, 60.0) for h in hosts]
+    requests = [
+        Request(str(h.pk), endpoint_for(h), partial(discover_host, h.name), False, 60.0, lane=Lane.LOOK) for h in hosts
+    ]
     return {int(o.key) for outcomes in engine().outcomes(requests) for o in outcomes if o.error is None}
 
 

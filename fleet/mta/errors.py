@@ -5,8 +5,9 @@ FleetError
 │   ├── Unreachable             unreachable
 │   ├── HostKeyMismatch         host_key_mismatch
 │   ├── AuthFailed              auth_failed
-│   └── LoginShell              login_shell
-├── ConnectionLost              unreachable: the connection ended while a reading command ran
+│   ├── LoginShell              login_shell
+│   └── LeaseLost               lease_lost: the run was taken from this worker before its change was sent
+├── ConnectionLost              connection_lost: the connection ended while a reading command ran
 ├── OutcomeUnknown              timeout: connection or deadline ended while a changing command ran
 └── Refused                     the host answered, and it could not be done
     ├── SudoDenied              sudo_denied
@@ -73,10 +74,16 @@ class LoginShell(NothingSent):
     code = "login_shell"
 
 
-class ConnectionLost(FleetError):
-    """The connection ended while a reading command ran; nothing was changed."""
+class LeaseLost(NothingSent):
+    """The worker's lease of the run has ended before this changing command was sent. It says nothing about the host."""
 
-    code = "unreachable"
+    code = "lease_lost"
+
+
+class ConnectionLost(FleetError):
+    """The connection ended, again and again, while commands that only read ran; nothing was changed."""
+
+    code = "connection_lost"
 
 
 class OutcomeUnknown(FleetError):

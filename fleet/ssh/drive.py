@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from fleet.mta.commands import CHANGE_SECONDS
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
 from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
 from fleet.ssh.quoting import shown
@@ -26,9 +27,13 @@ class CommandRecord:
 
 @dataclass(slots=True)
 class Trace:
-    """What happened so far. `mutated`: a changing command began to be sent, so the host may have been changed."""
+    """What happened so far, over all tries.
+
+    `sent`: something reached the host. `mutated`: a changing command began to be sent, the host may have been changed.
+    """
 
     commands: list[CommandRecord] = field(default_factory=list)
+    sent: bool = False
     mutated: bool = False
 
 
@@ -67,14 +72,18 @@ async def _talk(step: Dialogue | DnsQuery, transport: Transport, trace: Trace) -
     try:
         said = await (transport.ask(step) if isinstance(step, DnsQuery) else transport.talk(step))
     except FleetError as error:
+        trace.sent = trace.sent or not isinstance(error, NothingSent)
         raise _judged(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)
+    trace.sent = True
     record.stderr_tail = said.error[-TAIL:]
     return said
 
 
 async def _run(command: Command, transport: Transport, trace: Trace) -> Completed:
+    if command.mutates and command.timeout > CHANGE_SECONDS:
+        raise AssertionError(f"a changing command may run for {CHANGE_SECONDS} s at most: {shown(command)}")
     record = CommandRecord(shown(command))
     trace.commands.append(record)
     had_mutated = trace.mutated
@@ -82,6 +91,7 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
     begun = monotonic()
     try:
         done = await transport.run(command)
+        trace.sent = True
         record.exit_status = done.exit_status
         record.stderr_tail = done.stderr[-TAIL:].decode("utf-8", "backslashreplace")
         _refuse(command, done)
@@ -89,6 +99,7 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
         trace.mutated = had_mutated
         raise _judged(error, had_mutated) from error
     except FleetError as error:
+        trace.sent = True
         raise _judged(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)

@@ -3,36 +3,46 @@
 import asyncio
 import logging
 import queue
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic
 
-from fleet.mta.errors import ConnectionLost, FleetError, OutcomeUnknown, RemoteError
+from fleet.mta.errors import ConnectionLost, FleetError, OutcomeUnknown, RemoteError, Unreachable
 from fleet.mta.types import Steps, T
 from fleet.ssh.drive import Trace, drive
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
+from fleet.ssh.gate import Lane
 from fleet.ssh.hostkeys import HostKey
 from fleet.ssh.pool import Pool
-from fleet.ssh.transport import AsyncsshTransport, Stopped
+from fleet.ssh.transport import AsyncsshTransport, Stopped, always
 
 log = logging.getLogger(__name__)
 
 BATCH = 250  # outcomes handed over at most at once
 PERIOD = 0.25  # seconds between hand-overs, and between two looks at `cancelled`
 IN_FLIGHT = 1000  # requests of one call that run at once
+READ_PAUSES = (0.5, 3.0)  # seconds before the second and the third try of what only reads
 
 
 @dataclass(frozen=True)
 class Request(Generic[T]):
-    """One operation on one instance. `deadline`: seconds from its beginning. `until_plan`: a dry run."""
+    """One operation on one instance. `deadline`: seconds from its beginning. `until_plan`: a dry run.
+
+    `may_change`: whether the worker still holds the lease of this run. Asked in the engine's thread right before each
+    changing command is sent, so it never blocks and never raises; where it cannot know it says False. `lane`: a request
+    does not wait for logins of other lanes.
+    """
 
     key: str
     endpoint: Endpoint
     steps: Callable[[], Steps[T]]
     until_plan: bool
     deadline: float
+    may_change: Callable[[], bool] = always
+    lane: Lane = Lane.READ
 
 
 @dataclass
@@ -216,9 +226,9 @@ async def _carry(running: Running, request: Request[Any], delivery: Delivery) ->
         delivery.unsent.discard(task)
         return delivery.is_stopped
 
-    transport = AsyncsshTransport(running.pool, request.endpoint, until, is_stopped)
+    transport = AsyncsshTransport(running.pool, request.endpoint, until, is_stopped, request.may_change, request.lane)
     try:
-        outcome.value = await drive(request.steps(), transport, outcome.trace, until_plan=request.until_plan)
+        outcome.value = await _tried(request, transport, outcome.trace, lambda: delivery.is_stopped, until)
     except FleetError as error:
         outcome.error = error
     except Stopped:
@@ -235,6 +245,34 @@ async def _carry(running: Running, request: Request[Any], delivery: Delivery) ->
         delivery.unsent.discard(task)
     outcome.finished_at = datetime.now(UTC)
     return outcome
+
+
+async def _tried(
+    request: Request[Any], transport: AsyncsshTransport, trace: Trace, is_stopped: Callable[[], bool], until: float
+) -> Any:
+    """What the steps return. Steps that only read and lose their connection begin anew, twice at most.
+
+    Raises what `drive` raises. An Unreachable means that nothing at all was sent.
+    """
+    pauses = list(READ_PAUSES)
+    while True:
+        try:
+            return await drive(request.steps(), transport, trace, until_plan=request.until_plan)
+        except Unreachable as error:
+            if trace.sent:
+                raise ConnectionLost(
+                    f"the connection ended and: {error.detail}", hint=error.hint, cause=error.code
+                ) from error
+            raise
+        except ConnectionLost:
+            if not pauses:
+                raise
+            pause = pauses.pop(0) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+            if is_stopped() or asyncio.get_running_loop().time() + pause >= until:
+                raise
+            await asyncio.sleep(pause)
+            if is_stopped():
+                raise
 
 
 async def _shut_down(running: Running) -> None:

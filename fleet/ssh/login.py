@@ -3,9 +3,10 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 import asyncssh
@@ -17,6 +18,7 @@ from fleet.ssh.hostkeys import PREFERRED, HostKey, describe, trusted, trusted_ki
 
 CONNECT_TIMEOUT = 15.0  # seconds: TCP, key exchange and login together
 LOGIN_TIMEOUT = 10.0  # seconds from the TCP connection to the end of the login
+SILENT = 2.0  # seconds after which a failure is no refusal: those come at once
 EXPLAIN_TIMEOUT = 5.0  # seconds to find out why a key exchange ended
 BANNER_MOST = 64 * 1024
 
@@ -60,11 +62,15 @@ COMMON: dict[str, Any] = {
 
 @dataclass
 class Login(asyncssh.SSHClient):
-    """Watches one connection: which key was shown, how much banner came, whether it is still there."""
+    """Watches one connection: which key was shown, how much banner came, whether it is still there.
+
+    `waiting_since`: when we began to wait for the host, by `monotonic`; waiting for our own places does not count.
+    """
 
     shown: asyncssh.SSHKey | None = None
     banner: int = 0
     is_lost: bool = False
+    waiting_since: float = field(default_factory=monotonic)
     _connection: asyncssh.SSHClientConnection | None = field(default=None, repr=False)
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
@@ -82,6 +88,11 @@ class Login(asyncssh.SSHClient):
         self.banner += len(msg)
         if self.banner > BANNER_MOST:
             raise asyncssh.ProtocolError(f"the login banner is larger than {BANNER_MOST} bytes")
+
+    @property
+    def is_silent(self) -> bool:
+        """The host has kept us waiting for longer than one that refuses would."""
+        return monotonic() - self.waiting_since >= SILENT
 
     @property
     def has_greeted(self) -> bool:
@@ -177,21 +188,32 @@ async def _way(address: Address, port: int, tunnel: asyncssh.SSHClientConnection
 
 
 async def log_in(
-    endpoint: Endpoint, address: Address, tunnel: asyncssh.SSHClientConnection | None, gate: asyncio.Semaphore
+    endpoint: Endpoint,
+    address: Address,
+    tunnel: asyncssh.SSHClientConnection | None,
+    place: AbstractAsyncContextManager[None],
 ) -> tuple[asyncssh.SSHClientConnection, Login]:
-    """One try. `gate` limits how many logins run at once. Raises NothingSent errors only."""
+    """One try. `place` limits how many logins run at once.
+
+    Raises NothingSent errors only; an Unreachable has `silent` when the host did not answer in time.
+    """
     watch = Login()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             way = await _way(address, endpoint.port, tunnel)
-        async with gate:
+        async with place:
+            watch.waiting_since = monotonic()
             connection = await asyncssh.connect(
                 **way, options=options_for(endpoint), config=None, client_factory=lambda: watch
             )
     except FleetError:
         raise
     except Exception as error:
-        raise await _explain(error, endpoint, address, tunnel, watch) from error
+        is_silent = watch.is_silent
+        failure = await _explain(error, endpoint, address, tunnel, watch)
+        if is_silent and isinstance(failure, Unreachable):
+            failure.data["silent"] = True
+        raise failure from error
     return connection, watch
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -10,10 +11,10 @@ from fleet.mta.errors import AuthFailed, FleetError, HostKeyMismatch, Unreachabl
 from fleet.ssh.breaker import Breaker
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.errors import login_error
+from fleet.ssh.gate import Gate, Lane
 from fleet.ssh.hostkeys import HostKey
 from fleet.ssh.login import Login, log_in, look, resolve
 
-LOGINS = 32  # at once, over all hosts
 CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
 SESSIONS = 8  # per connection; sshd's MaxSessions is 10
 IDLE = 60.0  # seconds without use, then it is closed
@@ -21,6 +22,8 @@ SWEEP = 5.0
 PAUSES = (2.0, 8.0)  # seconds between three tries
 # A run ends within 60 s on a host that does not answer, and a dead warm connection shows itself after 20 s only.
 PATIENCE = 38.0
+# Who meets the login that looks whether a host still hangs waits that long for it: a host that is well is in by then.
+PROBE_WAIT = 5.0
 
 Opened = tuple[asyncssh.SSHClientConnection, Login]
 
@@ -53,9 +56,15 @@ class Warm:
 
 @dataclass(eq=False)
 class Attempt:
-    """A connection in the making; everybody who wants it waits for the same one."""
+    """A connection in the making; everybody who wants it waits for the same one.
 
-    task: "asyncio.Task[Warm]"
+    `lanes`: of those who wait. `suspicion`: how the host hung last time; then this is a single try, to see if it still
+    does, and only the first who came waits for its end.
+    """
+
+    lanes: set[Lane]
+    suspicion: FleetError | None
+    task: "asyncio.Task[Warm]" = field(init=False)
     last_error: FleetError | None = None
 
 
@@ -67,16 +76,16 @@ class Pool:
         self._warm: dict[Endpoint, Warm] = {}
         self._attempts: dict[Endpoint, Attempt] = {}
         self._places: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._logins = asyncio.Semaphore(LOGINS)
+        self._gate = Gate()
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.create_task(self._sweep())
         self.breaker = Breaker()
 
-    async def acquire(self, endpoint: Endpoint, until: float) -> Warm:
-        """A connection, counted as in use. `until`: loop time. Raises NothingSent errors."""
+    async def acquire(self, endpoint: Endpoint, until: float, lanes: Collection[Lane] = (Lane.READ,)) -> Warm:
+        """A connection, counted as in use. `until`: loop time. `lanes`: of who asks. Raises NothingSent errors."""
         warm = self._warm.get(endpoint)
         if warm is None or not warm.is_usable:
-            warm = await self._connected(endpoint, until)
+            warm = await self._connected(endpoint, until, lanes)
         warm.users += 1
         return warm
 
@@ -95,7 +104,7 @@ class Pool:
     async def scan(self, address: str, port: int, jump: Endpoint | None) -> HostKey:
         """The key a host shows; nothing is trusted by that. Raises NothingSent errors."""
         checked = (await resolve(address, address, port, self._policy))[0]
-        via = await self.acquire(jump, self._loop.time() + PATIENCE) if jump else None
+        via = await self.acquire(jump, self._loop.time() + PATIENCE, [Lane.LOOK]) if jump else None
         try:
             return await look(checked, port, via.connection if via else None)
         except Exception as error:
@@ -115,37 +124,53 @@ class Pool:
             self.retire(warm)
             warm.connection.abort()
 
-    async def _connected(self, endpoint: Endpoint, until: float) -> Warm:
+    async def _connected(self, endpoint: Endpoint, until: float, lanes: Collection[Lane]) -> Warm:
         attempt = self._attempts.get(endpoint)
         if attempt is None:
-            objection = self.breaker.objection(endpoint, self._loop.time())
-            if objection is not None:
-                raise objection
-            attempt = self._attempts[endpoint] = Attempt(self._loop.create_task(self._connect(endpoint)))
-            attempt.task.add_done_callback(lambda task: self._attempt_ended(endpoint, task))
+            attempt = self._attempt(endpoint, lanes)
+        else:
+            self._hurry(endpoint, lanes)
+            if attempt.suspicion is not None:
+                until = min(until, self._loop.time() + PROBE_WAIT)
         try:
             async with asyncio.timeout_at(until):
                 return await asyncio.shield(attempt.task)
         except TimeoutError:
-            raise attempt.last_error or Unreachable(f"{endpoint.name}: no connection before the deadline") from None
+            said = attempt.last_error or attempt.suspicion
+            raise said or Unreachable(f"{endpoint.name}: no connection before the deadline") from None
+
+    def _attempt(self, endpoint: Endpoint, lanes: Collection[Lane]) -> Attempt:
+        """Begin one. Raises the error that the host's pause repeats."""
+        now = self._loop.time()
+        objection = self.breaker.objection(endpoint, now)
+        if objection is not None:
+            raise objection
+        attempt = self._attempts[endpoint] = Attempt(set(lanes), self.breaker.suspicion(endpoint, now))
+        attempt.task = self._loop.create_task(self._connect(endpoint, attempt))
+        attempt.task.add_done_callback(lambda task: self._attempt_ended(endpoint, task))
+        return attempt
+
+    def _hurry(self, endpoint: Endpoint | None, lanes: Collection[Lane]) -> None:
+        """What is in the making, and the way to it, is wanted by these lanes too."""
+        while endpoint is not None:
+            if endpoint in self._attempts:
+                self._attempts[endpoint].lanes.update(lanes)
+            endpoint = endpoint.jump
 
     def _attempt_ended(self, endpoint: Endpoint, task: "asyncio.Task[Warm]") -> None:
         del self._attempts[endpoint]
         if not task.cancelled():
             task.exception()  # seen, also when everybody who waited has gone
 
-    async def _connect(self, endpoint: Endpoint) -> Warm:
+    async def _connect(self, endpoint: Endpoint, attempt: Attempt) -> Warm:
         patience = self._loop.time() + PATIENCE
-        via = await self.acquire(endpoint.jump, patience) if endpoint.jump else None
+        via = await self.acquire(endpoint.jump, patience, attempt.lanes) if endpoint.jump else None
         try:
-            async with asyncio.timeout_at(patience):
-                connection, watch = await self._tries(endpoint, via, patience)
+            connection, watch = await self._patient(endpoint, attempt, via, patience)
         except BaseException as error:
             if via is not None:
                 self.release(via)
-            if isinstance(error, TimeoutError):
-                last = self._attempts[endpoint].last_error
-                raise last or Unreachable(f"{endpoint.name}: no answer within {PATIENCE:.0f} s") from None
+            self._learn(endpoint, error)
             raise
         self.breaker.worked(endpoint)
         warm = Warm(endpoint, connection, watch, via, last_used=self._loop.time())
@@ -153,27 +178,43 @@ class Pool:
         self._warm[endpoint] = warm
         return warm
 
-    async def _tries(self, endpoint: Endpoint, via: Warm | None, patience: float) -> Opened:
+    async def _patient(self, endpoint: Endpoint, attempt: Attempt, via: Warm | None, patience: float) -> Opened:
+        try:
+            async with asyncio.timeout_at(patience):
+                return await self._tries(endpoint, attempt, via, patience)
+        except TimeoutError:
+            said = attempt.last_error
+            raise said or Unreachable(f"{endpoint.name}: no answer within {PATIENCE:.0f} s") from None
+
+    def _learn(self, endpoint: Endpoint, error: BaseException) -> None:
+        """What a failed attempt says about the host. A refused key or credential, and silence, have their pauses."""
+        if isinstance(error, Unreachable) and error.data.get("silent"):
+            self.breaker.silent(endpoint, error, self._loop.time())
+        elif isinstance(error, FleetError):
+            self.breaker.answered(endpoint)
+        if isinstance(error, HostKeyMismatch | AuthFailed):
+            self.breaker.refused(endpoint, error, self._loop.time())
+
+    async def _tries(self, endpoint: Endpoint, attempt: Attempt, via: Warm | None, patience: float) -> Opened:
         """Up to three tries, the checked addresses in turn. A refused key or credential is never tried twice."""
-        for turn, pause in enumerate((*PAUSES, None)):
+        pauses = PAUSES if attempt.suspicion is None else ()
+        for turn, pause in enumerate((*pauses, None)):
             try:
-                return await self._try(endpoint, via, turn)
-            except (HostKeyMismatch, AuthFailed) as error:
-                self.breaker.refused(endpoint, error, self._loop.time())
-                raise
+                return await self._try(endpoint, attempt, via, turn)
             except Unreachable as error:
-                self._attempts[endpoint].last_error = error
+                attempt.last_error = error
                 if pause is None or error.data.get("forbidden_range") or self._loop.time() + pause >= patience:
                     raise
                 await asyncio.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, no secret
         raise AssertionError("the last try returns or raises")
 
-    async def _try(self, endpoint: Endpoint, via: Warm | None, turn: int) -> Opened:
+    async def _try(self, endpoint: Endpoint, attempt: Attempt, via: Warm | None, turn: int) -> Opened:
         addresses = await resolve(endpoint.name, endpoint.address, endpoint.port, self._policy)
         place = self._places.setdefault((endpoint.address, endpoint.port), asyncio.Semaphore(CONNECTS_PER_HOST))
         async with place:
             tunnel = via.connection if via else None
-            return await log_in(endpoint, addresses[turn % len(addresses)], tunnel, self._logins)
+            gate = self._gate.place(attempt.lanes, attempt.suspicion is not None)
+            return await log_in(endpoint, addresses[turn % len(addresses)], tunnel, gate)
 
     def _discard(self, warm: Warm | None) -> None:
         if warm is not None:

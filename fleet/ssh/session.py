@@ -4,10 +4,11 @@ There is no stream reader and no task per channel: what a channel costs is what 
 """
 
 import asyncio
+from collections.abc import Callable
 
 import asyncssh
 
-from fleet.mta.errors import ConnectionLost, FleetError, OutputTooLarge, RemoteError, UnparsedOutput
+from fleet.mta.errors import ConnectionLost, FleetError, LeaseLost, OutputTooLarge, RemoteError, UnparsedOutput
 from fleet.mta.types import Command, Completed, Sink
 
 STREAMED_MOST = 512 << 20  # bytes of stdout that a sink may be fed
@@ -18,11 +19,13 @@ LINGER = 3.0
 class CommandSession(asyncssh.SSHClientSession[bytes]):
     """The life of one command. `began`: from the moment its bytes may be on their way to the host.
 
-    `was_refused`: sshd opened no channel for it.
+    `was_refused`: sshd opened no channel for it. `may_change`: asked about a changing command when its channel stands,
+    as the last thing before it is sent.
     """
 
-    def __init__(self, command: Command, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, command: Command, loop: asyncio.AbstractEventLoop, may_change: Callable[[], bool]) -> None:
         self._command = command
+        self._may_change = may_change
         self._loop = loop
         self._sink = command.sink
         self._room = STREAMED_MOST if command.sink is not None else command.max_output
@@ -39,7 +42,11 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         self.ended: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """The channel stands; asyncssh sends the command when this returns. Raises LeaseLost, then it never does."""
         self._channel = chan
+        if self._command.mutates and not self._may_change():
+            self.close()
+            raise LeaseLost("the lease of this run has ended, so this command was not sent")
         self.began = True
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:

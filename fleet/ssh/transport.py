@@ -10,6 +10,7 @@ from fleet.mta.errors import ConnectionLost, RemoteTimeout, Unreachable
 from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
 from fleet.ssh.dns import inquire
 from fleet.ssh.endpoint import Endpoint
+from fleet.ssh.gate import Lane
 from fleet.ssh.pool import SESSIONS, Pool, Warm
 from fleet.ssh.quoting import KILL_AFTER, encode, render
 from fleet.ssh.session import CommandSession
@@ -52,17 +53,32 @@ def _never() -> bool:
     return False
 
 
+def always() -> bool:
+    return True
+
+
 class AsyncsshTransport:
-    """One instance's way to its host. `until`: loop time by which everything must have ended.
+    """One instance's way to its host. `until`: loop time by which everything must have ended. `lane`: why it is asked.
 
     `is_stopped` is asked once, when the connection stands and before the first command: a cancelled job sends nothing.
+    `may_change` is asked before each changing command is sent: False ends it with LeaseLost, and it is not sent.
     """
 
-    def __init__(self, pool: Pool, endpoint: Endpoint, until: float, is_stopped: Callable[[], bool] = _never) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        endpoint: Endpoint,
+        until: float,
+        is_stopped: Callable[[], bool] = _never,
+        may_change: Callable[[], bool] = always,
+        lane: Lane = Lane.READ,
+    ) -> None:
         self._pool = pool
         self._endpoint = endpoint
         self._until = until
         self._is_stopped: Callable[[], bool] | None = is_stopped
+        self._may_change = may_change
+        self._lanes = (lane,)
         self._loop = asyncio.get_running_loop()
 
     async def run(self, command: Command) -> Completed:
@@ -107,7 +123,7 @@ class AsyncsshTransport:
         return said
 
     async def _acquired(self) -> Warm:
-        warm = await self._pool.acquire(self._endpoint, self._until)
+        warm = await self._pool.acquire(self._endpoint, self._until, self._lanes)
         if self._is_stopped is not None:
             if self._is_stopped():
                 self._pool.release(warm)
@@ -116,7 +132,7 @@ class AsyncsshTransport:
         return warm
 
     async def _run_on(self, warm: Warm, line: bytes, command: Command) -> Completed:
-        session = CommandSession(command, self._loop)
+        session = CommandSession(command, self._loop, self._may_change)
         begun = self._loop.time()
         try:
             async with asyncio.timeout_at(self._until) as limit:

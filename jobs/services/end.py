@@ -23,11 +23,16 @@ UNPROVEN = (
 """Errors that say nothing about what a changing command, sent before, has done."""
 
 
+def is_unreached(error: errors.FleetError | None) -> bool:
+    """Whether nothing was sent because of the host. A lost lease is no word about it."""
+    return isinstance(error, errors.NothingSent) and not isinstance(error, errors.LeaseLost)
+
+
 def state_for(error: errors.FleetError, *, mutated: bool) -> RunState:
     """The state of a run that ended with an error; `mutated`: a changing command had begun to be sent."""
     if isinstance(error, errors.OutcomeUnknown) or (mutated and isinstance(error, UNPROVEN)):
         return RunState.UNKNOWN
-    if isinstance(error, errors.NothingSent | errors.ConnectionLost):
+    if is_unreached(error):
         return RunState.UNREACHABLE
     if isinstance(error, errors.Unsupported):
         return RunState.UNSUPPORTED

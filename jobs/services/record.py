@@ -15,7 +15,7 @@ from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
 from jobs.services import blocks, effects, moves
-from jobs.services.end import finish_job, state_for, tell_runs
+from jobs.services.end import finish_job, is_unreached, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.services.rows import store_runs
 from jobs.state import RUN_ENDED, JobState, RunState
@@ -157,11 +157,12 @@ def counts_of(run: Run) -> dict[str, int]:
 
 
 def _hosts(reports: Sequence[Report], now: datetime) -> None:
-    answered = [r for r in reports if not r.is_cancelled and not isinstance(r.error, errors.NothingSent)]
+    silent = errors.NothingSent | errors.ConnectionLost
+    answered = [report for report in reports if not report.is_cancelled and not isinstance(report.error, silent)]
     fine = {report.run.host_id for report in answered}
     Host.objects.filter(pk__in=fine).update(status=HostStatus.OK, status_reason="", last_seen_at=now)
     for report in reports:
-        if isinstance(report.error, errors.NothingSent):
+        if report.error is not None and is_unreached(report.error):
             is_off = type(report.error) is errors.Unreachable
             status = HostStatus.UNREACHABLE if is_off else HostStatus.REFUSED
             Host.objects.filter(pk=report.run.host_id).update(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.mta.errors import InDelivery, OutcomeUnknown, TooMany, Unreachable
+from fleet.mta.errors import ConnectionLost, InDelivery, LeaseLost, OutcomeUnknown, TooMany, Unreachable
 from fleet.mta.types import Ended, MessageState, Plan, Result
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
@@ -177,6 +177,24 @@ def test_a_host_that_is_off_is_unreachable_and_the_others_succeed(people: Cast) 
     assert job.state == "partly_failed"
     run = job.runs.get(host__name="mx2")
     assert (run.state, run.error["code"], run.host.status) == ("unreachable", "unreachable", "unreachable")
+
+
+def test_a_connection_lost_while_reading_is_a_failure_and_the_host_is_not_called_unreachable(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = ConnectionLost("the connection ended")
+    people.engine.mutates = False
+    job = work(ask(people.alice, "queue.list", {"instances": ["mx2/postfix"]}))
+    run = job.runs.get()
+    assert (run.state, run.error["code"], run.host.status) == ("failed", "connection_lost", "new")
+    assert run.host.last_seen_at is None
+
+
+def test_a_lost_lease_ends_the_run_and_says_nothing_about_the_host(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=1)
+    people.engine.results["mx1/postfix"] = LeaseLost("taken away")
+    people.engine.mutates = False
+    run = work(ask(people.alice, "queue.hold", params=HOLD)).runs.get()
+    assert (run.state, run.error["code"], run.dispatched_at) == ("failed", "lease_lost", None)
+    assert run.host.status == "ok"
 
 
 def test_messages_in_delivery_are_told_and_never_claimed(people: Cast) -> None:
