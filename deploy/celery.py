@@ -1,4 +1,4 @@
-"""The Celery app: a doorbell, not the truth. Each message only says "look at job X"; the database decides.
+"""The Celery app: a doorbell, not the truth. Each message only says "look at your queue"; the database decides.
 
 Where a value differs from Celery's default the reason stands beside it. The workers run `-P threads`, which has no
 `task_time_limit`: a thread cannot be killed, so deadlines are those of each command and of each run.
@@ -82,11 +82,11 @@ def _keep_our_logging(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _keep_connections(**_: Any) -> None:
+def _keep_connections(sender: Any, **_: Any) -> None:
     """Celery closes a thread's connection after every task: with a pool that only hands it back."""
     from deploy.pool import keep_connections
 
-    keep_connections()
+    keep_connections(sender.concurrency)
 
 
 @signals.worker_ready.connect

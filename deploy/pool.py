@@ -2,11 +2,15 @@
 
 from django.db import connections
 
-POOL = {"min_size": 1, "max_size": 20, "timeout": 10}
+OF_OUR_OWN = 3
+"""Threads of a worker besides those of its tasks that use the database: pulse, lease keeper, and one of Celery's."""
 
 
-def keep_connections() -> None:
-    """Use a pool in this process, from now on. SQLite opens in no time and needs none."""
+def keep_connections(threads: int) -> None:
+    """Use a pool in this process, from now on: one connection for each of its threads, so that none waits for another.
+
+    `threads`: those that carry out tasks. SQLite opens in no time and needs no pool.
+    """
     default = connections.settings["default"]
     if default["ENGINE"].endswith("postgresql"):
-        default["OPTIONS"]["pool"] = POOL
+        default["OPTIONS"]["pool"] = {"min_size": 1, "max_size": threads + OF_OUR_OWN, "timeout": 10}

@@ -8,9 +8,9 @@ import warnings
 
 from deploy import watchdog
 from deploy.celery import CONTROL, ENV, app
+from jobs.lanes import THREADS
 
 EX_USAGE = 64
-THREADS = 16
 CONTROL_THREADS = 4
 
 

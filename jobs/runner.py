@@ -1,39 +1,41 @@
-"""A worker's work on one job: claim runs, let the engine carry them out, record what came. All of it plain and sync."""
+"""A worker's work: claim a job's runs, let the engine carry them out, record what came. All of it plain and sync.
+
+A thread keeps no connection to the database while it waits for hosts.
+"""
 
 import atexit
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import Error, InterfaceError, OperationalError, connection
 
 from fleet.inventory import instance_facts
 from fleet.models import Host
 from fleet.mta.base import adapter_for, carry
 from fleet.mta.discovery import discover_host
-from fleet.mta.errors import RemoteError
+from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.operations import HostDiscover, Operation, QueueRelease, SenderBlock, SenderUnblock
 from fleet.mta.params import parse_params
-from fleet.mta.types import Context, Steps
+from fleet.mta.types import Context, Ended, Result, Steps
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.gate import Lane
 from fleet.ssh.hostkeys import HostKey
-from jobs import asked
+from jobs import asked, leases
 from jobs.clock import db_now
 from jobs.endpoints import changed_since, endpoint_for
 from jobs.errors import Unavailable
-from jobs.heartbeat import kept
+from jobs.lanes import LaneThreads, lanes
+from jobs.leases import Lease
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
 from jobs.services.addresses import address_policy
-from jobs.services.claim import BATCH, claim
-from jobs.services.end import is_final
+from jobs.services.claim import Claim, applies, claim
 from jobs.services.record import Report, record
-from jobs.services.submit import run_for
-from jobs.state import JobState
 
 PATIENCE = (0.2, 1, 2, 5, 10, 20, *(30,) * 18)
 """Seconds between attempts to record: ten minutes in all, then the lease's end makes the outcomes unknown."""
@@ -49,35 +51,95 @@ def engine() -> Engine:
     return made
 
 
-def work(job_id: str, queue: str) -> None:
-    """Carry out what of the job waits for this Celery queue. A forged, late or doubled message finds nothing to do."""
-    job = Job.objects.select_related("undo_of").prefetch_related("customers").filter(pk=job_id).first()
-    while job is not None and not is_final(job) and (runs := claim(job, queue)):
-        with kept(runs):
-            requests, broken = _each(runs, partial(_request, job, _common_operation(job), db_now().timestamp()))
-            if broken:
-                _store(job, broken)
-            for outcomes in engine().outcomes(requests, partial(_is_cancelled, job)):
-                _store(job, _reports(runs, outcomes))
-        if len(runs) < BATCH and job.state != JobState.QUEUED:
-            return
+LANES = lanes()
+
+
+def work(lane: str, queue: str) -> None:
+    """Carry out what waits in a lane of this Celery queue. A forged, late or doubled message finds nothing to do."""
+    threads = LANES.get(lane)
+    if threads is not None:
+        threads.run(partial(look, queue) if lane == Lane.LOOK else partial(_next, threads, queue))
+
+
+def look(queue: str) -> bool:
+    """Read back unknown outcomes, and catch up blocks, on the hosts of this queue. False: once for each ring."""
+    read_back(queue)
+    catch_up(queue)
+    return False
+
+
+def _next(lane: LaneThreads, queue: str) -> bool:
+    """Carry out the claim whose turn it is. False: there is none."""
+    begun = leases.clock()
+    claimed = claim(lane, queue)
+    if claimed is not None:
+        with leases.KEEPER.kept(claimed.job, claimed.runs, begun) as lease:
+            _carry_out(claimed, lease)
+    let_go()
+    return claimed is not None
+
+
+def _carry_out(claimed: Claim, lease: Lease) -> None:
+    job, runs = claimed.job, claimed.runs
+    overtaken = [_overtaken(run, why) for run in runs if applies(job) and (why := blocks.why_overtaken(run))]
+    settled = {report.run.pk for report in overtaken}
+    now = db_now().timestamp()
+    common = _common_operation(job)
+    requests, broken = _each(
+        [run for run in runs if run.pk not in settled], lambda run: _request(job, common, now, lease, run)
+    )
+    if overtaken or broken:
+        _store(job, [*overtaken, *broken])
+    let_go()
+    for outcomes in engine().outcomes(requests, lease.was_cancelled):
+        _store(job, _reports(runs, outcomes))
+        let_go()
+
+
+def let_go() -> None:
+    """Give the connection back: what follows is a wait for hosts, which may be long."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def _overtaken(run: Run, why: str) -> Report:
+    """Nothing is done: what was asked for is no longer wanted by now."""
+    now = db_now()
+    return Report(run, Result(Ended.UNCHANGED, {"notes": [why]}), None, [], False, now, now)
 
 
 def _store(job: Job, reports: Sequence[Report]) -> None:
     """Record, and while the database does not answer try again: what the hosts said is known here only."""
     for pause in PATIENCE:
         try:
-            record(job, reports)
+            _record(job, reports)
             return
-        except (DatabaseError, Unavailable) as error:
+        except (OperationalError, InterfaceError, Unavailable) as error:
             log.warning("cannot record %s, trying again in %s s: %s", job.pk, pause, error)
             connection.close()
             time.sleep(pause)
-    record(job, reports)
+    _record(job, reports)
 
 
-def _is_cancelled(job: Job) -> bool:
-    return Job.objects.filter(pk=job.pk, cancel_asked_at__isnull=False).exists()
+def _record(job: Job, reports: Sequence[Report]) -> None:
+    """Record them together. Where one cannot be stored, each by itself, so that it fails none but its own run."""
+    try:
+        record(job, reports)
+    except (OperationalError, InterfaceError, Unavailable):
+        raise
+    except (Error, ValueError) as error:
+        log.warning("a result of %s cannot be stored: %s", job.pk, error)
+        if len(reports) == 1:
+            record(job, [unstorable(reports[0])])
+            return
+        for report in reports:
+            _record(job, [report])
+
+
+def unstorable(report: Report) -> Report:
+    """The same report without what the host said, which no column takes."""
+    error = UnparsedOutput("what the host said cannot be stored: a number or a text is out of all bounds")
+    return replace(report, value=None, error=error, is_cancelled=False)
 
 
 def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[list[Request[Any]], list[Report]]:
@@ -93,7 +155,7 @@ def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[
             log.exception("run %s cannot be begun", run.pk)
             said = RemoteError(f"internal error: {type(error).__name__}", hint="See the worker's log.", internal=True)
             now = db_now()
-            broken.append(Report(run, None, said, [], False, now, now, run.attempts))
+            broken.append(Report(run, None, said, [], False, now, now))
     return requests, broken
 
 
@@ -105,7 +167,7 @@ def _common_operation(job: Job) -> Operation | None:
     return operation if isinstance(operation, Operation) else None
 
 
-def _request(job: Job, common: Operation | None, now: float, run: Run) -> Request[Any]:
+def _request(job: Job, common: Operation | None, now: float, lease: Lease, run: Run) -> Request[Any]:
     operation = common or asked.operation_for(job, run)
     if changed_since(run.host):
         engine().forgive(run.host.name)
@@ -115,7 +177,8 @@ def _request(job: Job, common: Operation | None, now: float, run: Run) -> Reques
         steps=_steps(run, operation, context_for(job, run, operation, now)),
         until_plan=run.is_planning,
         deadline=operation.deadline,
-        lane=Lane.CHANGE if job.is_changing else Lane.READ,
+        may_change=partial(lease.holds, run.pk),
+        lane=bell.lane_of(job.is_changing),
     )
 
 
@@ -140,6 +203,7 @@ def context_for(job: Job, run: Run, operation: Operation, now: float) -> Context
         wanted_blocks=_wanted_blocks(run, operation),
         wiring_approved=bool(run.plan and run.plan.get("wiring")),
         undo=job.undo_of_id is not None,
+        fence=run.fence if applies(job) else 0,
     )
 
 
@@ -176,41 +240,58 @@ def _report(run: Run, outcome: Outcome) -> Report:
         mutated=outcome.trace.mutated,
         started_at=outcome.started_at or db_now(),
         finished_at=outcome.finished_at or db_now(),
-        attempt=run.attempts,
         is_cancelled=outcome.cancelled,
     )
 
 
 def read_back(queue: str) -> None:
-    """Look at this queue's runs whose outcome is unknown and that are due."""
-    by_job: dict[Any, list[Run]] = defaultdict(list)
-    for run in reconcile.due(db_now(), queue):
-        by_job[run.job_id].append(run)
-    for runs in by_job.values():
-        job = runs[0].job
-        requests, broken = _each(runs, partial(_look, job))
-        reconcile.settle(job, broken)
-        for outcomes in engine().outcomes(requests):
-            try:
-                reconcile.settle(job, _reports(runs, outcomes))
-            except Exception:  # one job that cannot be settled must not keep the others from it
-                log.exception("cannot settle %s, it is looked at again", job.pk)
+    """Look at this queue's runs whose outcome is unknown and that are due, at all of them at once."""
+    runs = reconcile.due(db_now(), queue)
+    jobs = {run.job_id: run.job for run in runs}
+    by_key = {str(run.pk): run for run in runs}
+    requests, broken = _each(runs, _look)
+    for report in broken:
+        _settle(jobs[report.run.job_id], [report])
+    let_go()
+    for outcomes in engine().outcomes(requests):
+        by_job: dict[Any, list[Outcome]] = defaultdict(list)
+        for outcome in outcomes:
+            by_job[by_key[outcome.key].job_id].append(outcome)
+        for pk, some in by_job.items():
+            _settle(jobs[pk], _reports(runs, some))
+        let_go()
 
 
-def _look(job: Job, run: Run) -> Request[Any]:
+def _settle(job: Job, reports: Sequence[Report]) -> None:
+    """One run that cannot be settled must not keep the others from it: it is looked at again, and not for ever."""
+    for report in reports:
+        try:
+            reconcile.settle(job, report)
+        except (OperationalError, InterfaceError, Unavailable) as error:
+            log.warning("cannot settle %s, it is looked at again: %s", report.run.pk, error)
+            connection.close()
+        except Exception:
+            log.exception("what reading back %s showed cannot be stored", report.run.pk)
+            reconcile.settle(job, unstorable(report))
+
+
+def _look(run: Run) -> Request[Any]:
     if run.instance is None:
         raise ValueError("discovery changes nothing, so its outcome is never unknown")
+    job = run.job
     operation = asked.operation_for(job, run)
     context = context_for(job, run, operation, db_now().timestamp())
     adapter = adapter_for(run.instance.mta)
     steps = partial(adapter.read_back, instance_facts(run.instance), operation, context)
-    return Request(str(run.pk), endpoint_for(run.host), steps, False, operation.deadline, lane=Lane.LOOK)
+    return Request(
+        str(run.pk), endpoint_for(run.host), steps, until_plan=False, deadline=operation.deadline, lane=Lane.LOOK
+    )
 
 
 def catch_up(queue: str) -> None:
     """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer."""
     now = db_now()
-    rows = [row for row in sweep.behind(now) if bell.queue_of(run_for(row.instance.host, row.instance)) == queue]
+    rows = sweep.behind(now, queue)
     sweep.put_off(rows, now)
     answering = _answering(sweep.hosts_of(rows))
     sweep.catch_up(row for row in rows if row.instance.host_id in answering)
@@ -221,6 +302,7 @@ def _answering(hosts: Sequence[Host]) -> set[int]:
     requests = [
         Request(str(h.pk), endpoint_for(h), partial(discover_host, h.name), False, 60.0, lane=Lane.LOOK) for h in hosts
     ]
+    let_go()
     return {int(o.key) for outcomes in engine().outcomes(requests) for o in outcomes if o.error is None}
 
 

@@ -51,13 +51,18 @@ class BlockState(models.TextChoices):
 
 
 class BlockInstance(models.Model):
-    """A block on one instance. `next_try_at`: when the catch-up looks at it again."""
+    """A block on one instance. `next_try_at`: when the catch-up looks at it again.
+
+    `attempt`: the catch-up's last job; while that is open no other one is made. `tries`: how many failed in a row.
+    """
 
     block = models.ForeignKey(Block, on_delete=models.CASCADE, related_name="instances")
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="blocks")
     state = models.CharField(max_length=12, choices=BlockState.choices, default=BlockState.PENDING)
     detail = models.TextField(blank=True, default="")
     next_try_at = models.DateTimeField(null=True, blank=True)
+    attempt = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    tries = models.PositiveSmallIntegerField(default=0)
     changed_at = models.DateTimeField()
 
     class Meta:

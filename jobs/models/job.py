@@ -9,6 +9,9 @@ from jobs.models.accounts import Account
 from jobs.state import JobState, RunState
 
 FINAL = [state.value for state in JobState.final()]
+IN_LINE = [RunState.PENDING.value, RunState.RUNNING.value]
+OPEN_RUNS = Q(state__in=IN_LINE) | Q(state=RunState.UNKNOWN, reconcile_at__isnull=False)
+"""Runs that may still move: what a job waits for, and what keeps a host."""
 
 
 class Job(models.Model):
@@ -41,7 +44,9 @@ class Job(models.Model):
     execution_ttl = models.PositiveIntegerField(default=1800)
     expires_at = models.DateTimeField(null=True, blank=True)
     cancel_asked_at = models.DateTimeField(null=True, blank=True)
-    rung_at = models.DateTimeField(null=True, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True, help_text="nobody has to agree any more: its place in line")
+    ring_at = models.DateTimeField(null=True, blank=True, help_text="when the sweep rings for it again")
+    rings = models.PositiveSmallIntegerField(default=0)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -67,7 +72,8 @@ class Run(models.Model):
     """A job on one instance (on one host, for discovery).
 
     `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
-    worker that has the run; one whose lease ended was lost. `attempts` counts claims. `slot` and `site` name a worker.
+    process (`worker`) that has the run; one whose lease ended was lost. `fence` names the claim and is never used again.
+    `attempts` counts claims. `slot` and `site` name a queue.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -85,6 +91,8 @@ class Run(models.Model):
     before = models.JSONField(null=True, blank=True)
     after = models.JSONField(null=True, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
+    fence = models.PositiveBigIntegerField(default=0)
+    worker = models.CharField(max_length=32, blank=True, default="")
     lease_until = models.DateTimeField(null=True, blank=True)
     dispatched_at = models.DateTimeField(null=True, blank=True)
     unknown_at = models.DateTimeField(null=True, blank=True)
@@ -99,6 +107,8 @@ class Run(models.Model):
             models.Index(fields=["job", "state"]),
             models.Index(fields=["state", "lease_until"]),
             models.Index(fields=["state", "reconcile_at"]),
+            models.Index(fields=["host", "job"], condition=Q(state__in=IN_LINE), name="run_in_line"),
+            models.Index(fields=["worker"], condition=Q(state=RunState.RUNNING.value), name="run_at_work"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["job", "host", "instance"], name="run_once_per_instance"),
@@ -135,7 +145,10 @@ class Message(models.Model):
 
 
 class HostLease(models.Model):
-    """At most one changing job on a host at a time. `fence` grows with each holder."""
+    """At most one changing job on a host at a time. `fence` grows with each holder.
+
+    It is never below the database's clock in microseconds, so that it does not go back when a backup is restored.
+    """
 
     host = models.OneToOneField(Host, on_delete=models.CASCADE, primary_key=True, related_name="lease")
     job = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, related_name="leases")

@@ -1,7 +1,7 @@
 """The wanted blocklist: what a job makes wanted or unwanted, and how far each instance has got."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -14,6 +14,9 @@ from jobs import asked
 from jobs.errors import Invalid
 from jobs.models import Block, BlockInstance, BlockState, Job, Run
 from jobs.state import RUN_ENDED, RunState
+
+PAUSES = (60, 300, 1800, 7200, 43_200)
+"""Seconds until what failed on a host is tried again, by how often it failed in a row; then always the last."""
 
 
 def check_scope(name: str, operation: Any, choice: Choice) -> None:
@@ -48,7 +51,7 @@ def want(job: Job, now: datetime) -> None:
 
 
 def _want_blocked(job: Job, now: datetime) -> None:
-    runs = list(job.runs.exclude(state=RunState.UNSUPPORTED).select_related("instance"))
+    runs = list(job.runs.select_related("instance"))
     if job.channel == "schedule" or not runs:
         return
     for block in Block.objects.filter(ended_by=job.undo_of) if job.undo_of else [_block_for(job, runs[0], now)]:
@@ -158,37 +161,86 @@ def wanted_elsewhere(run: Run, pattern: str) -> tuple[str, ...]:
     return tuple(sorted(set(rows.values_list("block__pattern", flat=True))))
 
 
+def why_overtaken(run: Run) -> str | None:
+    """Why a run that would carry out a wish must not begin any more: what it was to do is no longer wanted."""
+    if run.job.operation not in ("sender.block", "sender.unblock"):
+        return None
+    is_wanted = _rows(run, is_wanted=True).exists()
+    if run.job.operation == "sender.block":
+        return None if is_wanted else "the block was ended before it came to this instance"
+    return "another block of this sender is wanted on this instance" if is_wanted else None
+
+
 STATE_AFTER = {
     RunState.SUCCEEDED: BlockState.APPLIED,
     RunState.UNCHANGED: BlockState.APPLIED,
     RunState.UNSUPPORTED: BlockState.UNSUPPORTED,
     RunState.FAILED: BlockState.FAILED,
 }
-"""Where a blocking run leaves its instance; every other end leaves it pending, and the catch-up goes on."""
+"""Where a run leaves an instance that is to have a block; every other end leaves it pending. The catch-up goes on with
+what failed, too, and with growing pauses: an administrator may have mended the cause."""
 
 
 def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
-    """Write how far the instances got, from runs of sender.block or sender.unblock that have just ended."""
+    """Write how far the instances got, from runs of sender.block or sender.unblock that have just ended.
+
+    `retry_at`: when to look again at what a host that was down has not got yet.
+    """
     for run in runs:
         if run.job.operation == "sender.block":
-            _settle_block(run, now, retry_at)
-        elif run.job.operation == "sender.unblock" and run.state in (RunState.SUCCEEDED, RunState.UNCHANGED):
+            _settle(_rows(run, is_wanted=True), run, STATE_AFTER.get(RunState(run.state)), now, retry_at)
+        elif run.job.operation == "sender.unblock" and run.state in GONE:
             _rows(run, is_wanted=False).delete()
             # The line is gone. Where another block wants it, one that began meanwhile, it is applied again.
-            _rows(run, is_wanted=True).update(state=BlockState.PENDING, next_try_at=retry_at, changed_at=now)
+            if run.state == RunState.SUCCEEDED:
+                _rows(run, is_wanted=True).update(state=BlockState.PENDING, next_try_at=retry_at, changed_at=now)
         elif run.job.operation == "sender.unblock":
-            detail = (run.error or {}).get("detail", "")
-            _rows(run, is_wanted=False).update(detail=detail, next_try_at=retry_at, changed_at=now)
+            state = BlockState.FAILED if run.state == RunState.FAILED else None
+            _settle(_rows(run, is_wanted=False), run, state, now, retry_at)
 
 
-def _settle_block(run: Run, now: datetime, retry_at: datetime) -> None:
-    state = STATE_AFTER.get(RunState(run.state), BlockState.PENDING)
-    _rows(run, is_wanted=True).update(
-        state=state,
-        detail=(run.error or {}).get("detail", ""),
-        next_try_at=retry_at if state == BlockState.PENDING else None,
-        changed_at=now,
-    )
+GONE = (RunState.SUCCEEDED, RunState.UNCHANGED, RunState.UNSUPPORTED)
+"""Ends of an unblock after which nothing of ours is on the instance: what it cannot block it has not blocked."""
+
+
+def _settle(rows: Any, run: Run, state: BlockState | None, now: datetime, retry_at: datetime) -> None:
+    detail = (run.error or {}).get("detail", "")
+    for row in rows:
+        row.detail, row.changed_at = detail, now
+        if state == BlockState.FAILED:
+            row.next_try_at = now + timedelta(seconds=PAUSES[min(row.tries, len(PAUSES) - 1)])
+            row.tries = min(row.tries + 1, len(PAUSES))
+        elif state is None:
+            row.next_try_at = retry_at
+        else:
+            row.next_try_at, row.tries = None, 0
+        row.state = state or (BlockState.PENDING if run.job.operation == "sender.block" else BlockState.REMOVING)
+        row.save(update_fields=["state", "detail", "next_try_at", "tries", "changed_at"])
+
+
+def withdraw(job: Job, runs: Iterable[Run], now: datetime) -> None:
+    """Some runs of a ready job were cancelled before they began: what it wanted there is not wanted by it any more.
+
+    A block that it made ends where none of its instances is left; one that was there before, and what an unblock that
+    changed nothing was to end, is wanted as before, and the catch-up sees to it.
+    """
+    if job.channel == "schedule":
+        return
+    instances = [run.instance_id for run in runs]
+    if job.operation == "sender.block":
+        for block in Block.objects.filter(job=job, is_wanted=True):
+            rows = block.instances.filter(instance__in=instances)
+            if block.created_at < job.created_at:
+                rows.update(state=BlockState.PENDING, next_try_at=now, changed_at=now)
+                continue
+            rows.delete()
+            if not block.instances.exists():
+                block.is_wanted, block.ended_at = False, now
+                block.save(update_fields=["is_wanted", "ended_at"])
+    elif job.operation == "sender.unblock" and not job.runs.exclude(started_at=None).exists():
+        ended = Block.objects.filter(ended_by=job)
+        BlockInstance.objects.filter(block__in=ended).update(state=BlockState.PENDING, next_try_at=now, changed_at=now)
+        ended.update(is_wanted=True, ended_at=None, ended_by=None)
 
 
 def _rows(run: Run, *, is_wanted: bool) -> Any:

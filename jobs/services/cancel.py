@@ -5,9 +5,9 @@ from django.db import transaction
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import Clash, Forbidden
-from jobs.models import Job, Run
+from jobs.models import OPEN_RUNS, Job
 from jobs.services import moves
-from jobs.services.end import OPEN, cancel_pending, finish_job, is_final
+from jobs.services.end import cancel_pending, finish_job, is_final
 from jobs.state import JobState
 
 
@@ -28,7 +28,7 @@ def cancel(actor: Actor, job: Job) -> dict[str, list[str]]:
         Job.objects.filter(pk=job.pk).update(cancel_asked_at=db_now())
         moves.record(job, "job.cancel_asked", actor, {"from": job.state})
         cancelled = cancel_pending(job)
-        in_flight = list(Run.objects.filter(OPEN, job=job).values_list("pk", flat=True))
+        in_flight = list(job.runs.filter(OPEN_RUNS).values_list("pk", flat=True))
         if not in_flight:
             _end(job, actor)
     return {"cancelled": [str(run.pk) for run in cancelled], "in_flight": [str(pk) for pk in in_flight]}

@@ -1,43 +1,171 @@
 """A worker takes runs: a conditional UPDATE says who wins, and the intent is on record before any byte leaves."""
 
-from collections.abc import Iterable
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
-from django.db.models.functions import Mod
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber
 
+from fleet.ssh.gate import Lane
 from jobs import audit
 from jobs.clock import db_now
+from jobs.lanes import LaneThreads
 from jobs.models import HostLease, Job, Run
-from jobs.services import moves
+from jobs.services import hosts, moves
+from jobs.services.bell import on_queue
 from jobs.services.start import start
 from jobs.state import JobState, RunState
+from jobs.turns import Waiting, caller_share, customer_share, in_turn
 
 BATCH = 500
 LEASE = timedelta(seconds=30)
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 2
+"""A run whose workers were lost so often is put aside: it may be what they died of."""
+
+BEGUN = (JobState.QUEUED, JobState.RUNNING)
+JobCustomer = Job.customers.through
 
 
-def claim(job: Job, queue: str) -> list[Run]:
-    """Take up to BATCH pending runs of `job` that belong to the Celery queue. Empty: nothing to do here.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Runs of one job that are this worker's now. None of them: the job moved on without any, so look again."""
+
+    job: Job
+    runs: list[Run]
+
+
+@cache
+def worker() -> str:
+    """This process's name in the runs that it has."""
+    return secrets.token_hex(16)
+
+
+def claim(lane: LaneThreads, queue: str) -> Claim | None:
+    """Take runs of the job whose turn it is on this Celery queue, up to BATCH. None: nothing can be begun now.
 
     A changing job that is past planning is started by this: digest and roles are checked again, each host is leased to
     it, and `dispatched_at` with its audit event is committed for every run that is returned.
     """
+    with lane.claiming:
+        at_work = _at_work(lane, queue)
+        for job in _candidates(lane, queue, at_work):
+            taken = _take(job, lane, queue)
+            if taken is not None:
+                turn = max(lane.served.values(), default=0) + 1
+                lane.served.update(dict.fromkeys((customer.pk for customer in taken.job.customers.all()), turn))
+                return taken
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _AtWork:
+    """What the queue has at work in a lane: jobs by caller and by customer; whether one was lost once before."""
+
+    callers: Counter[int]
+    customers: Counter[int]
+    has_suspect: bool
+
+
+def _at_work(lane: LaneThreads, queue: str) -> _AtWork:
+    running = on_queue(Run.objects.filter(state=RunState.RUNNING), queue).order_by()
+    jobs = running.values_list("job", "job__requested_by", "job__is_changing").annotate(most=Max("attempts"))
+    rows = list(jobs)
+    ours = {job: caller for job, caller, is_changing, _ in rows if is_changing == is_of_changes(lane)}
+    customers = JobCustomer.objects.filter(job__in=ours).values_list("customer_id", flat=True)
+    return _AtWork(Counter(ours.values()), Counter(customers), any(most > 1 for *_, most in rows))
+
+
+def _candidates(lane: LaneThreads, queue: str, at_work: _AtWork) -> list[UUID]:
+    """For each customer the job that waits longest and may begin now, in the order of turns."""
+    runs = waiting(lane, queue)
+    callers = _full(at_work.callers, caller_share(lane.width))
+    if callers:
+        runs = runs.exclude(job__requested_by__in=callers)
+    if at_work.has_suspect:  # of those that were with a worker when it died, one at a time: it may have been the cause
+        runs = runs.filter(attempts=0)
+    customers = _full(at_work.customers, customer_share(lane.width))
+    if customers:
+        runs = runs.exclude(job__customers__in=customers)
+    since = Coalesce("job__ready_at", "job__created_at")
+    place = Window(RowNumber(), partition_by=F("customer_id"), order_by=[since, F("job_id")])
+    first = (
+        JobCustomer.objects.filter(job__in=Subquery(runs.order_by().values("job")))
+        .annotate(since=since, place=place)
+        .filter(place=1)  # type: ignore[misc] # the plugin knows no annotations of this model
+        .values_list("job_id", "customer_id", "since")
+    )
+    return in_turn((Waiting(*row) for row in first), at_work.customers, lane.served)
+
+
+def _full(counts: Counter[int], most: int) -> list[int]:
+    return [name for name, count in counts.items() if count >= most]
+
+
+def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
+    """Runs of this Celery queue and lane that may begin now.
+
+    On one host changing jobs come one after the other in the order in which they became ready, and are planned in the
+    order in which they were asked for, so that of two opposite jobs the later one has the last word.
+    """
+    runs = _of_lane(on_queue(Run.objects.filter(state=RunState.PENDING), queue), lane)
+    if not is_of_changes(lane):
+        return runs.filter(job__state__in=BEGUN)
+    same_host = Run.objects.filter(host=OuterRef("host"), job__is_changing=True).exclude(job=OuterRef("job"))
+    planned_before = same_host.filter(
+        job__state=JobState.PLANNING, is_planning=True, state__in=(RunState.PENDING, RunState.RUNNING)
+    ).filter(_earlier("created_at"))
+    ready_before = same_host.filter(job__state__in=BEGUN, is_planning=False, state=RunState.PENDING).filter(
+        _earlier("ready_at")
+    )
+    leased = HostLease.objects.filter(host=OuterRef("host")).exclude(Q(job=None) | Q(job=OuterRef("job")))
+    return runs.filter(
+        Q(~Exists(planned_before), job__state=JobState.PLANNING, is_planning=True)
+        | Q(~Exists(ready_before), ~Exists(leased), job__state__in=BEGUN, is_planning=False)
+    )
+
+
+def _earlier(field: str) -> Q:
+    return Q(**{f"job__{field}__lt": OuterRef(f"job__{field}")}) | Q(
+        **{f"job__{field}": OuterRef(f"job__{field}"), "job__lt": OuterRef("job")}
+    )
+
+
+def _of_lane(runs: QuerySet[Run], lane: LaneThreads) -> QuerySet[Run]:
+    return runs.filter(job__is_changing=is_of_changes(lane))
+
+
+def is_of_changes(lane: LaneThreads) -> bool:
+    return lane.lane is Lane.CHANGE
+
+
+def _take(pk: UUID, lane: LaneThreads, queue: str) -> Claim | None:
+    """None when somebody else took the job's runs in this moment."""
     with transaction.atomic():
+        job = _locked(pk)
+        if job is None:
+            return None
         if job.state == JobState.QUEUED:
             start(job)
-        if job.state == JobState.QUEUED:  # the worker of another shard has started it in this moment
-            job.refresh_from_db(fields=["state", "version", "started_at", "expires_at"])
         if job.state not in (JobState.PLANNING, JobState.RUNNING):
-            return []
-        runs = list(pending(job, queue)[:BATCH])
+            return Claim(job, [])
+        runs = list(with_hosts(waiting(lane, queue).filter(job=job)).order_by("id")[:BATCH])
         if applies(job):
             audit.lock_chains(moves.chains_of(job))
-            runs = lease_hosts(job, runs)
-        return _take(job, runs, db_now())
+            return _apply(job, runs)
+        now = db_now()
+        fence = max(hosts.fence_at(now), *(run.fence + 1 for run in runs)) if runs else 0
+        return _begin(job, [(fence, runs)], now)
+
+
+def _locked(pk: UUID) -> Job | None:
+    rows = Job.objects.select_related("undo_of", "requested_by").prefetch_related("customers")
+    return rows.select_for_update(no_key=True, of=("self",)).filter(pk=pk).first()
 
 
 def applies(job: Job) -> bool:
@@ -45,13 +173,38 @@ def applies(job: Job) -> bool:
     return job.is_changing and job.state == JobState.RUNNING
 
 
-def pending(job: Job, queue: str) -> QuerySet[Run]:
-    """The job's runs that wait for a worker of this Celery queue (`ssh.SHARD` or `ssh.SITE.SHARD`)."""
-    site, _, shard = queue.removeprefix("ssh.").rpartition(".")
-    rows = Run.objects.annotate(shard=Mod(F("slot"), settings.ENV.shards)).filter(
-        job=job, state=RunState.PENDING, site=site, shard=int(shard), is_planning=job.state == JobState.PLANNING
-    )
-    return with_hosts(rows).order_by("id")
+def _apply(job: Job, runs: list[Run]) -> Claim | None:
+    now = db_now()
+    fences = hosts.lease(job, runs, now)
+    by_fence: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.host_id in fences:
+            by_fence[fences[run.host_id]].append(run)
+    claimed = _begin(job, by_fence.items(), now, dispatched_at=now)
+    if claimed is not None:
+        audit.append(*(_intent(job, run) for run in claimed.runs))
+    return claimed
+
+
+def _begin(
+    job: Job, lots: Iterable[tuple[int, list[Run]]], now: datetime, dispatched_at: datetime | None = None
+) -> Claim | None:
+    """Take lots of runs, each with the fence of its claim. None when one of them was taken by somebody else."""
+    taken = []
+    for fence, runs in lots:
+        fields = {"state": RunState.RUNNING, "fence": fence, "worker": worker(), "lease_until": now + LEASE}
+        fields |= {"started_at": now, "dispatched_at": dispatched_at}
+        ids = [run.pk for run in runs]
+        won = Run.objects.filter(pk__in=ids, state=RunState.PENDING).update(attempts=F("attempts") + 1, **fields)
+        if won != len(ids):
+            transaction.set_rollback(True)
+            return None
+        for run in runs:
+            for name, value in fields.items():
+                setattr(run, name, value)
+            run.job, run.attempts = job, run.attempts + 1
+        taken += runs
+    return Claim(job, taken)
 
 
 def with_hosts(rows: QuerySet[Run]) -> QuerySet[Run]:
@@ -64,45 +217,6 @@ def with_hosts(rows: QuerySet[Run]) -> QuerySet[Run]:
     )
 
 
-def lease_hosts(job: Job, runs: list[Run]) -> list[Run]:
-    """The runs whose hosts are ours to change now; the others wait until the job that has the host lets go."""
-    ids = sorted({run.host_id for run in runs})
-    HostLease.objects.bulk_create([HostLease(host_id=pk) for pk in ids], ignore_conflicts=True)
-    HostLease.objects.filter(host__in=ids, job=None).update(job=job, fence=F("fence") + 1)
-    ours = set(HostLease.objects.filter(host__in=ids, job=job).values_list("host_id", flat=True))
-    return [run for run in runs if run.host_id in ours]
-
-
-def release_hosts(job: Job) -> None:
-    """Let go of the hosts on which the job has nothing left that runs or is unknown."""
-    busy = job.runs.filter(state__in=[RunState.RUNNING, RunState.UNKNOWN, RunState.PENDING]).values("host_id")
-    HostLease.objects.filter(job=job).exclude(host__in=busy).update(job=None)
-
-
-def _take(job: Job, runs: list[Run], now: datetime) -> list[Run]:
-    changes = applies(job)
-    fields = {"state": RunState.RUNNING, "attempts": F("attempts") + 1, "lease_until": now + LEASE, "started_at": now}
-    if changes:
-        fields["dispatched_at"] = now
-    ids = [run.pk for run in runs if run.attempts < MAX_ATTEMPTS]
-    won = Run.objects.filter(pk__in=ids, state=RunState.PENDING).update(**fields) if ids else 0
-    if won != len(ids):
-        return _lost_race()
-    taken = [run for run in runs if run.attempts < MAX_ATTEMPTS]
-    for run in taken:
-        run.job, run.state, run.started_at, run.attempts = job, RunState.RUNNING, now, run.attempts + 1
-        run.dispatched_at = now if changes else None
-    if changes:
-        audit.append(*(_intent(job, run) for run in taken))
-    return taken
-
-
-def _lost_race() -> list[Run]:
-    """Somebody else took one of the same runs in this moment: give all back and let the next ring decide."""
-    transaction.set_rollback(True)
-    return []
-
-
 def _intent(job: Job, run: Run) -> audit.Entry:
     return audit.Entry(
         customer=run.host.customer.slug,
@@ -110,11 +224,23 @@ def _intent(job: Job, run: Run) -> audit.Entry:
         actor=None,
         object=str(run.instance or run.host),
         job=job.pk,
-        data={"run": str(run.pk), "operation": job.operation, "digest": job.digest, "attempt": run.attempts},
+        data={
+            "run": str(run.pk),
+            "operation": job.operation,
+            "digest": job.digest,
+            "attempt": run.attempts,
+            "fence": run.fence,
+        },
     )
 
 
-def keep(runs: Iterable[Run]) -> None:
-    """Move the leases of runs on; called by the worker's heartbeat while it has them."""
-    ids = [run.pk for run in runs]
-    Run.objects.filter(pk__in=ids, state=RunState.RUNNING).update(lease_until=db_now() + LEASE)
+def keep() -> dict[UUID, int]:
+    """Move the leases of all that this process has at work on. Returns which runs those are, with their fences."""
+    ours = Run.objects.filter(worker=worker(), state=RunState.RUNNING)
+    ours.update(lease_until=db_now() + LEASE)
+    return dict(ours.values_list("pk", "fence"))
+
+
+def cancelled(jobs: Collection[UUID]) -> set[UUID]:
+    """Those of the jobs that somebody asked to stop."""
+    return set(Job.objects.filter(pk__in=jobs, cancel_asked_at__isnull=False).values_list("pk", flat=True))

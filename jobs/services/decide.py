@@ -7,7 +7,7 @@ from jobs.clock import db_now
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import AccountKind, Approval, Decision, Job
 from jobs.services import moves
-from jobs.services.end import cancel_pending
+from jobs.services.end import stop
 from jobs.services.planned import queue
 from jobs.services.start import count_approvals
 from jobs.state import JobState, RunState
@@ -28,8 +28,7 @@ def reject(actor: Actor, job: Job, digest: str, comment: str) -> Job:
         raise Invalid.field("comment", "required", "say why, so that the requester knows what to change")
     with transaction.atomic():
         job = _decided(actor, job, digest, Decision.REJECTED, comment)
-        moves.move(job, JobState.REJECTED, actor)
-        cancel_pending(job)
+        stop(job, JobState.REJECTED, actor)
     return job
 
 

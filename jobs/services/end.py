@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, QuerySet
 
 from fleet.mta import errors
+from jobs.actor import Actor
 from jobs.clock import db_now
-from jobs.models import Job, JobEvent, Run
-from jobs.services import moves
-from jobs.services.claim import release_hosts
+from jobs.models import OPEN_RUNS, Job, JobEvent, Run
+from jobs.services import blocks, hosts, moves
 from jobs.state import JobState, RunState, job_end
 
 UNPROVEN = (
@@ -39,21 +40,14 @@ def state_for(error: errors.FleetError, *, mutated: bool) -> RunState:
     return RunState.FAILED
 
 
-OPEN = Q(state__in=[RunState.PENDING, RunState.RUNNING]) | Q(state=RunState.UNKNOWN, reconcile_at__isnull=False)
-"""Runs that a job still waits for."""
-
-
 def finish_job(job: Job) -> None:
     """End the job when nothing of it is open any more. In the caller's transaction."""
     if job.is_changing:
-        release_hosts(job)
+        hosts.release(job)
+    if job.runs.filter(OPEN_RUNS).exists():
+        return
     rows = job.runs.values_list("state").annotate(Count("pk")).order_by()
-    counts = {RunState(state): count for state, count in rows}
-    if RunState.PENDING in counts or RunState.RUNNING in counts:
-        return
-    if RunState.UNKNOWN in counts and job.runs.filter(OPEN).exists():
-        return
-    moves.move(job, job_end(counts))
+    moves.move(job, job_end({RunState(state): count for state, count in rows}))
 
 
 def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
@@ -73,16 +67,32 @@ def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
     JobEvent.objects.bulk_create([*told, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
 
 
-def cancel_pending(job: Job) -> list[Run]:
-    """Cancel what has not begun. Returns the runs that it stopped."""
-    runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host", "host"))
+def stop(job: Job, state: JobState, actor: Actor | None = None, **fields: Any) -> bool:
+    """End a job none of whose runs has been begun: they are cancelled, and what it wanted is no longer wanted.
+
+    False: somebody else moved it first.
+    """
+    if not moves.move(job, state, actor, **fields):
+        return False
+    cancel_pending(job)
+    return True
+
+
+def cancel_pending(job: Job, among: QuerySet[Run] | None = None) -> list[Run]:
+    """Cancel what has not begun (of the job's runs `among`, of all of them otherwise). Returns the runs it stopped."""
+    rows = job.runs.all() if among is None else among
+    runs = list(rows.filter(state=RunState.PENDING).select_related("instance__host", "host"))
     now = db_now()
     job.runs.filter(pk__in=[run.pk for run in runs], state=RunState.PENDING).update(
         state=RunState.CANCELLED, finished_at=now
     )
     for run in runs:
-        run.state = RunState.CANCELLED
+        run.job, run.state = job, RunState.CANCELLED
     tell_runs(job, runs, now)
+    if job.is_changing:
+        hosts.release(job)
+        if job.ready_at is not None:
+            blocks.withdraw(job, runs, now)
     return runs
 
 

@@ -14,7 +14,7 @@ from jobs.plan import digest_of, summary_of
 from jobs.policy import DEFAULT_RULES, decide
 from jobs.services import bell, blocks, moves
 from jobs.services.blast import blast_of
-from jobs.services.end import cancel_pending, finish_job
+from jobs.services.end import finish_job, stop
 from jobs.services.rows import store_runs
 from jobs.services.start import plan_rows
 from jobs.state import JobState, RunState
@@ -68,9 +68,9 @@ def freeze(job: Job) -> None:
 
 
 def _want_though_down(job: Job) -> None:
-    """No host could be planned: a block that nobody has to agree to is wanted all the same, and they catch up."""
-    down = list(job.runs.filter(state=RunState.UNREACHABLE).select_related("instance__host__customer", "host"))
-    if job.operation != "sender.block" or job.dry_run or not down:
+    """No host could be planned: a wish that nobody has to agree to holds all the same, and they catch up."""
+    down = list(job.runs.exclude(state=RunState.UNSUPPORTED).select_related("instance__host__customer", "host"))
+    if job.dry_run or not down:
         return
     if not decide(blast_of(job, down), DEFAULT_RULES).approvals:
         blocks.want(job, db_now())
@@ -78,9 +78,8 @@ def _want_though_down(job: Job) -> None:
 
 def _stop(job: Job, over: Run) -> None:
     """One queue is over its limit, so nothing is changed anywhere."""
-    cancel_pending(job)
     error = over.error or {}
-    moves.move(job, JobState.FAILED, error={**error, "detail": f"{over.instance}: {error.get('detail')}"})
+    stop(job, JobState.FAILED, error={**error, "detail": f"{over.instance}: {error.get('detail')}"})
 
 
 def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
@@ -122,10 +121,15 @@ def _freeze(job: Job, runs: list[Run]) -> None:
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
-    """The job may begin: ring for it. False: somebody else moved it first."""
+    """The job is ready: it takes its place in line, what it wants is wanted from now on, and it is rung for.
+
+    False: somebody else moved it first.
+    """
     now = db_now()
     expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
-    if not moves.move(job, JobState.QUEUED, expires_at=expires_at, **fields):
+    place: dict[str, Any] = {"ready_at": now, "ring_at": now + bell.PATIENCE, "rings": 0}
+    if not moves.move(job, JobState.QUEUED, expires_at=expires_at, **place, **fields):
         return False
+    blocks.want(job, now)
     bell.ring_on_commit(job, runs)
     return True

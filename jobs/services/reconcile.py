@@ -1,16 +1,16 @@
 """Runs whose outcome is unknown: read back at 0, 30, 130 and 600 s, and never repeat blindly."""
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from fleet.mta.types import Ended, Result
+from fleet.mta.commands import CHANGE_SECONDS
+from fleet.mta.types import Ended, MessageState, Result
 from jobs.clock import db_now
 from jobs.models import Job, Run
 from jobs.services import moves
-from jobs.services.bell import queue_of
-from jobs.services.claim import with_hosts
+from jobs.services.bell import on_queue
+from jobs.services.claim import BATCH, MAX_ATTEMPTS, with_hosts
 from jobs.services.end import finish_job
 from jobs.services.planned import freeze
 from jobs.services.record import Report, record
@@ -19,10 +19,16 @@ from jobs.state import RunState
 AFTER = (0, 30, 130, 600)
 """Seconds after the outcome became unknown at which we look."""
 
-REMOTE_BOUND = timedelta(seconds=125)
-"""No changing command outlives this on a host: each runs under `timeout -k 5 120` at most, and none follows it."""
+REMOTE_BOUND = timedelta(seconds=CHANGE_SECONDS + 5)
+"""No changing command outlives this on a host: each runs under `timeout -k 5 120` at most (fleet.ssh.drive), and none
+begins once its worker's lease has ended (jobs.leases), which it has when a run becomes unknown."""
 
 STEP = timedelta(seconds=30)
+POISON = {
+    "code": "remote_error",
+    "detail": f"put aside: {MAX_ATTEMPTS} workers were lost while they had this, and nothing was changed",
+    "hint": "It may be what they died of: see the workers' logs.",
+}
 
 
 def lose(now: datetime) -> int:
@@ -40,9 +46,8 @@ def _lose(run: Run, now: datetime) -> int:
     rows = Run.objects.filter(pk=run.pk, state=RunState.RUNNING, lease_until=run.lease_until)
     if run.dispatched_at is not None:
         won = rows.update(state=RunState.UNKNOWN, unknown_at=now, reconcile_at=now, lease_until=None)
-    elif run.attempts >= 3:
-        error = {"code": "remote_error", "detail": "its workers were lost three times", "hint": "see the workers' logs"}
-        won = rows.update(state=RunState.FAILED, error=error, finished_at=now, lease_until=None)
+    elif run.attempts >= MAX_ATTEMPTS:
+        won = rows.update(state=RunState.FAILED, error=POISON, finished_at=now, lease_until=None)
     else:
         won = rows.update(state=RunState.PENDING, lease_until=None)
     if won:
@@ -61,36 +66,38 @@ def _after_loss(run: Run) -> None:
 def due(now: datetime, queue: str) -> list[Run]:
     """Unknown runs of this Celery queue that are to be read back now, put off at once so that no one else does."""
     rows = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now).order_by("reconcile_at")
-    taken = []
-    for run in with_hosts(rows).select_related("job__requested_by", "job__undo_of")[:500]:
-        if queue_of(run) != queue:
-            continue
-        if Run.objects.filter(pk=run.pk, reconcile_at=run.reconcile_at).update(reconcile_at=now + STEP * 4):
-            taken.append(run)
-    return taken
+    rows = with_hosts(on_queue(rows, queue)).select_related("job__requested_by", "job__undo_of")
+    return [
+        run
+        for run in rows.prefetch_related("job__customers")[:BATCH]
+        if Run.objects.filter(pk=run.pk, reconcile_at=run.reconcile_at).update(reconcile_at=now + STEP * 4)
+    ]
 
 
-def settle(job: Job, reports: Iterable[Report]) -> None:
+def settle(job: Job, report: Report) -> None:
     """Store what reading back showed. What it did not settle is looked at again, until the last look has passed."""
-    for report in reports:
-        if isinstance(report.value, Result) and _is_final(report.run, report.value):
-            _settled(job, report)
-        else:
-            _again(job, report.run)
+    if isinstance(report.value, Result) and _is_final(report.run, report.value):
+        _settled(job, report)
+    else:
+        _again(job, report.run)
 
 
 def _is_final(run: Run, result: Result) -> bool:
-    """All done is final at once; anything less only when the host's own time limit has ended what may still run.
+    """Found done is final at once; whatever else was found, only when no command of the run can be at work any more.
 
-    That limit runs from the last command, which may be long after the dispatch but is never after `unknown_at`.
+    What is absent may still be on its way: a script that waits for its MTA moves the messages after we have looked.
     """
-    if result.ended is not Ended.FAILED:
-        return True
-    return run.unknown_at is not None and db_now() >= run.unknown_at + REMOTE_BOUND
+    return is_positive(result) or (run.unknown_at is not None and db_now() >= run.unknown_at + REMOTE_BOUND)
+
+
+def is_positive(result: Result) -> bool:
+    """Whether everything that was asked for was seen to be so."""
+    return result.ended is Ended.SUCCEEDED and all(each.outcome == MessageState.DONE for each in result.messages)
 
 
 def _settled(job: Job, report: Report) -> None:
     with transaction.atomic():
+        Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # before the run's row, as everybody else
         won = Run.objects.filter(pk=report.run.pk, state=RunState.UNKNOWN).update(state=RunState.RUNNING)
         if won:
             record(job, [report])

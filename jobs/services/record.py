@@ -14,7 +14,7 @@ from fleet.mta.types import Ended, HostFacts, InstanceFacts, Plan, Result
 from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
-from jobs.services import blocks, effects, moves
+from jobs.services import bell, blocks, effects, moves
 from jobs.services.end import finish_job, is_unreached, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.services.rows import store_runs
@@ -24,6 +24,8 @@ from jobs.times import readable
 
 Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
 ENDED = {Ended.SUCCEEDED: RunState.SUCCEEDED, Ended.UNCHANGED: RunState.UNCHANGED, Ended.FAILED: RunState.FAILED}
+SETTLED = frozenset(ENDED.values())
+"""Ends that a read-back has told, which a late report of the change itself may correct."""
 FIELDS = [
     "state",
     "error",
@@ -32,6 +34,7 @@ FIELDS = [
     "before",
     "after",
     "lease_until",
+    "attempts",
     "dispatched_at",
     "unknown_at",
     "reconcile_at",
@@ -42,9 +45,9 @@ FIELDS = [
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of one run.
+    """What a worker says of one run, whose `fence` names the claim. `value`: Plan, Result or Discovered.
 
-    `value`: Plan, Result or Discovered. `commands` as in the API. `attempt`: the number of its claim.
+    `commands` as in the API.
     """
 
     run: Run
@@ -54,19 +57,21 @@ class Report:
     mutated: bool
     started_at: datetime
     finished_at: datetime
-    attempt: int
     is_cancelled: bool = False
 
 
 def record(job: Job, reports: Sequence[Report]) -> None:
-    """Store a batch of reports; then freeze the plan or end the job when these were the last."""
+    """Store a batch of reports; then freeze the plan or end the job when these were the last.
+
+    A report that comes after its lease ended settles its run all the same: nobody else can know what the host said.
+    """
     with transaction.atomic():
         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
         job.state, job.version = locked.state, locked.version
         if job.is_changing:
             audit.lock_chains(moves.chains_of(job))
         now = db_now()
-        ours = _still_ours(reports)
+        ours = _of_the_claim(reports)
         plans = [(report.run, report.value) for report in ours if isinstance(report.value, Plan)]
         ended = [report for report in ours if not isinstance(report.value, Plan)]
         for report in ours:
@@ -79,17 +84,31 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         _audit(job, ended)
         _hosts(ours, now)
         tell_runs(job, [report.run for report in ended], now)
+        bell.ring_on_commit(job, [report.run for report in ended])
         if job.state == JobState.PLANNING:
             freeze(job)
+            bell.ring_for_waiting({report.run.host_id for report in ours})
         else:
             finish_job(job)
 
 
-def _still_ours(reports: Sequence[Report]) -> list[Report]:
-    """Without the runs that the sweep took from us meanwhile because our lease had ended."""
+def _of_the_claim(reports: Sequence[Report]) -> list[Report]:
+    """The reports whose claim is the last one of their run, and that are worth more than what is known of it."""
     ids = [report.run.pk for report in reports]
-    held = dict(Run.objects.filter(pk__in=ids, state=RunState.RUNNING).values_list("pk", "attempts"))
-    return [report for report in reports if held.get(report.run.pk) == report.attempt]
+    rows = Run.objects.filter(pk__in=ids).values_list("pk", "fence", "state", "is_planning")
+    now = {pk: (fence, state, is_planning) for pk, fence, state, is_planning in rows}
+    return [report for report in reports if _counts(report, *now[report.run.pk])]
+
+
+def _counts(report: Report, fence: int, state: str, is_planning: bool) -> bool:
+    """Whether a report of the claim with its run's fence is to be stored, the run being in that state by now."""
+    if fence != report.run.fence or is_planning != report.run.is_planning:
+        return False
+    if state == RunState.RUNNING:
+        return True
+    if state == RunState.UNKNOWN:
+        return isinstance(report.value, Result) or not report.mutated
+    return state in SETTLED and isinstance(report.value, Result) and report.mutated
 
 
 def _fill(report: Report, now: datetime) -> None:
@@ -97,13 +116,15 @@ def _fill(report: Report, now: datetime) -> None:
     run.lease_until, run.started_at, run.finished_at = None, report.started_at, report.finished_at
     if report.is_cancelled:
         run.state, run.dispatched_at = RunState.CANCELLED, None
+    elif isinstance(report.error, errors.LeaseLost) and not report.mutated:  # nothing was sent: as if never begun
+        run.state, run.dispatched_at, run.finished_at, run.attempts = RunState.PENDING, None, None, run.attempts - 1
     elif report.error is not None:
         run.state = state_for(report.error, mutated=report.mutated)
         run.error = storable(report.error.as_dict())
         if not report.mutated:
             run.dispatched_at = None
     elif isinstance(value, Result):
-        run.state = ENDED[value.ended]
+        run.state, run.reconcile_at = ENDED[value.ended], None
         run.error = storable(value.error.as_dict()) if value.error else None
         run.result = storable(readable({name: data for name, data in value.data.items() if name != "places"}))
         run.before, run.after = storable(readable(value.before)), storable(readable(value.after))

@@ -10,7 +10,8 @@ from jobs.asked import fingerprints
 from jobs.clock import db_now
 from jobs.models import Approval, Decision, Job, Message, Run
 from jobs.plan import PlanRow, digest_of
-from jobs.services import blocks, moves
+from jobs.services import moves
+from jobs.services.end import stop
 from jobs.state import JobState, RunState
 
 DISABLED = Q(host__enabled=False) | Q(host__customer__enabled=False) | Q(instance__enabled=False)
@@ -20,11 +21,9 @@ def start(job: Job) -> None:
     """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
     reason = _why_not(job) if job.is_changing else None
     if reason is None:
-        if moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None):
-            blocks.want(job, db_now())
-        return
-    job.runs.filter(state=RunState.PENDING).update(state=RunState.CANCELLED, finished_at=db_now())
-    moves.move(job, JobState.FAILED, error=reason)
+        moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None)
+    else:
+        stop(job, JobState.FAILED, error=reason)
 
 
 def _why_not(job: Job) -> dict[str, str] | None:

@@ -74,6 +74,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()
+    job.ring_at = job.created_at + bell.PATIENCE
     with transaction.atomic():
         job.save(force_insert=True)
         links = Job.customers.through

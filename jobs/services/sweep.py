@@ -6,9 +6,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models.functions import Least
 
 from fleet.inventory import TargetError, resolve
 from fleet.models import Customer, Host, Instance
+from fleet.ssh.gate import Lane
 from jobs import doorbell
 from jobs.actor import Actor
 from jobs.clock import db_now
@@ -25,16 +28,16 @@ from jobs.models import (
 )
 from jobs.services import bell, blocks, moves, reconcile
 from jobs.services.accounts import SYSTEM
-from jobs.services.end import cancel_pending
+from jobs.services.end import stop
 from jobs.services.submit import run_for, write
 from jobs.state import JobState, RunState
 
-RING_AGAIN = timedelta(seconds=5)
 BATCH = 500
+LONGEST_PAUSE = timedelta(seconds=60)
 
 
-def sweep() -> set[str]:
-    """One round. Returns the Celery queues whose workers have unknown runs or blocks to look at."""
+def sweep() -> None:
+    """One round: what is due now is done, or rung for at the queues whose workers can do it."""
     now = db_now()
     reconcile.lose(now)
     expire_jobs(now)
@@ -42,28 +45,30 @@ def sweep() -> set[str]:
     expire_blocks(now)
     extend_blocks(now)
     unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
-    queues = {bell.queue_of(run) for run in unknown[:BATCH]}
-    return queues | {bell.queue_of(run_for(row.instance.host, row.instance)) for row in behind(now)}
+    queues = {queue for queue, _ in bell.queues_of(unknown)}
+    for queue in queues | {queue_of_row(row) for row in _behind(now)}:
+        doorbell.ring(queue, Lane.LOOK)
 
 
 def expire_jobs(now: datetime) -> None:
     """Nobody decided in time, or it was not begun in time."""
     waiting = (JobState.AWAITING_APPROVAL, JobState.QUEUED)
-    for job in Job.objects.filter(state__in=waiting, expires_at__lte=now):
+    for pk in Job.objects.filter(state__in=waiting, expires_at__lte=now).values_list("pk", flat=True):
         with transaction.atomic():
-            if moves.move(job, JobState.EXPIRED):
-                cancel_pending(job)
+            job = Job.objects.select_for_update(no_key=True).get(pk=pk)
+            if job.state in waiting:
+                stop(job, JobState.EXPIRED)
 
 
 def ring_again(now: datetime) -> None:
-    """Ring for jobs that have runs which nobody took: the ring was lost, or their host was busy with another job."""
-    states = (JobState.PLANNING, JobState.QUEUED, JobState.RUNNING)
-    jobs = Job.objects.filter(
-        state__in=states, created_at__lt=now - RING_AGAIN, runs__state=RunState.PENDING
-    ).distinct()
-    for job in jobs[:BATCH]:
-        for queue in {bell.queue_of(run) for run in job.runs.filter(state=RunState.PENDING)}:
-            doorbell.ring(queue, str(job.pk))
+    """Ring for runs which nobody took: the ring was lost, or they wait in line. Once a queue, with growing pauses."""
+    due = Job.objects.filter(state__in=bell.MAY_BEGIN, ring_at__lte=now)
+    late = Run.objects.filter(state=RunState.PENDING, job__in=due.values("pk"))
+    queues = bell.queues_of(late)
+    pauses = [When(rings=rings, then=Value(now + bell.PATIENCE * 2 ** (rings + 1))) for rings in range(3)]
+    due.update(ring_at=Case(*pauses, default=Value(now + LONGEST_PAUSE)), rings=Least(F("rings") + 1, 3))
+    for queue, lane in sorted(queues):
+        doorbell.ring(queue, lane)
 
 
 def system() -> Actor:
@@ -74,17 +79,30 @@ def system() -> Actor:
     return Actor(account, channel="schedule")
 
 
-def behind(now: datetime) -> list[BlockInstance]:
-    """Instances that have not got a block, or still have one that is not wanted, and are due to be looked at."""
-    rows = BlockInstance.objects.filter(
-        state__in=(BlockState.PENDING, BlockState.REMOVING),
+def behind(now: datetime, queue: str) -> list[BlockInstance]:
+    """Instances of this Celery queue's hosts that have not got a block, or still have one that is not wanted.
+
+    Only those that are due, and for which no job is open.
+    """
+    rows = [row.pk for row in _behind(now) if queue_of_row(row) == queue][:BATCH]
+    related = ("block", "instance__host__credential__customer", "instance__host__jump_host__credential__customer")
+    return list(BlockInstance.objects.filter(pk__in=rows).select_related(*related))
+
+
+def _behind(now: datetime) -> QuerySet[BlockInstance]:
+    return BlockInstance.objects.filter(
+        Q(attempt=None) | Q(attempt__finished_at__isnull=False),
+        state__in=(BlockState.PENDING, BlockState.REMOVING, BlockState.FAILED),
         next_try_at__lte=now,
         instance__enabled=True,
         instance__host__enabled=True,
         instance__host__customer__enabled=True,
-    )
-    related = ("block", "instance__host__credential__customer", "instance__host__jump_host__credential__customer")
-    return list(rows.select_related(*related)[:BATCH])
+    ).select_related("instance__host")
+
+
+def queue_of_row(row: BlockInstance) -> str:
+    """The Celery queue of the row's host."""
+    return bell.queue_of(run_for(row.instance.host, row.instance))
 
 
 def put_off(rows: Iterable[BlockInstance], now: datetime) -> None:
@@ -95,25 +113,28 @@ def put_off(rows: Iterable[BlockInstance], now: datetime) -> None:
 
 def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
     """Jobs of channel `schedule` that bring instances, whose hosts answer again, to what is wanted."""
-    by_block: dict[tuple[Block, bool], list[Instance]] = {}
+    by_block: dict[Block, list[BlockInstance]] = {}
     for row in blocks.yield_to_others(rows, db_now()):
-        by_block.setdefault((row.block, row.block.is_wanted), []).append(row.instance)
-    return [_catch_up(block, wanted, instances) for (block, wanted), instances in by_block.items()]
+        by_block.setdefault(row.block, []).append(row)
+    return [_catch_up(block, behind) for block, behind in by_block.items()]
 
 
-def _catch_up(block: Block, wanted: bool, instances: list[Instance]) -> Job:
+def _catch_up(block: Block, rows: list[BlockInstance]) -> Job:
+    """One job for the rows, which says in each of them that it is under way. `block` as it is wanted right now."""
+    wanted = block.is_wanted
     params: dict[str, Any] = {"pattern": block.pattern}
     if wanted:
         params |= {"action": block.action, "code": block.code, "enhanced": block.enhanced, "text": block.text}
-    return scheduled(
-        Job(
-            operation="sender.block" if wanted else "sender.unblock",
-            params=params,
-            reason=f"catching up with block {block.pk}: {block.reason}"[:2000],
-            ticket=block.ticket,
-        ),
-        instances,
+    job = Job(
+        operation="sender.block" if wanted else "sender.unblock",
+        params=params,
+        reason=f"catching up with block {block.pk}: {block.reason}"[:2000],
+        ticket=block.ticket,
     )
+    with transaction.atomic():
+        scheduled(job, [row.instance for row in rows])
+        BlockInstance.objects.filter(pk__in=[row.pk for row in rows]).update(attempt=job)
+    return job
 
 
 def scheduled(job: Job, instances: Iterable[Instance]) -> Job:

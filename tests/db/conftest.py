@@ -2,15 +2,15 @@
 
 import pytest
 
-from jobs import doorbell, runner
+from jobs import doorbell, leases, runner
 from tests.db.fleet import Cast, FakeEngine, cast
 
 
 @pytest.fixture
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What was rung: (Celery queue, job id)."""
+    """What was rung: (Celery queue, lane)."""
     rung: list[tuple[str, str]] = []
-    monkeypatch.setattr(doorbell, "ring", lambda queue, job_id: rung.append((queue, job_id)))
+    monkeypatch.setattr(doorbell, "ring", lambda queue, lane: rung.append((queue, lane)))
     return rung
 
 
@@ -18,6 +18,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def people(db: None, monkeypatch: pytest.MonkeyPatch, rings: list[tuple[str, str]]) -> Cast:
     engine = FakeEngine()
     monkeypatch.setattr(runner, "engine", lambda: engine)
+    monkeypatch.setattr(leases.KEEPER, "_watch", lambda: None)  # a test's transaction is seen by its own thread only
     monkeypatch.setattr("jobs.endpoints._private_key", lambda credential: b"")
     monkeypatch.setattr("jobs.endpoints._seen", {})
     return cast(engine)

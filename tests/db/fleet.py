@@ -22,10 +22,11 @@ from fleet.mta.types import (
 )
 from fleet.ssh.drive import CommandRecord, Trace
 from fleet.ssh.engine import Outcome, Request
-from jobs import runner
+from jobs import leases, runner
 from jobs.actor import Actor
 from jobs.models import Account, AccountKind, Job, Role, Run
 from jobs.services import bell
+from jobs.services.claim import Claim, claim
 from jobs.services.submit import Request as Asked
 from jobs.services.submit import submit
 
@@ -77,6 +78,7 @@ class FakeEngine:
             run = Run.objects.select_related("instance__host", "host").get(pk=request.key)
             place = str(run.instance or run.host)
         phase = PLANNED if request.until_plan else APPLIED
+        leases.KEEPER.look()
         if cancelled():
             return Outcome(request.key, cancelled=True)
         self.asked.append((place, phase))
@@ -158,11 +160,14 @@ def ask(actor: Actor, operation: str, target: dict[str, Any] | None = None, **fi
     return submit(actor, Asked(operation=operation, target=target, **fields))
 
 
+def claimed(job: Job) -> Claim | None:
+    """What a worker takes next in the lane and on the queue of the job's first run."""
+    return claim(runner.LANES[bell.lane_of(job.is_changing)], bell.queue_of(job.runs.order_by("id")[0]))
+
+
 def work(job: Job) -> Job:
     """Let the workers do all they can do for the job now."""
-    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}):
-        runner.work(str(job.pk), queue)
-    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}):
-        runner.work(str(job.pk), queue)
+    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}) * 2:
+        runner.work(bell.lane_of(job.is_changing), queue)
     job.refresh_from_db()
     return job

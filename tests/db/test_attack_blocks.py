@@ -112,7 +112,7 @@ def test_the_end_of_a_short_block_leaves_a_wider_one_of_the_same_sender(people: 
     work(ask(people.dana, "sender.block", {"all": True}, params=SENDER))
     sweep.expire_blocks(db_now() + timedelta(hours=2))
     BlockInstance.objects.update(next_try_at=db_now())
-    for job in sweep.catch_up(sweep.behind(db_now())):
+    for job in sweep.catch_up(row for queue in ("ssh.0", "ssh.1") for row in sweep.behind(db_now(), queue)):
         work(job)
     (left,) = Block.objects.filter(is_wanted=True)
     assert names(left) == {"mx1/postfix", "mx1/postfixEXT", "mx2/postfix", "mx9/postfix"}

@@ -11,7 +11,6 @@ from fleet.mta.types import Ended, MessageState, Plan, Result
 from jobs import runner
 from jobs.clock import db_now
 from jobs.models import Job, Message, Run
-from jobs.services import bell
 from jobs.state import RunState
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
@@ -72,8 +71,7 @@ def test_one_run_that_cannot_be_read_back_does_not_keep_the_others_unknown(
         return genuine(host)
 
     monkeypatch.setattr(runner, "endpoint_for", endpoint)
-    monkeypatch.setattr(bell, "queue_of", lambda run: "ssh.0")
-    monkeypatch.setattr("jobs.services.reconcile.queue_of", lambda run: "ssh.0")
+    job.runs.update(slot=0)
     look()
     assert {run.host.name: run.state for run in job.runs.select_related("host")} == {
         "mx1": RunState.UNKNOWN,

@@ -300,7 +300,7 @@ def test_a_second_changing_job_waits_for_the_host(people: Cast) -> None:
     people.engine.results["mx1/postfix"] = OutcomeUnknown("the connection ended")
     first = work(ask(people.alice, "queue.hold", params=HOLD))
     second = work(ask(people.alice, "queue.hold", params=HOLD))
-    assert (first.state, second.state, second.runs.get().state) == ("running", "running", "pending")
+    assert (first.state, second.state, second.runs.get().state) == ("running", "queued", "pending")
 
 
 def test_a_changed_host_is_tried_again_though_it_was_paused(people: Cast) -> None:

@@ -4,15 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from fleet.mta.errors import InDelivery, OutcomeUnknown, UnparsedOutput
+from fleet.mta.errors import InDelivery, LeaseLost, OutcomeUnknown, UnparsedOutput
 from fleet.mta.types import Ended, MessageState, Plan, Result
 from jobs import runner
 from jobs.clock import db_now
 from jobs.models import HostLease, Job, QuarantineItem, Run
-from jobs.services import bell, reconcile
-from jobs.services.claim import claim
+from jobs.services import bell, hosts, reconcile
 from jobs.state import RunState
-from tests.db.fleet import Cast, ask, changed, message, work
+from tests.db.fleet import Cast, ask, changed, claimed, message, work
 
 MESSAGES = [message(1), message(2)]
 
@@ -84,17 +83,29 @@ def lose_worker(job: Job) -> None:
 
 def test_a_worker_lost_while_reading_is_replaced(people: Cast) -> None:
     job = ask(people.alice, "queue.list")
-    assert claim(job, bell.queue_of(job.runs.get()))
+    assert claimed(job)
     lose_worker(job)
     assert (job.runs.get().state, work(job).state) == ("pending", "succeeded")
 
 
-def test_a_reading_run_that_kills_its_workers_is_given_up_after_three(people: Cast) -> None:
+def test_a_run_that_kills_its_workers_twice_is_put_aside_and_says_so(people: Cast) -> None:
     job = ask(people.alice, "queue.list")
-    for _ in range(3):
-        assert claim(job, bell.queue_of(job.runs.get()))
+    for _ in range(2):
+        assert claimed(job)
         lose_worker(job)
     assert (job.state, job.runs.get().state) == ("failed", "failed")
+    assert job.runs.get().error["detail"].startswith("put aside: 2 workers were lost")
+
+
+def test_of_those_that_were_with_a_lost_worker_one_at_a_time_is_tried_again(people: Cast) -> None:
+    first, second = (ask(people.alice, "queue.list", {"hosts": ["mx2"]}) for _ in range(2))
+    fresh = ask(people.alice, "queue.list", {"hosts": ["mx2"]})
+    assert claimed(first)
+    assert claimed(second)
+    for job in (first, second):
+        lose_worker(job)
+    assert [claimed(first).job.pk for _ in range(2)] == [first.pk, fresh.pk], "the second may have been the cause, too"
+    assert claimed(first) is None
 
 
 def test_a_worker_lost_after_dispatch_makes_the_outcome_unknown(people: Cast) -> None:
@@ -115,12 +126,114 @@ def claim_and_die(job: Job) -> None:
     raise ConnectionResetError("killed")
 
 
-def test_a_late_worker_does_not_overwrite_what_the_sweep_decided(people: Cast) -> None:
+def late(people: Cast, result: Result | OutcomeUnknown | LeaseLost) -> Job:
+    """A purge whose worker lost its lease while the host was at it, and then says what became of it."""
     people.engine.plans["mx1/postfix"] = Plan(selected=tuple(MESSAGES), queue_total=100)
-    people.engine.results["mx1/postfix"] = changed(MESSAGES)
+    people.engine.results["mx1/postfix"] = result
     job = ask(people.alice, "queue.purge", params={"match": "from:*@bulk.example"})
     people.engine.before = lambda place, phase: lose_worker(job) if phase == "applied" else None
-    assert work(job).runs.get().state == "unknown"
+    return work(job)
+
+
+def test_a_report_that_comes_too_late_settles_the_run_and_its_messages_are_in_the_quarantine(people: Cast) -> None:
+    job = late(people, changed(MESSAGES, places={m.queue_id: "/q" for m in MESSAGES}))
+    assert (job.state, job.runs.get().state) == ("succeeded", "succeeded")
+    assert QuarantineItem.objects.filter(job=job).count() == 2
+    assert HostLease.objects.get(host__name="mx1").job is None
+
+
+def test_a_late_report_that_knows_nothing_leaves_the_run_unknown(people: Cast) -> None:
+    job = late(people, OutcomeUnknown("the connection ended"))
+    assert (job.state, job.runs.get().state) == ("running", "unknown")
+
+
+def test_a_late_report_corrects_what_reading_back_had_missed(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(MESSAGES), queue_total=100)
+    job = ask(people.alice, "queue.purge", params={"match": "from:*@bulk.example"})
+    whole = changed(MESSAGES, places={m.queue_id: "/q" for m in MESSAGES})
+
+    def read_back_meanwhile(place: str, phase: str) -> None:
+        if phase == "applied":
+            people.engine.before = lambda place, phase: None
+            lose_worker(job)
+            people.engine.results["mx1/postfix"] = changed(MESSAGES, MessageState.LEFT)
+            later(job, 130)
+            look(job)
+            assert job.runs.get().state == "failed"
+            people.engine.results["mx1/postfix"] = whole
+
+    people.engine.before = read_back_meanwhile
+    work(job)
+    assert job.runs.get().state == "succeeded"
+    assert QuarantineItem.objects.filter(job=job).count() == 2
+
+
+def test_a_worker_that_finds_its_lease_gone_before_anything_was_sent_leaves_the_run_to_another(people: Cast) -> None:
+    people.engine.mutates = False
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(MESSAGES), queue_total=100)
+    people.engine.results["mx1/postfix"] = LeaseLost("the lease is gone")
+    job = ask(people.alice, "queue.purge", params={"match": "from:*@bulk.example"})
+    begun = []
+
+    def lose_the_first(place: str, phase: str) -> None:
+        if phase == "applied":
+            begun.append(job.runs.get().dispatched_at)
+            if len(begun) == 1:
+                lose_worker(job)
+            else:
+                people.engine.results["mx1/postfix"] = changed(MESSAGES)
+
+    people.engine.before = lose_the_first
+    assert work(job).state == "succeeded"
+    assert len(begun) == 2
+    assert begun[0] < begun[1]
+
+
+def test_a_plan_of_a_worker_that_was_lost_does_not_touch_the_run_that_another_one_carries_out(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(MESSAGES), queue_total=100)
+    job = ask(people.alice, "queue.hold", params={"match": "from:*@bulk.example"})
+
+    def another_one_plans(place: str, phase: str) -> None:
+        people.engine.before = lambda place, phase: None
+        lose_worker(job)
+        assert claimed(job)
+
+    people.engine.before = another_one_plans
+    work(job)
+    assert (job.runs.get().state, job.runs.get().plan) == ("running", None)
+
+
+@pytest.mark.parametrize("outcome", [MessageState.ALREADY_GONE, MessageState.LEFT])
+def test_nothing_but_a_find_is_believed_while_the_command_may_still_run(people: Cast, outcome: MessageState) -> None:
+    job = unknown_purge(people)
+    absent = changed(MESSAGES, outcome)
+    people.engine.results["mx1/postfix"] = Result(Ended.UNCHANGED, absent.data, absent.messages)
+    assert look(job).state == "running"
+    later(job, 130)
+    assert look(job).runs.get().state == "unchanged"
+
+
+def test_a_run_that_stays_unknown_after_the_last_look_frees_its_host(people: Cast) -> None:
+    job = unknown_purge(people)
+    people.engine.results["mx1/postfix"] = UnparsedOutput("cut off")
+    for _ in reconcile.AFTER:
+        look(job)
+        later(job, 1)
+    assert (look(job).state, job.runs.get().state) == ("failed", "unknown")
+    assert HostLease.objects.get(host__name="mx1").job is None
+
+
+def test_fences_grow_and_are_never_below_the_clock_of_the_database(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=tuple(MESSAGES), queue_total=100)
+    people.engine.results["mx1/postfix"] = changed(MESSAGES)
+    fences = []
+    for _ in range(2):
+        begun = hosts.fence_at(db_now())
+        run = work(ask(people.alice, "queue.hold", params={"match": "from:*@bulk.example"})).runs.get()
+        fences.append(run.fence)
+        assert run.fence >= begun
+        HostLease.objects.update(fence=0)  # as after a backup was restored
+    assert fences[0] < fences[1]
 
 
 def test_messages_that_were_being_delivered_are_reported_after_reading_back(people: Cast) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from jobs.errors import Forbidden, Invalid
 from jobs.models import AuditEvent, Job
+from jobs.services import bell
 from tests.db.fleet import Cast, ask, person
 
 
@@ -35,7 +36,7 @@ def test_the_bell_rings_after_the_commit_only(
     with django_capture_on_commit_callbacks(execute=True):
         job = ask(people.alice, "queue.list", {"hosts": ["mx2"]})
         assert rings == []
-    assert [job_id for _, job_id in rings] == [str(job.pk)]
+    assert rings == [(bell.queue_of(job.runs.get()), "read")]
 
 
 def test_submission_is_audited_in_the_chain_of_the_customer(people: Cast) -> None:

@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.errors import Unreachable
+from fleet.models import Host
+from fleet.mta.errors import Conflict, Unreachable, Unsupported
 from fleet.mta.types import Ended, Plan, Result
 from jobs import runner
 from jobs.clock import db_now
 from jobs.errors import Invalid
-from jobs.models import Block, BlockInstance, Job, QuarantineItem
+from jobs.models import Block, BlockInstance, HostLease, Job, QuarantineItem
 from jobs.services import bell, sweep
 from jobs.services.again import undo
 from jobs.services.blocks import want
+from jobs.services.cancel import cancel
 from jobs.services.decide import approve
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
@@ -41,10 +43,22 @@ def catch_up() -> None:
 
 def test_a_job_that_nobody_took_is_rung_for_again(people: Cast, rings: list[Any]) -> None:
     job = ask(people.alice, "queue.list")
-    Job.objects.update(created_at=db_now() - timedelta(seconds=6))
     rings.clear()
-    sweep.ring_again(db_now())
-    assert [job_id for _, job_id in rings] == [str(job.pk)]
+    now = db_now()
+    sweep.ring_again(now)
+    assert rings == [], "the first ring is not late yet"
+    sweep.ring_again(now + timedelta(seconds=6))
+    assert rings == [(bell.queue_of(job.runs.get()), "read")]
+
+
+def test_many_jobs_that_wait_are_rung_for_once_a_queue_and_ever_less_often(people: Cast, rings: list[Any]) -> None:
+    for _ in range(50):
+        ask(people.alice, "queue.list")
+    rings.clear()
+    begun = db_now()
+    for second in range(0, 600, 2):
+        sweep.ring_again(begun + timedelta(seconds=second))
+    assert 10 <= len(rings) <= 14, "5, 15, 35, 75 s and then each minute"
 
 
 def test_nobody_deciding_in_time_expires_the_job(people: Cast) -> None:
@@ -187,13 +201,13 @@ def test_a_block_that_somebody_must_agree_to_is_not_wanted_while_its_hosts_are_d
     assert not Block.objects.exists()
 
 
-def test_a_block_that_others_want_is_applied_again_when_an_unblock_took_its_line(people: Cast) -> None:
+def test_an_unblock_leaves_the_line_that_a_block_asked_for_meanwhile_needs(people: Cast) -> None:
     block(people)
     job = ask(people.alice, "sender.unblock", {"customers": ["acme"]}, params=SENDER)
     people.engine.before = lambda place, phase: wider(people) if phase == "planned" else None
     assert work(job).state == "succeeded"
-    people.engine.before = lambda place, phase: None
-    assert states() == dict.fromkeys(("mx1/postfix", "mx1/postfixEXT", "mx2/postfix", "mx9/postfix"), "pending")
+    assert {run.state for run in job.runs.all()} == {"unchanged"}
+    assert Block.objects.filter(is_wanted=True).count() == 1
 
 
 def wider(people: Cast) -> None:
@@ -201,3 +215,91 @@ def wider(people: Cast) -> None:
     if not people.other.blocks.exists():
         both = ask(people.dana, "sender.block", {"all": True}, params=SENDER)
         want(both, db_now())
+
+
+def test_an_unblock_of_hosts_that_are_down_is_wanted_and_caught_up(people: Cast) -> None:
+    block(people)
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    work(ask(people.alice, "sender.unblock", {"customers": ["acme"]}, params=SENDER))
+    assert states() == {"mx2/postfix": "removing"}
+    people.engine.plans.clear()
+    catch_up()
+    assert states() == {}
+
+
+def test_an_unblock_is_wanted_though_all_its_hosts_are_down(people: Cast) -> None:
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    job = work(ask(people.alice, "sender.unblock", {"hosts": ["mx2"]}, params=SENDER))
+    assert (job.state, Block.objects.get().is_wanted, states()) == ("failed", False, {"mx2/postfix": "removing"})
+    people.engine.plans.clear()
+    catch_up()
+    assert states() == {}
+
+
+def test_what_fails_on_a_host_is_seen_and_tried_again_with_growing_pauses(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = Conflict("the file is a link")
+    people.engine.mutates = False
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    pauses = []
+    for _ in range(3):
+        row = BlockInstance.objects.get()
+        assert (row.state, row.detail) == ("failed", "the file is a link")
+        pauses.append(round((row.next_try_at - row.changed_at).total_seconds()))
+        BlockInstance.objects.update(next_try_at=db_now())
+        catch_up()
+    assert pauses == [60, 300, 1800]
+
+
+def test_an_instance_has_one_open_attempt_to_catch_up(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    for _ in range(3):
+        BlockInstance.objects.update(next_try_at=db_now())
+        for queue in ("ssh.0", "ssh.1"):
+            runner.catch_up(queue)
+    assert Job.objects.filter(channel="schedule").count() == 1
+
+
+def test_where_a_block_is_unsupported_it_ends_there_and_its_unblock_is_no_failure(people: Cast) -> None:
+    people.engine.plans["mx2/postfix"] = Unsupported("no access map")
+    work(ask(people.alice, "sender.block", {"customers": ["acme"]}, params=SENDER))
+    assert states()["mx2/postfix"] == "unsupported"
+    job = work(ask(people.alice, "sender.unblock", {"customers": ["acme"]}, params=SENDER))
+    assert (job.state, states()) == ("succeeded", {})
+
+
+def test_a_block_that_is_cancelled_once_it_is_ready_is_not_wanted_any_more(people: Cast) -> None:
+    job = ready_block(people)
+    assert Block.objects.get().is_wanted
+    cancel(people.alice, job)
+    job.refresh_from_db()
+    assert (job.state, Block.objects.get().is_wanted, states()) == ("cancelled", False, {})
+
+
+def test_an_unblock_that_is_not_begun_in_time_leaves_the_block_wanted(people: Cast) -> None:
+    block(people)
+    job = busy(people, "sender.unblock")
+    assert not Block.objects.get().is_wanted
+    sweep.expire_jobs(db_now() + timedelta(minutes=31))
+    job.refresh_from_db()
+    assert (job.state, Block.objects.get().is_wanted) == ("expired", True)
+    assert set(states().values()) == {"pending"}
+
+
+def ready_block(people: Cast) -> Job:
+    return busy(people, "sender.block")
+
+
+def busy(people: Cast, operation: str) -> Job:
+    """A job that is ready and waits, since another one has the hosts."""
+    for host in Host.objects.all():
+        other = ask(people.dana, "queue.hold", {"hosts": [host.name]}, params={"match": "from:x@y.example"})
+        HostLease.objects.update_or_create(host=host, defaults={"job": other})
+        other.runs.update(state="running", is_planning=False)
+    job = work(ask(people.alice, operation, {"customers": ["acme"]}, params=SENDER))
+    assert job.state == "queued"
+    return job

@@ -141,4 +141,4 @@ def _instance(host: Host) -> Instance:
 
 def harmless_bell(monkeypatch: pytest.MonkeyPatch, rung: list[tuple[str, str]]) -> None:
     """Write down what rings instead of sending it to a broker."""
-    monkeypatch.setattr(doorbell, "ring", lambda queue, job: rung.append((queue, job)))
+    monkeypatch.setattr(doorbell, "ring", lambda queue, lane: rung.append((queue, lane)))
