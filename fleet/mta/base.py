@@ -5,12 +5,14 @@ without a method is unsupported. Capabilities are derived from that, so nothing 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from importlib import import_module
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fleet.mta import REGISTRY
 from fleet.mta.operations import Operation
-from fleet.mta.types import Capability, Context, HostFacts, InstanceFacts, Result, Steps, Support
+from fleet.mta.types import Capability, Command, Context, HostFacts, InstanceFacts, Result, Steps, Support, T
 
 Carry = Callable[[InstanceFacts, Operation, Context], Steps[Result]]
 
@@ -48,8 +50,30 @@ def adapter_for(mta: str) -> Adapter:
 
 
 def carry(adapter: Adapter, operation_name: str) -> Carry | None:
-    """The adapter's method for an operation, or None when it has none."""
-    return getattr(adapter, operation_name.replace(".", "_"), None)
+    """The adapter's method for an operation, its commands fenced by the context, or None when it has none."""
+    method: Carry | None = getattr(adapter, operation_name.replace(".", "_"), None)
+    if method is None:
+        return None
+
+    @wraps(method)
+    def fenced(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result]:
+        return _fenced(method(instance, operation, context), context.fence)
+
+    return fenced
+
+
+def _fenced(steps: Steps[T], fence: int) -> Steps[T]:
+    """The same steps, each command with this fence. No adapter has to think of it, so none can forget it."""
+    answer: Any = None
+    try:
+        while True:
+            step = steps.send(answer)
+            answer = yield replace(step, fence=fence) if isinstance(step, Command) else step
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()
 
 
 def capability(adapter: Adapter, operation_name: str) -> Capability:

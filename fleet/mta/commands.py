@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from fleet.mta.errors import FleetError, MtaNotFound, RemoteError, SudoDenied, UnparsedOutput
+from fleet.mta.errors import (
+    Conflict,
+    FleetError,
+    MtaNotFound,
+    Overtaken,
+    RemoteError,
+    SudoDenied,
+    UnparsedOutput,
+)
 from fleet.mta.types import Completed
 
 HELPERS = "/usr/local/libexec/mxfleet"
@@ -15,6 +23,9 @@ READ_SECONDS = 120
 CHANGE_SECONDS = 120
 CHUNK = 10_000
 """Queue IDs of one changing command, so that it ends well within its time."""
+
+FENCE_STATUS = 75
+"""How fence.sh ends a script; others have that status for their own reasons, so its words decide."""
 
 Markers = Sequence[tuple[bytes, type[FleetError], str]]
 
@@ -43,6 +54,21 @@ def sudoers_line(user: str, seconds: int, argv: Sequence[str]) -> str:
 def _escaped(word: str) -> str:
     """sudoers(5): `,`, `:`, `=`, `\\` and wildcards in an argument must be escaped."""
     return "".join(f"\\{char}" if char in ",:=\\*?[]! " else char for char in word)
+
+
+def fence_error(done: Completed) -> FleetError | None:
+    """The error behind a script that fence.sh ended before its first change, or None when it did not."""
+    _, ours, said = done.stderr.partition(b"mxfleet: fence: ")
+    if done.exit_status != FENCE_STATUS or not ours:
+        return None
+    detail = said.partition(b"\n")[0].decode("utf-8", "backslashreplace")[:300]
+    if detail.startswith("overtaken"):
+        return Overtaken(
+            detail, hint="if the clock of the service's database was set back: rm /run/mxfleet-fence there"
+        )
+    if detail.startswith("busy"):
+        return Conflict(detail, hint="try again when the other change has ended")
+    return RemoteError(detail)
 
 
 def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError:

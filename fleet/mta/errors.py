@@ -20,6 +20,7 @@ FleetError
     ├── OutputTooLarge          output_too_large
     ├── UnparsedOutput          unparsed_output
     ├── Conflict                conflict
+    ├── Overtaken               overtaken: a newer worker has the host; this command changed nothing
     ├── DiskFull                disk_full
     ├── TooMany                 too_many
     ├── PlanStale               plan_stale
@@ -154,6 +155,12 @@ class Conflict(Refused):
     """Something else stands in the way: a foreign line, a changed file, a wrong state."""
 
     code = "conflict"
+
+
+class Overtaken(Refused):
+    """The host has seen a command of a newer worker, and refused ours; this command changed nothing."""
+
+    code = "overtaken"
 
 
 class DiskFull(Refused):

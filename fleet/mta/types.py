@@ -32,7 +32,8 @@ class Command:
     `argv`: program and arguments; with `script` (a file name in fleet/mta/scripts) the script's arguments only.
     `stdin`: bytes. `become`: run as root. `mutates`: may change the host. `timeout`: seconds, enforced on the host too.
     `max_output`: bytes of stdout without a sink, and of stderr. `secret`: argv indexes that are masked when shown.
-    `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then.
+    `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then. `fence`: the Context's, which
+    goes to a changing script as the first line of its stdin; no adapter sets it.
     """
 
     argv: tuple[str, ...]
@@ -45,6 +46,7 @@ class Command:
     sink: Sink | None = field(default=None, compare=False)
     secret: frozenset[int] = frozenset()
     may_be_denied: bool = False
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +291,10 @@ class Context:
     we leave on the host. `frozen`: the plan's messages; given when a plan is applied or read back, and nothing else is
     touched then. `ours`: fingerprints that some job of ours put on hold. `wanted_blocks`: our patterns that stay wanted
     here besides the operation's own (so that unblock knows when wiring may go). `wiring_approved`: the plan had it.
-    `undo`: the job puts back what another one changed.
+    `undo`: the job puts back what another one changed. `fence`: the number of the hold on the host under which this
+    runs, microseconds since the epoch by the database's clock, growing and never reused; 0: none is known, and nothing
+    is checked. A host refuses a changing script with a lower one than it has seen (fence.sh), so runs that may change
+    one host at the same time have the same.
     """
 
     now: float
@@ -299,3 +304,4 @@ class Context:
     wanted_blocks: tuple[str, ...] = ()
     wiring_approved: bool = False
     undo: bool = False
+    fence: int = 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from fleet.mta.commands import CHANGE_SECONDS
+from fleet.mta.commands import CHANGE_SECONDS, fence_error
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
 from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
 from fleet.ssh.quoting import shown
@@ -41,7 +41,8 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
     """Run the steps to their end, or, for a dry run, to their plan. Returns the plan or what the steps return.
 
     Raises what the adapter raises, and of the transport's errors: OutcomeUnknown for everything that ended the reading
-    once a changing command had begun; else NothingSent, ConnectionLost, RemoteTimeout, SudoDenied, OutputTooLarge.
+    once a changing command had begun; else NothingSent, ConnectionLost, RemoteTimeout, OutputTooLarge, and, of a command
+    refused before it could change anything, SudoDenied, Overtaken, Conflict or RemoteError.
     """
     answer: Any = None
     try:
@@ -94,8 +95,8 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
         trace.sent = True
         record.exit_status = done.exit_status
         record.stderr_tail = done.stderr[-TAIL:].decode("utf-8", "backslashreplace")
-        _refuse(command, done)
-    except (NothingSent, SudoDenied) as error:
+        _check_time(command, done)
+    except NothingSent as error:
         trace.mutated = had_mutated
         raise _judged(error, had_mutated) from error
     except FleetError as error:
@@ -103,19 +104,28 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
         raise _judged(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)
+    refusal = _refusal(command, done)
+    if refusal is not None:
+        trace.mutated = had_mutated
+        raise _judged(refusal, had_mutated)
     return done
 
 
-def _refuse(command: Command, done: Completed) -> None:
-    """Raise for what no adapter should have to tell apart: sudo's refusal and the end of time.
+def _refusal(command: Command, done: Completed) -> FleetError | None:
+    """Why the command was ended before it did anything, which no adapter should have to tell: by sudo, or at the fence.
 
     sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
     """
     if command.become and not command.may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
         said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
-        raise SudoDenied(
+        return SudoDenied(
             said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))
         )
+    return fence_error(done) if command.script and command.mutates else None
+
+
+def _check_time(command: Command, done: Completed) -> None:
+    """Raises RemoteTimeout for what timeout(1) ended."""
     if done.exit_status in (TIMED_OUT, KILLED):
         raise RemoteTimeout(
             f"the command did not end within {command.timeout} s and was ended", seconds=command.timeout

@@ -14,30 +14,58 @@ KILL_AFTER = 5  # seconds between TERM and KILL, timeout(1) -k
 # One argument of execve(2) may be 128 KiB on Linux (MAX_ARG_STRLEN), and the whole line is one for the login shell.
 LONGEST = 120 * 1024
 
+FENCE = "fence.sh"
+FENCED = '# shellcheck source=fence.sh\n. "${0%/*}/fence.sh"\n'
+"""How a script takes in what stands in fence.sh: where it is installed, from the file beside it."""
+
 PREFIX = f"exec env LC_ALL=C PATH={PATH} "
 NOTHING: frozenset[tuple[str, str]] = frozenset()
 
 
 @cache
 def script_text(name: str) -> tuple[str, str]:
-    """A script's text and the sha256 hex of its file. Raises ValueError for a name that is not one of ours."""
+    """A script's text as it travels, and the sha256 hex of its file. Raises ValueError for a name that is not ours."""
     if "/" in name or not name.endswith(".sh"):
         raise ValueError(f"not the name of a script: {name!r}")
     content = (SCRIPTS / name).read_bytes()
-    return content.decode("ascii"), hashlib.sha256(content).hexdigest()
+    text = content.decode("ascii")
+    if FENCED in text:
+        text = text.replace(FENCED, script_text(FENCE)[0])
+    return text, hashlib.sha256(content).hexdigest()
+
+
+@cache
+def is_fenced(name: str) -> bool:
+    """Whether the script has fence.sh in it."""
+    return FENCED.encode() in (SCRIPTS / name).read_bytes()
+
+
+def _is_installed(name: str, helpers: frozenset[tuple[str, str]]) -> bool:
+    """Whether the host's file, and that of what it takes in, are those of this release."""
+    return all((each, script_text(each)[1]) in helpers for each in ((name, FENCE) if is_fenced(name) else (name,)))
+
+
+def stdin_of(command: Command) -> bytes:
+    """The bytes that go to the command's stdin: for a changing script its fence comes first."""
+    if command.script is None or not command.mutates:
+        return command.stdin
+    return f"fence {command.fence}\n".encode() + command.stdin
 
 
 def words(command: Command, helpers: frozenset[tuple[str, str]] = NOTHING) -> tuple[str, ...]:
     """The argument vector that runs on the host: the command's own, or that of its script.
 
     A script that needs no root always travels, so that discovery works on a host whose installed helpers are gone.
+    Raises ValueError for one that changes the host and does not check its fence.
     """
     if command.script is None:
         if not command.argv or not command.argv[0] or command.argv[0].startswith("-"):
             raise ValueError("a command needs a program as its first word")
         return command.argv
-    text, digest = script_text(command.script)
-    if command.become and (command.script, digest) in helpers:
+    text, _ = script_text(command.script)
+    if command.mutates and not is_fenced(command.script):
+        raise ValueError(f"{command.script} changes the host and checks no fence")
+    if command.become and _is_installed(command.script, helpers):
         return (f"{HELPERS}/{command.script}", *command.argv)
     return ("/bin/sh", "-c", text, command.script, *command.argv)
 

@@ -12,7 +12,7 @@ from fleet.ssh.dns import inquire
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.gate import Lane
 from fleet.ssh.pool import SESSIONS, Pool, Warm
-from fleet.ssh.quoting import KILL_AFTER, encode, render
+from fleet.ssh.quoting import KILL_AFTER, encode, render, stdin_of
 from fleet.ssh.session import CommandSession
 from fleet.ssh.smtp import converse
 
@@ -141,7 +141,7 @@ class AsyncsshTransport:
                     begun = self._loop.time()
                     limit.reschedule(min(self._until, begun + command.timeout + GRACE))
                     await self._open(warm, session, line)
-                    session.send(command.stdin)
+                    session.send(stdin_of(command))
                     await session.ended
                 finally:
                     warm.leave_slot(session.was_refused)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from fleet.mta.exim import Exim
 from fleet.mta.types import InstanceFacts
-from tests.contract.play import HOST_ADDRESS, NEXT_HOP, Host, make_program, run_script
+from tests.contract.play import HOST_ADDRESS, NEXT_HOP, Host, make_program
 from tests.unit.list_host import ListHost
+from tests.unit.real_scripts import run_script
 
 ABSENT_ID = "1AAAAA-000000-00"
 SENDERS: dict[str, tuple[bytes, str] | str] = {

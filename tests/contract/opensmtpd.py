@@ -5,8 +5,9 @@ from pathlib import Path
 
 from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.types import Command, Completed, InstanceFacts
-from tests.contract.play import HOST_ADDRESS, Host, make_program, run_script
+from tests.contract.play import HOST_ADDRESS, Host, make_program
 from tests.unit.opensmtpd_host import Smtpd, looked_up
+from tests.unit.real_scripts import run_script
 
 ABSENT_ID = "0123abcd"
 SENDERS: dict[str, tuple[bytes, str] | str] = {

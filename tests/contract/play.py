@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from fleet.mta.types import (
 )
 from fleet.ssh.drive import Trace, drive
 from tests.unit.mail_network import Network
+from tests.unit.real_scripts import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "fleet" / "mta" / "scripts"
 KINDS = frozenset({"plain", "non_utf8", "null", "quote", "newline"})
@@ -171,16 +170,6 @@ def make_program(path: Path, text: str) -> None:
     for each, content in ((path, text), (path.with_name("sleep"), "#!/bin/sh\nexec /bin/sleep 0.05\n")):
         each.write_text(content)
         each.chmod(0o755)
-
-
-def run_script(command: Command, tools: Path | None = None) -> Completed:
-    """The real script, on this machine. `tools`: a directory of programs that come before the machine's own."""
-    assert command.script
-    argv = ["sh", str(SCRIPTS / command.script), *command.argv]
-    path = os.environ["PATH"]
-    environment = {**os.environ, "PATH": f"{tools}:{path}" if tools else path}
-    done = subprocess.run(argv, input=command.stdin, capture_output=True, timeout=60, env=environment)
-    return Completed(done.returncode, done.stdout, done.stderr)
 
 
 def senders_of(senders: dict[str, tuple[bytes, str] | str]) -> Sequence[tuple[bytes, str]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from fleet.mta.sendmail import Sendmail
 from fleet.mta.types import Completed
-from tests.contract.play import HOST_ADDRESS, Host, run_script
+from tests.contract.play import HOST_ADDRESS, Host
 from tests.unit.list_host import ListHost
+from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import SendmailHost, queue_file
 
 ABSENT_ID = "6AKAxcIZ000281"

@@ -4,16 +4,15 @@ The service is up while its file `up` exists, and does not go down while `busy` 
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fleet.mta.qmail.listing import QUEUE
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, QueueEntry, Steps
-from fleet.ssh.quoting import script_text
+from tests.unit.real_scripts import run_script
 
 SVC = """#!/bin/sh
 case $1 in
@@ -31,12 +30,6 @@ else
 fi
 """
 LONG_AGO = 1_700_000_000
-
-
-def argv_of(command: Command) -> list[str]:
-    """The command line as the transport makes it."""
-    assert command.script is not None
-    return ["/bin/sh", "-c", script_text(command.script)[0], command.script, *command.argv]
 
 
 @dataclass
@@ -106,12 +99,11 @@ class QmailHost:
         return {str(each.relative_to(self.queue)): each.stat().st_ino for each in found}
 
     def run(self, command: Command) -> Completed:
-        done = subprocess.run(argv_of(command), input=command.stdin, capture_output=True, timeout=60)
-        result = None
-        if command.sink is not None and not done.returncode:
-            command.sink.feed(done.stdout)
-            result = command.sink.close()
-        return Completed(done.returncode, done.stdout, done.stderr, result)
+        done = run_script(command)
+        if command.sink is None or done.exit_status:
+            return done
+        command.sink.feed(done.stdout)
+        return replace(done, result=command.sink.close())
 
     def carry(self, steps: Steps[Any]) -> Any:
         answer: Completed | None = None

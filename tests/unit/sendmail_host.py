@@ -5,7 +5,6 @@ The stand-in takes the queue IDs of -qI, tells of each as `sendmail -v` does, an
 
 import fcntl
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Steps, T
+from tests.unit.real_scripts import run_script
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "fleet/mta/scripts"
 TRANSCRIPTS = ROOT / "tests/transcripts/sendmail-8.17"
 NOW = 1_795_180_000.0
 ARRIVAL = 1_795_172_378
@@ -132,15 +131,14 @@ class SendmailHost:
     def answer(self, command: Command) -> Completed:
         self.before.pop(len(self.commands), lambda: None)()
         self.commands.append(command)
-        argv = ["sh", str(SCRIPTS / str(command.script)), *command.argv]
-        done = subprocess.run(argv, input=command.stdin, capture_output=True, timeout=60)
+        done = run_script(command)
         stdout = done.stdout[: self.cut]
         result = None
-        if command.sink is not None and not done.returncode:
+        if command.sink is not None and not done.exit_status:
             for at in range(0, len(stdout), 7):
                 command.sink.feed(stdout[at : at + 7])
             result = command.sink.close()
-        return Completed(done.returncode, stdout, done.stderr, result)
+        return Completed(done.exit_status, stdout, done.stderr, result)
 
 
 def context(**fields: Any) -> Context:

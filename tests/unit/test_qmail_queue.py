@@ -27,10 +27,12 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.changing import change, line_of, parse_answer
+from fleet.mta.qmail.changing import change, parse_answer
 from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
 from fleet.mta.types import Completed, Ended, QueueEntry
-from tests.unit.qmail_host import LONG_AGO, QmailHost, argv_of, context
+from fleet.ssh.quoting import stdin_of
+from tests.unit.qmail_host import LONG_AGO, QmailHost, context
+from tests.unit.real_scripts import argv_of
 
 QMAIL = Qmail()
 
@@ -354,7 +356,6 @@ def test_a_kill_at_any_moment_leaves_qmail_send_running_and_every_message_whole(
     chance = random.Random(seed)
     for action in ("quarantine", "hold", "release", "delete"):
         entries = host.entries()
-        stdin = b"job-1\n" + b"".join(line_of(each) for each in entries.values()) + b"end\n"
         asked = next(change(host.instance, action, "job-1", list(entries.values())), None) if entries else None
         if asked is None:
             break
@@ -366,7 +367,7 @@ def test_a_kill_at_any_moment_leaves_qmail_send_running_and_every_message_whole(
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(stdin)
+        process.stdin.write(stdin_of(asked))
         process.stdin.close()
         time.sleep(chance.uniform(0, 0.6))
         if chance.random() < 0.5:
@@ -415,8 +416,7 @@ def test_what_cannot_be_proven_is_not_claimed() -> None:
 def test_the_script_refuses_what_is_no_message(tmp_path: Path, stdin: bytes) -> None:
     host = QmailHost(tmp_path)
     asked = next(change(host.instance, "delete", "job-1", [a_message()]))
-    done = subprocess.run(argv_of(asked), input=stdin, capture_output=True, timeout=30)
-    assert done.returncode == 64
+    assert host.run(replace(asked, stdin=stdin)).exit_status == 64
     assert not (host.service / "calls").exists()
     host.remove_state()
 

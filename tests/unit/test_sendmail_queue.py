@@ -1,7 +1,6 @@
 """Sendmail's queue as our scripts read and change it, on real queue files."""
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,14 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.sendmail import Sendmail
-from fleet.mta.sendmail.commands import run_queue
+from fleet.mta.sendmail.commands import change, run_queue
 from fleet.mta.sendmail.deliver import judged
 from fleet.mta.sendmail.instances import parse_instances
 from fleet.mta.sendmail.moving import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
 from fleet.mta.types import Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
-from tests.unit.sendmail_host import ARRIVAL, SCRIPTS, SendmailHost, context, queue_file, recorded, recorded_files
+from tests.unit.real_scripts import run_script
+from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
 
 ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
 SENDMAIL = Sendmail()
@@ -594,16 +594,14 @@ def test_the_client_queue_runs_in_what_the_main_queue_left_of_the_time(host: Sen
     assert len(host.calls()) == 1
 
 
-def hold_with(host: SendmailHost, tool: str, fake: str) -> subprocess.CompletedProcess[bytes]:
+def hold_with(host: SendmailHost, tool: str, fake: str) -> Completed:
     """sendmail_change.sh with another program of that name."""
     tools = host.root / "tools"
     tools.mkdir()
     (tools / tool).write_text(f"#!/bin/sh\n{fake}")
     (tools / tool).chmod(0o755)
-    script = (SCRIPTS / "sendmail_change.sh").read_text().replace("PATH=/usr/sbin", f"PATH={tools}:/usr/sbin")
     stdin = f"job-1\n{ONE} {ARRIVAL} news@bulk.example\n".encode()
-    argv = ["sh", "-c", script, "sh", "hold", "none", f"{host.root}/mqueue/q*"]
-    return subprocess.run(argv, input=stdin, capture_output=True)
+    return run_script(change(host.instance(), "hold", stdin), tools)
 
 
 def test_a_full_disk_is_named_and_leaves_the_queue_file_as_it_was(host: SendmailHost) -> None:
@@ -612,7 +610,7 @@ def test_a_full_disk_is_named_and_leaves_the_queue_file_as_it_was(host: Sendmail
     done = hold_with(host, "chown", "echo 'chown: No space left on device' >&2; exit 1\n")
     assert host.files() == before
     with pytest.raises(OutcomeUnknown) as caught:
-        changed_lines(Completed(done.returncode, done.stdout, done.stderr), "sendmail_change.sh")
+        changed_lines(done, "sendmail_change.sh")
     assert caught.value.data["cause"] == "disk_full"
 
 
@@ -627,6 +625,6 @@ def test_what_is_written_aside_is_written_into_a_directory_of_our_own(
     fake = f'made=$(/usr/bin/mktemp "$@")\ncase $made in *staged*) {planted} ;; esac\necho "$made"\n'
     before = host.files()
     done = hold_with(host, "mktemp", fake)
-    assert done.returncode == 77
+    assert done.exit_status == 77
     assert [path.name for path in elsewhere.iterdir()] == ["kept"]
     assert host.files() == before

@@ -21,6 +21,8 @@ umask 022
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 
 action=$1 mta=$2 config=$3 file=$4 name=$5
 work=$file.mxfleet-work
@@ -136,7 +138,7 @@ put_back() {
 # smtpd keeps a table in memory until it is told.
 tell() {
     [ "$mta" = opensmtpd ] && names_table || return 0
-    smtpctl update table "$name" >&2 9>&-
+    smtpctl update table "$name" >&2 9>&- 6>&-
 }
 
 # What an administrator edited since is his: then the file is left alone, and whoever asked looks what is in effect.
@@ -247,6 +249,8 @@ case $action in
 esac
 exec 9>"/run/mxfleet-$mta.lock" || fail 73 "cannot lock"
 flock -w 20 9 || fail 75 "another change is running"
+read_fence
+check_fence
 rm -rf "$work"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 73' HUP INT TERM

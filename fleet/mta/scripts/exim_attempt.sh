@@ -8,19 +8,23 @@ set -u
 LC_ALL=C
 export LC_ALL
 umask 077
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 case $2 in
 '' | *[!0-9]*) exit 64 ;;
 esac
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
+read_fence
 cat >"$work/ids"
 ! grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids" || exit 64
 [ -x "$1" ] || exit 127
+check_fence
 # Each process writes to a file of its own: a pipe that ends would kill a delivery that goes on.
 # shellcheck disable=SC2016
 timeout --foreground "$2" xargs -n 1 -P 8 sh -c 'exec "$0" -v -qf "$2" "$2" >"$1/said.$2" 2>&1' "$1" "$work" \
-    <"$work/ids" >/dev/null 2>&1
+    <"$work/ids" >/dev/null 2>&1 6>&-
 while read -r id; do
     [ -e "$work/said.$id" ] || continue
     if grep -aq "^delivering $id" "$work/said.$id" &&

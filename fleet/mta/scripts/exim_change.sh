@@ -6,13 +6,17 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 case $2 in
 -Mf | -Mt | -Mrm) ;;
 *) exit 64 ;;
 esac
+read_fence
 ids=$(cat) || exit 74
 ! printf '%s\n' "$ids" | grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' ||
     exit 64
 [ -x "$1" ] || exit 127
+check_fence
 printf '%s\n' "$ids" | xargs -n 500 "$1" "$2" 2>&1
 echo end

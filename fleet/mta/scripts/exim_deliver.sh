@@ -8,9 +8,12 @@ set -u
 LC_ALL=C
 export LC_ALL
 umask 077
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 case $2 in
 '' | *[!0-9]*) exit 64 ;;
 esac
+read_fence
 read -r id || exit 64
 printf '%s\n' "$id" |
     grep -Eq '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' || exit 64
@@ -18,9 +21,10 @@ printf '%s\n' "$id" |
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
+check_fence
 # A session of its own: the end of ours must not end a delivery in the middle.
 # shellcheck disable=SC2016
-setsid sh -c '"$0" -v -M "$1" </dev/null >"$2/said" 2>&1; : >"$2/ended"' "$1" "$id" "$work" >/dev/null 2>&1 &
+setsid sh -c '"$0" -v -M "$1" </dev/null >"$2/said" 2>&1; : >"$2/ended"' "$1" "$id" "$work" >/dev/null 2>&1 6>&- &
 waited=0
 while [ ! -e "$work/ended" ] && [ "$waited" -lt "$2" ]; do
     sleep 0.5

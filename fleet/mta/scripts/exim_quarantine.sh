@@ -10,8 +10,11 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 action=$1
 exim=$2
+read_fence
 read -r job || exit 64
 case $job in
 '' | *[!0-9A-Za-z-]*) exit 64 ;;
@@ -74,6 +77,7 @@ case $action in
 out | back | erase) ;;
 *) exit 64 ;;
 esac
+check_fence
 [ ! -d "$queue" ] || { names '' && names "$queue/"; } | sort | uniq -d | while read -r id; do tidy "$id"; done
 [ "$ids" = none ] || case $action in
 out) printf '%s\n' "$ids" | xargs -n 500 "$exim" -MG "$queue" 2>&1 ;;

@@ -8,6 +8,8 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 smtpctl=$1
 action=$3
 case $action in
@@ -17,6 +19,7 @@ esac
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
+read_fence
 cat >"$work/wanted"
 ! grep -qvE '^[0-9a-f]{8} [0-9]+$' "$work/wanted" || exit 64
 
@@ -57,6 +60,7 @@ each() { # "ID" or "ID TARGET" on stdin; WORDS of smtpctl before the target
 
 look >"$work/now" || exit
 must_run "$work/now"
+check_fence
 # Of each wanted message, which is one with an envelope of that time of creation: its targets. A message that is
 # scheduled in part needs one command per envelope.
 # shellcheck disable=SC2016

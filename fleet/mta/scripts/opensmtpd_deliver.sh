@@ -10,10 +10,13 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 smtpctl=$1
 log=$3
 seconds=$4
 cd "$2/queue" || exit 66
+read_fence
 read -r id release || exit 64
 case $id:$release in
 *[!0-9a-f]*: | *[!0-9a-f]*:release) exit 64 ;;
@@ -46,6 +49,7 @@ state() { # inflight, pending or nothing
 queue=$(mktemp) || exit 73
 trap 'rm -f "$queue"' EXIT
 trap 'exit 143' HUP INT TERM
+check_fence
 if [ "$release" = release ]; then
     "$smtpctl" resume envelope "$id" </dev/null >/dev/null || exit
     targets=$id

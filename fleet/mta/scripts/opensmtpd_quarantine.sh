@@ -24,6 +24,8 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -33,6 +35,7 @@ fail() {
 smtpctl=$1
 cd "$2" && cd queue && cd .. || fail 66 "no spool $2"
 action=$3
+[ "$action" = look ] || read_fence
 read -r job || fail 64 "no job"
 case $job in
 '' | *[!0-9A-Za-z-]*) fail 64 "bad job" ;;
@@ -148,7 +151,8 @@ lock() { # from here on something may be half done: one at a time
 
 begin() { # the guard has its turn when this shell is gone
     lock
-    smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- &
+    check_fence
+    smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- 6>&- &
     guard=$!
     eval "$settle"
 }
@@ -192,10 +196,11 @@ judge='FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
 broke() { fail 74 "it broke off: $1"; }
 
 take_out() {
-    mkdir -p "$there" || fail 73 "cannot make $there"
+    mkdir -p mxfleet-quarantine || fail 73 "cannot make mxfleet-quarantine"
     chmod 700 mxfleet-quarantine
-    [ "$(stat -c %d queue)" = "$(stat -c %d "$there")" ] || fail 75 "another file system"
     begin
+    mkdir -p "$there" || fail 73 "cannot make $there"
+    [ "$(stat -c %d queue)" = "$(stat -c %d "$there")" ] || fail 75 "another file system"
     look >"$work/now" || exit
     must_run "$work/now"
     awk "$judge" "$work/wanted" /dev/null "$work/now" >"$work/judged" || fail 73 "cannot write $work"

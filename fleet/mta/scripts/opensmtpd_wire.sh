@@ -16,6 +16,8 @@ umask 022
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 smtpd=$2
 config=$3
 
@@ -60,6 +62,8 @@ esac
 
 exec 9>/run/mxfleet-opensmtpd-wire.lock || fail 73 "cannot lock"
 flock -w 20 9 || fail 75 "another change is running"
+read_fence
+check_fence
 read -r planned line || fail 66 "no header on stdin"
 case $line in '' | *[!0-9]*) fail 66 "bad line" ;; esac
 [ "$(digest)" = "$planned" ] || fail 76 "$config was changed meanwhile"
@@ -109,7 +113,7 @@ swap='
     is_up() { [ -n "$(parent)" ] && smtpctl show status; }
     restart() { # the same command line again
         if [ -n "$unit" ]; then
-            systemctl restart "$unit" 9>&-
+            systemctl restart "$unit" 9>&- 6>&-
         else
             pid=$(parent)
             if [ -n "$pid" ]; then
@@ -120,7 +124,7 @@ swap='
             set --
             while IFS= read -r word; do set -- "$@" "$word"; done <"$work/words"
             shift
-            "$smtpd" "$@" 9>&- # which would keep the lock
+            "$smtpd" "$@" 9>&- 6>&- # which would keep the locks
         fi
         wait_for 50 is_up && sleep 1 && is_up
     }

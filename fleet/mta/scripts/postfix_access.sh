@@ -14,6 +14,8 @@ umask 022
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 unset MAIL_CONFIG
 
 action=$1 config=$2 type=$3 file=$4
@@ -85,7 +87,7 @@ put_back() {
 }
 
 # DATABASE_README: a texthash is read once, when a process starts.
-tell_texthash() { [ -n "$suffix" ] || [ "$file" = "$own" ] || postfix -c "$config" reload >/dev/null 2>&1 9>&-; }
+tell_texthash() { [ -n "$suffix" ] || [ "$file" = "$own" ] || postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-; }
 
 apply() {
     IFS= read -r planned && IFS= read -r number || fail 66 "no header on stdin"
@@ -159,6 +161,8 @@ if [ "$action" = query ]; then
 fi
 exec 9>/run/mxfleet-postfix.lock || fail 73 "cannot lock"
 flock -w 20 9 || fail 75 "another change is running"
+read_fence
+check_fence
 rm -f "$new" "$new".*
 trap 'rm -f "$new" "$new".*' EXIT
 trap 'exit 73' HUP INT TERM

@@ -5,6 +5,10 @@
 set -u
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
+read_fence
+check_fence
 while read -r id; do
     case $id in
     '' | *[!0-9A-Za-z]*) exit 64 ;;

@@ -8,11 +8,14 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 postqueue=$1
 config=$2
 queue=$3
 log=$4
 seconds=$5
+read_fence
 read -r id || exit 64
 case $id in
 '' | *[!0-9A-Za-z]*) exit 64 ;;
@@ -42,6 +45,7 @@ has_begun() {
     [ "$log" = none ] || lines | grep -aqF '(queue active)'
 }
 
+check_fence
 "$postqueue" -c "$config" -i "$id" </dev/null || exit
 waited=0
 sleep 1

@@ -9,6 +9,8 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 
 fail() {
     echo "postfix_quarantine: $2" >&2
@@ -22,6 +24,7 @@ move() { # FROM TO: names on stdin; mv -n keeps what is there already, and absen
 }
 
 cd "$2" || fail 66 "no queue directory $2"
+[ "$1" = look ] || read_fence
 read -r job || fail 64 "no job"
 case $job in
 '' | *[!0-9A-Za-z-]*) fail 64 "bad job" ;;
@@ -32,6 +35,7 @@ case $ids in
 *[!0-9A-Za-z"
 "]*) fail 64 "bad queue ID" ;;
 esac
+[ "$1" = look ] || check_fence
 
 case $1 in
 out)

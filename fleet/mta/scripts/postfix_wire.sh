@@ -10,6 +10,8 @@ umask 022
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 unset MAIL_CONFIG
 
 action=$1 config=$2 type=$3
@@ -52,7 +54,7 @@ keep_five() {
 
 put_back() {
     mv -f "$new.old" "$file"
-    postfix -c "$config" reload >/dev/null 2>&1 9>&-
+    postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-
 }
 
 apply() {
@@ -64,8 +66,8 @@ apply() {
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
     mv -f "$new" "$file" || fail 73 "cannot rename $new"
     sync "$config"
-    postfix -c "$config" check 9>&- || { put_back; fail 65 "postfix check refuses it; the old main.cf is back"; }
-    postfix -c "$config" reload 9>&- || { put_back; fail 65 "postfix reload failed; the old main.cf is back"; }
+    postfix -c "$config" check 9>&- 6>&- || { put_back; fail 65 "postfix check refuses it; the old main.cf is back"; }
+    postfix -c "$config" reload 9>&- 6>&- || { put_back; fail 65 "postfix reload failed; the old main.cf is back"; }
     echo "applied $(digest)"
 }
 
@@ -79,6 +81,8 @@ fi
 [ "$action" = apply ] || fail 66 "unknown action $action"
 exec 9>/run/mxfleet-postfix.lock || fail 73 "cannot lock"
 flock -w 20 9 || fail 75 "another change is running"
+read_fence
+check_fence
 rm -rf "$new" "$new".*
 trap 'rm -rf "$new" "$new".*' EXIT
 trap 'exit 73' HUP INT TERM

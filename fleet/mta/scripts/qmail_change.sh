@@ -28,6 +28,8 @@ state=
 split=
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 trap '' HUP INT PIPE
 
 common=$(
@@ -418,6 +420,7 @@ esac
 case $seconds in
 '' | *[!0-9]*) fail 64 "bad seconds" ;;
 esac
+[ "$action" = look ] || read_fence
 read -r job || fail 64 "no job"
 case $job in
 '' | *[!0-9A-Za-z-]*) fail 64 "bad job" ;;
@@ -442,6 +445,7 @@ fi
 
 exec 9>>"$state.lock" || fail 73 "cannot open $state.lock"
 flock -w 20 9 || fail 75 "another change is going on"
+check_fence
 if [ "$action" = erase ]; then
     erase
     echo end
@@ -463,7 +467,7 @@ exec 8<lock/sendmutex 7>>"$state.acting"
 note "${phase:-stopped}" "$was" || fail 73 "cannot write $state.state"
 ready=$(
     setsid /bin/sh -c "$common
-$guardian" qmail-guardian "$queue" "$service" "$svc" "$svstat" </dev/null 2>/dev/null 7>&- 8>&- 9>&- &
+$guardian" qmail-guardian "$queue" "$service" "$svc" "$svstat" </dev/null 2>/dev/null 6>&- 7>&- 8>&- 9>&- &
 )
 if [ "$ready" != ready ]; then
     [ -n "$phase" ] || : >"$state.state"

@@ -22,6 +22,8 @@ umask 077
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 LOT=200 # locks held at a time
 
 exec 4>&2
@@ -68,6 +70,7 @@ trap 'rm -rf "$work" $staged' EXIT
 trap 'exit 143' HUP INT TERM
 staged=
 
+[ "$action" = look ] || read_fence
 read -r job || fail 64 "no job"
 case $job in
 '' | *[!0-9A-Za-z-]*) fail 64 "bad job" ;;
@@ -341,6 +344,7 @@ erase() {
     done
 }
 
+[ "$action" = look ] || check_fence
 case $action in
 hold | release | delete | out) [ ! -s "$work/wanted" ] || act ;;
 back | erase) [ ! -s "$work/wanted" ] || "$action" ;;

@@ -15,6 +15,8 @@ umask 077
 LC_ALL=C
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
+# shellcheck source=fence.sh
+. "${0%/*}/fence.sh"
 
 fail() {
     echo "sendmail_run: $2" >&2
@@ -56,6 +58,7 @@ found=$(directories "$@") || exit
 work=$(mktemp -d) || fail 73 "no temporary directory"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
+read_fence
 read -r seconds || fail 64 "no seconds"
 case $seconds in
 '' | *[!0-9]*) fail 64 "bad seconds" ;;
@@ -112,9 +115,10 @@ run() { # FILE OPTION...: the messages in FILE, in what is left of the time
     ids=$1
     shift
     # shellcheck disable=SC2046
-    timeout -k 5 "$left" "$program" "$@" -v -O "$option" $(cat "$ids") </dev/null 2>&1 | filter
+    timeout -k 5 "$left" "$program" "$@" -v -O "$option" $(cat "$ids") </dev/null 2>&1 6>&- | filter
 }
 
+check_fence
 echo run
 run "$work/main" -C "$config"
 run "$work/client" -Ac

@@ -1,0 +1,36 @@
+"""Our own scripts on this machine, as the transport sends them.
+
+`RUN`: a directory in the place of /run for the fence; a test that gives fences puts one of its own here.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from fleet.mta.types import Command, Completed
+from fleet.ssh.quoting import script_text, stdin_of
+
+RUN = "/run"
+
+
+def text_of(name: str, tools: Path | None = None) -> str:
+    """The script as it travels. `tools`: a directory of programs that come before those in the script's own PATH."""
+    text = script_text(name)[0].replace("/run/mxfleet-fence", f"{RUN}/mxfleet-fence")
+    text = text.replace("[ -w /run ]", f"[ -w {RUN} ]")
+    return text.replace("\nPATH=/usr/", f"\nPATH={tools}:/usr/") if tools else text
+
+
+def argv_of(command: Command, tools: Path | None = None) -> list[str]:
+    """The command line as the transport makes it."""
+    assert command.script is not None
+    return ["/bin/sh", "-c", text_of(command.script, tools), command.script, *command.argv]
+
+
+def run_script(command: Command, tools: Path | None = None) -> Completed:
+    """What the script says. `tools`: a directory of programs that come before the machine's own."""
+    path = os.environ["PATH"]
+    environment = {**os.environ, "PATH": f"{tools}:{path}" if tools else path}
+    done = subprocess.run(
+        argv_of(command, tools), input=stdin_of(command), capture_output=True, timeout=60, env=environment, check=False
+    )
+    return Completed(done.returncode, done.stdout, done.stderr)
