@@ -41,8 +41,8 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
     """Run the steps to their end, or, for a dry run, to their plan. Returns the plan or what the steps return.
 
     Raises what the adapter raises, and of the transport's errors: OutcomeUnknown for everything that ended the reading
-    once a changing command had begun; else NothingSent, ConnectionLost, RemoteTimeout, OutputTooLarge, and, of a command
-    refused before it could change anything, SudoDenied, Overtaken, Conflict or RemoteError.
+    once a changing command had begun; else NothingSent, ConnectionLost, RemoteTimeout, OutputTooLarge, and of one that
+    was refused before it could change anything SudoDenied, Overtaken, Conflict or RemoteError.
     """
     answer: Any = None
     try:
