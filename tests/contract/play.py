@@ -26,7 +26,6 @@ from fleet.ssh.drive import Trace, drive
 from tests.unit.mail_network import Network
 from tests.unit.real_scripts import run_script
 
-SCRIPTS = Path(__file__).parents[2] / "fleet" / "mta" / "scripts"
 KINDS = frozenset({"plain", "non_utf8", "null", "quote", "newline"})
 """The senders that every MTA is tried with."""
 NEXT_HOP = "192.0.2.1"

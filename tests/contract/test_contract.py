@@ -16,11 +16,13 @@ from fleet.mta import REGISTRY, operations
 from fleet.mta.base import adapter_for
 from fleet.mta.base import carry as method_of
 from fleet.mta.commands import CHANGE_SECONDS, script_argv, sudoers_line
-from fleet.mta.errors import FleetError, MessageNotFound, SudoDenied
+from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied
 from fleet.mta.operations import Quarantined, Selection
 from fleet.mta.params import CATALOGUE
 from fleet.mta.types import Command, Completed, Context, Ended, Fingerprint, Plan, Result
-from tests.contract.play import KINDS, SCRIPTS, Host, Ran, Wire, carry, senders_of
+from fleet.ssh.quoting import SCRIPTS, is_fenced
+from tests.contract.play import KINDS, Host, Ran, Wire, carry, senders_of
+from tests.unit import real_scripts
 
 NOW = 1_795_290_000.0
 HOST_ONLY = "host.discover"
@@ -41,12 +43,15 @@ BAD_IDS = ["-d", "--help", "-", "ALL", "all", "../../etc/passwd", "*", "3F5A*", 
 GARBAGE = b"\x00\xff<html>\r\n\x1b[2J no such thing \xe2\x28\n" * 20
 
 
+FENCE = 1_764_470_000_000_000
+
 OPENED: list[Host] = []
 
 
 @pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
+def _closed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hosts leave nothing behind outside their directories."""
+    monkeypatch.setattr(real_scripts, "RUN", str(tmp_path_factory.mktemp("run")))
     yield
     while OPENED:
         OPENED.pop().close()
@@ -134,6 +139,7 @@ def check_command(host: Host, command: Command) -> None:
     """argv and stdin only, in time, and nothing that sudo would not be asked to allow."""
     assert not command.mutates or command.timeout <= CHANGE_SECONDS
     assert command.script is None or (SCRIPTS / command.script).is_file()
+    assert command.script is None or not command.mutates or (is_fenced(command.script) and command.fence == FENCE)
     if command.script is None:
         assert command.argv[0].rpartition("/")[2] not in ("sh", "bash", "dash", "env", "sudo", "eval")
     assert not any("\n" in word or "\0" in word for word in command.argv)
@@ -181,7 +187,7 @@ def test_success(mta: str, name: str, tmp_path: Path) -> None:
     host = played(mta, tmp_path)
     operation = prepared(host, name)
     before = host.queued()
-    ran = do(host, operation, wiring_approved=True)
+    ran = do(host, operation, wiring_approved=True, fence=FENCE)
     assert ran.error is None
     result: Result = ran.value
     assert result.error is None
@@ -236,6 +242,21 @@ def test_a_refusal_of_sudo_changes_nothing(mta: str, name: str, tmp_path: Path) 
     ran = do(host, operation, Wire(host, refuses_root=True), wiring_approved=True)
     if any(command.become for command in ran.commands):
         assert isinstance(ran.error, SudoDenied)
+    assert host.queued() == before
+
+
+@pytest.mark.parametrize(
+    ("mta", "name"), [each for each in supported((*OF_MESSAGES, "message.deliver")) if each.values[0] != "postfix"]
+)
+def test_a_worker_that_was_overtaken_changes_nothing(mta: str, name: str, tmp_path: Path) -> None:
+    """Where our scripts run here; Postfix's own commands come first on it."""
+    host = played(mta, tmp_path)
+    operation = prepared(host, name)
+    before = host.queued()
+    (Path(real_scripts.RUN) / "mxfleet-fence").write_text(f"{FENCE + 1}\n")
+    ran = do(host, operation, fence=FENCE)
+    assert isinstance(ran.error, Overtaken)
+    assert not ran.mutated
     assert host.queued() == before
 
 

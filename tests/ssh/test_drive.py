@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import (
+    Conflict,
     ConnectionLost,
     FleetError,
     MtaNotFound,
     OutcomeUnknown,
     OutputTooLarge,
+    Overtaken,
     RemoteError,
     RemoteTimeout,
     SudoDenied,
@@ -142,6 +144,35 @@ async def test_sudos_refusal_is_told_from_the_programs_own_status_one() -> None:
     assert not trace.mutated
     own = Completed(1, b"", b"postsuper: fatal: sudo: what?\n")
     assert (await drive(change(CHANGE), Scripted(OK, own), Trace(), until_plan=False))[1] == own
+
+
+OVERTAKEN = Completed(75, b"", b"mxfleet: fence: overtaken, a newer worker has this host; nothing was changed\n")
+
+
+async def test_a_script_that_was_overtaken_changed_nothing_unless_another_command_did_before() -> None:
+    script, trace = replace(CHANGE, argv=(), script="postfix_quarantine.sh"), Trace()
+    overtaken = await failure(trace, Scripted(OK, OVERTAKEN), script)
+    assert (type(overtaken), overtaken.code) == (Overtaken, "overtaken")
+    assert not trace.mutated
+    assert trace.commands[-1].exit_status == 75
+    unknown = await failure(trace, Scripted(OK, OK, OVERTAKEN), CHANGE, script)
+    assert type(unknown) is OutcomeUnknown
+    assert unknown.data["cause"] == "overtaken"
+    assert trace.mutated
+
+
+async def test_what_reads_or_is_no_script_is_never_taken_for_overtaken() -> None:
+    for command in (CHANGE, replace(READ, script="postfix_quarantine.sh")):
+        assert (await drive(change(command), Scripted(OK, OVERTAKEN), Trace(), until_plan=False))[1] == OVERTAKEN
+
+
+async def test_a_script_that_an_older_one_kept_waiting_changed_nothing() -> None:
+    busy, trace = Completed(75, b"", b"mxfleet: fence: busy, an older command still runs on this host\n"), Trace()
+    script = replace(CHANGE, script="postfix_quarantine.sh")
+    assert type(await failure(trace, Scripted(OK, busy), script)) is Conflict
+    assert not trace.mutated
+    own = Completed(75, b"", b"mxfleet: another change is running\n")
+    assert (await drive(change(script), Scripted(OK, own), trace, until_plan=False))[1] == own
 
 
 async def test_a_command_that_may_be_denied_lets_the_steps_go_on() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fleet.mta.types import Command
 from fleet.ssh import quoting
 from fleet.ssh.pool import Pool
-from fleet.ssh.quoting import LONGEST, render, shown
+from fleet.ssh.quoting import LONGEST, render, script_text, shown, stdin_of
 from tests.ssh.carry import carried
 from tests.ssh.sshd import Sshd
 
@@ -128,6 +129,32 @@ def test_an_installed_helper_is_used_only_for_root_and_when_its_digest_is_ours(
     for other in (frozenset({("edit.sh", "0" * 64)}), frozenset({("other.sh", ours)}), frozenset()):
         assert render(command, "none", other).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
     quoting.script_text.cache_clear()
+
+
+def test_a_changing_script_gets_its_fence_as_the_first_line_of_stdin_and_nothing_else_does() -> None:
+    changing = Command(("a",), script="exim_change.sh", stdin=b"x\n", mutates=True, fence=1_764_470_000_000_000)
+    assert stdin_of(changing) == b"fence 1764470000000000\nx\n"
+    assert stdin_of(replace(changing, fence=0)) == b"fence 0\nx\n"
+    assert stdin_of(replace(changing, mutates=False)) == b"x\n"
+    assert stdin_of(replace(changing, script=None)) == b"x\n"
+
+
+def test_a_script_that_changes_and_checks_no_fence_is_refused() -> None:
+    with pytest.raises(ValueError, match="fence"):
+        render(Command((), script="postfix_times.sh", mutates=True), "none")
+
+
+def test_a_fenced_script_travels_with_the_fence_and_is_called_when_both_files_are_installed() -> None:
+    command = Command(("exim4", "-Mf"), script="exim_change.sh", become=True, mutates=True)
+    travelling = render(command, "sudo")
+    assert "check_fence() {" in travelling
+    assert "fence.sh" not in travelling.replace("/mxfleet-fence", "")
+    own, fence = (("exim_change.sh", script_text("exim_change.sh")[1]), ("fence.sh", script_text("fence.sh")[1]))
+    assert render(command, "sudo", frozenset({own, fence})).endswith(
+        "/usr/local/libexec/mxfleet/exim_change.sh exim4 -Mf"
+    )
+    for other in ({own}, {own, ("fence.sh", "0" * 64)}, {fence}):
+        assert render(command, "sudo", frozenset(other)) == travelling
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/bin/sh", "x"])
