@@ -36,6 +36,7 @@ from fleet.mta.operations import (
 from fleet.mta.types import Context, Ended, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
+from fleet.ssh.quoting import script_text
 from tests.lab.lab import Host, Lab
 
 pytestmark = pytest.mark.lab
@@ -332,12 +333,11 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
     flat.await_states("queued", 120)
     before = flat.host.sh(SUMS)
     plan = flat.plan("queue_purge", QueuePurge(by("ALL")))
-    script = (EXIM_SCRIPTS / "exim_quarantine.sh").read_text()
-    flat.host.exec("cat > /root/quarantine.sh", stdin=script)
+    flat.host.exec("cat > /root/quarantine.sh", stdin=script_text("exim_quarantine.sh")[0])
     flat.host.exec("cat > /root/ids", stdin="".join(f"{each.queue_id}\n" for each in plan.selected))
     for pause in ("0", "0.01", "0.02", "0.04", "0.08"):
         flat.host.exec(
-            f"(echo {QUARANTINE.removeprefix('mxfleet-')}; cat /root/ids) |"
+            f"(echo fence 0; echo {QUARANTINE.removeprefix('mxfleet-')}; cat /root/ids) |"
             f" setsid sh /root/quarantine.sh out /usr/sbin/exim4 {SPOOL} >/dev/null & "
             f"sleep {pause}; kill -9 -- -$! 2>/dev/null; wait"
         )
@@ -356,7 +356,7 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
 
 
 def test_the_sudoers_lines_are_enough_and_other_commands_are_refused(engine: Engine, ex2: Host) -> None:
-    for script in EXIM_SCRIPTS.glob("exim_*.sh"):
+    for script in (*EXIM_SCRIPTS.glob("exim_*.sh"), EXIM_SCRIPTS / "fence.sh"):
         ex2.exec(
             f"mkdir -p {HELPERS} && cat > {HELPERS}/{script.name} && chmod 755 {HELPERS}/{script.name}",
             stdin=script.read_text(),

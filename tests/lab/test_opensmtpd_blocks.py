@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
+from fleet.ssh.quoting import script_text
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 
@@ -206,7 +206,7 @@ def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
 
 def test_as_root_the_script_edits_no_table_but_that_of_refused_senders(os1: Host) -> None:
     """aliases(5) may name programs: who may write them can do more than refuse senders."""
-    script = (Path(block_edit.__file__).parent / "scripts" / block_edit.SCRIPT).read_text()
+    script, _ = script_text(block_edit.SCRIPT)
     statuses = [
         os1.exec(f"sh -s read opensmtpd /etc/smtpd.conf {file} {name}", stdin=script).returncode
         for file, name in (("/etc/aliases", "aliases"), ("/etc/smtpd/blocked", "blocked"))

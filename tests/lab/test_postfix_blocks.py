@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from fleet.mta.postfix import blocks, instances
 from fleet.mta.types import Context, Ended, HostFacts, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
+from fleet.ssh.quoting import script_text
 from tests.lab.lab import Host, Lab
 
 pytestmark = pytest.mark.lab
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 SENDER = "newsletter@sillyplace.test"
 BLOCK = SenderBlock(SENDER)
 CONTEXT = Context(now=0, job="0190a1b2", wiring_approved=True)
-SCRIPT = Path(blocks.__file__).parent.parent / "scripts" / "postfix_access.sh"
+SCRIPT, _ = script_text("postfix_access.sh")
 MAP = "/etc/postfix/senders"
 
 
@@ -281,7 +281,7 @@ lost=0 odd=0 n=0
 for delay in $(seq 1 60); do
     n=$((n + 1))
     old=$(sha256sum < $map | cut -d' ' -f1)
-    { echo $old; echo 2; printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"
+    { echo fence 0; echo $old; echo 2; printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"
       grep -v '^key' $map; echo "key$n@x.test 550 5.7.1 n"; } > /tmp/stdin
     setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
@@ -295,7 +295,7 @@ for delay in $(seq 1 60); do
 done
 echo "lost $lost odd $odd"
 sh $script apply /etc/postfix hash $map < /tmp/stdin > /dev/null 2>&1
-{ sha256sum < $map | cut -d' ' -f1; echo 1; printf 'last@x.test\t550 5.7.1 n\n'
+{ echo fence 0; sha256sum < $map | cut -d' ' -f1; echo 1; printf 'last@x.test\t550 5.7.1 n\n'
   cat $map; echo 'last@x.test 550 5.7.1 n'; } |
     sh $script apply /etc/postfix hash $map
 """
@@ -303,7 +303,7 @@ sh $script apply /etc/postfix hash $map < /tmp/stdin > /dev/null 2>&1
 
 def test_a_script_killed_at_any_moment_leaves_the_old_map_or_the_new_one(first: Remote) -> None:
     wire_by_hand(first, "hash", "bad@one.test REJECT\n")
-    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     first.host.exec("cat > /tmp/killing.sh", stdin=KILLING)
     said = first.host.exec(f"sh /tmp/killing.sh /tmp/script.sh {MAP} 2>&1", timeout=100).stdout
     assert "lost 0 odd 0" in said
@@ -349,7 +349,7 @@ def test_reading_back_tells_what_was_done(first: Remote) -> None:
 
 
 def test_the_root_scripts_touch_no_file_but_the_maps_of_an_instance(first: Remote) -> None:
-    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     for place in (
         "/etc/postfix hash /etc/passwd",
         "/tmp hash /tmp/mxfleet_senders",

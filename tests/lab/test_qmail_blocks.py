@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,13 +9,14 @@ from fleet.mta.errors import Conflict, DiskFull, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
 from fleet.mta.qmail import blocks, instances
 from fleet.mta.types import Ended
+from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
 from tests.lab.config import RELAY_CLIENT
 from tests.lab.lab import Host
 
 pytestmark = pytest.mark.lab
 
-SCRIPT = Path(blocks.__file__).parent.parent / "scripts" / "block_file.sh"
+SCRIPT, _ = script_text("block_file.sh")
 CONTROL = "/var/qmail/control"
 LIST = f"{CONTROL}/badmailfrom"
 STATE = f"cd {CONTROL}; for file in $(ls | grep -v mxfleet-2); do stat -c '%n %U:%G %a' $file; od -c $file; done"
@@ -181,7 +181,7 @@ script=$1 list=/var/qmail/control/badmailfrom
 lost=0 odd=0
 for n in $(seq 1 60); do
     old=$(sha256sum < $list | cut -d' ' -f1)
-    { echo $old; echo write; echo 0; grep -v '^key' $list; echo "key$n@x.test"; } > /tmp/stdin
+    { echo fence 0; echo $old; echo write; echo 0; grep -v '^key' $list; echo "key$n@x.test"; } > /tmp/stdin
     setsid sh $script apply qmail /var/qmail $list - < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $n)
@@ -191,7 +191,7 @@ for n in $(seq 1 60); do
     [ "$(stat -c '%U:%G %a' $list)" = 'root:nofiles 640' ] || odd=$((odd + 1))
 done
 echo "lost $lost odd $odd"
-{ sha256sum < $list | cut -d' ' -f1; echo write; echo 0; cat $list; echo last@x.test; } |
+{ echo fence 0; sha256sum < $list | cut -d' ' -f1; echo write; echo 0; cat $list; echo last@x.test; } |
     sh $script apply qmail /var/qmail $list -
 ls -d $list.mxfleet-work 2>/dev/null
 ls $list.mxfleet-2* | wc -l
@@ -200,7 +200,7 @@ ls $list.mxfleet-2* | wc -l
 
 def test_a_script_killed_at_any_moment_leaves_the_old_file_or_the_new_one(remote: BlockedHost) -> None:
     write(remote, "mine@x.test\n")
-    remote.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    remote.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     remote.host.exec("cat > /tmp/killing.sh", stdin=KILLING)
     said = remote.host.exec("sh /tmp/killing.sh /tmp/script.sh 2>&1", timeout=100).stdout.split("\n")
     assert said[0] == "lost 0 odd 0"
@@ -241,7 +241,7 @@ def test_reading_back_tells_what_was_done(remote: BlockedHost) -> None:
 
 
 def test_the_root_script_touches_no_file_but_badmailfrom(remote: BlockedHost) -> None:
-    remote.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    remote.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     remote.host.sh(
         "mkdir -p /tmp/home/bin /tmp/home/control; cp /bin/true /tmp/home/bin/qmail-queue; chmod 777 /tmp/home"
     )

@@ -103,7 +103,7 @@ def change(
         host.ssh_command(line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert process.stdin
-    process.stdin.write(f"job-1\n{lines}end\n")
+    process.stdin.write(f"fence 0\njob-1\n{lines}end\n")
     process.stdin.close()
     return process
 

@@ -29,12 +29,12 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.changing import change, line_of
+from fleet.mta.qmail.changing import change
 from fleet.mta.qmail.listing import QUEUE
 from fleet.mta.types import Context, Ended, InstanceFacts, Plan, QueueEntry, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
-from fleet.ssh.quoting import script_text
+from fleet.ssh.quoting import script_text, stdin_of
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, start_send, stop_send
@@ -235,7 +235,6 @@ def test_a_connection_cut_at_any_moment_leaves_qmail_running_and_every_message_w
         command = next(change(qmail.instance, action, "job-1", entries), None)
         if command is None:
             break
-        stdin = b"job-1\n" + b"".join(line_of(each) for each in entries) + b"end\n"
         script = script_text(command.script)[0]
         argv = ("sudo", "-n", "timeout", "-k", "5", "120", "/bin/sh", "-c", script, command.script, *command.argv)
         process = subprocess.Popen(
@@ -245,7 +244,7 @@ def test_a_connection_cut_at_any_moment_leaves_qmail_running_and_every_message_w
             stderr=subprocess.DEVNULL,
         )
         assert process.stdin is not None
-        process.stdin.write(stdin)
+        process.stdin.write(stdin_of(command))
         process.stdin.close()
         time.sleep(chance.uniform(0.3, 2.5))
         if chance.random() < 0.5:

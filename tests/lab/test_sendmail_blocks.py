@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,13 +9,14 @@ from fleet.mta.errors import Conflict, DiskFull, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
 from fleet.mta.sendmail import blocks, instances
 from fleet.mta.types import Ended
+from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
 from tests.lab.config import RELAY_CLIENT
 from tests.lab.lab import Host, Lab
 
 pytestmark = pytest.mark.lab
 
-SCRIPT = Path(blocks.__file__).parent.parent / "scripts" / "block_file.sh"
+SCRIPT, _ = script_text("block_file.sh")
 ACCESS = "/etc/mail/access"
 ARGUMENTS = f"sendmail /etc/mail/sendmail.cf {ACCESS} hash"
 DUMP = f"makemap -u hash {ACCESS} | sort"
@@ -198,7 +198,7 @@ lost=0 odd=0
 echo 'From:bad@one.test	REJECT' >> $map; makemap hash $map < $map
 for n in $(seq 1 60); do
     old=$(sha256sum < $map | cut -d' ' -f1)
-    { echo $old; echo write; echo 2; printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"
+    { printf 'fence 0\n%s\nwrite\n2\n' $old; printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"
       grep -v '^From:key' $map; printf "From:key$n@x.test\tREJECT\n"; } > /tmp/stdin
     setsid sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
@@ -212,13 +212,13 @@ for n in $(seq 1 60); do
 done
 echo "lost $lost odd $odd"
 sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /dev/null 2>&1
-{ sha256sum < $map | cut -d' ' -f1; echo write; echo 1; printf 'from:last@x.test\tREJECT\n'
+{ echo fence 0; sha256sum < $map | cut -d' ' -f1; echo write; echo 1; printf 'from:last@x.test\tREJECT\n'
   cat $map; printf 'From:last@x.test\tREJECT\n'; } | sh $script apply sendmail /etc/mail/sendmail.cf $map hash
 """
 
 
 def test_a_script_killed_at_any_moment_leaves_the_old_map_or_the_new_one(first: BlockedHost) -> None:
-    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     first.host.exec("cat > /tmp/killing.sh", stdin=KILLING)
     mode = first.host.sh(f"stat -c %a {ACCESS}").strip()
     said = first.host.exec(f"sh /tmp/killing.sh /tmp/script.sh {mode} 2>&1", timeout=100).stdout
@@ -259,7 +259,7 @@ def test_reading_back_tells_what_was_done(first: BlockedHost) -> None:
 
 
 def test_the_root_script_touches_no_file_but_the_access_map_of_a_configuration(first: BlockedHost) -> None:
-    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT.read_text())
+    first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     first.host.sh("echo 'Kaccess hash /etc/passwd' > /tmp/evil.cf; ln -s /etc/shadow /etc/mail/linked")
     first.host.sh("sed 's,/etc/mail/access,/etc/mail/linked,' /etc/mail/sendmail.cf > /etc/mail/linked.cf")
     first.host.sh("sed 's,hash -T,hash -f -T,' /etc/mail/sendmail.cf > /etc/mail/folded.cf")

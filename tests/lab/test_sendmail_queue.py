@@ -6,7 +6,6 @@ What the adapter says is compared with mailq, with the queue's own files and wit
 import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ from fleet.mta.sendmail import Sendmail
 from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
+from fleet.ssh.quoting import script_text
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 
@@ -298,10 +298,9 @@ def test_a_killed_purge_loses_nothing(remote: Remote) -> None:
     entries = remote.queue()
     before = remote.files()
     plan = remote.plan("queue_purge", QueuePurge(everything()))
-    line = "job-1\n" + "".join(f"{e['queue_id']} {int(e['arrival_time'])} {e['sender']}\n" for e in entries)
+    line = "fence 0\njob-1\n" + "".join(f"{e['queue_id']} {int(e['arrival_time'])} {e['sender']}\n" for e in entries)
     patterns = "/var/spool/mqueue-client '/var/spool/mqueue/q*'"
-    script = Path("fleet/mta/scripts/sendmail_change.sh").read_text()
-    remote.host.exec("cat > /root/change.sh", stdin=script)
+    remote.host.exec("cat > /root/change.sh", stdin=script_text("sendmail_change.sh")[0])
     for delay in ("0.15", "0.3", "0.5", "0.7"):
         remote.host.exec(f"timeout -s KILL {delay} sh /root/change.sh out {patterns}", stdin=line)
         told = remote.do("read_back", QueuePurge(everything()), frozen=plan.selected)
