@@ -12,7 +12,16 @@ from api.errors import Problem
 from api.filters import equals, flag, label
 from api.idempotency import Answer
 from api.v1.answers import job_answer, made
-from api.v1.shapes_fleet import CredentialShape, EmptyShape, HostKeyShape, HostShape, InstanceShape, OperationShape
+from api.v1.shapes_fleet import (
+    CredentialShape,
+    EmptyShape,
+    HostKeyShape,
+    HostShape,
+    InstanceShape,
+    OperationShape,
+    UnlockedShape,
+    UnlockRequest,
+)
 from api.v1.shapes_jobs import JobShape
 from api.view import ApiView, ListView, Method, ObjectView, Rows, found
 from fleet.models import Host as HostRow
@@ -26,6 +35,7 @@ from jobs.errors import Clash
 from jobs.services import inventory
 from jobs.services.submit import Request as JobRequest
 from jobs.services.submit import submit
+from jobs.services.unlock import unlock
 
 FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
@@ -190,6 +200,25 @@ class Discover(ApiView):
         asked = JobRequest(operation="host.discover", target={"hosts": [row.name]})
         hold = prefer.holder(request, lambda job: job_answer(self, job))
         return self.answered(lambda: made(self, submit(self.actor, asked)), hold=hold)
+
+
+class Unlock(ApiView):
+    """Free a host from the job that has it, when that does not let go by itself."""
+
+    tag = "fleet"
+    scopes = FLEET
+    methods = {"POST": Method("Free a host by hand", UnlockedShape, UnlockRequest)}
+
+    def post(self, request: Request, name: str) -> Response:
+        row = found(selectors.visible_hosts(self.actor), name=name)
+        inventory.must_administer(self.actor, row.customer)
+        said = self.read(UnlockRequest)
+
+        def work() -> Answer:
+            job = unlock(self.actor, row, said["reason"])
+            return Answer(200, {"host": row.name, "job": str(job.pk), "state": job.state})
+
+        return self.answered(work)
 
 
 class Sudoers(ApiView):

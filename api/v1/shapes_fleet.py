@@ -228,3 +228,17 @@ class OperationShape(StrictSerializer):
 
 class EmptyShape(StrictSerializer):
     """`{}`"""
+
+
+class UnlockRequest(StrictSerializer):
+    """Why a host is freed by hand."""
+
+    reason = Text(max_length=2000)
+
+
+class UnlockedShape(StrictSerializer):
+    """The host, the job that had it, and that job's state now."""
+
+    host = Text()
+    job = Text()
+    state = Text()

@@ -36,6 +36,7 @@ urlpatterns = [
     path("hosts/<name:name>/", fleet.Host.as_view()),
     path("hosts/<name:name>/scan-host-key/", fleet.ScanHostKey.as_view()),
     path("hosts/<name:name>/discover/", fleet.Discover.as_view()),
+    path("hosts/<name:name>/unlock/", fleet.Unlock.as_view()),
     path("hosts/<name:name>/sudoers/", fleet.Sudoers.as_view()),
     path("instances/", fleet.Instances.as_view()),
     path("instances/<name:host>/<name:name>/", fleet.Instance.as_view()),

@@ -72,7 +72,7 @@ class Run(models.Model):
     """A job on one instance (on one host, for discovery).
 
     `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
-    process (`worker`) that has the run; one whose lease ended was lost. `fence` names the claim and is never used again.
+    process (`worker`) that has the run; one whose lease ended was lost. `fence` names the claim and no other one.
     `attempts` counts claims. `slot` and `site` name a queue.
     """
 

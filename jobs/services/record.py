@@ -1,7 +1,8 @@
 """What became of runs: written in bulk, with the audit events, in one transaction a batch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -64,7 +65,9 @@ def record(job: Job, reports: Sequence[Report]) -> None:
     """Store a batch of reports; then freeze the plan or end the job when these were the last.
 
     A report that comes after its lease ended settles its run all the same: nobody else can know what the host said.
+    What it raises leaves the reports as they were, so that they can be recorded again.
     """
+    reports = [replace(report, run=copy(report.run)) for report in reports]
     with transaction.atomic():
         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
         job.state, job.version = locked.state, locked.version

@@ -33,7 +33,7 @@ from jobs.services.submit import run_for, write
 from jobs.state import JobState, RunState
 
 BATCH = 500
-LONGEST_PAUSE = timedelta(seconds=60)
+LONGEST_PAUSE = timedelta(minutes=2)
 
 
 def sweep() -> None:
@@ -66,7 +66,9 @@ def ring_again(now: datetime) -> None:
     late = Run.objects.filter(state=RunState.PENDING, job__in=due.values("pk"))
     queues = bell.queues_of(late)
     pauses = [When(rings=rings, then=Value(now + bell.PATIENCE * 2 ** (rings + 1))) for rings in range(3)]
-    due.update(ring_at=Case(*pauses, default=Value(now + LONGEST_PAUSE)), rings=Least(F("rings") + 1, 3))
+    # What has waited for long is rung for at full minutes, all of it together.
+    minute = now.replace(second=0, microsecond=0) + LONGEST_PAUSE
+    due.update(ring_at=Case(*pauses, default=Value(minute)), rings=Least(F("rings") + 1, 3))
     for queue, lane in sorted(queues):
         doorbell.ring(queue, lane)
 
