@@ -13,7 +13,8 @@ from fleet.mta import block_edit, block_file
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, ListFile, Source
 from fleet.mta.block_file import Block, BlockFile, Syntax, fold
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, Seen, read_proof
 from fleet.mta.types import Command, Context, Diff, Ended, InstanceFacts, Plan, Result, Steps, run, talk
@@ -117,7 +118,7 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
     pattern = parse_block_pattern(operation.pattern)
     refuse_own_domain(site.own_domains, pattern)
     value = site.value_of(operation)
-    place = yield from _read(site, pattern)
+    place = yield from _read_fitting(site, pattern)
     notes = site.notes(pattern)
     if site.wiring is None and _is_done(place, value):
         looks = yield from _look(place, context)
@@ -142,14 +143,23 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
     return (yield from _proven(place, operation, first, before, context))
 
 
-def _read(site: Site, pattern: BlockPattern) -> Steps[_Place]:
-    site.keys(pattern)
-    source = yield from block_edit.read_list(site.list_file)
+def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[_Place]:
+    place = yield from _read(site, pattern)
+    _refuse_stale(place.source)
+    return place
+
+
+def _refuse_stale(source: Source) -> None:
     if source.is_stale:
         raise Conflict(
             f"{source.path} was edited and its map is older; our change would put those lines into effect too",
             hint="build the map, or take the edit back",
         )
+
+
+def _read(site: Site, pattern: BlockPattern) -> Steps[_Place]:
+    site.keys(pattern)
+    source = yield from block_edit.read_list(site.list_file)
     text = source.text if source.exists else site.text_when_absent
     return _Place(site, source, site.parse(source, text), pattern)
 
@@ -203,8 +213,12 @@ def _plan(place: _Place, change: Change, notes: tuple[str, ...], wiring: Wiring 
 
 
 def _look(place: _Place, context: Context) -> Steps[Looks]:
+    return (yield from _look_at(place.site, place.pattern, context, place.source.addresses))
+
+
+def _look_at(site: Site, pattern: BlockPattern, context: Context, addresses: tuple[str, ...] = ()) -> Steps[Looks]:
     looks = []
-    for probe in place.site.probes(place.pattern, context.job, place.source.addresses):
+    for probe in site.probes(pattern, context.job, addresses):
         said = yield from talk(probe.dialogue())
         looks.append(read_proof(probe, said))
     return tuple(looks)
@@ -297,16 +311,37 @@ def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
     return seen
 
 
-def sender_unblock(site: Site, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
-    place = yield from _read(site, parse_block_pattern(operation.pattern))
-    block = place.file.block(place.pattern.text)
+def sender_unblock(find_site: Callable[[], Site], operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back. As an undo it also takes the wiring back when no other block needs it.
+
+    `find_site` may raise Unsupported. Where nothing of ours is, whatever the reason, nothing is changed.
+    """
+    pattern = parse_block_pattern(operation.pattern)
+    try:
+        site = find_site()
+        site.keys(pattern)
+    except Unsupported as error:
+        return (yield from nothing_of_ours(pattern.text, error.detail))
+    try:
+        place = yield from _read(site, pattern)
+    except Unsupported as error:
+        return (yield from unreadable(pattern.text, error, (yield from _look_at(site, pattern, context))))
+    block = place.file.block(pattern.text)
     if block is None:
-        _refuse_foreign(place)
-        looks = yield from _look(place, context)
-        yield Plan()
-        evidence = yield from _evidence(place, looks)
-        return Result(Ended.UNCHANGED, data=place.data(), before=evidence, after=evidence)
+        return (yield from _not_ours(place, context))
+    _refuse_stale(place.source)
+    return (yield from _unblock(place, block, context))
+
+
+def _not_ours(place: _Place, context: Context) -> Steps[Result]:
+    notes = foreign_notes(place.file, place.keys, place.source.path)
+    looks = yield from _look(place, context)
+    yield Plan(notes=notes)
+    evidence = yield from _evidence(place, looks)
+    return Result(Ended.UNCHANGED, data=place.data() | {"notes": list(notes)}, before=evidence, after=evidence)
+
+
+def _unblock(place: _Place, block: Block, context: Context) -> Steps[Result]:
     unwiring = (yield from _unwiring(place, context)) if context.undo else None
     removing = _removing(place)
     yield _unblock_plan(place, removing, unwiring)
@@ -316,20 +351,8 @@ def sender_unblock(site: Site, operation: SenderUnblock, context: Context) -> St
         yield from unwiring.take_back()
         yield from _drop_all(place)
     else:
-        yield from block_edit.change_list(site.list_file, place.source, removing)
+        yield from block_edit.change_list(place.site.list_file, place.source, removing)
     return (yield from _freed(place, block.value, before, context))
-
-
-def _refuse_foreign(place: _Place) -> None:
-    keys = {fold(key) for key in place.keys}
-    for entry in place.file.others:
-        if entry.key in keys:
-            raise Conflict(
-                f"{place.source.path} line {entry.line} is the administrator's, not ours: {entry.text!r}",
-                hint="change that line by hand",
-                file=place.source.path,
-                line=entry.line,
-            )
 
 
 def _unwiring(place: _Place, context: Context) -> Steps[Wiring | None]:
@@ -409,7 +432,7 @@ def read_back_block(site: Site, operation: Operation, context: Context) -> Steps
     """How far a block or unblock got: what is in effect and our mark decide. Either is safe to apply again."""
     if not isinstance(operation, SenderBlock | SenderUnblock):
         return None
-    place = yield from _read(site, parse_block_pattern(operation.pattern))
+    place = yield from _read_fitting(site, parse_block_pattern(operation.pattern))
     looks = yield from _look(place, context)
     after = yield from _evidence(place, looks)
     block = place.file.block(place.pattern.text)

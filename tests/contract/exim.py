@@ -138,4 +138,5 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         | {"block_file.sh": blacklist._answer},
         queued=queued,
         judge=lambda sender: judge(blacklist, sender),
+        block_by_hand=blacklist.append,
     )

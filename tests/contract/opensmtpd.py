@@ -151,4 +151,5 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         | dict.fromkeys(("block_file.sh", "opensmtpd_wire.sh"), smtpd._answer),
         queued=queued,
         judge=lambda sender: looked_up(smtpd, sender),
+        block_by_hand=smtpd.append,
     )

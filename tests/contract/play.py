@@ -38,7 +38,8 @@ Answer = Callable[[Command], Completed]
 class Host:
     """`answers` by script or by the base name of a program. `queued`: what really lies in the queue, ID to state.
 
-    `judge`: the reply to RCPT for a sender, by what is blocked on the host. `directory`: for the files of this test;
+    `judge`: the reply to RCPT for a sender, by what is blocked on the host. `block_by_hand`: the administrator writes a
+    line for an address into the list himself. `directory`: for the files of this test;
     `close` removes what is elsewhere.
     """
 
@@ -48,6 +49,7 @@ class Host:
     answers: dict[str, Answer]
     queued: Callable[[], dict[str, str]]
     judge: Callable[[str], str]
+    block_by_hand: Callable[[str], None]
     close: Callable[[], None] = lambda: None
     sent: list[Command | Dialogue | DnsQuery] = field(default_factory=list)
     network: Network = field(default_factory=Network)

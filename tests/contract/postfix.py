@@ -74,6 +74,9 @@ class AccessMap:
         self.text = rest.split("\n", int(count))[-1]
         return Completed(0, f"applied {sha256(self.text.encode()).hexdigest()}\n".encode())
 
+    def block_by_hand(self, address: str) -> None:
+        self.text += f"{address}\t550 5.7.1 mine\n"
+
     def judge(self, sender: str) -> str:
         code, _, text = self.entries.get(sender, "").partition(" 5.7.1 ")
         return f"{code} 5.7.1 <{sender}>: Sender address rejected: {text}" if code else ""
@@ -131,4 +134,5 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         answers=answers,
         queued=lambda: {name: mail.state for name, mail in fake.mail.items()},
         judge=access.judge,
+        block_by_hand=access.block_by_hand,
     )

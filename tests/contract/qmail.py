@@ -74,5 +74,6 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         | {"block_file.sh": badmailfrom._answer, "qmail_control.sh": lambda command: Completed(0, CONTROL)},
         queued=lambda: {path.name: "deferred" for path in fake.queue.glob("info/*/*")},
         judge=lambda sender: judge(badmailfrom, sender),
+        block_by_hand=badmailfrom.append,
         close=fake.remove_state,
     )

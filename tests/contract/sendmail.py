@@ -61,4 +61,5 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         | {"block_file.sh": access._answer, "sendmail_route.sh": lambda command: Completed(0, ROUTE)},
         queued=queued,
         judge=lambda sender: judge(access, sender),
+        block_by_hand=lambda address: access.append(f'From:{address}\tERROR:5.7.1:"550 mine"'),
     )

@@ -16,7 +16,7 @@ from fleet.mta import REGISTRY, operations
 from fleet.mta.base import adapter_for
 from fleet.mta.base import carry as method_of
 from fleet.mta.commands import CHANGE_SECONDS, script_argv, sudoers_line
-from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied
+from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
 from fleet.mta.operations import Quarantined, Selection
 from fleet.mta.params import CATALOGUE
 from fleet.mta.types import Command, Completed, Context, Ended, Fingerprint, Plan, Result
@@ -364,3 +364,69 @@ def test_a_field_that_the_mta_does_not_keep_is_refused_and_never_ignored(mta: st
         assert ran.commands == []
     else:
         assert ran.error is None
+
+
+LISTS = frozenset({"block_file.sh", "postfix_access.sh"})
+UNBLOCK = operations.SenderUnblock("spam@bad.test")
+
+
+def check_unchanged(ran: Ran) -> list[str]:
+    """Nothing was done, one plan, and the notes of both are the same; returns them."""
+    assert ran.error is None
+    assert ran.value.ended is Ended.UNCHANGED
+    assert not ran.mutated
+    [(plan, _)] = ran.plans
+    notes: list[str] = ran.value.data["notes"]
+    assert tuple(notes) == plan.notes
+    return notes
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_an_unblock_of_what_nobody_blocked_is_unchanged(mta: str, tmp_path: Path) -> None:
+    assert check_unchanged(do(played(mta, tmp_path), UNBLOCK)) == []
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_an_unblock_of_what_the_administrator_blocked_is_unchanged_and_says_so(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    host.block_by_hand("spam@bad.test")
+    [note] = check_unchanged(do(host, UNBLOCK))
+    assert "administrator" in note
+    assert "spam@bad.test" in note
+
+
+@pytest.mark.parametrize("pattern", ["<>", ".x.test", "#x@y.test", '" a"@x.test'])
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_an_unblock_of_what_cannot_be_blocked_here_is_unchanged(mta: str, pattern: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    blocked = do(host, operations.SenderBlock(pattern), until_plan=True)
+    notes = check_unchanged(do(host, operations.SenderUnblock(pattern)))
+    if blocked.error is not None:
+        assert isinstance(blocked.error, Unsupported)
+        assert notes == [blocked.error.detail]
+
+
+def no_list(number: int, command: Command, done: Completed) -> Completed:
+    """What the script says of a file that it does not edit."""
+    is_list = command.script in LISTS and command.argv[0] == "read"
+    return Completed(66, stderr=b"mxfleet: /list is a symbolic link\n") if is_list else done
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_where_the_list_is_none_that_we_edit_an_unblock_is_unchanged_if_the_mta_accepts_the_sender(
+    mta: str, tmp_path: Path
+) -> None:
+    host = played(mta, tmp_path)
+    assert isinstance(do(host, operations.SenderBlock("spam@bad.test"), Wire(host, no_list)).error, Unsupported)
+    assert check_unchanged(do(host, UNBLOCK, Wire(host, no_list))) == ["/list is a symbolic link"]
+    host.judge = lambda sender: "550 no" if sender == "spam@bad.test" else ""
+    assert isinstance(do(host, UNBLOCK, Wire(host, no_list)).error, Unsupported)
+
+
+@pytest.mark.parametrize(("mta", "option"), [("exim", "blacklist_file"), ("sendmail", "access_map")])
+def test_where_no_list_is_at_all_an_unblock_is_unchanged(mta: str, option: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    host.instance = replace(host.instance, options={**host.instance.options, option: ""})
+    assert isinstance(do(host, operations.SenderBlock("spam@bad.test")).error, Unsupported)
+    [note] = check_unchanged(do(host, UNBLOCK))
+    assert len(note.split()) > 3

@@ -83,6 +83,13 @@ class ListHost:
             return Completed(0, "".join([*found, "end\n"]).encode())
         return self._apply(stdin)
 
+    def append(self, line: str) -> None:
+        """The administrator writes a line himself, and builds the map."""
+        self.text = f"{self.text or ''}{line}\n"
+        key, tab, value = line.partition("\t")
+        if tab:
+            self.map[fold(key)] = value
+
     def in_effect(self) -> dict[str, str]:
         if self.has_map:
             return self.map

@@ -99,6 +99,8 @@ def test_where_the_first_rule_is_not_plain_the_lines_are_told(config: str) -> No
         host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert "table mxfleet_senders file:/etc/mxfleet_senders" in (refused.value.hint or "")
     assert host.text is None
+    assert host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT)).ended is Ended.UNCHANGED
+    assert host.changes == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.block_file import fold
-from fleet.mta.errors import Conflict, UnparsedOutput, Unsupported
+from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.qmail import blocks
 from fleet.mta.types import Ended, InstanceFacts
@@ -124,8 +124,9 @@ def test_a_discard_is_unsupported() -> None:
 def test_the_administrators_own_line_is_unchanged_and_not_ours_to_unblock() -> None:
     host = make_host(f"{SENDER.upper()}\n")
     assert host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT)).ended is Ended.UNCHANGED
-    with pytest.raises(Conflict):
-        host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT))
+    left = host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT))
+    assert left.ended is Ended.UNCHANGED
+    assert "/var/qmail/control/badmailfrom line 1 is the administrator's" in left.data["notes"][0]
     assert host.changes == 0
     listed = host.drive(blocks.block_list(INSTANCE, BlockList(), CONTEXT)).data
     assert listed == {"ours": [], "others": [{"file": "/var/qmail/control/badmailfrom", "line": SENDER.upper()}]}

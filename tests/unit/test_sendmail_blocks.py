@@ -115,8 +115,8 @@ def test_a_line_of_the_administrator_for_the_same_sender_is_a_conflict(line: str
     with pytest.raises(Conflict) as caught:
         host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
     assert caught.value.data["line"] == 3
-    with pytest.raises(Conflict):
-        host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT))
+    left = host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT))
+    assert (left.ended, len(left.data["notes"])) == (Ended.UNCHANGED, 1)
     assert host.changes == 0
 
 
@@ -212,6 +212,17 @@ def test_an_unblock_after_which_the_sender_is_still_refused_fails() -> None:
     reply = "550 5.7.1 <root@sm1.lab.test>... Sender address blocked"
     host.judge = lambda found, sender: reply if sender == SENDER else ""
     assert host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT)).ended is Ended.FAILED
+
+
+def test_a_map_that_is_older_than_its_source_hinders_only_what_would_build_it() -> None:
+    host = make_host()
+    host.is_stale = True
+    assert host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT)).ended is Ended.UNCHANGED
+    host.is_stale = False
+    host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
+    host.is_stale = True
+    with pytest.raises(Conflict):
+        host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT))
 
 
 def test_what_was_not_blocked_is_unchanged_by_an_unblock() -> None:

@@ -31,14 +31,14 @@ CONFIGURATION = 1 << 20
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
-    site = yield from _site(instance)
+    site = yield from _site(instance, wires=True)
     return (yield from blocking.sender_block(site, operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
     site = yield from _site(instance)
-    return (yield from blocking.sender_unblock(site, operation, context))
+    return (yield from blocking.sender_unblock(lambda: site, operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
@@ -48,7 +48,7 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
 
 def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """How far a block or unblock got: the file and our mark decide."""
-    site = yield from _site(instance)
+    site = yield from _site(instance, wires=isinstance(operation, SenderBlock))
     return (yield from blocking.read_back_block(site, operation, context))
 
 
@@ -76,8 +76,8 @@ def _own_file(instance: InstanceFacts) -> ListFile:
     return ListFile("opensmtpd", _config(instance), f"{instance.config_dir}/{TABLE}", TABLE)
 
 
-def _site(instance: InstanceFacts) -> Steps[Site]:
-    """The table that the configuration asks first now; without one, ours and what makes smtpd ask it."""
+def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
+    """The table that the configuration asks first now; without one, ours, and with `wires` what makes smtpd ask it."""
     source = yield from _read(instance)
     rule = conf.sender_rule(conf.statements(source.text.splitlines()))
     is_ours = rule is None or rule.path == _own_file(instance).path
@@ -93,7 +93,7 @@ def _site(instance: InstanceFacts) -> Steps[Site]:
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
         text_when_absent=PLACEHOLDER if is_ours else "",
-        wiring=None if rule else _wiring(instance, source),
+        wiring=_wiring(instance, source) if wires and rule is None else None,
         find_unwiring=partial(_find_unwiring, instance),
     )
 

@@ -14,7 +14,8 @@ from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Checks, Source, difference
 from fleet.mta.block_file import Block, BlockFile
 from fleet.mta.commands import HELPERS
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.postfix import access, access_edit, access_wiring
 from fleet.mta.postfix.access_edit import Change
@@ -44,13 +45,16 @@ def _keys(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
     return access.keys_of(parse_block_pattern(pattern), facts.rules)
 
 
+def _refuse_stale(place: Place) -> None:
+    if place.source.is_stale:
+        raise Conflict(
+            f"{place.source.path} was edited and its map is older; our change would put those lines into effect too",
+            hint=f"run postmap {place.access_map.name}, or take the edit back",
+        )
+
+
 def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:
     source = yield from access_edit.read_map(instance, access_map)
-    if source.is_stale:
-        raise Conflict(
-            f"{source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint=f"run postmap {access_map.name}, or take the edit back",
-        )
     if not source.exists and access_map == facts.own:
         source = replace(source, text=access.OWN_HEAD)
     return Place(instance, facts, access_map, source, _parse(facts, source.path, source.text))
@@ -80,7 +84,11 @@ def _removing(place: Place, pattern: str) -> Change:
 
 
 def _look(place: Place, pattern: BlockPattern, job: str) -> Steps[Seen]:
-    probe = probe_for(place.facts, pattern, job)
+    return (yield from _look_at(place.facts, pattern, job))
+
+
+def _look_at(facts: BlockFacts, pattern: BlockPattern, job: str) -> Steps[Seen]:
+    probe = probe_for(facts, pattern, job)
     said = yield from talk(probe.dialogue())
     return read_proof(probe, said)
 
@@ -99,6 +107,7 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
     refuse_own_domain(facts, pattern)
     _refuse_override(facts)
     place = yield from _read_place(instance, facts, facts.wired or facts.own)
+    _refuse_stale(place)
     value = access.value_of(operation)
     notes = differences(facts, pattern)
     if facts.wired and _is_done(place, pattern, value):
@@ -236,15 +245,35 @@ def _unwire(place: Place) -> Steps[bool]:
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
-    facts = yield from read_facts(instance)
+    """Take our own block back. As an undo it also takes the wiring back when no other block needs it.
+
+    Where nothing of ours is, whatever the reason, nothing is changed.
+    """
     pattern = parse_block_pattern(operation.pattern)
-    place = yield from _find(instance, facts, pattern)
+    try:
+        facts = yield from read_facts(instance)
+        _keys(facts, pattern.text)
+    except Unsupported as error:
+        return (yield from nothing_of_ours(pattern.text, error.detail))
+    try:
+        place = yield from _find(instance, facts, pattern)
+    except Unsupported as error:
+        return (yield from unreadable(pattern.text, error, [(yield from _look_at(facts, pattern, context.job))]))
     if place.file.block(pattern.text) is None:
-        _refuse_foreign(place, pattern)
-        yield Plan()
-        seen = yield from _look(place, pattern, context.job)
-        return Result(Ended.UNCHANGED, data=_data(place, pattern), before=seen.as_json(), after=seen.as_json())
+        return (yield from _not_ours(place, pattern, context))
+    _refuse_stale(place)
+    return (yield from _unblock(place, pattern, context))
+
+
+def _not_ours(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
+    notes = foreign_notes(place.file, place.keys(pattern.text), place.source.path)
+    yield Plan(notes=notes)
+    seen = yield from _look(place, pattern, context.job)
+    data = _data(place, pattern) | {"notes": list(notes)}
+    return Result(Ended.UNCHANGED, data=data, before=seen.as_json(), after=seen.as_json())
+
+
+def _unblock(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
     removing = _removing(place, pattern.text)
     main_cf = (yield from _main_cf_to_restore(place, pattern, context)) if context.undo else None
     yield _unblock_plan(place, main_cf, removing)
@@ -252,10 +281,10 @@ def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: C
     before = yield from _evidence(place, pattern, seen)
     if main_cf:
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
-        yield from access_edit.change_main_cf(instance, place.access_map, main_cf, text)
-        yield from access_edit.remove_own_map(instance, place.access_map)
+        yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
+        yield from access_edit.remove_own_map(place.instance, place.access_map)
     else:
-        yield from access_edit.change_map(instance, place.access_map, place.source, removing)
+        yield from access_edit.change_map(place.instance, place.access_map, place.source, removing)
     return (yield from _freed(place, pattern, before, is_unwired=main_cf is not None, context=context))
 
 
@@ -265,18 +294,6 @@ def _find(instance: InstanceFacts, facts: BlockFacts, pattern: BlockPattern) -> 
     if place.file.block(pattern.text) is None and place.access_map != facts.own and facts.own in facts.maps:
         return (yield from _read_place(instance, facts, facts.own))
     return place
-
-
-def _refuse_foreign(place: Place, pattern: BlockPattern) -> None:
-    keys = place.keys(pattern.text)
-    for entry in place.file.others:
-        if entry.key in keys:
-            raise Conflict(
-                f"{place.source.path} line {entry.line} is the administrator's, not ours: {entry.text!r}",
-                hint="change that line by hand",
-                file=place.source.path,
-                line=entry.line,
-            )
 
 
 def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -> Steps[Source | None]:
@@ -357,6 +374,7 @@ def read_back_block(instance: InstanceFacts, operation: Operation, context: Cont
     facts = yield from read_facts(instance)
     pattern = parse_block_pattern(operation.pattern)
     place = yield from _find(instance, facts, pattern)
+    _refuse_stale(place)
     found: dict[str, str] = {}
     if place.source.exists:
         found = yield from access_edit.look_up(instance, place.access_map, place.keys(pattern.text))

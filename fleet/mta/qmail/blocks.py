@@ -31,7 +31,7 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back; a badmailfrom that we made goes with the last one."""
-    return (yield from blocking.sender_unblock(_site(instance), operation, context))
+    return (yield from blocking.sender_unblock(partial(_site, instance), operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
