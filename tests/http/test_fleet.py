@@ -2,14 +2,16 @@
 
 import asyncssh
 import pytest
+from django.utils import timezone
 
 from fleet.models import Credential, Host, Instance
 from fleet.mta.errors import Unreachable
 from fleet.secrets import open_credential
 from fleet.ssh.hostkeys import HostKey
-from jobs.models import AuditEvent
+from jobs.models import AuditEvent, HostLease, Job
 from tests.http.cast import HOST_KEY, World
 from tests.http.test_errors import refused
+from tests.http.test_jobs import planned
 
 PEM = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
 LOCKED = asyncssh.generate_private_key("ssh-ed25519").export_private_key("pkcs8-pem", passphrase="opensesame").decode()
@@ -278,6 +280,29 @@ def test_a_host_that_does_not_answer_a_scan_is_502(world: World, monkeypatch: py
     monkeypatch.setattr("jobs.runner.scan_host_key", silent)
     body = refused(world.anna.post("hosts/mx1/scan-host-key/"), 502, "unreachable")
     assert body["error"] == {"code": "unreachable", "detail": "no route", "hint": "is it up?"}
+
+
+def locked(world: World) -> Job:
+    """A job that has mx1 and whose outcome there is unknown."""
+    job = planned(world)
+    HostLease.objects.create(host=Host.objects.get(name="mx1"), job=job)
+    job.runs.update(state="unknown", is_planning=False, reconcile_at=timezone.now())
+    return job
+
+
+def test_an_administrator_frees_a_host_and_says_why(world: World) -> None:
+    job = locked(world)
+    answer = world.anna.post("hosts/mx1/unlock/", {"reason": "looked at by hand"})
+    assert (answer.status_code, answer.json()["host"], answer.json()["job"]) == (200, "mx1", str(job.pk))
+    assert HostLease.objects.get().job is None
+    refused(world.anna.post("hosts/mx1/unlock/", {"reason": "again"}), 409, "not_locked")
+
+
+def test_nobody_else_frees_a_host(world: World) -> None:
+    locked(world)
+    refused(world.alice.post("hosts/mx1/unlock/", {"reason": "mine"}), 403, "forbidden")
+    refused(world.anna.post("hosts/mx1/unlock/", {}), 422, "invalid")
+    assert HostLease.objects.get().job is not None
 
 
 def test_discovery_is_a_job(world: World) -> None:

@@ -20,6 +20,7 @@ BODIES: dict[str, Any] = {
     "approve/": {"digest": DIGEST},
     "reject/": {"digest": DIGEST, "comment": "no"},
     "undo/": {"reason": "no"},
+    "unlock/": {"reason": "no"},
 }
 
 

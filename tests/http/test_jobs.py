@@ -87,7 +87,7 @@ def test_a_job_is_taken_at_once_and_rung_for(
     assert (body["state"], body["requested_by"], body["channel"]) == ("planning", "alice", "api")
     assert (body["customers"], body["ticket"], body["plan"], body["approval"]) == (["acme"], "OPS-123", None, None)
     assert body["counts"] == {"runs": {"pending": 1}, "messages": 0}
-    assert [job for _, job in rung] == [body["id"]]
+    assert [lane for _, lane in rung] == ["change"]
     assert AuditEvent.objects.get(action="job.submitted").actor == "alice"
 
 
