@@ -13,5 +13,6 @@ from deploy.pool import keep_connections
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
-keep_connections()
+REQUESTS = 20  # that use the database at the same moment; further ones wait a little
+keep_connections(REQUESTS)
 application = bounded(get_asgi_application())
