@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from fleet.mta import REGISTRY
+from fleet.mta.in_quarantine import InQuarantine
 from fleet.mta.operations import Operation
 from fleet.mta.types import Capability, Command, Context, HostFacts, InstanceFacts, Result, Steps, Support, T
 
@@ -37,6 +38,12 @@ class Adapter(Protocol):
 
     def read_back(self, instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
         """After an unknown outcome: look, change nothing, and say how far it got. None: nothing to read back."""
+
+    def in_quarantine(self, instance: InstanceFacts) -> Steps[InQuarantine]:
+        """All that lies in our quarantine of the instance, whoever put it there. Reads only; the answer is bounded."""
+
+    def quarantine_mark(self, job: str) -> str:
+        """What the quarantine calls a job, as `Found.job` has it."""
 
     def sudoers(self, instance: InstanceFacts, user: str) -> tuple[str, ...]:
         """The least-privilege sudoers lines (command specifications) for this instance."""

@@ -59,6 +59,7 @@ class Host:
         self.network.servers = {(NEXT_HOP, 25): ["220 mx", "250 mx", "250 ok", "250 ok", "250 ok", "221 bye"]}
         self.answers = {
             "read_log.sh": run_script,
+            "quarantine_find.sh": run_script,
             "host_resolver.sh": lambda command: Completed(0, b"nameserver 192.0.2.53\nend\n"),
             "host_addresses.sh": lambda command: Completed(0, b"end\n"),
             "sleep": lambda command: Completed(0),

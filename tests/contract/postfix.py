@@ -107,6 +107,13 @@ def attempt(fake: FakeHost, name: str) -> None:
         fake.log.append(f"{LOGGED} postfix/smtp[3]: {name}: {DELAYED}")
 
 
+def quarantined(fake: FakeHost) -> Completed:
+    """What the script would find; the queue in memory has one job's quarantine."""
+    jobs = [command.stdin.decode().split("\n")[0] for command in fake.commands if command.argv[0] == "out"]
+    paths = [f"./mxfleet-quarantine/{jobs[-1]}/{name}" for name in fake.quarantine]
+    return Completed(0, "\n".join([f"in {QUEUE}", *paths, f"end {len(paths)} 0 0", ""]).encode())
+
+
 def host(directory: Path, senders: list[bytes]) -> Host:
     """A host with one deferred message of each sender."""
     fake, access = FakeHost(), AccessMap()
@@ -127,6 +134,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     answers |= {"postfix_route_facts.sh": lambda command: Completed(0, ROUTES.encode())}
     answers |= {"postfix_access_facts.sh": lambda command: Completed(0, FACTS.encode())}
     answers |= {"postfix_access.sh": access.answer}
+    answers |= {"quarantine_find.sh": lambda command: quarantined(fake)}
     return Host(
         adapter=Postfix(),
         instance=InstanceFacts("mx1", "postfix", "postfix", "3.7.11", CONFIG, (QUEUE,), options=options),

@@ -38,6 +38,8 @@ class Exim:
     queue_id_error = staticmethod(parse.queue_id_error)
     read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
+    in_quarantine = staticmethod(quarantine.in_quarantine)
+    quarantine_mark = staticmethod(quarantine.short)
 
     queue_list = staticmethod(listing.queue_list)
     queue_summary = staticmethod(listing.queue_summary)

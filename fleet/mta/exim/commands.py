@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
 from fleet.mta.exim import blocks, routing, trace
 from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
+from fleet.mta.in_quarantine import find_argv
 from fleet.mta.stored import HEADERS
 from fleet.mta.types import Command, InstanceFacts, Sink, Steps, run
 
@@ -134,6 +135,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
     exim, queue = program(instance), spool(instance)
     forms = [(LISTING_SECONDS, script_argv(LIST, queue)), (READ_SECONDS, script_argv(CONTENT, queue))]
+    forms.append((READ_SECONDS, find_argv(instance, (queue,))))
     forms += [(CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS]
     forms += [(CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")]
     forms += [(CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)]

@@ -2,6 +2,7 @@
 under its own lock, so that its files keep every byte; no queue run, no -bp and no -M looks there.
 """
 
+import re
 from collections.abc import Iterable
 from functools import partial
 
@@ -10,6 +11,8 @@ from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
 from fleet.mta.exim.listing import QUEUE, read_queue
+from fleet.mta.exim.parse import queue_id_error
+from fleet.mta.in_quarantine import InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of, restored, seen_again
 from fleet.mta.reading import Listed
@@ -163,3 +166,14 @@ def _job_of(instance: InstanceFacts, place: str) -> str:
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
     return by_job(instance, items, partial(_place, instance), partial(_job_of, instance))
+
+
+def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
+    """All that lies in named queues of ours; a -H file is what makes a message."""
+    shape = Shape(
+        path=re.compile(f"{PREFIX}(?P<job>[0-9a-f]{{24}})/input/(?:[0-9A-Za-z]/)?(?P<id>[^/]+)-H"),
+        place=lambda directory, job, queue_id: _place(instance, job, queue_id),
+        queue_id_error=queue_id_error,
+        is_queue=lambda directory: directory == spool(instance),
+    )
+    return (yield from find(instance, (spool(instance),), shape))

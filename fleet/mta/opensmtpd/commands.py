@@ -7,6 +7,7 @@ smtpctl for a lot of IDs, and the IDs go through stdin.
 from collections.abc import Iterable
 
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.in_quarantine import find_argv
 from fleet.mta.opensmtpd import trace
 from fleet.mta.opensmtpd.blocks import sudo_commands
 from fleet.mta.types import Command, InstanceFacts, Sink
@@ -97,6 +98,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     if log_source(instance) != "none":
         forms.append((READ_SECONDS, LOG, (log_source(instance),)))
     commands = [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]
+    commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
     return tuple(
         sudoers_line(user, seconds, argv)
         for seconds, argv in (*commands, *sudo_commands(instance), *trace.sudo_commands(instance))

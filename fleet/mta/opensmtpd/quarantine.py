@@ -4,6 +4,7 @@
 further Received line, and a blocked sender does not stand in the way of his own mail.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,10 @@ from functools import partial
 from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
+from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, UNTOUCHED, move, places
 from fleet.mta.opensmtpd.listing import QUEUE
-from fleet.mta.opensmtpd.parse import error_of
+from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored
 from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, Result, Steps, run
@@ -131,3 +133,14 @@ def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
     return by_job(instance, items, partial(place, instance))
+
+
+def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
+    """All that lies below mxfleet-quarantine/, also what a dead run left half done: only `look` tells that apart."""
+    shape = Shape(
+        path=re.compile(f"{DIRECTORY}/{JOB}/(?P<id>[^/]+)/message"),
+        place=lambda directory, job, queue_id: place(instance, job, queue_id),
+        queue_id_error=queue_id_error,
+        is_queue=lambda directory: directory == instance.queue_dirs[0],
+    )
+    return (yield from find(instance, instance.queue_dirs[:1], shape))

@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.in_quarantine import find_argv
 from fleet.mta.postfix import access_edit, trace
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.types import Command, Completed, InstanceFacts, Sink, Steps, run
@@ -119,6 +120,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         attempt_words = (program(instance, "postqueue"), instance.config_dir)
         commands.append((CHANGE_SECONDS, script_argv(ATTEMPT, *attempt_words)))
     commands += _script_commands(instance)
+    commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
     commands += trace.sudo_commands(instance)
     return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
 

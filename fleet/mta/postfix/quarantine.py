@@ -4,16 +4,18 @@ Postfix derives a short queue ID from the file's inode and renames what does not
 a copy would come back under another ID. A moved file keeps its inode busy: no new message can take its ID meanwhile.
 """
 
+import re
 from collections.abc import Iterable
 from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.postfix.commands import QUARANTINE, attempt, postsuper, postsuper_argv
 from fleet.mta.postfix.listing import QUEUE, proof
-from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
+from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored, seen_again
 from fleet.mta.types import Command, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
@@ -165,3 +167,14 @@ def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[
     if lines[-2:] != ["end", ""]:
         raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
     return frozenset(lines[:-2])
+
+
+def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
+    """All that lies below mxfleet-quarantine/. What is kept on hold instead bears no job's name."""
+    shape = Shape(
+        path=re.compile(f"{DIRECTORY}/{JOB}/(?P<id>[^/]+)"),
+        place=lambda directory, job, queue_id: _place(instance, job, queue_id),
+        queue_id_error=queue_id_error,
+        is_queue=lambda directory: directory == instance.queue_dirs[0],
+    )
+    return (yield from find(instance, instance.queue_dirs[:1], shape))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
 from fleet.mta.errors import Unsupported
+from fleet.mta.in_quarantine import find_argv
 from fleet.mta.qmail import blocks, routing, trace
 from fleet.mta.types import InstanceFacts
 
@@ -49,6 +50,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     forms: list[tuple[int, tuple[str, ...]]] = [
         (LISTING_SECONDS, script_argv(LIST, queue)),
         (READ_SECONDS, script_argv(CONTENT, queue)),
+        (READ_SECONDS, find_argv(instance, (queue,))),
     ]
     if instance.options.get("service"):
         forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in (*ACTIONS, *WITHOUT_STOP)]

@@ -3,15 +3,18 @@
 rename(2) keeps the inode, so the file in mess/ keeps its number busy: no new message can take its queue ID meanwhile.
 """
 
+import re
 from collections.abc import Iterable
 from functools import partial
 
 from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
+from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.qmail.changes import place
 from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.listing import QUEUE, proof
+from fleet.mta.qmail.parse import queue_id_error
 from fleet.mta.quarantined import as_chosen, by_job, queued_of, seen_again
 from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
 
@@ -98,3 +101,14 @@ def _result(outcomes: Outcomes, answers: list[Answer], total: int, before: objec
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
     return by_job(instance, items, partial(place, instance))
+
+
+def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
+    """All that lies below mxfleet-quarantine/; the file in mess/ is what makes a message."""
+    shape = Shape(
+        path=re.compile(f"mxfleet-quarantine/{JOB}/mess/(?P<id>[^/]+)"),
+        place=lambda directory, job, queue_id: place(instance, job, queue_id),
+        queue_id_error=queue_id_error,
+        is_queue=lambda directory: directory == instance.queue_dirs[0],
+    )
+    return (yield from find(instance, instance.queue_dirs[:1], shape))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.in_quarantine import find_argv
 from fleet.mta.sendmail import blocks, routing, trace
 from fleet.mta.sendmail.instances import NO_CLIENT
 from fleet.mta.types import Command, InstanceFacts, Sink
@@ -90,6 +91,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         (LISTING_SECONDS, script_argv(READ, "list", *queues(instance))),
         (LISTING_SECONDS, script_argv(READ, "headers", *queues(instance))),
         (READ_SECONDS, script_argv(READ, "contents", *queues(instance))),
+        (READ_SECONDS, find_argv(instance, queues(instance))),
     ]
     actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")
     commands += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]

@@ -4,6 +4,7 @@ Both moves are rename(2), so names, owners and bytes stay. Sendmail never looks 
 directory other than qf, df and xf.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -11,11 +12,23 @@ from itertools import groupby
 from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
+from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.quarantined import as_chosen, queued_of, restored, seen_again
-from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
+from fleet.mta.sendmail.commands import (
+    CHANGE,
+    LOT,
+    RUN,
+    RUN_LOT,
+    RUN_SECONDS,
+    change,
+    change_argv,
+    queues,
+    run_argv,
+    run_queue,
+)
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input
+from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error
 from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
@@ -117,3 +130,14 @@ def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Sequence[
         done = yield from run(change(instance, action, ids_input(job, lot)))
         found = quarantined_in(changed_lines(done, CHANGE))
     return found
+
+
+def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
+    """All that lies below mxfleet-quarantine/ of the queue directories; qf or hf is what makes a message."""
+    shape = Shape(
+        path=re.compile(f"{DIRECTORY}/{JOB}/[qh]f(?P<id>[^/]+)"),
+        place=place_of,
+        queue_id_error=queue_id_error,
+        is_queue=lambda directory: _is_queue(instance, directory),
+    )
+    return (yield from find(instance, queues(instance), shape))
