@@ -106,3 +106,26 @@ class Instance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host.name}/{self.name}"
+
+
+class QuarantineLook(models.Model):
+    """What the last look into an instance's quarantine showed that no row tells of; the next one is at `due_at`.
+
+    `orphans`: messages, `sample` names some. `more`: messages beyond what one look tells of. `odd`: files that no job
+    of ours can have put there so. `reported`: digest of the last report. `error`: why the last look failed, or empty.
+    """
+
+    instance = models.OneToOneField(
+        Instance, on_delete=models.CASCADE, primary_key=True, related_name="quarantine_look"
+    )
+    due_at = models.DateTimeField(db_index=True)
+    looked_at = models.DateTimeField(null=True, blank=True)
+    orphans = models.PositiveIntegerField(default=0)
+    more = models.PositiveIntegerField(default=0)
+    odd = models.PositiveIntegerField(default=0)
+    sample = models.JSONField(default=list)
+    reported = models.CharField(max_length=64, blank=True, default="")
+    error = models.CharField(max_length=500, blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"quarantine of {self.instance}"

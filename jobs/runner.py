@@ -7,7 +7,7 @@ import atexit
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -25,7 +25,7 @@ from fleet.mta.types import Context, Ended, Result, Steps
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.gate import Lane
 from fleet.ssh.hostkeys import HostKey
-from jobs import asked, leases
+from jobs import asked, leases, orphans
 from jobs.clock import db_now
 from jobs.endpoints import changed_since, endpoint_for
 from jobs.errors import Unavailable
@@ -62,9 +62,10 @@ def work(lane: str, queue: str) -> None:
 
 
 def look(queue: str) -> bool:
-    """Read back unknown outcomes, and catch up blocks, on the hosts of this queue. False: once for each ring."""
+    """Read back unknown outcomes, catch up blocks, look into quarantines, on this queue's hosts. False: once a ring."""
     read_back(queue)
     catch_up(queue)
+    orphans.look(queue, ask)
     return False
 
 
@@ -93,6 +94,14 @@ def _carry_out(claimed: Claim, lease: Lease) -> None:
     let_go()
     for outcomes in engine().outcomes(requests, lease.was_cancelled):
         _store(job, _reports(runs, outcomes))
+        let_go()
+
+
+def ask(requests: Sequence[Request[Any]]) -> Iterator[list[Outcome]]:
+    """What the hosts say, in the order they do."""
+    let_go()
+    for outcomes in engine().outcomes(requests):
+        yield outcomes
         let_go()
 
 

@@ -42,7 +42,7 @@ def visible_hosts(actor: Actor) -> QuerySet[Host]:
 
 def visible_instances(actor: Actor) -> QuerySet[Instance]:
     """The MTA instances on their hosts."""
-    return Instance.objects.filter(_of(actor, "host__customer")).select_related("host__customer")
+    return Instance.objects.filter(_of(actor, "host__customer")).select_related("host__customer", "quarantine_look")
 
 
 def visible_accounts(actor: Actor, kind: AccountKind) -> QuerySet[Account]:

@@ -9,7 +9,7 @@ from fleet.mta.errors import UnparsedOutput
 from fleet.mta.types import Command, InstanceFacts, Steps, run
 
 SCRIPT = "quarantine_find.sh"
-MOST = 5_000
+MOST = 20_000
 """Messages that one look tells of."""
 JOB = r"(?P<job>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 """In a `Shape`: the id of a job."""
@@ -56,7 +56,7 @@ def find_argv(instance: InstanceFacts, directories: tuple[str, ...]) -> tuple[st
 def find(instance: InstanceFacts, directories: tuple[str, ...], shape: Shape) -> Steps[InQuarantine]:
     """Runs quarantine_find.sh. Raises UnparsedOutput, SudoDenied and others."""
     command = Command(
-        (instance.mta, *directories), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=2 << 20
+        (instance.mta, *directories), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=4 << 20
     )
     done = yield from run(command)
     lines = done.stdout.decode("ascii", "replace").split("\n")

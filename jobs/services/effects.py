@@ -68,24 +68,29 @@ def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> N
     known = set(QuarantineItem.objects.filter(job=job, instance=run.instance).values_list("queue_id", flat=True))
     expires_at = now + timedelta(seconds=operation.keep)
     items = [
-        QuarantineItem(
-            job=job,
-            instance=run.instance,
-            queue_id=message.queue_id,
-            place=places[message.queue_id],
-            arrival_time=message.arrival_time,
-            sender=message.sender,
-            recipients=message.recipients,
-            subject=message.subject,
-            size=message.size,
-            native_state=message.state,
-            expires_at=expires_at,
-            created_at=now,
-        )
+        quarantine_item(run, message, places[message.queue_id], now, expires_at)
         for message in run.messages.filter(outcome=MessageState.DONE).order_by("id")
         if message.queue_id in places and message.queue_id not in known
     ]
     QuarantineItem.objects.bulk_create(items, batch_size=1000)
+
+
+def quarantine_item(run: Run, message: Message, place: str, now: datetime, expires_at: datetime) -> QuarantineItem:
+    """The row of a message that the run moved to `place`, not stored yet."""
+    return QuarantineItem(
+        job_id=run.job_id,
+        instance=run.instance,
+        queue_id=message.queue_id,
+        place=place,
+        arrival_time=message.arrival_time,
+        sender=message.sender,
+        recipients=message.recipients,
+        subject=message.subject,
+        size=message.size,
+        native_state=message.state,
+        expires_at=expires_at,
+        created_at=now,
+    )
 
 
 def _left_quarantine(job: Job, run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:

@@ -8,7 +8,7 @@ from fleet.mta.commands import CHANGE_SECONDS
 from fleet.mta.types import Ended, MessageState, Result
 from jobs.clock import db_now
 from jobs.models import Job, Run
-from jobs.services import moves
+from jobs.services import moves, orphans
 from jobs.services.bell import on_queue
 from jobs.services.claim import BATCH, MAX_ATTEMPTS, with_hosts
 from jobs.services.end import finish_job
@@ -101,6 +101,17 @@ def _settled(job: Job, report: Report) -> None:
         won = Run.objects.filter(pk=report.run.pk, state=RunState.UNKNOWN).update(state=RunState.RUNNING)
         if won:
             record(job, [report])
+            _look_for_more(job, report)
+
+
+def _look_for_more(job: Job, report: Report) -> None:
+    """What a purge's read-back did not find may lie in quarantine all the same, once nothing of it runs any more."""
+    run, value = report.run, report.value
+    if job.operation != "queue.purge" or run.instance is None or not isinstance(value, Result):
+        return
+    places = value.data.get("places", {})
+    if any(message.queue_id not in places for message in value.messages):
+        orphans.look_soon(run.instance)
 
 
 def _again(job: Job, run: Run) -> None:

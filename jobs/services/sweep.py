@@ -26,7 +26,7 @@ from jobs.models import (
     QuarantineState,
     Run,
 )
-from jobs.services import bell, blocks, moves, reconcile
+from jobs.services import bell, blocks, moves, orphans, reconcile
 from jobs.services.accounts import SYSTEM
 from jobs.services.end import stop
 from jobs.services.submit import run_for, write
@@ -46,7 +46,7 @@ def sweep() -> None:
     extend_blocks(now)
     unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
     queues = {queue for queue, _ in bell.queues_of(unknown)}
-    for queue in queues | {queue_of_row(row) for row in _behind(now)}:
+    for queue in queues | {queue_of_row(row) for row in _behind(now)} | orphans.queues(now):
         doorbell.ring(queue, Lane.LOOK)
 
 

@@ -2,7 +2,7 @@
 # quarantine_find.sh MTA QUEUE_DIRECTORY... (Sendmail's as in its configuration: a * at the end is a wildcard)
 #
 # Tells what lies in our quarantines below queue directories, whoever put it there: per directory "in DIRECTORY", then the
-# paths below it of the files that make a message on that MTA. Last line "end TOLD MORE ODD": at most 5000 are told, MORE
+# paths below it of the files that make a message on that MTA. Last line "end TOLD MORE ODD": at most 20000 are told, MORE
 # are not; ODD counts names with other characters than ours, or longer than 200. Follows no link, takes no lock, changes
 # nothing.
 set -u
@@ -60,6 +60,6 @@ found=$(directories "$@")
     $0 == "all" { whole = 1; next }
     /^in / { print; next }
     $0 == "?" || length($0) > 200 { odd++; next }
-    told < 5000 { print; told++; next }
+    told < 20000 { print; told++; next }
     { more++ }
     END { if (!whole) exit 66; print "end", told + 0, more + 0, odd + 0 }'
