@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from fleet.models import Host
+from fleet.models import Host, QuarantineLook
 from jobs.clock import db_now
 from jobs.models import AuditChain, Job, Run, WorkerBeat
 from jobs.state import JobState, RunState
@@ -26,6 +26,8 @@ class Fleet(Collector):
         yield _counted(Host, "mxfleet_hosts", "hosts by status", ["status"])
         unknown = Run.objects.filter(state=RunState.UNKNOWN).count()
         yield GaugeMetricFamily("mxfleet_runs_unknown", "runs whose outcome is not known", value=unknown)
+        lying = QuarantineLook.objects.aggregate(total=Sum("orphans"))["total"] or 0
+        yield GaugeMetricFamily("mxfleet_quarantine_orphans", "messages in quarantines without a row", value=lying)
         yield _age()
         written = AuditChain.objects.aggregate(total=Sum("seq"))["total"] or 0
         yield GaugeMetricFamily("mxfleet_audit_events", "entries of the audit trail", value=written)

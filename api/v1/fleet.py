@@ -12,6 +12,7 @@ from api.errors import Problem
 from api.filters import equals, flag, label
 from api.idempotency import Answer
 from api.v1.answers import job_answer, made
+from api.v1.render import instant
 from api.v1.shapes_fleet import (
     CredentialShape,
     EmptyShape,
@@ -275,8 +276,17 @@ def render_instance(row: InstanceRow) -> dict[str, Any]:
         "host": row.host.name,
         "customer": row.host.customer.slug,
         **{name: getattr(row, name) for name in same},
+        "orphans": _orphans(row),
         "capabilities": _capabilities(row.mta),
     }
+
+
+def _orphans(row: InstanceRow) -> dict[str, Any] | None:
+    look = getattr(row, "quarantine_look", None)
+    if look is None:
+        return None
+    same = ("more", "odd", "sample", "error")
+    return {"count": look.orphans, **{name: getattr(look, name) for name in same}, "seen_at": instant(look.looked_at)}
 
 
 @cache

@@ -199,6 +199,17 @@ class CapabilityShape(StrictSerializer):
     note = Text(read_only=True)
 
 
+class OrphansShape(StrictSerializer):
+    """What the last look into an instance's quarantine showed that the service has no record of."""
+
+    count = Integer(read_only=True, help_text="messages; they are left alone, and never erased")
+    more = Integer(read_only=True, help_text="messages that were not looked at because there were too many")
+    odd = Integer(read_only=True, help_text="files that no job can have put there so")
+    sample = Texts(read_only=True, help_text="JOB/QUEUE_ID of up to 20 messages")
+    seen_at = Instant(read_only=True, allow_null=True, help_text="null: no look succeeded yet")
+    error = Text(read_only=True, help_text="why the last look failed; empty when it did not")
+
+
 class InstanceShape(StrictSerializer):
     """An MTA instance on a host."""
 
@@ -212,6 +223,7 @@ class InstanceShape(StrictSerializer):
     front_ends = Texts(read_only=True)
     options = JsonObject(read_only=True)
     enabled = Flag(read_only=True)
+    orphans = OrphansShape(read_only=True, allow_null=True, help_text="null: its quarantine was not looked at yet")
     capabilities = serializers.DictField(child=CapabilityShape(), read_only=True)
 
 

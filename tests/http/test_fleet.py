@@ -1,10 +1,12 @@
 """Customers, people, credentials, hosts, instances, the catalogue."""
 
+from datetime import UTC, datetime
+
 import asyncssh
 import pytest
 from django.utils import timezone
 
-from fleet.models import Credential, Host, Instance
+from fleet.models import Credential, Host, Instance, QuarantineLook
 from fleet.mta.errors import Unreachable
 from fleet.secrets import open_credential
 from fleet.ssh.hostkeys import HostKey
@@ -319,6 +321,19 @@ def test_an_instance_tells_what_it_can_do(world: World) -> None:
     assert body["capabilities"]["queue.list"]["support"] == "native"
     page = world.dana.get("instances/?mta=postfix&host=bx1").json()
     assert [row["id"] for row in page["results"]] == ["bx1/postfix"]
+
+
+def test_an_instance_tells_what_lies_in_its_quarantine_without_a_record(world: World) -> None:
+    assert world.alice.get("instances/mx1/postfix/").json()["orphans"] is None
+    instance = Instance.objects.get(host__name="mx1", name="postfix")
+    seen = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    QuarantineLook.objects.create(
+        instance=instance, due_at=seen, looked_at=seen, orphans=2, odd=1, sample=["J/1", "J/2"]
+    )
+    told = {"count": 2, "more": 0, "odd": 1, "sample": ["J/1", "J/2"], "seen_at": "2026-11-21T12:00:00Z", "error": ""}
+    assert world.alice.get("instances/mx1/postfix/").json()["orphans"] == told
+    rows = world.alice.get("instances/?mta=postfix").json()["results"]
+    assert {row["id"]: row["orphans"] for row in rows}["mx1/postfix"] == told
 
 
 def test_the_catalogue_has_every_operation_with_its_schema(world: World) -> None:

@@ -13,6 +13,7 @@ from drf_spectacular.validation import validate_schema
 from api.v1.render import jobs as render_jobs
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, JobRequest, QuarantineShape
 from api.v1.urls import urlpatterns
+from fleet.models import Instance, QuarantineLook
 from fleet.mta.params import CATALOGUE
 from jobs import audit
 from jobs.models import WorkerBeat
@@ -108,7 +109,10 @@ def test_readyz_is_200_when_all_works(db: None, redis_url: str, monkeypatch: pyt
 def test_metrics_come_from_the_database(world: World) -> None:
     world.alice.post("jobs/", JOB)
     WorkerBeat.objects.create(name="w1", at=timezone.now())
+    for instance in Instance.objects.all()[:2]:
+        QuarantineLook.objects.create(instance=instance, due_at=timezone.now(), orphans=3)
     text = Caller("").get("/metrics").content.decode()
+    assert "mxfleet_quarantine_orphans 6.0" in text
     assert 'mxfleet_jobs{operation="queue.list",state="queued"} 1.0' in text
     assert 'mxfleet_runs{state="pending"} 1.0' in text
     assert 'mxfleet_hosts{status="new"} 2.0' in text
