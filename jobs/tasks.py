@@ -4,6 +4,7 @@ from celery import shared_task
 
 from jobs import audit, runner
 from jobs.services import sweep as sweeping
+from jobs.services.orphans import enroll
 
 
 @shared_task
@@ -20,6 +21,7 @@ def sweep() -> None:
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: checkpoint the audit chains, erase what has been kept long enough."""
+    """What is done once a minute: checkpoint the audit chains, erase what was kept long enough, plan first looks."""
     audit.checkpoint()
     sweeping.expire_quarantine()
+    enroll()

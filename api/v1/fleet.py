@@ -283,7 +283,7 @@ def render_instance(row: InstanceRow) -> dict[str, Any]:
 
 def _orphans(row: InstanceRow) -> dict[str, Any] | None:
     look = getattr(row, "quarantine_look", None)
-    if look is None:
+    if look is None or not (look.looked_at or look.error):
         return None
     same = ("more", "odd", "sample", "error")
     return {"count": look.orphans, **{name: getattr(look, name) for name in same}, "seen_at": instant(look.looked_at)}

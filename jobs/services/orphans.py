@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
-from fleet.models import Instance, QuarantineLook
+from fleet.models import Host, Instance, QuarantineLook
 from fleet.mta.errors import ConnectionLost, FleetError, NothingSent
 from fleet.mta.in_quarantine import Found, InQuarantine
 from fleet.mta.operations import QueuePurge
@@ -61,40 +61,45 @@ class Compared:
     is_early: bool = False
 
 
+def enroll() -> None:
+    """Give each instance that discovery has found its first look, FIRST after that."""
+    fresh = Instance.objects.filter(quarantine_look=None).only("created_at")
+    looks = [QuarantineLook(instance=each, due_at=each.created_at + FIRST) for each in fresh]
+    QuarantineLook.objects.bulk_create(looks, batch_size=CHUNK, ignore_conflicts=True)
+
+
 def due(now: datetime) -> QuerySet[Instance]:
-    """Instances to be looked at now. Not while a changing job has the host."""
+    """Instances to be looked at now, the most overdue first. Not while a changing job has the host."""
     return (
         Instance.objects.filter(
-            Q(quarantine_look__due_at__lte=now) | Q(quarantine_look=None, created_at__lte=now - FIRST),
+            quarantine_look__due_at__lte=now,
             enabled=True,
             host__enabled=True,
             host__customer__enabled=True,
         )
         .exclude(host__lease__job__isnull=False)
-        .select_related("host")
         .order_by("quarantine_look__due_at", "pk")
     )
 
 
 def queues(now: datetime) -> set[str]:
     """The Celery queues whose workers have instances to look at."""
-    return {_queue_of(instance) for instance in due(now)}
+    hosts = due(now).order_by().values_list("host__name", "host__site").distinct()
+    return {_queue_of(name, site) for name, site in hosts}
 
 
-def _queue_of(instance: Instance) -> str:
-    return queue_of(run_for(instance.host, instance))
+def _queue_of(name: str, site: str) -> str:
+    return queue_of(run_for(Host(name=name, site=site), None))
 
 
 def take(now: datetime, queue: str) -> list[Instance]:
     """Up to ROUND instances of this Celery queue that are due, put off at once so that no one else looks."""
+    waiting = due(now).values_list("pk", "host__name", "host__site")
+    first = [pk for pk, name, site in waiting if _queue_of(name, site) == queue][:ROUND]
     related = ("host__customer", "host__credential__customer", "host__jump_host__credential__customer")
-    mine = [each for each in due(now).select_related(*related) if _queue_of(each) == queue][:ROUND]
-    QuarantineLook.objects.bulk_create(
-        [QuarantineLook(instance=each, due_at=now) for each in mine], ignore_conflicts=True
-    )
     return [
         each
-        for each in mine
+        for each in Instance.objects.filter(pk__in=first).select_related(*related)
         if QuarantineLook.objects.filter(instance=each, due_at__lte=now).update(due_at=now + TAKEN)
     ]
 

@@ -285,11 +285,13 @@ def test_one_host_that_cannot_be_asked_does_not_keep_the_others(people: Cast, mo
         return genuine(host)
 
     monkeypatch.setattr(looking, "endpoint_for", endpoint)
-    Instance.objects.update(created_at=db_now() - 2 * orphans.FIRST)
+    monkeypatch.setattr(orphans, "_queue_of", lambda name, site: "ssh.0")
+    orphans.look_soon(Instance.objects.get(host__name="mx1", name="postfix"))
     assert look(people, lying(uuid4(), IDS[0])).orphans == 1
 
 
 def test_every_instance_is_looked_at_once_a_day_and_a_new_one_not_at_once(people: Cast) -> None:
+    tasks.housekeep()
     assert orphans.queues(db_now()) == set()
     now = db_now() + orphans.FIRST + timedelta(seconds=1)
     assert {str(each) for each in orphans.due(now)} == {"mx1/postfix", "mx1/postfixEXT", "mx2/postfix", "mx9/postfix"}
@@ -302,7 +304,9 @@ def test_every_instance_is_looked_at_once_a_day_and_a_new_one_not_at_once(people
 
 @pytest.mark.parametrize("what", ["instance", "host", "customer"])
 def test_what_is_disabled_is_not_looked_at(people: Cast, what: str) -> None:
+    orphans.enroll()
     instance = Instance.objects.get(host__name="mx9")
+    assert instance in orphans.due(db_now() + timedelta(days=2))
     row = {"instance": instance, "host": instance.host, "customer": instance.host.customer}[what]
     row.enabled = False
     row.save()
@@ -311,6 +315,7 @@ def test_what_is_disabled_is_not_looked_at(people: Cast, what: str) -> None:
 
 def test_a_round_is_bounded(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphans, "ROUND", 1)
+    orphans.enroll()
     now = db_now() + timedelta(days=2)
     assert [len(orphans.take(now, queue)) for queue in orphans.queues(now)] == [1] * len(orphans.queues(now))
 
@@ -339,15 +344,20 @@ def test_a_read_back_that_did_not_find_all_has_the_quarantine_looked_at(people: 
     assert [str(each) for each in orphans.due(db_now())] == [HERE]
 
 
-def test_workers_look_after_reading_back(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_rung_for_it_and_look_after_reading_back(
+    people: Cast, rings: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     monkeypatch.setattr(runner, "read_back", lambda queue: done.append("read back"))
     monkeypatch.setattr(runner, "catch_up", lambda queue: done.append("catch up"))
     monkeypatch.setattr(looking, "look", lambda queue, ask: done.append("look"))
     tasks.work("look", "ssh.0")
     assert done == ["read back", "catch up", "look"]
-    Instance.objects.filter(host__name="mx2").update(created_at=db_now() - 2 * orphans.FIRST)
-    assert len(sweep.sweep()) == 1
+    sweep.sweep()
+    assert rings == []
+    orphans.look_soon(Instance.objects.get(host__name="mx2"))
+    sweep.sweep()
+    assert [lane for _, lane in rings] == ["look"]
 
 
 def test_a_second_round_does_not_begin_before_the_first_has_ended(people: Cast) -> None:
