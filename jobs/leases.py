@@ -105,7 +105,7 @@ class Keeper:
     def renew(self) -> None:
         """Move the leases on, and take note of those that are no longer ours."""
         leases, begun = self._now(), clock()
-        ours = claim.keep()
+        ours = claim.keep({run for lease in leases for run in lease.fences})
         for lease in leases:
             lost = {run for run, fence in lease.fences.items() if ours.get(run) != fence}
             lease.lost |= lost

@@ -234,9 +234,9 @@ def _intent(job: Job, run: Run) -> audit.Entry:
     )
 
 
-def keep() -> dict[UUID, int]:
-    """Move the leases of all that this process has at work on. Returns which runs those are, with their fences."""
-    ours = Run.objects.filter(worker=worker(), state=RunState.RUNNING)
+def keep(runs: Collection[UUID]) -> dict[UUID, int]:
+    """Move the leases on of those of the runs that are still this process's. Returns these, with their fences."""
+    ours = Run.objects.filter(pk__in=runs, worker=worker(), state=RunState.RUNNING)
     ours.update(lease_until=db_now() + LEASE)
     return dict(ours.values_list("pk", "fence"))
 

@@ -58,6 +58,18 @@ def test_one_renewal_moves_all_leases_of_the_process_on(people: Cast, keeper: Ke
     assert not Run.objects.filter(state="running", lease_until__lt=db_now() + timedelta(seconds=20)).exists()
 
 
+def test_a_run_whose_thread_gave_up_is_not_kept_alive_by_the_others_of_its_process(
+    people: Cast, keeper: Keeper, clock: list[float]
+) -> None:
+    left, kept = taken(people, "mx1"), taken(people)
+    Run.objects.update(lease_until=db_now() - timedelta(seconds=1))
+    with keeper.kept(kept.job, kept.runs, 1000.0):
+        keeper.renew()
+    reconcile.lose(db_now())
+    assert {run.state for run in left.job.runs.all()} == {"pending"}
+    assert {run.state for run in kept.job.runs.all()} == {"running"}
+
+
 def test_a_renewal_finds_what_was_taken_away_also_when_this_process_has_it_again(
     people: Cast, keeper: Keeper, clock: list[float]
 ) -> None:
