@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fleet.mta import REGISTRY
 from fleet.mta.base import adapter_for
+from fleet.mta.bounds import instance_of, second_of
 from fleet.mta.commands import HELPERS
 from fleet.mta.errors import LoginShell, RemoteError, UnparsedOutput
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
@@ -34,7 +35,8 @@ def discover_host(
     facts = parse_facts(done, shell, asked_at)
     instances: list[InstanceFacts] = []
     for mta in REGISTRY:
-        instances.extend((yield from adapter_for(mta).discover(facts, name)))
+        found = yield from adapter_for(mta).discover(facts, name)
+        instances.extend(instance_of(each) for each in found)
     return facts, tuple(instances)
 
 
@@ -72,7 +74,7 @@ def parse_facts(done: Completed, shell: str, asked_at: float | None) -> HostFact
         has_sudo=said.get("sudo") == "yes",
         is_root=said["uid"] == "0",
         # date +%s has cut off the part of the second: half of one is the best guess.
-        clock_skew=None if asked_at is None else int(said["time"]) + 0.5 - asked_at,
+        clock_skew=None if asked_at is None else second_of(said["time"]) + 0.5 - asked_at,
         service_manager=said.get("service", ""),
         log_source=said.get("log", ""),
         helpers=tuple(_pair(value) for word, value in pairs if word == "helper"),

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fleet.match import headers as rfc2047
+from fleet.mta.bounds import size_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import MessageShow
 from fleet.mta.text import escape_bytes
@@ -58,14 +59,14 @@ def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored],
         if words == [b"end"] and at == len(data):
             return found, frozenset(answered)
         if len(words) == 2 and words[1] == b"absent":
-            answered.add(words[0].decode())
+            answered.add(words[0].decode("ascii", "replace"))
             continue
         if len(words) != 4 or not all(word.isdigit() for word in words[1:]):
             raise UnparsedOutput("the messages that were read do not have the lengths that were announced")
-        first, second, third = (int(word) for word in words[1:])
+        first, second, third = (size_of(word) for word in words[1:])
         parts = data[at : at + first + second + third]
         at += first + second + third
-        name = words[0].decode()
+        name = words[0].decode("ascii", "replace")
         answered.add(name)
         body = parts[first + second :] if has_body else None
         found[name] = Stored(parts[first : first + second], body, parts[:first])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from fleet.mta.bounds import port_of
 from fleet.mta.commands import error_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
@@ -160,15 +161,17 @@ def listen(settings: dict[str, str]) -> list[list[Any]]:
 
 
 def _ports(text: str) -> list[int]:
-    return [PORTS[item] if item in PORTS else int(item) for item in split_list(text) if item in PORTS or item.isdigit()]
+    return [
+        PORTS[item] if item in PORTS else port_of(item) for item in split_list(text) if item in PORTS or item.isdigit()
+    ]
 
 
 def _interface(item: str) -> tuple[str, int]:
     """`192.0.2.1`, `192.0.2.1.25`, `[2001:db8::1]:25`; without a port 0."""
     if bracketed := re.fullmatch(r"\[(.*)\](?::(\d+))?", item):
-        return bracketed[1], int(bracketed[2] or 0)
+        return bracketed[1], port_of(bracketed[2] or "0")
     if dotted := re.fullmatch(r"(\d+\.\d+\.\d+\.\d+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*?)\.(\d+)", item):
-        return dotted[1], int(dotted[2])
+        return dotted[1], port_of(dotted[2])
     return item, 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from fleet.mta import commands
+from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
 from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
 from fleet.mta.reading import Listing
 from fleet.mta.stored import HEADERS, Stored
@@ -52,7 +53,7 @@ class Listed:
     subject = None
 
     def __init__(self, record: bytes) -> None:
-        """`record`: the lines of one message without the leading "M ". Raises ValueError."""
+        """`record`: the lines of one message without the leading "M ". Raises ValueError and OutOfBounds."""
         head, sender, *self._rest = record.split(b"\n")
         name, seconds, usec, frozen, size, word = head.split(b" ")
         self.queue_id = name.decode("ascii")
@@ -60,9 +61,9 @@ class Listed:
         if not MESSAGE_ID.fullmatch(self.queue_id) or self.native_state not in STATES:
             raise ValueError(f"no message: {head!r}")
         self.state = STATES[self.native_state]
-        self.arrival_time = int(seconds) + int(usec) / 1e6
-        self.size = int(size)
-        int(frozen)
+        self.arrival_time = second_of(seconds) + count_of(usec) / 1e6
+        self.size = size_of(size)
+        second_of(frozen)
         if not (sender.startswith(b"F <") and sender.endswith(b">")):
             raise ValueError(f"no sender: {sender!r}")
         raw = sender[3:-1] or b"<>"
@@ -104,7 +105,7 @@ def recipient_of(line: bytes) -> bytes:
     rest, mark, bits = line.rpartition(b"#")
     if mark and bits.isdigit():
         for bit in (1, 2):
-            if int(bits) & bit:
+            if count_of(bits) & bit:
                 rest = _without_field(rest)
         return rest
     older = re.fullmatch(rb"(.*) (?:\d+|\d+,\d+,\d+)", line, re.DOTALL)
@@ -116,7 +117,7 @@ def _without_field(rest: bytes) -> bytes:
     told = re.fullmatch(rb"(.*) (\d+),-?\d+", rest, re.DOTALL)
     if told is None:
         raise UnparsedOutput(f"a recipient's data are not what Exim writes: {rest!r}")
-    return told[1][: len(told[1]) - int(told[2])].removesuffix(b" ")
+    return told[1][: len(told[1]) - size_of(told[2])].removesuffix(b" ")
 
 
 def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:
@@ -154,7 +155,7 @@ class QueueSink:
         if last is None:
             raise UnparsedOutput("the listing of the queue was cut off")
         self._records(last[1])
-        if self._total + self._refused != int(last[2]):
+        if self._total + self._refused != count_of(last[2]):
             raise UnparsedOutput("the listing of the queue has not as many messages as it says")
         notes = (f"{self._refused} messages have no spool file in Exim's format; they were left out",)
         return Listing(self._total, self._refused, notes if self._refused else ())
@@ -179,7 +180,7 @@ class QueueSink:
             self._refused += len(refused)
             try:
                 message = Listed(lines)
-            except (ValueError, UnicodeDecodeError):
+            except (ValueError, OutOfBounds):
                 self._refused += 1
                 continue
             self._total += 1

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 
+from fleet.mta.bounds import count_of, port_of
 from fleet.mta.commands import READ_SECONDS, error_of, script_argv
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import AddressTest, SmtpProbe
@@ -91,9 +92,9 @@ def _take(found: list[Tested], line: str) -> None:
 
 
 def _add_host(each: Tested, host: re.Match[str]) -> None:
-    preference = int(host[3]) if host[3] else None
+    preference = count_of(host[3]) if host[3] else None
     addresses = () if host[2] == "unknown" or host[5] else (host[2],)
-    known = Exchanger(host[1], preference, addresses, int(host[4] or 25))
+    known = Exchanger(host[1], preference, addresses, port_of(host[4] or "25"))
     last = each.hosts[-1] if each.hosts else None
     if last and replace(last, addresses=()) == replace(known, addresses=()):
         each.hosts[-1] = replace(last, addresses=(*last.addresses, *addresses))

@@ -2,6 +2,7 @@
 
 import re
 
+from fleet.mta.bounds import size_of
 from fleet.mta.logs import search, source, tracing
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import dsn_of, null_or
@@ -99,11 +100,11 @@ class Lines:
         if told is None or fields.count(" P=") > 1:
             self._trace.unclear += 1
             return
-        message = self._trace.message(queue_id, time, begins=True)
-        message.sender = null_or(told["from"].strip("<>"))
         host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
+        length = size_of(size[1]) if size else None
+        message = self._trace.message(queue_id, time, begins=True)
+        message.sender, message.size = null_or(told["from"].strip("<>")), length
         message.client = "" if host is None or host[1].endswith(("[127.0.0.1]", "[::1]")) else host[1]
-        message.size = int(size[1]) if size else None
         message.message_id = name[1] if name else ""
 
     def _went(self, time: float, queue_id: str, text: str) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fleet.mta.bounds import count_of, moment_of, second_of
 from fleet.mta.commands import LISTING_SECONDS, error_of, script_argv
 from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.logs.times import LineClock, Zone, offset_of
+from fleet.mta.logs.times import ZONE, LineClock, Zone, offset_of
 from fleet.mta.types import Command, Context, InstanceFacts, Steps, run
 
 SCRIPT = "read_log.sh"
@@ -82,11 +83,13 @@ class LogSink:
     def _head(self, line: str) -> None:
         word, _, value = line.partition(" ")
         match word:
-            case "=now" if value.isdigit():
-                self._now = float(value)
+            case "=now":
+                self._now = float(second_of(value))
             case "=zone":
                 begin, _, zone = value.partition(" ")
-                self._zones.append((float(begin), offset_of(zone)))
+                if not ZONE.fullmatch(zone):
+                    raise UnparsedOutput(f"{SCRIPT} said {line[:80]!r}")
+                self._zones.append((moment_of(begin), offset_of(zone)))
             case "=file":
                 self._file = value
                 self._files.append(value)
@@ -94,7 +97,7 @@ class LogSink:
             case "=unread":
                 self._unread.append(value)
             case "=cut":
-                self._cut = int(value)
+                self._cut = count_of(value)
             case "=moved":
                 self._moved = True
             case "=end":

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from fleet.mta.bounds import EPOCH_MOST
+
 ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
 TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
+ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
 TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
 DAY = 86_400
 YEARS = 9  # from one 29 February to the next at most 8, as from 1896 to 1904
@@ -29,9 +32,11 @@ class LineClock:
     def split(self, line: bytes) -> tuple[float | None, bytes]:
         """Epoch seconds and the rest of the line; None and the whole line where it begins with no time."""
         try:
-            return self._split(line)
+            moment, rest = self._split(line)
         except ValueError:
             return None, line
+        is_time = moment is not None and 0 <= moment <= EPOCH_MOST
+        return (moment, rest) if is_time else (None, line)
 
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
         if found := ISO.match(line):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import Unsupported
 from fleet.mta.logs.rows import Trace, Wanted
 from fleet.mta.logs.source import read_log, window_of
@@ -17,7 +18,7 @@ DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
 Parser = Callable[[float, str], None]
 """Takes the time of a line and what follows it there: `host tag[pid]: text`, or what the MTA itself writes."""
 
-UNCLEAR = "lines that could be read in two ways and were left out (log.search shows them): {}"
+UNCLEAR = "lines that cannot be read for sure and were left out (log.search shows them): {}"
 
 
 def message_trace(
@@ -42,8 +43,12 @@ def message_trace(
 
         def take(clock: LineClock, file: str, line: bytes) -> None:
             moment, rest = clock.split(line)
-            if moment is not None and moment <= window.until:
+            if moment is None or moment > window.until:
+                return
+            try:
                 read_line(moment, text_of(rest))
+            except OutOfBounds:
+                trace.unclear += 1
 
         return take
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fleet.mta.bounds import port_of
+
 TOKEN = re.compile(r'"(?P<quoted>[^"]*)"|(?P<mark>[{},=!])|(?P<word>[^\s{},=!"]+)')
 MACRO = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z0-9_.-]*\.[A-Za-z0-9-]+")
@@ -93,7 +95,7 @@ def listeners(found: Iterable[Statement], addresses: dict[str, list[str]]) -> li
         port = 465 if "smtps" in each.words[3:] else 25
         if "port" in each.words:
             given = each.words[each.words.index("port") + 1]
-            port = PORTS.get(given) or (int(given) if given.isdigit() else port)
+            port = PORTS.get(given) or (port_of(given) if given.isdigit() else port)
         listed += [[address, port] for address in where]
     return listed
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
 from fleet.mta.commands import Markers
 from fleet.mta.commands import error_of as common_error
 from fleet.mta.errors import FleetError, MtaNotRunning, SudoDenied, UnparsedOutput
@@ -47,7 +48,7 @@ class QueueSink:
         self._now: int | None = None
         self._rest = b""
         self._name = ""
-        self._size: int | None = None
+        self._size: str | None = None
         self._envelopes: list[re.Match[str]] = []
         self._total = 0
         self._refused = 0
@@ -74,9 +75,9 @@ class QueueSink:
         text = text_of(line)
         if sized := SIZE.fullmatch(text):
             self._open(sized[1])
-            self._size = int(sized[2]) if self._size is None else self._size
+            self._size = sized[2] if self._size is None else self._size
         elif moment := TIME.fullmatch(text):
-            self._now = int(moment[1])
+            self._now = second_of(moment[1])
         elif envelope := ENVELOPE.fullmatch(text):
             self._open(envelope["message"])
             self._envelopes.append(envelope)
@@ -91,14 +92,22 @@ class QueueSink:
     def _finish(self) -> None:
         """A message without a file has just been delivered: it arrived after one look for files, before the other."""
         if self._envelopes and self._size is not None:
-            self._total += 1
-            self._take(message(self._name, self._size, self._envelopes, self._now))
+            try:
+                found = message(self._name, self._size, self._envelopes, self._now)
+            except OutOfBounds:
+                self._refused += 1
+            else:
+                self._total += 1
+                self._take(found)
         self._envelopes = []
         self._size = None
 
 
-def message(name: str, size: int, envelopes: list[re.Match[str]], now: int | None) -> QueueEntry:
-    """The message of these envelopes: on hold when all are paused, active when any is in flight."""
+def message(name: str, size: str, envelopes: list[re.Match[str]], now: int | None) -> QueueEntry:
+    """The message of these envelopes: on hold when all are paused, active when any is in flight.
+
+    Raises OutOfBounds.
+    """
     states = {each["state"] for each in envelopes}
     paused = [each for each in envelopes if "suspend" in each["flags"].split(",")]
     if "inflight" in states:
@@ -107,17 +116,22 @@ def message(name: str, size: int, envelopes: list[re.Match[str]], now: int | Non
         state, native = "hold", "paused"
     else:
         state, native = "deferred", min(states)
-    waits = [int(each["seconds"]) for each in envelopes if each["state"] == "pending" and each not in paused]
+    waits = [_wait(each["seconds"]) for each in envelopes if each["state"] == "pending" and each not in paused]
     sender = envelopes[0]["sender"]
     return QueueEntry(
         queue_id=name,
         state=state,
         native_state=native,
         # A bounce that smtpd makes is one more envelope of the message, and later.
-        arrival_time=float(min(int(each["created"]) for each in envelopes)),
+        arrival_time=float(min(second_of(each["created"]) for each in envelopes)),
         sender="<>" if sender == "@" else sender,
         recipients=[Recipient(each["recipient"], each["reason"]) for each in envelopes],
-        size=size,
-        attempts=max(int(each["tries"]) for each in envelopes),
+        size=size_of(size),
+        attempts=max(count_of(each["tries"]) for each in envelopes),
         next_attempt=now + min(waits) if now is not None and waits else None,
     )
+
+
+def _wait(seconds: str) -> int:
+    """Until the next attempt; negative when it is late."""
+    return -count_of(seconds[1:]) if seconds.startswith("-") else count_of(seconds)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from fleet.mta.bounds import port_of
 from fleet.mta.commands import error_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.opensmtpd import conf
@@ -231,7 +232,7 @@ def _by_action(rules: Rules, mail: Mail, rule: conf.Statement, shown: str) -> tu
     url = URL.fullmatch(host)
     if url is None or host.startswith("<"):
         return Route(mail.recipient, kind, "relay", host, via, detail=f"the relay host {host} is not known here"), helo
-    port = int(url["port"] or PORTS.get(url["scheme"] or "", 25))
+    port = port_of(url["port"]) if url["port"] else PORTS.get(url["scheme"] or "", 25)
     return Route(mail.recipient, kind, "relay", host, via, (Destination(url["host"], port, by_mx=False),)), helo
 
 

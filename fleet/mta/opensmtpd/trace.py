@@ -2,6 +2,7 @@
 
 import re
 
+from fleet.mta.bounds import count_of, size_of
 from fleet.mta.logs import search, source, tracing
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
@@ -73,8 +74,9 @@ class Lines:
         elif event == "connected":
             self._connected(session, fields)
         elif event == "message" and (found := MESSAGE.fullmatch(fields)):
+            size = size_of(found[2])
             message = self._trace.message(found[1], time, begins=True)
-            message.size, message.client = int(found[2]), self._clients.get(session, "")
+            message.size, message.client = size, self._clients.get(session, "")
         elif event == "envelope":
             self._envelope(time, fields)
         elif event == "failed-command":
@@ -150,5 +152,5 @@ def seconds_of(delay: str) -> float | None:
     found = DELAY.fullmatch(delay)
     if found is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (count_of(part or "0") for part in found.groups())
     return float(days * 86_400 + hours * 3600 + minutes * 60 + seconds)

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fleet.mta.bounds import port_of
 from fleet.mta.errors import Unsupported
 
 # What postfix_access.sh can replace by rename; texthash has no map file.
@@ -105,7 +106,7 @@ def smtp_service(master: str, overrides: str) -> Service:
             address, _, port = fields[0].rpartition(":")
             number = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}.get(port, 0)
             smtpd = f"{fields[0]}/inet" if fields[7] == "smtpd" else "smtpd/pass"
-            found.append((number or int(port or 0), address.strip("[]"), smtpd))
+            found.append((number or port_of(port or "0"), address.strip("[]"), smtpd))
     if not found:
         raise Unsupported("master.cf has no smtpd service that listens on the network")
     port_number, address, smtpd = min(found, key=lambda each: each[0] != 25)

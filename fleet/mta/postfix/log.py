@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fleet.mta.attempt import Attempt
+from fleet.mta.bounds import ID_MOST
 from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.commands import LOG, log_source
@@ -19,7 +20,7 @@ MIDDLE = (
 STATUS = re.compile(r"[^\]]*\[\d+\]: (?P<id>[0-9A-Za-z]+): to=<(?P<to>.*?)" + MIDDLE + r"(?P<reply>.*)\)$")
 ONCE = re.compile(MIDDLE)
 RETURNED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): from=<.*?>, status=(?:force-)?expired, returned to sender$")
-REQUEUED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
+REQUEUED = re.compile(rf"[^\]]*\[\d+\]: ([0-9A-Za-z]{{6,{ID_MOST}}}): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
 
 
 def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]:

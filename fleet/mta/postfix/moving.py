@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
+from fleet.mta.bounds import count_of
 from fleet.mta.changed import Outcomes, changed, plan_of
 from fleet.mta.choosing import choose, everything, means_held, not_held
 from fleet.mta.commands import READ_SECONDS
@@ -200,4 +201,4 @@ def pause() -> Steps[None]:
 def version(instance: InstanceFacts) -> tuple[int, ...]:
     """(3, 7) of "3.7.11" and of "3.8-20220527"."""
     parts = instance.version.replace("-", ".").split(".")[:2]
-    return tuple(int(part) for part in parts if part.isdigit())
+    return tuple(count_of(part) for part in parts if part.isdigit())

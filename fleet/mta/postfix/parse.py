@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from fleet.mta import commands
+from fleet.mta.bounds import EPOCH_MOST, ID_MOST, SIZE_MOST, STATE_MOST
 from fleet.mta.errors import (
     FleetError,
     MtaNotFound,
@@ -52,10 +53,10 @@ RECIPIENTS = msgspec.json.Decoder(list[ListedRecipient])
 class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}):
     """One line of postqueue -j with the names of a QueueEntry, so that it can be judged without being copied."""
 
-    state: str
-    queue_id: str
-    arrival_time: int
-    size: int
+    state: Annotated[str, msgspec.Meta(max_length=STATE_MOST)]
+    queue_id: Annotated[str, msgspec.Meta(max_length=ID_MOST)]
+    arrival_time: Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MOST)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=SIZE_MOST)]
     sender: str
     raw: msgspec.Raw
     forced_expire: bool = False

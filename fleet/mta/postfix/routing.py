@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fleet.mta.bounds import port_of
 from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import RemoteError
 from fleet.mta.operations import AddressTest, SmtpProbe
@@ -349,7 +350,7 @@ def destination(nexthop: str, *, by_mx: bool = True) -> Destination:
     """`host`, `[host]` (no MX), either with `:port` (transport(5))."""
     found = NEXTHOP.fullmatch(nexthop)
     host, port = (found[1], found[2] or "25") if found else (nexthop, "25")
-    number = int(port) if port.isdigit() else PORTS.get(port, 25)
+    number = port_of(port) if port.isdigit() else PORTS.get(port, 25)
     is_literal = host.startswith("[")
     inner = host.strip("[]") if is_literal and not re.fullmatch(r"[0-9a-fA-F.:]+|IPv6:.*", host.strip("[]")) else host
     return Destination(inner, number, by_mx and not is_literal)

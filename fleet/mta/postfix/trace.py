@@ -6,6 +6,7 @@ of every instance are `postfix/relay/smtp`. But each message passes that instanc
 
 import re
 
+from fleet.mta.bounds import delay_of, size_of
 from fleet.mta.logs import search, source, tracing
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import SYSLOG, null_or
@@ -117,7 +118,7 @@ class Lines:
             message.message_id = text.removeprefix("message-id=")
             message.arrived = message.arrived or time  # a notice of Postfix's own has no line before
         elif told := FROM.fullmatch(text):
-            message.sender, message.size = null_or(told[1]), int(told[2])
+            message.sender, message.size = null_or(told[1]), size_of(told[2])
         elif EXPIRED.fullmatch(text):
             self._trace.expired(message.queue_id, time)
         elif text.startswith("hold: "):
@@ -140,7 +141,7 @@ class Lines:
                 "" if relay == "none" else relay,
                 told["dsn"],
                 told["reply"],
-                float(told["delay"]),
+                delay_of(told["delay"]),
                 told["orig_to"] or "",
                 relay in LOCAL,
             ),

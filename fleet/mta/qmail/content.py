@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from fleet.mta.bounds import size_of
 from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import MessageNotFound, UnparsedOutput
 from fleet.mta.operations import MessageShow
@@ -61,7 +62,7 @@ def parse_whole(done: Completed, headers: int, body: int) -> tuple[dict[str, Sto
         path, _, said = line.decode("ascii", "replace").rpartition(" ")
         answered.add(path.rpartition("/")[2])
         if said.isdigit():
-            sizes[path] = min(int(said), headers + body)
+            sizes[path] = min(size_of(said), headers + body)
     found: dict[str, Stored] = {}
     at = 0
     while empty and data[at:] != b"end\n":

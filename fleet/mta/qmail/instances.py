@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from getopt import GetoptError, getopt
 from typing import Any
 
+from fleet.mta.bounds import count_of, port_of
 from fleet.mta.commands import error_of
 from fleet.mta.errors import SudoDenied, UnparsedOutput
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
@@ -82,7 +83,7 @@ def _take(answer: Answer, word: str, value: str) -> None:
     elif word == "queue":
         numbers = value.split()
         if len(numbers) == 2 and all(number.isdigit() for number in numbers):
-            answer.homes[-1].split, answer.homes[-1].has_split_todo = int(numbers[0]), numbers[1] != "0"
+            answer.homes[-1].split, answer.homes[-1].has_split_todo = count_of(numbers[0]), numbers[1] != "0"
         else:
             answer.is_partial = True
     elif word == "control":
@@ -176,7 +177,7 @@ def listening(services: list[Service]) -> list[list[Any]]:
             continue
         if len(rest) > 1 and (rest[1].isdigit() or rest[1] in PORTS):
             address = "0.0.0.0" if rest[0] == "0" else rest[0]  # noqa: S104 - what the host says of itself
-            found.append([address, PORTS.get(rest[1]) or int(rest[1])])
+            found.append([address, PORTS.get(rest[1]) or port_of(rest[1])])
     return [each for at, each in enumerate(found) if each not in found[:at]]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fleet.mta.address import quote_local
+from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.reading import Listing
 from fleet.mta.text import text_of
@@ -63,9 +64,13 @@ def raw_of(raw: bytes) -> bytes | None:
 
 @dataclass(slots=True)
 class Seen:
-    """The files of one message. `records`, `sizes`: by kind (info, remote, local, todo)."""
+    """The files of one message. `records`, `sizes`: by kind (info, remote, local, todo).
+
+    `is_odd`: a file has a size or time that no file of a queue has.
+    """
 
     is_held: bool = False
+    is_odd: bool = False
     records: dict[str, list[bytes]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     size: int = 0
@@ -122,7 +127,7 @@ class QueueSink:
         elif word == b":again":
             self._messages[value.decode("ascii", "replace")] = Seen()
         elif word == b":group":
-            self._began = int(value)
+            self._began = second_of(value)
         elif word == b":done":
             self._emit()
         elif word == b":end" and value.isdigit() and not self._messages:
@@ -146,13 +151,22 @@ class QueueSink:
         if len(words) != 4:
             raise UnparsedOutput("the listing of the queue has a file without size or time")
         kind, seen = self._place(words[0])
+        try:
+            size = size_of(words[2])
+            moment_of(words[3])
+        except OutOfBounds:
+            seen.is_odd = True
+            return
         if kind == "mess":
-            seen.size, seen.arrived = int(words[2]), words[3]
+            seen.size, seen.arrived = size, words[3]
         else:
-            seen.sizes[kind] = int(words[2])
+            seen.sizes[kind] = size
 
     def _emit(self) -> None:
         for name, seen in self._messages.items():
+            if seen.is_odd and QUEUE_ID.fullmatch(name):
+                self._refused += 1
+                continue
             if not seen.arrived or not QUEUE_ID.fullmatch(name):
                 continue
             source = "todo" if "todo" in seen.records else "info"
@@ -185,12 +199,13 @@ def entry_of(name: str, seen: Seen, source: str) -> QueueEntry | None:
         if each[:1] in {b"T", b"D"}
     ]
     is_waiting = source == "todo"
+    # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
+    whole, _, fraction = seen.arrived.partition(".")
     return QueueEntry(
         queue_id=name,
         state="hold" if seen.is_held else "incoming" if is_waiting else "deferred",
         native_state="held" if seen.is_held else "not yet preprocessed" if is_waiting else "queued",
-        # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
-        arrival_time=float(seen.arrived[: seen.arrived.index(".") + 7]),
+        arrival_time=float(f"{whole}.{fraction[:6]}"),
         sender=address_of(sender),
         recipients=recipients,
         size=seen.size,

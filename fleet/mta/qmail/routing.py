@@ -6,6 +6,7 @@ rewrite() of qmail-send.c: percenthack, locals, virtualdomains; main() of qmail-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fleet.mta.bounds import port_of
 from fleet.mta.commands import error_of
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.operations import AddressTest, SmtpProbe
@@ -112,7 +113,7 @@ def _remote(control: Control, address: str, domain: str, via: tuple[str, ...]) -
         via = (*via, f"smtproutes: {key}:{routes[key]}")
         if not relay:
             break
-        hop = Destination(relay, int(port) if port.isdigit() else 25, by_mx=False)
+        hop = Destination(relay, port_of(port) if port.isdigit() else 25, by_mx=False)
         return Route(address, "remote", "remote", routes[key], via, (hop,))
     return Route(address, "remote", "remote", domain, via, (Destination(domain),))
 

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 
+from fleet.mta.bounds import size_of
 from fleet.mta.logs import search, source, tracing
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import dsn_of, null_or
@@ -97,9 +98,10 @@ class Lines:
         elif told := ENDED.fullmatch(text):
             self._delivered(time, *told.groups())
         elif told := INFO.fullmatch(text):
+            size = size_of(told[2])
             message = self._trace.message(told[1], time)
             message.arrived = message.arrived or time
-            message.size, message.sender = int(told[2]), null_or(told[3])
+            message.size, message.sender = size, null_or(told[3])
             message.client = self._client_of(told[4], time)
         elif told := NEW.fullmatch(text):
             if told[1] == "new":

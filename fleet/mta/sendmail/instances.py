@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from fleet.mta.bounds import port_of
 from fleet.mta.errors import Refused, UnparsedOutput
 from fleet.mta.sendmail.parse import error_of, script_lines
 from fleet.mta.types import Command, Completed, HostFacts, InstanceFacts, Steps, run
@@ -144,5 +145,5 @@ def _listen(pairs: list[tuple[str, str]]) -> list[list[Any]]:
         }
         port = options.get("p", "smtp").lower()
         anywhere = "::" if options.get("f", "").lower() == "inet6" else "0.0.0.0"  # noqa: S104 - what is configured
-        found.append([options.get("a", anywhere), int(port) if port.isdigit() else PORTS.get(port, 25)])
+        found.append([options.get("a", anywhere), port_of(port) if port.isdigit() else PORTS.get(port, 25)])
     return found or [["0.0.0.0", 25]]  # noqa: S104 - what is configured

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from fleet.mta import commands
+from fleet.mta.bounds import OutOfBounds, count_of, id_of, second_of, size_of
 from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, OutcomeUnknown, UnparsedOutput
 from fleet.mta.reading import Listing
 from fleet.mta.stored import HEADERS, Stored
@@ -39,6 +40,7 @@ class ListSink:
         self._rest = b""
         self._total = 0
         self._refused = 0
+        self._odd = 0  # of the refused, those that the listing counts among its messages
 
     def feed(self, data: bytes) -> None:
         whole = self._rest + data
@@ -57,9 +59,9 @@ class ListSink:
             raise UnparsedOutput("the listing of the queue was cut off")
         if body:
             self._records(body + b"\n")
-        if int(words[1]) != self._total:
+        if count_of(words[1]) != self._total + self._odd:
             raise UnparsedOutput("the listing does not have as many messages as it says")
-        lost = int(words[2])
+        lost = count_of(words[2])
         notes = [f"{lost} messages that Sendmail set aside as broken (Qf files) are not listed"] if lost else []
         if self._refused:
             notes.append(f"{self._refused} queue files are not what Sendmail writes; they were left out")
@@ -70,12 +72,18 @@ class ListSink:
             if record.startswith(b"?"):
                 self._refused += 1
                 continue
-            self._total += 1
             envelope, has_headers, headers = record.partition(b"\nH")
+            try:
+                message = decode(envelope)
+            except OutOfBounds:
+                self._refused += 1
+                self._odd += 1
+                continue
+            self._total += 1
             if has_headers:
-                self._take(decode(envelope), stored_of(headers))
+                self._take(message, stored_of(headers))
             else:
-                self._take(decode(record))
+                self._take(message)
 
 
 def stored_of(lines: bytes) -> Stored:
@@ -87,7 +95,7 @@ def stored_of(lines: bytes) -> Stored:
 
 
 def decode(record: bytes) -> QueueEntry:
-    """One message of the listing. Raises UnparsedOutput."""
+    """One message of the listing. Raises UnparsedOutput, OutOfBounds when only a number or the name is odd."""
     head, *lines = record.split(b"\n")
     words = head[1:].decode("ascii", "replace").split(" ")
     if len(words) != 9 or not head.startswith(b">") or not all(word.isdigit() for word in words[2:]):
@@ -117,14 +125,14 @@ def decode(record: bytes) -> QueueEntry:
         state, native = CLIENT
     shown = text_of(sender)
     return QueueEntry(
-        queue_id=name,
+        queue_id=id_of(name),
         state=state,
         native_state=native,
-        arrival_time=int(arrival),
+        arrival_time=second_of(arrival),
         sender=shown,
         recipients=recipients,
-        size=int(header) + int(body),
-        attempts=int(attempts),
+        size=size_of(header) + size_of(body),
+        attempts=count_of(attempts),
         sender_raw=None if shown.encode() == sender else sender,
     )
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from fleet.mta.bounds import port_of
 from fleet.mta.commands import READ_SECONDS, error_of, script_argv
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import AddressTest, SmtpProbe
@@ -107,7 +108,7 @@ def _route(instance: InstanceFacts, answer: Answer, line: str) -> Route:
     domain = user.rpartition("@")[2].rstrip(".").lower()
     kind = "relay" if domain in instance.options.get("relay_domains", []) else "remote"
     last = arguments.split()[-1]
-    port = int(last) if last.isdigit() else 25
+    port = port_of(last) if last.isdigit() else 25
     hops = tuple(_destination(answer, each, port) for each in re.split(r":(?![^\[]*\])", host) if each)
     return Route(user, kind, mailer, host, via, hops)
 

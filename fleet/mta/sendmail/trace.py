@@ -2,6 +2,7 @@
 
 import re
 
+from fleet.mta.bounds import count_of, size_of
 from fleet.mta.logs import search, source, tracing
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import SYSLOG, null_or
@@ -86,9 +87,10 @@ class Lines:
         if told is None:
             self._trace.unclear += 1
             return
+        size = size_of(told["size"])
         message = self._trace.message(queue_id, time)
         message.arrived, message.instance = time, tag
-        message.sender, message.size = null_or(told["from"].strip("<>")), int(told["size"])
+        message.sender, message.size = null_or(told["from"].strip("<>")), size
         message.message_id = told["msgid"] or ""
         is_here = told["client"].endswith(LOOPBACK)
         message.client = "" if is_here else told["client"]
@@ -150,4 +152,4 @@ def seconds_of(delay: str) -> float:
     """Seconds of `00:01:02` or `3+00:01:02` (days before the plus)."""
     days, _, clock = delay.rpartition("+")
     hours, minutes, seconds = clock.split(":")
-    return float(int(days or 0) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds))
+    return float(count_of(days or "0") * 86_400 + count_of(hours) * 3600 + count_of(minutes) * 60 + count_of(seconds))
