@@ -1,8 +1,10 @@
 """Numbers and names beyond all reason are refused where they are parsed, message by message, on every MTA."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import parse as exim
 from fleet.mta.logs.times import LineClock
 from fleet.mta.opensmtpd import parse as opensmtpd
+from fleet.mta.operations import MessageTrace
 from fleet.mta.postfix import parse as postfix
 from fleet.mta.qmail import parse as qmail
 from fleet.mta.reading import Listing
@@ -22,6 +25,7 @@ from fleet.mta.stored import parse_stored
 from fleet.mta.types import Completed, HostFacts, InstanceFacts
 from jobs.models import Message, QuarantineItem
 from jobs.times import rfc3339
+from tests.unit.test_trace_rows import MODULES, host_of
 
 NOW = 1_795_172_380
 ODD_NUMBERS = [str(10**18), str(2**70), "9" * 5000, "-1", "1e400", "nan", "1_0", "٣", "²", ""]
@@ -213,6 +217,16 @@ def test_a_clock_out_of_bounds_is_no_skew(time: str) -> None:
 )
 def test_a_log_line_with_an_impossible_time_has_none(line: bytes) -> None:
     assert LineClock((), NOW).split(line) == (None, line)
+
+
+@pytest.mark.parametrize("recorded", ["postfix-3.10", "sendmail-8.18", "exim-4.98", "opensmtpd-7.6", "qmail-lab"])
+def test_a_size_in_a_log_that_cannot_be_is_told_and_not_taken(recorded: str, tmp_path: Path) -> None:
+    host = host_of(recorded, tmp_path)
+    log = tmp_path / "mail.log"
+    log.write_bytes(re.sub(rb"( S=|size=|: bytes )\d+", rb"\g<1>%d" % 2**70, log.read_bytes()))
+    data = host.data(MODULES[host.mta].message_trace, MessageTrace(recipient="ok1@ok.test"))
+    assert {row["size"] for row in data["rows"]} == {None}
+    assert any("not at all" in note for note in data["notes"])
 
 
 @pytest.mark.parametrize("head", [b"1 2 %s" % (b"9" * 5000), b"\xff 0 1 -1", b"1 1 1"])

@@ -18,7 +18,7 @@ DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
 Parser = Callable[[float, str], None]
 """Takes the time of a line and what follows it there: `host tag[pid]: text`, or what the MTA itself writes."""
 
-UNCLEAR = "lines that cannot be read for sure and were left out (log.search shows them): {}"
+UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
 
 
 def message_trace(
