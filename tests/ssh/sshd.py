@@ -14,11 +14,13 @@ from pathlib import Path
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 
 LOOPBACK = AddressPolicy(allowed=(ip_network("127.0.0.0/8"),))
+# HOME: bash reads ~/.bashrc when sshd runs it, and what a developer has there may take seconds or wait for a lock.
 CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
 HostKey {directory}/host_ed25519
 PidFile {directory}/sshd.pid
+SetEnv HOME={directory}
 AuthorizedKeysFile {directory}/authorized_keys
 PasswordAuthentication no
 KbdInteractiveAuthentication no
