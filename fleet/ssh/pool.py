@@ -3,7 +3,9 @@
 import asyncio
 import random
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncssh
 
@@ -17,6 +19,7 @@ from fleet.ssh.login import Login, log_in, look, resolve
 
 CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
 SESSIONS = 8  # per connection; sshd's MaxSessions is 10
+READERS = 6  # of them: readings may take minutes, and changes and read-backs do not wait for them
 IDLE = 60.0  # seconds without use, then it is closed
 SWEEP = 5.0
 PAUSES = (2.0, 8.0)  # seconds between three tries
@@ -41,10 +44,15 @@ class Warm:
     is_retired: bool = False
     width: int = SESSIONS
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SESSIONS))
+    readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
 
     @property
     def is_usable(self) -> bool:
         return not (self.watch.is_lost or self.is_retired)
+
+    def room(self, lane: Lane) -> AbstractAsyncContextManager[Any]:
+        """What a command of this lane needs besides a slot."""
+        return self.readers if lane is Lane.READ else nullcontext()
 
     def leave_slot(self, was_refused: bool) -> None:
         """After a session. One that sshd refused keeps its slot for good: this host allows fewer (MaxSessions)."""

@@ -78,7 +78,7 @@ class AsyncsshTransport:
         self._until = until
         self._is_stopped: Callable[[], bool] | None = is_stopped
         self._may_change = may_change
-        self._lanes = (lane,)
+        self._lane = lane
         self._loop = asyncio.get_running_loop()
 
     async def run(self, command: Command) -> Completed:
@@ -123,7 +123,7 @@ class AsyncsshTransport:
         return said
 
     async def _acquired(self) -> Warm:
-        warm = await self._pool.acquire(self._endpoint, self._until, self._lanes)
+        warm = await self._pool.acquire(self._endpoint, self._until, [self._lane])
         if self._is_stopped is not None:
             if self._is_stopped():
                 self._pool.release(warm)
@@ -135,7 +135,7 @@ class AsyncsshTransport:
         session = CommandSession(command, self._loop, self._may_change)
         begun = self._loop.time()
         try:
-            async with asyncio.timeout_at(self._until) as limit:
+            async with asyncio.timeout_at(self._until) as limit, warm.room(self._lane):
                 await warm.slots.acquire()
                 try:
                     begun = self._loop.time()

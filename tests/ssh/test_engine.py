@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -16,7 +17,9 @@ from fleet.mta.types import Command, Completed, Plan, Steps, run
 from fleet.ssh import engine as engine_module
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
+from fleet.ssh.gate import Lane
 from fleet.ssh.login import COMMON, options_for
+from fleet.ssh.pool import SESSIONS
 from tests.ssh.carry import shell
 from tests.ssh.sshd import Sshd, free_port, keygen
 
@@ -232,6 +235,17 @@ def test_closing_ends_what_runs_and_the_engine_may_be_used_again(sshd: Sshd) -> 
     assert one(engine, request(sshd.endpoint(), "true")).error is None
     engine.close()
     engine.close()
+
+
+@pytest.mark.parametrize("lane", [Lane.CHANGE, Lane.LOOK])
+def test_on_a_host_full_of_long_readings_a_change_and_a_look_do_not_wait(
+    engine: Engine, sshd: Sshd, lane: Lane
+) -> None:
+    readings = [request(sshd.endpoint(), "sleep", "3", key=str(number)) for number in range(2 * SESSIONS)]
+    asked = [*readings, replace(request(sshd.endpoint(), "true", key="first"), lane=lane)]
+    begun = time.monotonic()
+    assert [outcome.key for outcome in next(engine.outcomes(asked))] == ["first"]
+    assert time.monotonic() - begun < 3
 
 
 def test_a_refused_host_is_tried_again_once_it_is_forgiven(engine: Engine, own_sshd: Sshd) -> None:
