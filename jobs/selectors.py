@@ -9,6 +9,7 @@ from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, 
 from django.db.models.functions import RowNumber
 
 from fleet.models import Credential, Customer, Host, Instance
+from fleet.mta.types import MessageState
 from jobs.actor import Actor
 from jobs.models import (
     Account,
@@ -128,10 +129,14 @@ def runs_by_state(jobs: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
     return found
 
 
-def done_messages(jobs: Iterable[UUID]) -> Counter[UUID]:
-    """{job: how many of its messages are done}."""
-    rows = Message.objects.filter(run__job__in=list(jobs), outcome="done").order_by()
-    return Counter(dict(rows.values_list("run__job").annotate(n=Count("pk"))))
+def gone_messages(jobs: Iterable[UUID]) -> dict[UUID, Counter[str]]:
+    """{job: how many of its messages are done, and how many had left the queue when a deletion was read back}."""
+    outcomes = (MessageState.DONE, MessageState.LEFT_QUEUE)
+    rows = Message.objects.filter(run__job__in=list(jobs), outcome__in=outcomes).order_by()
+    found: dict[UUID, Counter[str]] = {}
+    for job, outcome, count in rows.values_list("run__job", "outcome").annotate(n=Count("pk")):
+        found.setdefault(job, Counter())[outcome] = count
+    return found
 
 
 def planned_runs(jobs: Iterable[UUID]) -> Counter[UUID]:

@@ -1,5 +1,6 @@
 """Rows to JSON, by hand: a page of jobs costs a few statements, however long it is."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from api.pagination import Page
 from fleet.models import Instance
+from fleet.mta.types import MessageState
 from jobs import selectors
 from jobs.models import AuditCheckpoint, AuditEvent, Block, Job, Message, QuarantineItem, Run
 from jobs.state import JobState
@@ -28,11 +30,11 @@ def jobs(rows: Sequence[Job], url: Callable[[str], str]) -> list[dict[str, Any]]
     """Jobs that came from `selectors.with_details`. `url`: absolute address of a path."""
     ids = [row.pk for row in rows]
     runs = selectors.runs_by_state(ids)
-    done = selectors.done_messages([row.pk for row in rows if row.is_changing and row.state in FINAL])
+    gone = selectors.gone_messages([row.pk for row in rows if row.is_changing and row.state in FINAL])
     planned = selectors.planned_runs([row.pk for row in rows if row.frozen_at])
     return [
         {
-            **_job(row, runs.get(row.pk, {}), done[row.pk], planned[row.pk], url),
+            **_job(row, runs.get(row.pk, {}), gone.get(row.pk, Counter()), planned[row.pk], url),
             "undone_by": _undone_by(row),
             "approval": _approval(row),
         }
@@ -42,10 +44,10 @@ def jobs(rows: Sequence[Job], url: Callable[[str], str]) -> list[dict[str, Any]]
 
 def new_job(row: Job, url: Callable[[str], str]) -> dict[str, Any]:
     """A job that was made a moment ago: what it cannot have yet is not looked for, because POST must be cheap."""
-    return _job(row, selectors.runs_by_state([row.pk]).get(row.pk, {}), 0, 0, url)
+    return _job(row, selectors.runs_by_state([row.pk]).get(row.pk, {}), Counter(), 0, url)
 
 
-def _job(row: Job, runs: dict[str, int], done: int, planned: int, url: Callable[[str], str]) -> dict[str, Any]:
+def _job(row: Job, runs: dict[str, int], gone: Counter[str], planned: int, url: Callable[[str], str]) -> dict[str, Any]:
     is_over = row.state in FINAL and row.state != JobState.PLANNED
     return {
         "id": str(row.pk),
@@ -70,7 +72,11 @@ def _job(row: Job, runs: dict[str, int], done: int, planned: int, url: Callable[
         "links": _links(row, url),
         "plan": _plan_summary(row, planned),
         "approval": None,
-        "counts": {"runs": runs, "messages": done if is_over else row.planned_messages},
+        "counts": {
+            "runs": runs,
+            "messages": gone[MessageState.DONE] if is_over else row.planned_messages,
+            "left_queue": gone[MessageState.LEFT_QUEUE],
+        },
     }
 
 

@@ -87,10 +87,12 @@ class ApprovalShape(StrictSerializer):
 
 
 class CountsShape(StrictSerializer):
-    """`messages`: planned while the job is not final, done after."""
+    """`messages`: planned while the job is not final, done after. `left_queue`: those that were no longer queued when a
+    deletion that was cut off was read back."""
 
     runs = serializers.DictField(child=Integer())
     messages = Integer()
+    left_queue = Integer()
 
 
 class JobShape(StrictSerializer):

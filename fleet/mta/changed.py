@@ -169,7 +169,8 @@ def result_of(
 ) -> Result:
     """The result from what became of each message; queue IDs gone or stale count as already gone.
 
-    Succeeded only when every message asked for is done or already gone; nothing done and nothing left: unchanged.
+    Succeeded only when every message asked for is done, gone from the queue since, or already gone; only the last:
+    unchanged.
     """
     outcomes.put((*chosen.gone, *chosen.stale), MessageState.ALREADY_GONE)
     counts: dict[str, Any] = {state.value: len(outcomes.of(state)) for state in MessageState}
@@ -186,7 +187,7 @@ def result_of(
 def _ended(counts: dict[str, Any]) -> Ended:
     if counts["in_delivery"] or counts["left"]:
         return Ended.FAILED
-    return Ended.SUCCEEDED if counts["done"] else Ended.UNCHANGED
+    return Ended.SUCCEEDED if counts["done"] or counts["left_queue"] else Ended.UNCHANGED
 
 
 def _error(counts: dict[str, Any]) -> FleetError | None:

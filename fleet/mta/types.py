@@ -194,10 +194,14 @@ class Plan:
 
 
 class MessageState(StrEnum):
-    """What became of one message."""
+    """What became of one message.
+
+    LEFT_QUEUE: no longer queued when a deletion that was cut off is read back: deleted by it, or delivered meanwhile.
+    """
 
     DONE = "done"
     ALREADY_GONE = "already_gone"
+    LEFT_QUEUE = "left_queue"
     IN_DELIVERY = "in_delivery"
     LEFT = "left"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.errors import TooMany
 from fleet.mta.operations import ChangesMessages
-from fleet.mta.types import Plan
+from fleet.mta.types import MessageState, Plan
 from jobs import asked
 from jobs.clock import db_now
 from jobs.models import Job, Message, Run
@@ -91,7 +91,8 @@ def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
             kept.append(run)
             continue
         gone = plan["drift"]["gone"]
-        run.result = {"asked": gone, "done": 0, "already_gone": gone, "in_delivery": 0, "left": 0}
+        none = {state.value: 0 for state in MessageState}
+        run.result = {"asked": gone, **none, MessageState.ALREADY_GONE.value: gone}
         run.state, run.finished_at = RunState.UNCHANGED, db_now()
         run.save(update_fields=["state", "finished_at", "result"])
     return kept

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from fleet.models import Host, HostStatus
 from fleet.mta import errors
-from fleet.mta.types import Ended, HostFacts, InstanceFacts, Plan, Result
+from fleet.mta.types import Ended, HostFacts, InstanceFacts, MessageState, Plan, Result
 from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
@@ -176,7 +176,7 @@ def _audit(job: Job, ended: Iterable[Report]) -> None:
 
 def counts_of(run: Run) -> dict[str, int]:
     """The integers of a run's result."""
-    names = ("asked", "done", "already_gone", "in_delivery", "left")
+    names = ("asked", *(state.value for state in MessageState))
     return {name: run.result[name] for name in names if run.result and name in run.result}
 
 

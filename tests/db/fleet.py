@@ -41,8 +41,7 @@ def message(number: int, state: str = "deferred") -> Fingerprint:
 
 def changed(messages: Sequence[Fingerprint], outcome: MessageState = MessageState.DONE, **data: Any) -> Result:
     """The result of a change in which all messages came to the same outcome."""
-    counts = {"asked": len(messages), "done": 0, "already_gone": 0, "in_delivery": 0, "left": 0}
-    counts[outcome] = len(messages)
+    counts = {"asked": len(messages), **{state.value: 0 for state in MessageState}, outcome.value: len(messages)}
     ended = Ended.FAILED if outcome in (MessageState.LEFT, MessageState.IN_DELIVERY) else Ended.SUCCEEDED
     outcomes = tuple(MessageOutcome(m.queue_id, outcome) for m in messages)
     return Result(ended, data={**counts, **data}, messages=outcomes)

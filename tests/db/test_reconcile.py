@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from api.v1 import render
 from fleet.mta.errors import InDelivery, LeaseLost, OutcomeUnknown, UnparsedOutput
 from fleet.mta.types import Ended, MessageState, Plan, Result
 from jobs import runner
 from jobs.clock import db_now
-from jobs.models import HostLease, Job, QuarantineItem, Run
+from jobs.models import AuditEvent, HostLease, Job, QuarantineItem, Run
 from jobs.services import bell, hosts, reconcile
 from jobs.state import RunState
 from tests.db.fleet import Cast, ask, changed, claimed, message, work
@@ -46,6 +47,17 @@ def test_reading_back_proves_a_purge_that_was_cut_off(people: Cast) -> None:
     job = look(job)
     assert (job.state, job.runs.get().state) == ("succeeded", "succeeded")
     assert QuarantineItem.objects.filter(job=job).count() == 2
+
+
+def test_a_deletion_read_back_counts_what_has_left_the_queue_in_result_audit_and_totals(people: Cast) -> None:
+    job = unknown_purge(people)
+    later(job, 130)
+    people.engine.results["mx1/postfix"] = changed(MESSAGES, MessageState.LEFT_QUEUE)
+    job = look(job)
+    counts = {"asked": 2, "done": 0, "left_queue": 2, "already_gone": 0, "in_delivery": 0, "left": 0}
+    assert (job.state, job.runs.get().result) == ("succeeded", counts)
+    assert AuditEvent.objects.filter(job=job.pk, action="run.ended").latest("id").data["counts"] == counts
+    assert render.jobs([job], str)[0]["counts"] == {"runs": {"succeeded": 1}, "messages": 0, "left_queue": 2}
 
 
 def test_what_is_left_is_not_said_while_the_command_may_still_run(people: Cast) -> None:

@@ -86,7 +86,7 @@ def test_a_job_is_taken_at_once_and_rung_for(
     assert set(body) == set(JobShape().fields)
     assert (body["state"], body["requested_by"], body["channel"]) == ("planning", "alice", "api")
     assert (body["customers"], body["ticket"], body["plan"], body["approval"]) == (["acme"], "OPS-123", None, None)
-    assert body["counts"] == {"runs": {"pending": 1}, "messages": 0}
+    assert body["counts"] == {"runs": {"pending": 1}, "messages": 0, "left_queue": 0}
     assert [lane for _, lane in rung] == ["change"]
     assert AuditEvent.objects.get(action="job.submitted").actor == "alice"
 
@@ -225,7 +225,8 @@ def test_runs_show_the_first_messages_and_where_the_others_are(world: World) -> 
     assert rest["next"] is None
     one = world.alice.get(f"jobs/{job.pk}/runs/{body[0]['id']}/").json()
     assert one == body[0]
-    assert world.alice.get(f"jobs/{job.pk}/").json()["counts"] == {"runs": {"succeeded": 1}, "messages": 130}
+    counts = {"runs": {"succeeded": 1}, "messages": 130, "left_queue": 0}
+    assert world.alice.get(f"jobs/{job.pk}/").json()["counts"] == counts
 
 
 def test_runs_are_filtered(world: World) -> None:

@@ -267,7 +267,7 @@ def test_read_back_of_a_delete_succeeds_without_claiming_what_it_cannot_know(hos
         del host.mail[each.queue_id]
     result = host.drive(POSTFIX.read_back(HERE, operation, context(frozen=frozen)))
     assert result is not None
-    assert (result.ended, result.data["done"], result.data["already_gone"]) == (Ended.SUCCEEDED, 0, len(frozen))
+    assert (result.ended, result.data["done"], result.data["left_queue"]) == (Ended.SUCCEEDED, 0, len(frozen))
     assert "no longer in the queue" in result.data["notes"][0]
 
 
@@ -281,7 +281,7 @@ def test_read_back_of_a_purge_tells_what_is_gone_and_what_was_left_on_hold(host:
         host.quarantine["AAAAAA1"] = gone
     result = host.drive(POSTFIX.read_back(HERE, operation, context(frozen=frozen)))
     assert result is not None
-    expected = "done" if mode == "quarantine" else "already_gone"
+    expected = "done" if mode == "quarantine" else "left_queue"
     assert outcomes(result) == {"AAAAAA1": expected, "AAAAAA2": "left"}
     assert result.data["held"] == ["AAAAAA2"]
     assert set(result.data["places"]) == ({"AAAAAA1"} if mode == "quarantine" else set())

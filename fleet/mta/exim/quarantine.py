@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta import readback
+from fleet.mta.changed import Chosen, Outcomes, fingerprint_of, is_same, plan_of, result_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
@@ -134,22 +135,15 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
+    """Where the items of a restore or an erase are now. Exim links before it removes, so no lock is needed to look."""
     by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from queued_of(QUEUE, instance, operation.items)
-    there: set[str] = set()
-    for job, names in _jobs(instance, operation.items):
-        there |= _those((yield from lying(instance, job)), by_id, names)
-    is_restore = isinstance(operation, QuarantineRestore)
-    outcomes = Outcomes()
-    for name in by_id:
-        if is_restore and name in queued:
-            outcomes.put([name], MessageState.DONE)
-        elif name in there:
-            outcomes.put([name], MessageState.LEFT)
-        else:
-            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+
+    def look_in(job: str) -> Steps[dict[str, str]]:
+        there = yield from lying(instance, job)
+        return {name: by_id[name].place for name in _those(there, by_id, by_id)}
+
+    jobs = _jobs(instance, operation.items)
+    return (yield from readback.read_back_items(QUEUE, instance, operation, jobs, look_in))
 
 
 def _those(there: dict[str, QueueEntry], by_id: dict[str, Quarantined], names: Iterable[str]) -> set[str]:

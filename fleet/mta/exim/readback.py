@@ -1,5 +1,7 @@
 """After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
 
+from functools import partial
+
 from fleet.mta.exim.blocks import read_back_block
 from fleet.mta.exim.listing import QUEUE
 from fleet.mta.exim.quarantine import look, read_back_items
@@ -14,7 +16,7 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import is_quarantine, still_queued, told
+from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 
@@ -30,9 +32,10 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, QueueHold | QueueRelease | QueuePurge | QueueBounce) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
+    if is_quarantine(operation):
+        look_in = partial(look, instance, context.job)
+        return told(operation, wanted, (yield from placed_by_purge(QUEUE, instance, wanted, look_in)))
     same = yield from still_queued(QUEUE, instance, wanted)
     if isinstance(operation, QueueBounce) and len(same) < len(wanted):
         return None
-    there = (yield from look(instance, context.job)) if is_quarantine(operation) else {}
-    places = {name: place for name, place in there.items() if name in wanted and name not in same}
-    return told(operation, wanted, same, places)
+    return told(operation, wanted, Placed(same, {}))

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
+from fleet.mta import readback
+from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
 from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
 from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
@@ -18,7 +19,7 @@ from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored
-from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, Result, Steps, run
+from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 AGE = "a restored message keeps its age: one that is older than the queue's ttl is returned to its sender at once"
@@ -108,23 +109,14 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone."""
-    by_id = {item.queue_id: item for item in operation.items}
-    there: set[str] = set()
-    for job, names in _jobs(instance, operation.items):
-        there.update(name for name in (yield from look(instance, job)) if name in names)
-    queued = yield from queued_of(QUEUE, instance, operation.items)
-    outcomes = Outcomes()
-    is_restore = isinstance(operation, QuarantineRestore)
-    for name, item in by_id.items():
-        if name in there:
-            outcomes.put([name], MessageState.LEFT)
-        elif is_restore and name in queued:
-            is_back = item.state != "hold" or queued[name].state == "hold"
-            outcomes.put([name], MessageState.DONE if is_back else MessageState.LEFT)
-        else:
-            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+    """Where the items of a restore or an erase are now. What was paused is restored once it is paused again."""
+    jobs = _jobs(instance, operation.items)
+
+    def is_back(item: Quarantined, entry: QueueEntry) -> bool:
+        return item.state != "hold" or entry.state == "hold"
+
+    look_in = partial(look, instance)
+    return (yield from readback.read_back_items(QUEUE, instance, operation, jobs, look_in, is_back=is_back))
 
 
 def place(instance: InstanceFacts, job: str, queue_id: str) -> str:

@@ -1,7 +1,9 @@
 """After an unknown outcome: look, and say how far it got. By the frozen fingerprints only.
 
-A purge or restore that died is settled first: a message is wholly put away, or it gets its file back.
+To look settles a purge or restore that died: a message is wholly put away, or it gets its file back.
 """
+
+from functools import partial
 
 from fleet.mta.opensmtpd.blocks import read_back_block
 from fleet.mta.opensmtpd.deliver import read_back_deliver
@@ -18,7 +20,7 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import is_quarantine, still_queued, stuck, told
+from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, stuck, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge)
@@ -35,10 +37,12 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, CHANGES) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
-    there = (yield from look(instance, context.job)) if isinstance(operation, QueuePurge) else {}
-    same = yield from still_queued(QUEUE, instance, wanted)
-    places: dict[str, str] = {}
+    look_in = partial(look, instance, context.job)
     if is_quarantine(operation):
-        places = {name: place for name, place in there.items() if name in wanted and name not in same}
-    held = [] if isinstance(operation, QueueHold) else stuck(same, wanted)
-    return told(operation, wanted, same, places, held=held)
+        placed = yield from placed_by_purge(QUEUE, instance, wanted, look_in)
+    else:
+        if isinstance(operation, QueuePurge):
+            yield from look_in()  # what a deletion has put aside gets its file back, or is removed
+        placed = Placed((yield from still_queued(QUEUE, instance, wanted)), {})
+    held = [] if isinstance(operation, QueueHold) else stuck(placed.queued, wanted)
+    return told(operation, wanted, placed, held=held)

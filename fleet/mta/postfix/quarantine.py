@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
+from fleet.mta import readback
+from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
 from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
@@ -106,23 +107,19 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
-    by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from queued_of(QUEUE, instance, operation.items)
-    there: set[str] = set()
-    for job, names in _jobs(instance, (item for item in operation.items if item.place != HELD)):
-        there.update(name for name in (yield from look(instance, job)) if name in names)
-    outcomes = Outcomes()
-    is_restore = isinstance(operation, QuarantineRestore)
-    for name, item in by_id.items():
-        if name in there or (name in queued and not is_restore and item.place == HELD):
-            outcomes.put([name], MessageState.LEFT)
-        elif is_restore and name in queued:
-            is_back = item.state == "hold" or queued[name].state != "hold"
-            outcomes.put([name], MessageState.DONE if is_back else MessageState.LEFT)
-        else:
-            outcomes.put([name], MessageState.ALREADY_GONE if is_restore else MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+    """Where the items of a restore or an erase are now. What came back to hold/ and was not held is not restored yet.
+
+    A queue file is renamed, so no lock is needed to look.
+    """
+    held = {item.queue_id for item in operation.items if item.place == HELD}
+    jobs = _jobs(instance, (item for item in operation.items if item.place != HELD))
+
+    def is_back(item: Quarantined, entry: QueueEntry) -> bool:
+        return item.state == "hold" or entry.state != "hold"
+
+    look_in = partial(look, instance)
+    steps = readback.read_back_items(QUEUE, instance, operation, jobs, look_in, is_back=is_back, kept_in_queue=held)
+    return (yield from steps)
 
 
 def _erase_held(instance: InstanceFacts, items: list[Quarantined], outcomes: Outcomes) -> Steps[None]:

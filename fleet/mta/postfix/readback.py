@@ -17,8 +17,8 @@ from fleet.mta.postfix.blocks import read_back_block
 from fleet.mta.postfix.deliver import read_back_deliver
 from fleet.mta.postfix.listing import QUEUE
 from fleet.mta.postfix.quarantine import HELD, is_movable, look, read_back_items
-from fleet.mta.readback import is_quarantine, still_queued, stuck, told
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, QueueEntry, Result, Steps
+from fleet.mta.readback import Placed, Wanted, is_quarantine, placed_by_purge, still_queued, stuck, told
+from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce, QueueRequeue)
 
@@ -38,23 +38,17 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, CHANGES) or context.frozen is None:
         return None
     wanted = {each.queue_id: each for each in context.frozen}
-    same = yield from still_queued(QUEUE, instance, wanted)
-    held = stuck(same, wanted)
+    placed = yield from _placed(instance, operation, context.job, wanted)
+    held = [name for name in stuck(placed.queued, wanted) if name not in placed.lying]
     if isinstance(operation, QueueBounce | QueueRequeue) and not held:
         return None
-    places: dict[str, str] = {}
-    if is_quarantine(operation):
-        places = yield from _places(instance, context.job, wanted, same)
-    if isinstance(operation, QueueHold):
-        held = []
-    return told(operation, wanted, same, places, held=[name for name in held if name not in places])
+    return told(operation, wanted, placed, held=[] if isinstance(operation, QueueHold) else held)
 
 
-def _places(
-    instance: InstanceFacts, job: str, wanted: dict[str, Fingerprint], same: dict[str, QueueEntry]
-) -> Steps[dict[str, str]]:
-    """Where the quarantined messages are: in the job's directory, or on hold where files cannot be moved."""
-    if not is_movable(instance):
-        return {name: HELD for name, entry in same.items() if entry.state == "hold"}
-    there = yield from look(instance, job)
-    return {name: place for name, place in there.items() if name in wanted and name not in same}
+def _placed(instance: InstanceFacts, operation: Operation, job: str, wanted: Wanted) -> Steps[Placed]:
+    """Where the messages are; quarantined ones in the job's directory, or on hold where files cannot be moved."""
+    if is_quarantine(operation) and is_movable(instance):
+        return (yield from placed_by_purge(QUEUE, instance, wanted, lambda: look(instance, job)))
+    same = yield from still_queued(QUEUE, instance, wanted)
+    kept = {name: HELD for name, entry in same.items() if is_quarantine(operation) and entry.state == "hold"}
+    return Placed(same, kept)

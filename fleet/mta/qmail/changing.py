@@ -22,6 +22,14 @@ NOT_STOPPED = f"a delivery kept qmail-send from stopping for {STOP_SECONDS} seco
 VERDICT = re.compile(r"([1-9][0-9]*) (done|gone|left(?: .*)?|there)")
 MARK = re.compile(r"log ([0-9]+) ([0-9]+)")
 UP = re.compile(r": up \(pid \d+\)(?!.*want down)")
+NOTES = {
+    "settled": "a change that was cut off before has been put right, and qmail-send runs again if it had been running",
+    "guardian session": (
+        "systemd-run did not start the guardian in a scope of its own in time, so it stayed in the session: one that is"
+        " ended with all its processes may leave qmail-send down until this queue is looked at again"
+    ),
+}
+"""What the script says by a line of its own, for people."""
 # Exit statuses of the script that say that nothing was changed.
 REFUSALS: dict[int, Callable[[str], Exception]] = {
     69: lambda said: MtaNotRunning(f"qmail-send is not supervised: {said}"),
@@ -33,13 +41,15 @@ REFUSALS: dict[int, Callable[[str], Exception]] = {
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`said`: the verdict by queue ID, with the reason of what was left. `is_stopping`: a delivery kept qmail-send from
-    stopping. `status`: svstat's line afterwards. `mark`: inode and size of the log while qmail-send was down."""
+    stopping. `status`: svstat's line afterwards. `mark`: inode and size of the log while qmail-send was down.
+    `notes`: sentences for people."""
 
     said: dict[str, str]
     is_stopping: bool = False
     was_up: bool = True
     status: str = ""
     mark: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     def are(self, verdict: str) -> list[str]:
         """The queue IDs with this verdict."""
@@ -100,11 +110,20 @@ def parse_answer(done: Completed, *, stops: bool) -> Answer:
         was_up="was up" in lines,
         status=next((line.removeprefix("now ") for line in lines if line.startswith("now ")), ""),
         mark=(marks[0][1], marks[0][2]) if marks else None,
+        notes=tuple(note for line, note in NOTES.items() if line in lines),
     )
+
+
+def with_notes(result: Result, answers: Iterable[Answer]) -> Result:
+    """The result with what the script told people, each once."""
+    notes = result.data["notes"]
+    notes += dict.fromkeys(note for answer in answers for note in answer.notes if note not in notes)
+    return result
 
 
 def told(result: Result, answer: Answer) -> Result:
     """The result with why messages were left, and the error when a delivery kept qmail-send from stopping."""
+    with_notes(result, [answer])
     result.data["reasons"] = reasons(answer)
     if not answer.is_stopping:
         return result

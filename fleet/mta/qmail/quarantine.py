@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
+from fleet.mta import readback
 from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
 from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.qmail.changes import place
-from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told
+from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told, with_notes
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.listing import QUEUE, proof
 from fleet.mta.qmail.parse import queue_id_error
@@ -19,9 +20,14 @@ from fleet.mta.quarantined import as_chosen, by_job, queued_of, seen_again
 from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
 
 
-def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
-    """The places of what lies in the quarantine of this job. Changes nothing."""
+def look(instance: InstanceFacts, job: str, answers: list[Answer] | None = None) -> Steps[dict[str, str]]:
+    """The places of what lies in the quarantine of this job, once what nobody lived to finish is put right.
+
+    `answers`: gets what the script said. Raises Conflict while a change holds the job lock for too long.
+    """
     answer = yield from change(instance, "look", job, ())
+    if answers is not None:
+        answers.append(answer)
     return {name: place(instance, job, name) for name in answer.are("there")}
 
 
@@ -60,35 +66,25 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
     yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "erase")])
     by_id = {item.queue_id: item for item in operation.items}
     outcomes = Outcomes()
+    answers: list[Answer] = []
     for job, names in _jobs(instance, operation.items):
         outcomes.put(names, MessageState.ALREADY_GONE)
-        there = yield from look(instance, job)
+        there = yield from look(instance, job, answers)
         lying = [name for name in names if name in there]
         answer = yield from change(instance, "erase", job, [by_id[name] for name in lying])
         put_verdicts(answer, lying, outcomes)
         left = yield from look(instance, job)
         outcomes.put((name for name in names if name in left), MessageState.LEFT)
-    return result_of(Chosen((), 0), outcomes)
+    return with_notes(result_of(Chosen((), 0), outcomes), answers)
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
-    by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from queued_of(QUEUE, instance, operation.items)
-    there: set[str] = set()
-    for job, names in _jobs(instance, operation.items):
-        lying = yield from look(instance, job)
-        there.update(name for name in names if name in lying)
-    outcomes = Outcomes()
-    is_restore = isinstance(operation, QuarantineRestore)
-    for name in by_id:
-        if name in there:
-            outcomes.put([name], MessageState.LEFT)
-        elif is_restore:
-            outcomes.put([name], MessageState.DONE if name in queued else MessageState.ALREADY_GONE)
-        else:
-            outcomes.put([name], MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+    """Where the items of a restore or an erase are now."""
+    answers: list[Answer] = []
+    jobs = _jobs(instance, operation.items)
+    look_in = partial(look, instance, answers=answers)
+    result = yield from readback.read_back_items(QUEUE, instance, operation, jobs, look_in)
+    return with_notes(result, answers)
 
 
 def _result(outcomes: Outcomes, answers: list[Answer], total: int, before: object, after: object) -> Result:

@@ -1,5 +1,7 @@
 """After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
 
+from functools import partial
+
 from fleet.mta.operations import (
     MessageDeliver,
     Operation,
@@ -13,14 +15,13 @@ from fleet.mta.operations import (
     SenderUnblock,
 )
 from fleet.mta.qmail.blocks import read_back_block
-from fleet.mta.qmail.changes import place
-from fleet.mta.qmail.changing import change
+from fleet.mta.qmail.changing import Answer, with_notes
 from fleet.mta.qmail.listing import QUEUE
-from fleet.mta.qmail.quarantine import read_back_items
-from fleet.mta.readback import is_quarantine, still_queued, told
+from fleet.mta.qmail.quarantine import look, read_back_items
+from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
-NOT_RUNNING = "qmail-send is not running now"
+NOT_RUNNING = "qmail-send is not running now; `svc -u` on its service starts it"
 
 
 def read_back(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
@@ -38,9 +39,13 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if not isinstance(operation, QueuePurge | QueueHold | QueueRelease):
         return None
     wanted = {each.queue_id: each for each in context.frozen}
-    answer = yield from change(instance, "look", context.job, ())
-    same = yield from still_queued(QUEUE, instance, wanted)
-    there = answer.are("there") if is_quarantine(operation) else ()
-    places = {name: place(instance, context.job, name) for name in there if name in wanted and name not in same}
-    notes = () if ": up " in answer.status else (NOT_RUNNING,)
-    return told(operation, wanted, same, places, notes=notes, service=answer.status)
+    answers: list[Answer] = []
+    look_in = partial(look, instance, context.job, answers)
+    if is_quarantine(operation):
+        placed = yield from placed_by_purge(QUEUE, instance, wanted, look_in)
+    else:
+        yield from look_in()  # it puts right what was cut off, and tells of qmail-send
+        placed = Placed((yield from still_queued(QUEUE, instance, wanted)), {})
+    status = answers[-1].status
+    notes = () if ": up " in status else (NOT_RUNNING,)
+    return with_notes(told(operation, wanted, placed, notes=notes, service=status), answers)

@@ -7,9 +7,11 @@ directory other than qf, df and xf.
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import groupby
 
-from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
+from fleet.mta import readback
+from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
 from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
@@ -88,22 +90,9 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 
 
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing."""
-    by_id = {item.queue_id: item for item in operation.items}
-    queued = yield from queued_of(QUEUE, instance, operation.items)
-    there: set[str] = set()
-    for job, queue_ids in _jobs(instance, operation.items):
-        there.update(name for name in (yield from look(instance, job)) if name in queue_ids)
-    outcomes = Outcomes()
-    is_restore = isinstance(operation, QuarantineRestore)
-    for name in by_id:
-        if name in there:
-            outcomes.put([name], MessageState.LEFT)
-        elif is_restore:
-            outcomes.put([name], MessageState.DONE if name in queued else MessageState.ALREADY_GONE)
-        else:
-            outcomes.put([name], MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+    """Where the items of a restore or an erase are now. A queue file is renamed, so no lock is needed to look."""
+    jobs = _jobs(instance, operation.items)
+    return (yield from readback.read_back_items(QUEUE, instance, operation, jobs, partial(look, instance)))
 
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:

@@ -1,0 +1,135 @@
+"""Reading back tells where the mail is, on every MTA, also while it moves between the two places that are read."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fleet.mta import REGISTRY
+from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueuePurge, Selection
+from fleet.mta.types import Command, Completed, Context, Ended, Fingerprint, Result
+from tests.contract.play import Host, Ran, Wire, carry
+from tests.contract.test_contract import ALL, NOW, _closed, do, played, quarantined
+
+__all__ = ["_closed"]
+
+EVERY = pytest.mark.parametrize("mta", REGISTRY)
+PURGE = QueuePurge(Selection(ALL))
+DELETE = QueuePurge(Selection(ALL), mode="delete")
+
+
+@dataclass
+class Moving(Wire):
+    """`before`: what happens on the host right before the command of that number reaches it."""
+
+    before: dict[int, Callable[[], Ran]] = field(default_factory=dict)
+
+    async def run(self, command: Command) -> Completed:
+        if moves := self.before.pop(len(self.commands), None):
+            with ThreadPoolExecutor(1) as pool:  # it has an event loop of its own
+                assert pool.submit(moves).result().error is None
+        return await super().run(command)
+
+
+def read_back(
+    host: Host,
+    operation: Operation,
+    frozen: tuple[Fingerprint, ...] | None = None,
+    before: dict[int, Callable[[], Ran]] | None = None,
+) -> Result:
+    wire = Moving(host, before=before or {})
+    context = Context(now=NOW, job="job-1", frozen=frozen)
+    ran = carry(wire, host.adapter.read_back(host.instance, operation, context))
+    assert ran.error is None
+    assert not wire.before, "it looked fewer times than the mail moved"
+    assert not ran.mutated
+    return ran.value
+
+
+def outcomes(result: Result) -> set[str]:
+    return {each.outcome for each in result.messages}
+
+
+def planned(host: Host, operation: Operation) -> tuple[Fingerprint, ...]:
+    return do(host, operation, until_plan=True).value.selected
+
+
+@EVERY
+def test_mail_that_goes_into_quarantine_while_it_is_looked_for_is_found_there(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    frozen = planned(host, PURGE)
+    told = read_back(host, PURGE, frozen, {1: lambda: do(host, PURGE, frozen=frozen)})
+    assert host.queued() == {}
+    assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
+    assert set(told.data["places"]) == {each.queue_id for each in frozen}
+
+
+@EVERY
+def test_mail_that_comes_back_from_quarantine_while_it_is_looked_for_is_found_in_the_queue(
+    mta: str, tmp_path: Path
+) -> None:
+    host = played(mta, tmp_path)
+    restore = QuarantineRestore(quarantined(host))
+    told = read_back(host, restore, before={1: lambda: do(host, restore)})
+    assert len(host.queued()) == 3
+    assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
+
+
+@EVERY
+def test_mail_that_goes_and_comes_back_while_it_is_looked_for_is_not_gone(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    frozen = planned(host, PURGE)
+    restore = QuarantineRestore(quarantined(host))
+    told = read_back(host, PURGE, frozen, {1: lambda: do(host, restore)})
+    assert len(host.queued()) == 3
+    assert (told.ended, outcomes(told), told.data["places"]) == (Ended.FAILED, {"left"}, {})
+
+
+@EVERY
+def test_what_lies_still_is_told_as_it_lies(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    frozen = planned(host, PURGE)
+    assert outcomes(read_back(host, PURGE, frozen)) == {"left"}
+    items = quarantined(host)
+    assert outcomes(read_back(host, PURGE, frozen)) == {"done"}
+    assert outcomes(read_back(host, QuarantineErase(items))) == {"left"}
+    assert outcomes(read_back(host, QuarantineRestore(items))) == {"left"}
+    assert do(host, QuarantineErase(items)).error is None
+    assert outcomes(read_back(host, QuarantineErase(items))) == {"done"}
+    assert outcomes(read_back(host, QuarantineRestore(items))) == {"already_gone"}
+    assert outcomes(read_back(host, PURGE, frozen)) == {"already_gone"}
+
+
+@EVERY
+def test_a_deletion_read_back_counts_what_left_the_queue_and_claims_no_more(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    frozen = planned(host, DELETE)
+    assert outcomes(read_back(host, DELETE, frozen)) == {"left"}
+    done = do(host, DELETE, frozen=frozen[:2]).value
+    assert (done.data["done"], done.data["left_queue"]) == (2, 0)
+    told = read_back(host, DELETE, frozen)
+    assert {name: told.data[name] for name in ("asked", "done", "left_queue", "already_gone", "left")} == {
+        "asked": 3,
+        "done": 0,
+        "left_queue": 2,
+        "already_gone": 0,
+        "left": 1,
+    }
+    gone = read_back(host, DELETE, frozen[:2])
+    assert (gone.ended, outcomes(gone)) == (Ended.SUCCEEDED, {"left_queue"})
+    assert "or delivered" in gone.data["notes"][0]
+
+
+def test_what_exims_links_left_in_both_queues_is_the_queues(tmp_path: Path) -> None:
+    host = played("exim", tmp_path)
+    frozen = planned(host, PURGE)
+    items = quarantined(host)
+    spool = Path(host.instance.queue_dirs[0])
+    for path in spool.glob("mxfleet-*/input/*-[HD]"):
+        os.link(path, spool / "input" / path.name)
+    assert outcomes(read_back(host, PURGE, frozen)) == {"left"}
+    assert outcomes(read_back(host, QuarantineRestore(items))) == {"done"}
+    assert outcomes(read_back(host, QuarantineErase(items))) == {"left"}
