@@ -35,10 +35,11 @@ Jobs = Sequence[tuple[str, Sequence[str]]]
 @dataclass(frozen=True, slots=True)
 class Placed:
     """Where messages are. `queued`: in the queue. `lying`: the places of what is in quarantine, out of the queue unless
-    quarantine is a hold in the queue itself."""
+    quarantine is a hold in the queue itself. `notes`: what the listings told people."""
 
     queued: dict[str, QueueEntry]
     lying: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def is_delete(operation: Operation) -> bool:
@@ -55,10 +56,11 @@ def placed_by_purge(queue: Queue, instance: InstanceFacts, wanted: Wanted, look:
     Seen in both: it moved meanwhile, or was cut off in the middle of a move by links and is still the queue's. Seen in
     neither: it left, or was taken out and given back. The queue tells which, looked at once more.
     """
-    queued = yield from still_queued(queue, instance, wanted)
-    lying = yield from look()
-    doubtful = {name: each for name, each in wanted.items() if (name in queued) == (name in lying)}
-    return (yield from _looked_up(queue, instance, wanted, queued, lying, doubtful))
+    first = yield from placed_in_queue(queue, instance, wanted)
+    there = yield from look()
+    lying = {name: place for name, place in there.items() if name in wanted}
+    doubtful = {name: each for name, each in wanted.items() if (name in first.queued) == (name in lying)}
+    return (yield from _looked_up(queue, instance, first, lying, doubtful))
 
 
 def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, look: Look) -> Steps[Placed]:
@@ -67,29 +69,26 @@ def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, loo
     Seen in both: in the queue, which was read last, and where the MTA works with it. Seen in neither: as in a purge.
     """
     lying = yield from look()
-    queued = yield from still_queued(queue, instance, wanted)
-    doubtful = {name: each for name, each in wanted.items() if name not in queued and name not in lying}
-    return (yield from _looked_up(queue, instance, wanted, queued, lying, doubtful))
+    first = yield from placed_in_queue(queue, instance, wanted)
+    doubtful = {name: each for name, each in wanted.items() if name not in first.queued and name not in lying}
+    return (yield from _looked_up(queue, instance, first, lying, doubtful))
 
 
 def _looked_up(
-    queue: Queue,
-    instance: InstanceFacts,
-    wanted: Wanted,
-    queued: dict[str, QueueEntry],
-    lying: Mapping[str, str],
-    doubtful: Wanted,
+    queue: Queue, instance: InstanceFacts, first: Placed, lying: Mapping[str, str], doubtful: Wanted
 ) -> Steps[Placed]:
     """The two readings as one; the queue is read again for the doubtful ones, and that decides."""
-    again = (yield from still_queued(queue, instance, doubtful)) if doubtful else {}
-    queued = {name: entry for name, entry in queued.items() if name not in doubtful} | again
-    return Placed(queued, {name: lying[name] for name in wanted if name in lying and name not in queued})
+    again = (yield from placed_in_queue(queue, instance, doubtful)) if doubtful else Placed({}, {})
+    queued = {name: entry for name, entry in first.queued.items() if name not in doubtful} | again.queued
+    away = {name: place for name, place in lying.items() if name not in queued}
+    return Placed(queued, away, tuple(dict.fromkeys((*first.notes, *again.notes))))
 
 
-def still_queued(queue: Queue, instance: InstanceFacts, wanted: Wanted) -> Steps[dict[str, QueueEntry]]:
-    """The same messages under the same IDs, of those that the plan names."""
-    now = yield from queue.lookup(instance, wanted)
-    return {name: entry for name, entry in now.items() if is_same(entry, wanted[name])}
+def placed_in_queue(queue: Queue, instance: InstanceFacts, wanted: Wanted) -> Steps[Placed]:
+    """The same messages under the same IDs, of those that the plan names, by the queue alone."""
+    notes: list[str] = []
+    now = yield from queue.lookup(instance, wanted, notes)
+    return Placed({name: entry for name, entry in now.items() if is_same(entry, wanted[name])}, {}, tuple(notes))
 
 
 def stuck(same: Mapping[str, QueueEntry], wanted: Wanted) -> list[str]:
@@ -117,6 +116,7 @@ def told(
         outcomes.put([name], judged(operation, same.get(name), is_away=name in placed.lying))
     if outcomes.of(MessageState.LEFT_QUEUE):
         notes = (NO_LONGER_QUEUED, *notes)
+    notes = (*placed.notes, *notes)
     return result_of(
         Chosen((), len(same), notes=notes),
         outcomes,
@@ -159,16 +159,17 @@ def read_back_items(
     outcomes = Outcomes()
     if isinstance(operation, QuarantineErase):
         lying = yield from _look_for_all(jobs, look)
-        queued = yield from still_queued(queue, instance, wanted)
+        placed = yield from placed_in_queue(queue, instance, wanted)
         outcomes.put(by_id, MessageState.DONE)
-        outcomes.put((*lying, *(name for name in queued if name in kept_in_queue)), MessageState.LEFT)
+        outcomes.put((*lying, *(name for name in placed.queued if name in kept_in_queue)), MessageState.LEFT)
     else:
         placed = yield from placed_by_restore(queue, instance, wanted, lambda: _look_for_all(jobs, look))
         queued = placed.queued
         outcomes.put(by_id, MessageState.ALREADY_GONE)
         outcomes.put((*placed.lying, *queued), MessageState.LEFT)
         outcomes.put((name for name, entry in queued.items() if is_back(by_id[name], entry)), MessageState.DONE)
-    return result_of(Chosen((), len(queued)), outcomes, after=evidence(queued, tuple(by_id)))
+    chosen = Chosen((), len(placed.queued), notes=placed.notes)
+    return result_of(chosen, outcomes, after=evidence(placed.queued, tuple(by_id)))
 
 
 def _look_for_all(jobs: Jobs, look: Callable[[str], Steps[Mapping[str, str]]]) -> Steps[dict[str, str]]:

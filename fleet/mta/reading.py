@@ -62,8 +62,13 @@ class Queue:
     contents: ReadContents
     read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
 
-    def lookup(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
-        """What is queued now under these IDs, for a proof: a listing with unreadable messages proves no absence."""
+    def lookup(
+        self, instance: InstanceFacts, queue_ids: Iterable[str], notes: list[str] | None = None
+    ) -> Steps[dict[str, QueueEntry]]:
+        """What is queued now under these IDs, for a proof: a listing with unreadable messages proves no absence.
+
+        `notes`: gets what the listing tells people.
+        """
         wanted = frozenset(queue_ids)
         found: dict[str, QueueEntry] = {}
 
@@ -74,6 +79,8 @@ class Queue:
         listing = yield from self.read(instance, take)
         if listing.refused:
             raise UnparsedOutput(listing.notes[-1])
+        if notes is not None:
+            notes += listing.notes
         return found
 
     def proof(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:

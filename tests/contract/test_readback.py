@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,28 @@ def read_back(
     frozen: tuple[Fingerprint, ...] | None = None,
     before: dict[int, Callable[[], Ran]] | None = None,
 ) -> Result:
+    return read(host, operation, frozen, before).value
+
+
+def read(
+    host: Host,
+    operation: Operation,
+    frozen: tuple[Fingerprint, ...] | None = None,
+    before: dict[int, Callable[[], Ran]] | None = None,
+) -> Ran:
     wire = Moving(host, before=before or {})
     context = Context(now=NOW, job="job-1", frozen=frozen)
     ran = carry(wire, host.adapter.read_back(host.instance, operation, context))
     assert ran.error is None
     assert not wire.before, "it looked fewer times than the mail moved"
     assert not ran.mutated
-    return ran.value
+    return ran
+
+
+def moments(ran: Ran) -> range:
+    """Between which of its commands mail can move."""
+    assert len(ran.commands) > 1, "two places are read"
+    return range(1, len(ran.commands))
 
 
 def outcomes(result: Result) -> set[str]:
@@ -59,23 +75,27 @@ def planned(host: Host, operation: Operation) -> tuple[Fingerprint, ...]:
 
 @EVERY
 def test_mail_that_goes_into_quarantine_while_it_is_looked_for_is_found_there(mta: str, tmp_path: Path) -> None:
-    host = played(mta, tmp_path)
-    frozen = planned(host, PURGE)
-    told = read_back(host, PURGE, frozen, {1: lambda: do(host, PURGE, frozen=frozen)})
-    assert host.queued() == {}
-    assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
-    assert set(told.data["places"]) == {each.queue_id for each in frozen}
+    still = played(mta, tmp_path / "still")
+    for at in moments(read(still, PURGE, planned(still, PURGE))):
+        host = played(mta, tmp_path / str(at))
+        frozen = planned(host, PURGE)
+        told = read_back(host, PURGE, frozen, {at: partial(do, host, PURGE, frozen=frozen)})
+        assert host.queued() == {}
+        assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
+        assert set(told.data["places"]) == {each.queue_id for each in frozen}
 
 
 @EVERY
 def test_mail_that_comes_back_from_quarantine_while_it_is_looked_for_is_found_in_the_queue(
     mta: str, tmp_path: Path
 ) -> None:
-    host = played(mta, tmp_path)
-    restore = QuarantineRestore(quarantined(host))
-    told = read_back(host, restore, before={1: lambda: do(host, restore)})
-    assert len(host.queued()) == 3
-    assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
+    still = played(mta, tmp_path / "still")
+    for at in moments(read(still, QuarantineRestore(quarantined(still)))):
+        host = played(mta, tmp_path / str(at))
+        restore = QuarantineRestore(quarantined(host))
+        told = read_back(host, restore, before={at: partial(do, host, restore)})
+        assert len(host.queued()) == 3
+        assert (told.ended, outcomes(told)) == (Ended.SUCCEEDED, {"done"})
 
 
 @EVERY
@@ -83,7 +103,7 @@ def test_mail_that_goes_and_comes_back_while_it_is_looked_for_is_not_gone(mta: s
     host = played(mta, tmp_path)
     frozen = planned(host, PURGE)
     restore = QuarantineRestore(quarantined(host))
-    told = read_back(host, PURGE, frozen, {1: lambda: do(host, restore)})
+    told = read_back(host, PURGE, frozen, {1: partial(do, host, restore)})
     assert len(host.queued()) == 3
     assert (told.ended, outcomes(told), told.data["places"]) == (Ended.FAILED, {"left"}, {})
 

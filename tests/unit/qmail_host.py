@@ -3,9 +3,11 @@
 The service is up while its file `up` exists, and does not go down while `busy` exists: a delivery that goes on.
 """
 
+import fcntl
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,12 @@ LONG_AGO = 1_700_000_000
 
 @dataclass
 class QmailHost:
-    """One queue. `split`: conf-split; `is_big`: todo/ and intd/ are split too."""
+    """One queue. `split`: conf-split; `is_big`: todo/ and intd/ are split too. `tools`: as in `run_script`."""
 
     root: Path
     split: int = 3
     is_big: bool = False
+    tools: Path | None = None
 
     def __post_init__(self) -> None:
         self.queue = self.root / "queue"
@@ -99,7 +102,7 @@ class QmailHost:
         return {str(each.relative_to(self.queue)): each.stat().st_ino for each in found}
 
     def run(self, command: Command) -> Completed:
-        done = run_script(command)
+        done = run_script(command, self.tools)
         if command.sink is None or done.exit_status:
             return done
         command.sink.feed(done.stdout)
@@ -134,14 +137,37 @@ class QmailHost:
         return Path(f"/run/mxfleet-qmail-{found.st_dev}-{found.st_ino}.state")
 
     def wait_up(self) -> None:
-        until = time.monotonic() + 15
-        while not self.is_up or self.state.read_text():
-            assert time.monotonic() < until, "qmail-send was not started again"
-            time.sleep(0.02)
+        wait(lambda: self.is_up and not self.state.read_text(), "qmail-send was not started again")
+
+    def guardians(self) -> list[int]:
+        """The processes that wait for the end of a change of this queue."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended
+            if b"qmail-guardian" in words and str(self.queue).encode() in words and words[0] == b"/bin/sh":
+                found.append(int(path.parent.name))
+        return found
+
+    @contextmanager
+    def job_lock(self) -> Iterator[None]:
+        """While a change is going on, or its guardian is at work."""
+        with self.state.with_suffix(".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def remove_state(self) -> None:
         for end in ("state", "lock", "acting"):
             self.state.with_suffix(f".{end}").unlink(missing_ok=True)
+
+
+def wait(condition: Callable[[], object], what: str) -> None:
+    until = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
 
 
 def context(**fields: Any) -> Context:

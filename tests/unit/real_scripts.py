@@ -14,9 +14,13 @@ RUN = "/run"
 
 
 def text_of(name: str, tools: Path | None = None) -> str:
-    """The script as it travels. `tools`: a directory of programs that come before those in the script's own PATH."""
+    """The script as it travels. `tools`: a directory of programs that come before those in the script's own PATH.
+
+    Whether systemd runs depends on the machine otherwise: here it does where `tools` has a directory of that name.
+    """
     text = script_text(name)[0].replace("/run/mxfleet-fence", f"{RUN}/mxfleet-fence")
     text = text.replace("[ -w /run ]", f"[ -w {RUN} ]")
+    text = text.replace("/run/systemd/system", f"{tools or '/nonexistent'}/systemd")
     return text.replace("\nPATH=/usr/", f"\nPATH={tools}:/usr/") if tools else text
 
 

@@ -321,32 +321,8 @@ def test_a_service_without_supervise_changes_nothing(host: QmailHost) -> None:
         host.carry(QMAIL.queue_purge(unsupervised, QueuePurge(ids(name)), context()))
 
 
-@pytest.mark.parametrize("phase", ["stopped up", "acting up"])
-def test_what_nobody_lived_to_finish_is_put_right_by_the_next_change(host: QmailHost, phase: str) -> None:
-    name, other = host.put(local=[b"Tl@qm1.test"]), host.put()
-    before = host.files()
-    area = host.queue / "mxfleet-quarantine/job-0"
-    for kind in ("mess", "info", "remote", "local", "bounce", "todo", "intd"):
-        (area / kind).mkdir(parents=True)
-    host.path("info", name).rename(area / "info" / name)
-    host.path("remote", name).rename(area / "remote" / name)
-    (host.service / "up").unlink()
-    host.state.write_text(f"{phase}\n")
-    host.carry(change(host.instance, "try", "job-1", [replace(a_message(), queue_id=other)]))
-    assert (host.files(), host.is_up, host.state.read_text()) == (before, True, "")
-
-
 def a_message() -> QueueEntry:
     return QueueEntry("1", "deferred", "queued", 1.0, "a@x.test", (), 1)
-
-
-def test_a_listing_waits_until_a_cut_off_change_is_put_right(host: QmailHost) -> None:
-    name = host.put()
-    host.state.write_text("acting up\n")
-    with subprocess.Popen(["/bin/sh", "-c", 'sleep 1; : >"$0"', str(host.state)]):
-        began = time.monotonic()
-        assert name in host.entries()
-    assert time.monotonic() - began >= 1
 
 
 @pytest.mark.parametrize("seed", range(5))

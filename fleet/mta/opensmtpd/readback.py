@@ -20,7 +20,7 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, stuck, told
+from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, stuck, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge)
@@ -43,6 +43,6 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     else:
         if isinstance(operation, QueuePurge):
             yield from look_in()  # what a deletion has put aside gets its file back, or is removed
-        placed = Placed((yield from still_queued(QUEUE, instance, wanted)), {})
+        placed = yield from placed_in_queue(QUEUE, instance, wanted)
     held = [] if isinstance(operation, QueueHold) else stuck(placed.queued, wanted)
     return told(operation, wanted, placed, held=held)

@@ -1,5 +1,7 @@
 """After an unknown outcome: look, change nothing, and say how far it got. By the frozen fingerprints only."""
 
+from dataclasses import replace
+
 from fleet.mta.operations import (
     MessageDeliver,
     Operation,
@@ -17,7 +19,7 @@ from fleet.mta.postfix.blocks import read_back_block
 from fleet.mta.postfix.deliver import read_back_deliver
 from fleet.mta.postfix.listing import QUEUE
 from fleet.mta.postfix.quarantine import HELD, is_movable, look, read_back_items
-from fleet.mta.readback import Placed, Wanted, is_quarantine, placed_by_purge, still_queued, stuck, told
+from fleet.mta.readback import Placed, Wanted, is_quarantine, placed_by_purge, placed_in_queue, stuck, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce, QueueRequeue)
@@ -49,6 +51,8 @@ def _placed(instance: InstanceFacts, operation: Operation, job: str, wanted: Wan
     """Where the messages are; quarantined ones in the job's directory, or on hold where files cannot be moved."""
     if is_quarantine(operation) and is_movable(instance):
         return (yield from placed_by_purge(QUEUE, instance, wanted, lambda: look(instance, job)))
-    same = yield from still_queued(QUEUE, instance, wanted)
-    kept = {name: HELD for name, entry in same.items() if is_quarantine(operation) and entry.state == "hold"}
-    return Placed(same, kept)
+    placed = yield from placed_in_queue(QUEUE, instance, wanted)
+    if not is_quarantine(operation):
+        return placed
+    held = {name: HELD for name, entry in placed.queued.items() if entry.state == "hold"}
+    return replace(placed, lying=held)

@@ -49,6 +49,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     queue = instance.queue_dirs[0]
     forms: list[tuple[int, tuple[str, ...]]] = [
         (LISTING_SECONDS, script_argv(LIST, queue)),
+        (LISTING_SECONDS, script_argv(LIST, queue, "anyway")),
         (READ_SECONDS, script_argv(CONTENT, queue)),
         (READ_SECONDS, find_argv(instance, (queue,))),
     ]

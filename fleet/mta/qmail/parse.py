@@ -82,6 +82,7 @@ class QueueSink:
 
     A message in mess/ without info/ or todo/ is not queued yet, or no longer. One whose envelope does not have the size
     of its file arrived while it was read, and is left out; when it is older than the listing, it is refused.
+    `cut`: the phase in which a change was cut off that nobody lives to put right: "stopped", "acting" or "".
     """
 
     def __init__(self, take: Callable[[QueueEntry], None]) -> None:
@@ -94,6 +95,7 @@ class QueueSink:
         self._total = 0
         self._refused = 0
         self._has_ended = False
+        self.cut = ""
 
     def feed(self, data: bytes) -> None:
         self._blocks.append(data)
@@ -130,6 +132,8 @@ class QueueSink:
             self._began = second_of(value)
         elif word == b":done":
             self._emit()
+        elif word == b":cut":
+            self.cut = value.decode("ascii", "replace")
         elif word == b":end" and value.isdigit() and not self._messages:
             self._has_ended = True
         else:

@@ -18,7 +18,7 @@ from fleet.mta.qmail.blocks import read_back_block
 from fleet.mta.qmail.changing import Answer, with_notes
 from fleet.mta.qmail.listing import QUEUE
 from fleet.mta.qmail.quarantine import look, read_back_items
-from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, told
+from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, told
 from fleet.mta.types import Context, InstanceFacts, Result, Steps
 
 NOT_RUNNING = "qmail-send is not running now; `svc -u` on its service starts it"
@@ -45,7 +45,7 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
         placed = yield from placed_by_purge(QUEUE, instance, wanted, look_in)
     else:
         yield from look_in()  # it puts right what was cut off, and tells of qmail-send
-        placed = Placed((yield from still_queued(QUEUE, instance, wanted)), {})
+        placed = yield from placed_in_queue(QUEUE, instance, wanted)
     status = answers[-1].status
     notes = () if ": up " in status else (NOT_RUNNING,)
     return with_notes(told(operation, wanted, placed, notes=notes, service=status), answers)

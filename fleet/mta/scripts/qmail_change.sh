@@ -5,19 +5,24 @@
 #   delete  removes them          hold  moves them to mxfleet-hold/       quarantine  to mxfleet-quarantine/JOB/
 #   release, restore  move them back from there, restore-try also makes them due, restore-held to mxfleet-hold/
 #   try     makes them due at once          bounce  makes them due and older than queuelifetime
-# and, without a stop: erase removes them from mxfleet-quarantine/JOB/, look only tells what lies there.
+# and, without a stop: erase removes them from mxfleet-quarantine/JOB/, look only tells what lies there ("ID there").
 # SENDER: the bytes of the envelope sender, a newline as \001. MTIME: that of the file in mess/, with six decimals.
 #
 # LOG: a multilog directory, a file or none.
 #
 # Says "was up" or "was down", "ID done", "ID gone" (no such message now) or "ID left WHY" for each, "stopping" when a
 # delivery kept qmail-send from stopping within SECONDS (nothing was changed then), "log INODE SIZE" as it was while
-# qmail-send was down, "now STATUS" and "end". All of it is said when qmail-send runs again, so no reader can delay that.
+# qmail-send was down, "settled" when it first put right what nobody had lived to finish, "guardian session" (below),
+# "now STATUS" and "end". All of it is said when qmail-send runs again, so no reader can delay that.
 #
 # What makes this safe however it ends:
 # - While files move, lock/sendmutex is ours, inherited by every child: no qmail-send can run, whoever starts it.
-# - A guardian in a session of its own waits for the job lock, which is free only when this shell and all its children
-#   are gone; it puts right what was cut off and starts qmail-send. Only then is the state file emptied.
+# - A guardian in a session of its own, and where systemd runs in a scope of its own, waits for the job lock, which is
+#   free only when this shell and all its children are gone; it puts right what was cut off and starts qmail-send. Only
+#   then is the state file emptied. "guardian session": systemd-run gave it no scope within 2 s, so that systemd may end
+#   it with the session (KillUserProcesses in logind.conf).
+# - Where the guardian was killed too, the job lock is free and the state file is not empty: whoever comes next, also to
+#   look only, does its work. qmail_list.sh tells that it is so.
 # - A message moves by rename(2), activating files (info, todo) first out and last in, mess/ID last out and first in. So
 #   where mess/ID lies tells where the rest belongs, and a half moved message is never attempted. After a reboot
 #   qmail-send runs beside what was cut off then, until the next change puts it right.
@@ -155,7 +160,8 @@ is_wanted_up() { # svstat(8): "up (pid N) S seconds" or "down S seconds, ... wan
 start() {
     waited=0
     "$svc" -u "$service"
-    until is_wanted_up || [ "$waited" -ge "$1" ]; do
+    until is_wanted_up; do
+        [ "$waited" -lt "$1" ] || return 1
         sleep 1
         "$svc" -u "$service"
         waited=$((waited + 1))
@@ -166,12 +172,22 @@ note() { # PHASE BEFORE: by one write over what is there, never by way of an emp
     printf '%s %s\n' "$1" "$2" 1<>"$state.state"
 }
 
-finish() { # SECONDS: the one way out
+finish() { # SECONDS: the one way out; what it cannot start keeps its state, for whoever comes next
     read -r phase before <"$state.state"
     [ "$phase" != acting ] || { repair; note stopped "$before"; }
     exec 8>&- 7>&-
-    [ "$before" != up ] || start "$1"
-    : >"$state.state"
+    if [ "$before" != up ] || start "$1"; then : >"$state.state"; fi
+}
+
+recover() { # SECONDS, the job lock being ours: what nobody lived to finish
+    [ -s "$state.state" ] || return 0
+    read -r phase before <"$state.state"
+    if [ "$phase" = acting ]; then
+        exec 7>>"$state.acting" 8<lock/sendmutex
+        flock -w "$1" 7
+        flock -w "$1" 8 || note stopped "$before"
+    fi
+    finish "$1"
 }
 COMMON
 )
@@ -180,17 +196,10 @@ COMMON
 guardian='
 queue=$1 service=$2 svc=$3 svstat=$4
 enter "$queue" || exit
-echo ready
+echo ready || exit
 exec >/dev/null 9>>"$state.lock"
 flock 9
-[ -s "$state.state" ] || exit 0
-read -r phase before <"$state.state"
-if [ "$phase" = acting ]; then
-    exec 7>>"$state.acting" 8<lock/sendmutex
-    flock -w 60 7
-    flock -w 60 8 || note stopped "$before"
-fi
-finish 60
+recover 60
 '
 
 fail() {
@@ -384,6 +393,29 @@ erase() {
     remove_empty "$area"
 }
 
+guard() { # SECONDS WORDS...: starts a guardian by these words; one that is ready later than that goes away again
+    limit=$1
+    shift
+    ready=$(
+        {
+            setsid "$@" /bin/sh -c "$common
+$guardian" qmail-guardian "$queue" "$service" "$svc" "$svstat" </dev/null 2>/dev/null 6>&- 7>&- 8>&- 9>&- &
+        } | timeout "$limit" head -n 1
+    )
+    [ "$ready" = ready ]
+}
+
+take_job() { # SECONDS: the job lock, which a change holds from its beginning until qmail-send runs again
+    exec 9>>"$state.lock" || fail 73 "cannot open $state.lock"
+    flock -w "$1" 9 || fail 75 "another change is going on"
+}
+
+settle() { # says so when there was something to put right, and it is
+    [ -s "$state.state" ] || return 0
+    recover 10
+    [ -s "$state.state" ] || echo settled
+}
+
 log_mark() {
     case $log in
     none) ;;
@@ -437,16 +469,18 @@ ids=$(lines "$wanted_lines" | sed 's/ .*//')
 enter "$queue" || fail 66 "no qmail queue in $queue"
 [ -f lock/sendmutex ] || fail 66 "no lock/sendmutex in $queue"
 if [ "$action" = look ]; then
+    take_job "$seconds"
+    settle
     names "mxfleet-quarantine/$job/mess" | tell there
     echo "now $("$svstat" "$service" 2>&1)"
     echo end
     exit
 fi
 
-exec 9>>"$state.lock" || fail 73 "cannot open $state.lock"
-flock -w 20 9 || fail 75 "another change is going on"
+take_job 20
 check_fence
 if [ "$action" = erase ]; then
+    settle
     erase
     echo end
     exit
@@ -465,14 +499,15 @@ before=
 [ -z "$before" ] || was=$before
 exec 8<lock/sendmutex 7>>"$state.acting"
 note "${phase:-stopped}" "$was" || fail 73 "cannot write $state.state"
-ready=$(
-    setsid /bin/sh -c "$common
-$guardian" qmail-guardian "$queue" "$service" "$svc" "$svstat" </dev/null 2>/dev/null 6>&- 7>&- 8>&- 9>&- &
-)
-if [ "$ready" != ready ]; then
+guardian_in=
+if [ -d /run/systemd/system ]; then
+    if guard 2 systemd-run --scope --quiet; then guardian_in=scope; else guardian_in=session; fi
+fi
+if [ "$guardian_in" != scope ] && ! guard 20; then
     [ -n "$phase" ] || : >"$state.state"
     fail 73 "no guardian could be started"
 fi
+settled=${phase:+settled}
 deadline=$(($(date +%s) + seconds))
 verdicts=stopping
 mark=
@@ -489,5 +524,7 @@ sync -f . 2>/dev/null
 echo "was $was"
 lines "$verdicts"
 lines "$mark"
+lines "$settled"
+[ "$guardian_in" != session ] || echo "guardian session"
 status
 echo end

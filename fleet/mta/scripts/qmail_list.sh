@@ -1,5 +1,5 @@
 #!/bin/sh
-# qmail_list.sh QUEUE
+# qmail_list.sh QUEUE [anyway]
 #
 # Everything a listing needs from the files of a qmail queue, while qmail-send runs or not, and from mxfleet-hold beside
 # them. Pairs of words, each ended by a NUL, which no address can contain (qmail-queue(8)):
@@ -8,6 +8,8 @@
 #   ":stat" "PATH INODE SIZE MTIME"
 #   ":again" ID              it was in todo/ meanwhile: what was said of it is void, and is said anew
 #   ":done" ""               the group is complete
+#   ":cut" PHASE             a change was cut off and nobody lives who puts it right: "stopped", or "acting" with files half
+#                            moved. Nothing is listed then, except anyway; the change script's look puts it right.
 #   ":end" SPLIT             the last pair
 # Records are read before the times and sizes, so a size that does not fit tells a file that was being written.
 set -u
@@ -85,6 +87,12 @@ held() {
     printf ':done\000\000'
 }
 
+is_abandoned() { # whoever works on the queue, or will put it right, has the job lock
+    [ -s "$state.state" ] || return 1
+    (flock -n 8 && [ -s "$state.state" ]) 8>>"$state.lock" || return 1
+    read -r phase before <"$state.state" && [ -n "$phase$before" ]
+}
+
 cd "$1" 2>/dev/null && [ -d mess ] && [ -d info ] && [ -d todo ] || fail 66 "no queue in $1"
 split=$(find mess -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' -printf '%f\n' | grep -c '^[0-9]*$')
 [ "$split" -gt 0 ] && [ -d "mess/$((split - 1))" ] || fail 66 "mess/ has no split directories"
@@ -97,6 +105,14 @@ exec 9>>"$state.acting" || fail 73 "cannot open $state.acting"
 waited=0
 while :; do
     flock -s -w 60 9 || fail 75 "another change is moving messages"
+    if is_abandoned; then
+        printf ':cut\000%s\000' "$phase"
+        [ "${2-}" = anyway ] || {
+            printf ':end\000%s\000' "$split"
+            exit 0
+        }
+        break
+    fi
     case $(cat "$state.state" 2>/dev/null) in
     acting*) ;;
     *) break ;;

@@ -13,7 +13,7 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import Placed, is_quarantine, placed_by_purge, still_queued, told
+from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, told
 from fleet.mta.sendmail.blocks import read_back_block
 from fleet.mta.sendmail.listing import QUEUE
 from fleet.mta.sendmail.quarantine import look, read_back_items
@@ -38,7 +38,7 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
     if is_quarantine(operation):
         look_in = partial(look, instance, context.job)
         return told(operation, wanted, (yield from placed_by_purge(QUEUE, instance, wanted, look_in)))
-    same = yield from still_queued(QUEUE, instance, wanted)
-    if isinstance(operation, QueueBounce) and len(same) < len(wanted):
+    placed = yield from placed_in_queue(QUEUE, instance, wanted)
+    if isinstance(operation, QueueBounce) and len(placed.queued) < len(wanted):
         return None
-    return told(operation, wanted, Placed(same, {}))
+    return told(operation, wanted, placed)
