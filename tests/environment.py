@@ -14,7 +14,7 @@ from tests.services import Postgres
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="mxfleet-test-", dir="/tmp"))
 OWNER = os.getpid()
-KEPT = ("MXFLEET_TEST_", "MXFLEET_LAB_")
+KEPT = ("MXFLEET_TEST_", "MXFLEET_LAB_", "MXFLEET_FAULT_")
 
 
 def prepare() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import subprocess
 import time
@@ -15,13 +14,12 @@ import pytest
 
 from fleet.mta.types import Command
 from fleet.ssh.quoting import render
+from tests.lab.cuts import ROUNDS, SEED
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, fill, start_send, stop_send, violations
 from tests.lab.sink import Rule
 
 pytestmark = pytest.mark.lab
-CUTS = int(os.environ.get("MXFLEET_LAB_CUTS", "100"))
-SEED = int(os.environ.get("MXFLEET_LAB_SEED", "20"))
 QUEUE = "/var/qmail/queue"
 LOG = "/var/log/qmail/qmail-send"
 
@@ -131,7 +129,7 @@ def delivered(lab: Lab, host: Host, count: int) -> list[str]:
         return [one["sender"] for one in lab.sink.messages()]
 
 
-@pytest.mark.timeout(CUTS * 6 + 120)
+@pytest.mark.timeout(ROUNDS * 6 + 120)
 def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_nothing(lab: Lab, qm1: Host) -> None:
     chance = random.Random(SEED)  # the moments differ from run to run all the same
     lab.sink.set("slow.test", Rule(delay=0.5))
@@ -140,7 +138,7 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
     start_send(qm1)
     kept = {one.sender for one in snapshot(qm1).values()}
     longest, purged, cut_in_time, sent = 1.5, 0, 0, 0
-    for turn in range(CUTS):
+    for turn in range(ROUNDS):
         queued = [one for one in snapshot(qm1).values() if one.sender in kept]
         asked = chance.sample(queued, min(len(queued), chance.randint(1, 5)))
         how = chance.choice(list(ENDS))
@@ -159,7 +157,7 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         if how == "nothing":
             longest = max(0.5, min(4.0, time.monotonic() - began))
         quiet = qm1.exec(QUIET)
-        what = f"turn {turn}, {how}: {said[-500:]!r}"
+        what = f"seed {SEED}, turn {turn}, {how}: {said[-500:]!r}"
         assert quiet.returncode == 0, f"{what}: {quiet.stdout[-3000:]}"
         assert violations(qm1) == [], what
         found = snapshot(qm1)
@@ -176,8 +174,8 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         assert {one.sender for one in asked if one.number in done} <= gone, what
         purged += len(gone)
         kept -= gone
-    print(f"{CUTS} purges, {cut_in_time} cut while they ran, {purged} messages purged, {len(kept)} left")
-    assert cut_in_time > CUTS // 4
+    print(f"{ROUNDS} purges, seed {SEED}, {cut_in_time} cut while they ran, {purged} messages purged, {len(kept)} left")
+    assert cut_in_time > ROUNDS // 4
     lab.sink.wait(sent, "r@slow.test")
     arrived = [sender for sender in delivered(lab, qm1, len(kept) + sent) if "slow" not in sender]
     assert sorted(arrived) == sorted(kept)
@@ -209,14 +207,14 @@ MOVES = {
 }
 
 
-@pytest.mark.timeout(CUTS * 3 + 120)
+@pytest.mark.timeout(ROUNDS * 6 + 120)
 def test_a_move_that_is_cut_off_anywhere_leaves_every_message_whole_in_one_place(qm1: Host) -> None:
     chance = random.Random(SEED)
     stop_send(qm1)
     fill(qm1, 60, "--from", "fill{i}@x.test")
     start_send(qm1)
     every = {one.sender for one in snapshot(qm1).values()}
-    for turn in range(CUTS // 5):
+    for turn in range(ROUNDS):
         here = snapshot(qm1).values()
         action = chance.choice([name for name, (place, _) in MOVES.items() if any(one.place == place for one in here)])
         before, after = MOVES[action]
@@ -228,7 +226,7 @@ def test_a_move_that_is_cut_off_anywhere_leaves_every_message_whole_in_one_place
             time.sleep(chance.uniform(0.2, 1.5))
         said = end(qm1, process, how)
         quiet = qm1.exec(QUIET)
-        what = f"turn {turn}, {action}, {how}: {said[-500:]!r}"
+        what = f"seed {SEED}, turn {turn}, {action}, {how}: {said[-500:]!r}"
         assert quiet.returncode == 0, f"{what}: {quiet.stdout[-3000:]}"
         assert violations(qm1) == [], what
         found = {one.sender: one for one in snapshot(qm1).values()}
