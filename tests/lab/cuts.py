@@ -2,7 +2,8 @@
 
 Each round purges or restores a few messages through the product, ends something on the way, reads back at once (while
 the change may still run) and once more when nothing of ours runs any more. The first look may give up or see less; what
-it says is done stays done. The second says of every message where it lies, and the quarantine holds nothing else.
+it says is done stays done, and nothing is ever gone. The second says of every message where it lies, and the quarantine
+holds nothing else.
 
 `MXFLEET_FAULT_ROUNDS`: how many rounds. `MXFLEET_FAULT_SEED`: the choices again; the moments differ all the same.
 """
@@ -190,6 +191,8 @@ def _judge(
     for when, result in said.items():
         for name in _done(result):
             assert places.get(name) == target, f"{what}: {when}, {name} is told as done and lies in {places.get(name)}"
+        gone = _told(result, "already_gone")
+        assert not gone, f"{what}: {when}, {gone} are told as gone and lie in {[places.get(name) for name in gone]}"
     told = {each.queue_id: str(each.outcome) for each in last.messages}
     assert set(told) == set(asked), what
     for name, outcome in told.items():
@@ -202,8 +205,12 @@ def _judge(
 
 
 def _done(result: Result | FleetError | None) -> list[str]:
+    return _told(result, "done")
+
+
+def _told(result: Result | FleetError | None, outcome: str) -> list[str]:
     messages = result.messages if isinstance(result, Result) else ()
-    return [each.queue_id for each in messages if each.outcome == "done"]
+    return [each.queue_id for each in messages if each.outcome == outcome]
 
 
 def _keep_rows(story: Story, is_restore: bool, context: Context, last: Result, places: dict[str, str]) -> None:
@@ -212,7 +219,7 @@ def _keep_rows(story: Story, is_restore: bool, context: Context, last: Result, p
     if is_restore:
         for name in done:
             del story.rows[name]
-        left = {each.queue_id for each in last.messages if each.outcome == "left"}
+        left = _told(last, "left")
         story.half = (story.half - set(done)) | {name for name in left if places[name] == QUEUE}
         return
     by_id: dict[str, Fingerprint] = {each.queue_id: each for each in context.frozen or ()}

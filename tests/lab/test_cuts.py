@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from fleet import match
 from fleet.mta.base import adapter_for
+from fleet.mta.operations import QueueHold, QueueList, QueuePurge, Selection
+from fleet.mta.types import Context, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy
 from fleet.ssh.engine import Engine
 from tests.lab import test_exim_queue, test_opensmtpd_queue, test_postfix_queue, test_qmail_queue, test_sendmail_queue
@@ -16,7 +20,8 @@ from tests.lab.cuts import QUARANTINE, QUEUE, ROUNDS, Case, cut_rounds
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, fill, start_send, stop_send, violations
 from tests.lab.sink import Rule
-from tests.lab.test_qmail_cuts import snapshot
+from tests.lab.test_qmail_cuts import change, snapshot
+from tests.lab.test_qmail_queue import QMAIL
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(ROUNDS * 30 + 180)]
 MESSAGES = 30
@@ -102,7 +107,6 @@ def qmail(engine: Engine, lab: Lab) -> Case:
     stop_send(host)
     fill(host, MESSAGES, "--from", "fill{i}@x.test")
     start_send(host)
-    lab.sink.set("slow.test", Rule(delay=1.5))
     remote = test_qmail_queue.Remote(engine, host)
 
     def places() -> dict[str, str]:
@@ -112,6 +116,7 @@ def qmail(engine: Engine, lab: Lab) -> Case:
 
     def prepare(chance: random.Random) -> None:
         if chance.random() < 0.4:  # a delivery keeps qmail-send from stopping at once
+            lab.sink.set("slow.test", Rule(delay=1.5))
             host.inject(sender="slow@x.test", recipients=("r@slow.test",))
 
     def check() -> None:
@@ -136,3 +141,34 @@ def test_what_is_read_back_of_a_cut_purge_or_restore_is_what_is_so(engine: Engin
     figures = cut_rounds(case)
     assert set(case.places()) == before
     assert figures["cut while they ran"] >= ROUNDS // 4
+
+
+def test_whoever_looks_starts_qmail_send_when_shell_and_guardian_were_killed(engine: Engine, lab: Lab) -> None:
+    case = qmail(engine, lab)
+    host, instance = case.remote.host, case.remote.instance
+    name = min(case.places())
+    context = Context(now=time.time(), job="job-1", frozen=())
+    contacts: dict[str, Callable[[], Steps[Result | None]]] = {
+        "list": lambda: QMAIL.queue_list(instance, QueueList(match.parse("ALL")), context),
+        "look": lambda: QMAIL.read_back(instance, QueueHold(Selection(queue_ids=(name,))), context),
+        "purge": lambda: QMAIL.queue_purge(
+            instance, QueuePurge(Selection(queue_ids=(name,))), replace(context, frozen=None)
+        ),
+    }
+    for contact in contacts:
+        lab.sink.set("slow.test", Rule(delay=3))
+        host.inject(sender="slow@x.test", recipients=("r@slow.test",))
+        cut = change(host, "quarantine", [one for one in snapshot(host).values() if one.number == name])
+        host.sh(awaited(f"svstat {SERVICE} | grep -q 'want down'"))
+        host.exec(case.ends["all and guard"])
+        cut.wait(30)
+        host.sh(awaited(f"svstat {SERVICE} | grep -q ': down'"))
+        assert host.sh("cat /run/mxfleet-qmail-*.state") == "stopped up\n"
+        told = case.remote.carry(contacts[contact])
+        assert [note for note in told.data["notes"] if "cut off before has been put right" in note], contact
+        case.check()
+    assert case.places()[name] == QUARANTINE  # by the last contact
+
+
+def awaited(condition: str) -> str:
+    return f"for try in $(seq 200); do if {condition}; then exit 0; fi; sleep 0.05; done; exit 1"
