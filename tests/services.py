@@ -55,9 +55,13 @@ class Redis:
 
 
 class Postgres:
-    """A PostgreSQL cluster without fsync, as the user postgres (or nobody) when the tests run as root."""
+    """A PostgreSQL cluster without fsync, as the user postgres (or nobody) when the tests run as root.
 
-    def __init__(self) -> None:
+    `outlives_crashes`: what was committed is there again after `halt`, as in production (fsync is for power cuts only).
+    """
+
+    def __init__(self, *, outlives_crashes: bool = False) -> None:
+        self.synchronous_commit = "on" if outlives_crashes else "off"
         self.directory = Path(tempfile.mkdtemp(prefix="mxfleet-pg-", dir="/tmp"))
         self.account = _unprivileged() if os.geteuid() == 0 else None
         if self.account:
@@ -67,14 +71,23 @@ class Postgres:
     def start(self) -> None:
         """Make the cluster and start it; returns once it answers."""
         self._run("initdb", "--auth=trust", "--username=mxfleet", "--encoding=UTF8", "--no-sync", "-D", self._data)
-        options = (
-            f"-c listen_addresses='' -k {self.directory} -c fsync=off -c synchronous_commit=off -c max_connections=200"
-        )
-        self._run("pg_ctl", "-D", self._data, "-l", str(self.directory / "log"), "-w", "-o", options, "start")
+        self.resume()
         self._run("createdb", "-h", str(self.directory), "-U", "mxfleet", "mxfleet")
 
-    def stop(self) -> None:
+    def resume(self) -> None:
+        """Start the cluster, after `halt` with the recovery that follows a crash."""
+        options = (
+            f"-c listen_addresses='' -k {self.directory} -c fsync=off -c max_connections=200 "
+            f"-c synchronous_commit={self.synchronous_commit}"
+        )
+        self._run("pg_ctl", "-D", self._data, "-l", str(self.directory / "log"), "-w", "-o", options, "start")
+
+    def halt(self) -> None:
+        """Stop it as a crash would: every connection is lost, what was under way is rolled back."""
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def stop(self) -> None:
+        self.halt()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property

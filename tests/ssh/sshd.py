@@ -62,13 +62,15 @@ class Sshd:
         shutil.copy(directory / "client.pub", directory / "authorized_keys")
         return cls(directory, free_port(), username)
 
-    def start(self, extra: str = "") -> "Sshd":
+    def start(self, extra: str = "", prefix: tuple[str, ...] = ()) -> "Sshd":
+        """Start it and return once it listens. `prefix`: words before the program, which must end in exec."""
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.directory / "sshd_config"
         config.write_text(extra + CONFIG.format(port=self.port, directory=self.directory))
         log = (self.directory / "log").open("ab")
-        self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
+        command = [*prefix, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -1,0 +1,189 @@
+"""A small Postfix for the hosts of the fault rounds: its programs by their names, one file, the standard library only.
+
+The queue is a directory, a message is a file: one line of JSON (sender, recipients, arrival time), then the message.
+Slow on purpose (`pause`: seconds per message), so that cuts hit the middle of a change. Like Postfix's own programs it
+goes on when nobody reads what it says any more. Every effect is on `effects`, on disk, before the next one begins.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HOST = Path("/run/mta")  # a link to this host's own directory, in the host's own mount namespace
+CONFIG = HOST / "etc" / "postfix"
+SPOOL = HOST / "spool"
+QUEUES = ("active", "incoming", "deferred", "hold")  # showq(8) scans in an order, too: what moves may escape a listing
+MOVES = {
+    "-h": ("hold", "placed on hold", "Placed on hold"),
+    "-H": ("deferred", "released from hold", "Released from hold"),
+    "-d": ("", "removed", "Deleted"),
+}
+DEFAULTS = {
+    "mail_version": "3.7.11",
+    "command_directory": "/usr/sbin",
+    "config_directory": str(CONFIG),
+    "queue_directory": str(SPOOL),
+    "multi_instance_directories": "",
+    "enable_long_queue_ids": "no",
+    "hash_queue_names": "deferred",
+    "syslog_name": "postfix",
+    "authorized_mailq_users": "static:anyone",
+    "authorized_flush_users": "static:anyone",
+    "inet_interfaces": "127.0.0.1",
+    "myhostname": "mx.test",
+    "mydestination": "mx.test",
+    "smtputf8_enable": "yes",
+    "smtpd_null_access_lookup_key": "<>",
+    "default_database_type": "hash",
+    "smtpd_sender_restrictions": f"check_sender_access hash:{CONFIG}/senders",
+}
+
+
+def effect(what: str, queue_id: str, job: str = "") -> None:
+    """Put on record what was done, and only then go on."""
+    row = {"what": what, "id": queue_id, "job": job, "at": time.time(), "pid": os.getpid()}
+    file = os.open(HOST / "effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, json.dumps(row).encode() + b"\n")
+    os.fsync(file)
+    os.close(file)
+
+
+def say(text: str, stream: int = 1) -> None:
+    try:
+        os.write(stream, text.encode())
+    except OSError:
+        return  # nobody listens any more; the work goes on
+
+
+def slow() -> None:
+    time.sleep(float((HOST / "pause").read_text()))
+
+
+def messages() -> list[dict[str, object]]:
+    """What postqueue -j would print, one dict for each message; what moves meanwhile may be missing, as there."""
+    rows = []
+    for queue in QUEUES:
+        for name in sorted(os.listdir(SPOOL / queue)):
+            try:
+                data = (SPOOL / queue / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            head = json.loads(data.split(b"\n", 1)[0])
+            rows.append(
+                {
+                    "queue_name": queue,
+                    "queue_id": name,
+                    "arrival_time": head["arrival_time"],
+                    "message_size": len(data),
+                    "forced_expire": False,
+                    "sender": head["sender"],
+                    "recipients": [{"address": each, "delay_reason": "later"} for each in head["recipients"]],
+                }
+            )
+    return rows
+
+
+def postqueue(arguments: list[str]) -> int:
+    if "-j" in arguments:
+        say("".join(json.dumps(row) + "\n" for row in messages()))
+    elif "-p" in arguments:
+        count = len(messages())
+        say(f"-- {count} Kbytes in {count} Requests.\n" if count else "Mail queue is empty\n")
+    elif "-i" in arguments:
+        effect("attempt", arguments[-1])
+    return 0
+
+
+def postsuper(arguments: list[str]) -> int:
+    """`-c DIRECTORY FLAG - QUEUE`, queue IDs on stdin; each by one rename(2) out of that queue, as postsuper(1)."""
+    flag, queue = arguments[2], arguments[4]
+    target, verb, counted = MOVES[flag]
+    names = sys.stdin.read().split()
+    done = 0
+    for name in names:
+        slow()
+        try:
+            if target:
+                os.rename(SPOOL / queue / name, SPOOL / target / name)
+            else:
+                os.unlink(SPOOL / queue / name)
+        except FileNotFoundError:
+            continue
+        effect(verb.split()[0], name)
+        done += 1
+        say(f"postsuper: {name}: {verb}\n", 2)
+    say(f"postsuper: {counted}: {done} messages\n", 2)
+    return 0
+
+
+def mv(arguments: list[str]) -> int:
+    """The move of queue files into our quarantine and back, slow and on record; everything else is the real mv's."""
+    places = [str(Path.cwd()), arguments[-1]]
+    if arguments[:2] != ["-n", "--"] or not any("/mxfleet-quarantine/" in f"{place}/" for place in places):
+        os.execv("/usr/bin/mv", ["mv", *arguments])  # noqa: S606 - exactly what was asked for
+    is_out = "/mxfleet-quarantine/" in f"{places[1]}/"
+    job = Path(places[1] if is_out else places[0]).name
+    for name in arguments[2:-1]:
+        slow()
+        if os.path.lexists(Path(places[1]) / name):
+            continue
+        try:
+            os.rename(name, Path(places[1]) / name)
+        except FileNotFoundError:
+            continue
+        effect("out" if is_out else "back", name, job)
+    return 0
+
+
+def settings() -> dict[str, str]:
+    pairs = (line.partition("=") for line in (CONFIG / "main.cf").read_text().splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
+
+
+def postconf(arguments: list[str]) -> int:
+    flags = "".join(word[1:] for word in arguments if word.startswith("-"))
+    words = [word for word in arguments if not word.startswith("-")]
+    names = words[1:] if "-c" in arguments else words
+    if "M" in flags:
+        say((CONFIG / "master.cf").read_text())
+    elif "m" in flags:
+        say("hash\n")
+    elif "P" not in flags:
+        found = settings() if "n" in flags else DEFAULTS | settings()
+        for name in names or list(found):
+            say(f"{found.get(name, '')}\n" if "h" in flags else f"{name} = {found.get(name, '')}\n")
+    return 0
+
+
+def postmap(arguments: list[str]) -> int:
+    """`hash:FILE` builds FILE.db, `-q KEY` and `-s` read it."""
+    path = Path(arguments[-1].partition(":")[2])
+    built = path.with_name(f"{path.name}.db")
+    if "-q" not in arguments and "-s" not in arguments:
+        slow()
+        lines = [line.split(None, 1) for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        built.write_text(json.dumps({key: value for key, value in lines}))
+        return 0
+    entries = json.loads(built.read_text())
+    if "-s" in arguments:
+        say("".join(f"{key}\t{value}\n" for key, value in entries.items()))
+        return 0
+    key = arguments[arguments.index("-q") + 1]
+    if key in entries:
+        say(f"{entries[key]}\n")
+    return 0 if key in entries else 1
+
+
+PROGRAMS: dict[str, Callable[[list[str]], int]] = {
+    "postqueue": postqueue,
+    "postsuper": postsuper,
+    "postconf": postconf,
+    "postmap": postmap,
+    "mv": mv,
+}
+
+if __name__ == "__main__":
+    sys.exit(PROGRAMS[os.path.basename(sys.argv[0])](sys.argv[1:]))
