@@ -10,11 +10,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-HOST = Path("/run/mta")  # a link to this host's own directory, in the host's own mount namespace
-CONFIG = HOST / "etc" / "postfix"
-SPOOL = HOST / "spool"
+# No pathlib: a change is a dozen programs on a busy machine, so what each start costs counts.
+HOST = "/run/mta"  # a link to this host's own directory, in the host's own mount namespace
+CONFIG = f"{HOST}/etc/postfix"
+SPOOL = f"{HOST}/spool"
 QUEUES = ("active", "incoming", "deferred", "hold")  # showq(8) scans in an order, too: what moves may escape a listing
 MOVES = {
     "-h": ("hold", "placed on hold", "Placed on hold"),
@@ -24,8 +24,8 @@ MOVES = {
 DEFAULTS = {
     "mail_version": "3.7.11",
     "command_directory": "/usr/sbin",
-    "config_directory": str(CONFIG),
-    "queue_directory": str(SPOOL),
+    "config_directory": CONFIG,
+    "queue_directory": SPOOL,
     "multi_instance_directories": "",
     "enable_long_queue_ids": "no",
     "hash_queue_names": "deferred",
@@ -45,7 +45,7 @@ DEFAULTS = {
 def effect(what: str, queue_id: str, job: str = "") -> None:
     """Put on record what was done, and only then go on."""
     row = {"what": what, "id": queue_id, "job": job, "at": time.time(), "pid": os.getpid()}
-    file = os.open(HOST / "effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    file = os.open(f"{HOST}/effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(file, json.dumps(row).encode() + b"\n")
     os.fsync(file)
     os.close(file)
@@ -59,19 +59,24 @@ def say(text: str, stream: int = 1) -> None:
 
 
 def slow() -> None:
-    time.sleep(float((HOST / "pause").read_text()))
+    time.sleep(float(read(f"{HOST}/pause")))
+
+
+def read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def messages() -> list[dict[str, object]]:
     """What postqueue -j would print, one dict for each message; what moves meanwhile may be missing, as there."""
     rows = []
     for queue in QUEUES:
-        for name in sorted(os.listdir(SPOOL / queue)):
+        for name in sorted(os.listdir(f"{SPOOL}/{queue}")):
             try:
-                data = (SPOOL / queue / name).read_bytes()
+                data = read(f"{SPOOL}/{queue}/{name}")
             except FileNotFoundError:
                 continue
-            head = json.loads(data.split(b"\n", 1)[0])
+            head = json.loads(data.split("\n", 1)[0])
             rows.append(
                 {
                     "queue_name": queue,
@@ -107,9 +112,9 @@ def postsuper(arguments: list[str]) -> int:
         slow()
         try:
             if target:
-                os.rename(SPOOL / queue / name, SPOOL / target / name)
+                os.rename(f"{SPOOL}/{queue}/{name}", f"{SPOOL}/{target}/{name}")
             else:
-                os.unlink(SPOOL / queue / name)
+                os.unlink(f"{SPOOL}/{queue}/{name}")
         except FileNotFoundError:
             continue
         effect(verb.split()[0], name)
@@ -121,17 +126,17 @@ def postsuper(arguments: list[str]) -> int:
 
 def mv(arguments: list[str]) -> int:
     """The move of queue files into our quarantine and back, slow and on record; everything else is the real mv's."""
-    places = [str(Path.cwd()), arguments[-1]]
-    if arguments[:2] != ["-n", "--"] or not any("/mxfleet-quarantine/" in f"{place}/" for place in places):
+    places = [os.getcwd(), arguments[-1].rstrip("/")]
+    if arguments[:2] != ["-n", "--"] or not any("/mxfleet-quarantine/" in place for place in places):
         os.execv("/usr/bin/mv", ["mv", *arguments])  # noqa: S606 - exactly what was asked for
-    is_out = "/mxfleet-quarantine/" in f"{places[1]}/"
-    job = Path(places[1] if is_out else places[0]).name
+    is_out = "/mxfleet-quarantine/" in places[1]
+    job = os.path.basename(places[is_out])
     for name in arguments[2:-1]:
         slow()
-        if os.path.lexists(Path(places[1]) / name):
+        if os.path.lexists(f"{places[1]}/{name}"):
             continue
         try:
-            os.rename(name, Path(places[1]) / name)
+            os.rename(name, f"{places[1]}/{name}")
         except FileNotFoundError:
             continue
         effect("out" if is_out else "back", name, job)
@@ -139,7 +144,7 @@ def mv(arguments: list[str]) -> int:
 
 
 def settings() -> dict[str, str]:
-    pairs = (line.partition("=") for line in (CONFIG / "main.cf").read_text().splitlines())
+    pairs = (line.partition("=") for line in read(f"{CONFIG}/main.cf").splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
 
 
@@ -148,7 +153,7 @@ def postconf(arguments: list[str]) -> int:
     words = [word for word in arguments if not word.startswith("-")]
     names = words[1:] if "-c" in arguments else words
     if "M" in flags:
-        say((CONFIG / "master.cf").read_text())
+        say(read(f"{CONFIG}/master.cf"))
     elif "m" in flags:
         say("hash\n")
     elif "P" not in flags:
@@ -160,14 +165,15 @@ def postconf(arguments: list[str]) -> int:
 
 def postmap(arguments: list[str]) -> int:
     """`hash:FILE` builds FILE.db, `-q KEY` and `-s` read it."""
-    path = Path(arguments[-1].partition(":")[2])
-    built = path.with_name(f"{path.name}.db")
+    path = arguments[-1].partition(":")[2]
+    built = f"{path}.db"
     if "-q" not in arguments and "-s" not in arguments:
         slow()
-        lines = [line.split(None, 1) for line in path.read_text().splitlines() if line and not line.startswith("#")]
-        built.write_text(json.dumps({key: value for key, value in lines}))
+        lines = [line.split(None, 1) for line in read(path).splitlines() if line and not line.startswith("#")]
+        with open(built, "w", encoding="utf-8") as file:
+            json.dump(dict(lines), file)
         return 0
-    entries = json.loads(built.read_text())
+    entries = json.loads(read(built))
     if "-s" in arguments:
         say("".join(f"{key}\t{value}\n" for key, value in entries.items()))
         return 0
@@ -185,5 +191,6 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "mv": mv,
 }
 
-if __name__ == "__main__":
-    sys.exit(PROGRAMS[os.path.basename(sys.argv[0])](sys.argv[1:]))
+
+def main() -> int:
+    return PROGRAMS[os.path.basename(sys.argv[0])](sys.argv[1:])

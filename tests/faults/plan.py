@@ -1,0 +1,16 @@
+"""How much is tried, and by which seed: MXFLEET_FAULT_ROUNDS (a dozen, or 200 for the long run), MXFLEET_FAULT_SEED."""
+
+import os
+import random
+
+ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "12"))
+SEED = os.environ.setdefault("MXFLEET_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
+IS_LONG = ROUNDS >= 100
+WIDTH = 25 if IS_LONG else min(ROUNDS, 12)
+"""Hosts, and so purges at once: a worker has 16 threads, so both shards are kept busy."""
+STOPPED_SECONDS = 40.0 if IS_LONG else 6.0
+
+
+def dice(*names: object) -> random.Random:
+    """Randomness that is the same for the same seed and names."""
+    return random.Random(":".join([SEED, *map(str, names)]))

@@ -1,0 +1,176 @@
+"""Rounds: purges under a fault, followed to their end, and what was told of each beside what is so."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+
+from tests.faults import strikes, verdict
+from tests.faults.host import SPEED, Host
+from tests.faults.plan import ROUNDS, WIDTH, dice
+from tests.faults.service import World
+from tests.lab.service import Json, await_true
+
+END_SECONDS = 240.0
+CALM_SECONDS = 5.0
+FOLLOWING_SECONDS = 45.0
+HURRY = (
+    "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour', unknown_at = unknown_at - interval '1 hour',"
+    " reconcile_at = now() FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
+    " AND reconcile_at IS NOT NULL AND unknown_at > now() - interval '30 minutes' AND fleet_host.name = ANY(%s)"
+)
+"""A verdict waits for minutes, until no command can still run. Where none runs, as seen from outside, it need not."""
+
+
+@dataclass
+class Round:
+    """One purge under one kind of fault. `was_hit`: its outcome was unknown for a while, or it ended with an error."""
+
+    kind: str
+    host: Host
+    sender: str
+    before: dict[str, str]
+    job: Json = None
+    run: Json = None
+    was_hit: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        return str(self.job["state"]) if self.job["finished_at"] else "without end"
+
+    def __str__(self) -> str:
+        error = (self.run or {}).get("error") or {}
+        said = "; ".join(self.problems)
+        return f"{self.kind}: {self.job['id']} on {self.host.name} {self.outcome} {error.get('code', '')}: {said}"
+
+
+def play(world: World, hosts: Sequence[Host], kinds: Sequence[str]) -> list[Round]:
+    """ROUNDS purges, WIDTH at once, the kinds taking turns."""
+    found: list[Round] = []
+    wave = 0
+    while len(found) < ROUNDS:
+        kind = kinds[wave % len(kinds)]
+        found += _wave(world, hosts[: min(WIDTH, ROUNDS - len(found))], kind, dice(kind, wave))
+        wave += 1
+    return found
+
+
+def _wave(world: World, hosts: Sequence[Host], kind: str, rng: Random) -> list[Round]:
+    world.service.await_whole()
+    rounds = [_prepared(host, kind, rng) for host in hosts]
+    marks = [len(each.host.effects()) + rng.randrange(2 * len(each.before)) for each in rounds]
+    for each in rounds:
+        each.job = world.alice.submit("queue.purge", each.host.instance, match=f"from:{each.sender}")
+    strikes.strike(world, kind, hosts, marks, rng)
+    world.service.await_whole()
+    _await_ends(world, rounds)
+    _await_calm(rounds)
+    for each in rounds:
+        each.host.set_pause(SPEED)
+        _judge(world, each)
+    _afterwards(world, rounds)
+    return rounds
+
+
+def _prepared(host: Host, kind: str, rng: Random) -> Round:
+    """Messages of a sender that is this round's alone, at most twenty: more would need an approval."""
+    sender = f"{rng.getrandbits(40):010x}@bulk.example"
+    host.set_pause(rng.uniform(0.02, 0.12))
+    return Round(kind, host, sender, host.fill(rng.randint(8, 20), sender))
+
+
+def _await_ends(world: World, rounds: Sequence[Round]) -> None:
+    """Until all jobs ended. Where nothing has happened for a while, what only waits for time is brought forward."""
+    until = time.monotonic() + END_SECONDS
+    calm = {each.host.name: _Calm(each.host) for each in rounds}
+    while time.monotonic() < until:
+        for each in rounds:
+            if not each.job["finished_at"]:
+                each.job = world.alice.get(f"jobs/{each.job['id']}/")
+        waiting = [each for each in rounds if not each.job["finished_at"]]
+        if not waiting:
+            return
+        still = [each.host.name for each in waiting if calm[each.host.name].lasts()]
+        world.service.sql(HURRY, still)
+        time.sleep(0.5)
+
+
+class _Calm:
+    """Whether nothing has changed on a host for CALM_SECONDS, and no command runs there now."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._seen = -1
+        self._since = 0.0
+
+    def lasts(self) -> bool:
+        count = len(self._host.effects())
+        if count != self._seen:
+            self._seen, self._since = count, time.monotonic()
+        return time.monotonic() - self._since > CALM_SECONDS and not self._host.is_busy
+
+
+def _await_calm(rounds: Sequence[Round]) -> None:
+    """What goes on after its job's end is judged by what comes of it, and is a broken promise itself."""
+    calm = [_Calm(each.host) for each in rounds]
+    await_true(lambda: all([each.lasts() for each in calm]), 60, "the hosts do not come to rest")
+
+
+def _judge(world: World, each: Round) -> None:
+    each.run = world.alice.only_run(each.job)
+    rows = world.alice.all(f"quarantine/?job={each.job['id']}&state=kept")
+    told = verdict.Told(
+        each.job["id"], each.run["state"], each.run["result"] or {}, [row["queue_id"] for row in rows]
+    )
+    each.problems += verdict.problems(told, _truth(each))
+    if not each.job["finished_at"]:
+        each.problems.append(f"without end: {each.job['state']}, its run {each.run['state']}")
+    elif late := [row for row in each.host.effects(each.before) if row["at"] > _seconds(each.job["finished_at"])]:
+        each.problems.append(f"changed after its end: {len(late)} ({each.job['state']})")
+    unknown = "SELECT 1 FROM jobs_run WHERE job_id = %s AND (unknown_at IS NOT NULL OR attempts > 1)"
+    each.was_hit = bool(world.service.sql(unknown, each.job["id"])) or each.run["error"] is not None
+
+
+def _seconds(instant: str) -> float:
+    return datetime.fromisoformat(instant).timestamp()
+
+
+def _truth(each: Round) -> verdict.Truth:
+    effects = [(row["what"], row["id"]) for row in each.host.effects(each.before)]
+    return verdict.Truth(each.before, each.host.queued(), each.host.kept(), effects)
+
+
+def _afterwards(world: World, rounds: Sequence[Round]) -> None:
+    """The host can be changed again at once, and undo brings all of it back."""
+    jobs = [world.alice.submit("queue.hold", each.host.instance, match="from:nobody@x.example") for each in rounds]
+    for each, job in zip(rounds, world.alice.all_ended(jobs, FOLLOWING_SECONDS), strict=True):
+        if job["state"] != "succeeded":
+            each.problems.append(f"its host stays locked: the next job is {job['state']} after {FOLLOWING_SECONDS} s")
+    asked = [(each, world.alice.ask("POST", f"jobs/{each.job['id']}/undo/", {"reason": "a round is over"}))
+             for each in rounds if each.job["finished_at"]]  # fmt: skip
+    ended = world.alice.all_ended([answer.json() for _, answer in asked if answer.is_success], FOLLOWING_SECONDS)
+    for each, answer in asked:
+        if not answer.is_success and each.host.kept().keys() & each.before.keys():
+            each.problems.append(f"undo refused: {answer.status_code} {answer.text[:200]}")
+    undone = {job["undo_of"]: job for job in ended}
+    for each in rounds:
+        job = undone.get(each.job["id"])
+        if job and job["state"] != "succeeded":
+            each.problems.append(f"undo is {job['state']}")
+        held = ((each.run or {}).get("result") or {}).get("held", ())
+        each.problems += verdict.restored(each.before, each.host.queued(), each.host.kept(), held)
+        _clear(each.host)
+
+
+def _clear(host: Host) -> None:
+    """Nothing of this round is left to the next one's listings."""
+    for name in host.queued():
+        for queue in ("deferred", "hold"):
+            (host.spool / queue / name).unlink(missing_ok=True)
+
+
+def faulty(rounds: Sequence[Round]) -> Iterator[str]:
+    """Each round that broke a promise, in one line."""
+    return (str(each) for each in rounds if each.problems)
