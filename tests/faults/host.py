@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.mta import PROGRAMS, QUEUES
+from tests.faults.smtpd import Smtpd
 from tests.ssh.sshd import Sshd, free_port, keygen, public
 
+# bash reads ~/.bashrc for each command that sshd begins, and a developer's may do anything there.
 SPACE = (
-    'mount -t tmpfs tmpfs /run && mkdir /run/sshd && ln -s "$0" /run/mta &&'
+    "for file in ~/.bashrc ~/.bash_profile ~/.profile; do [ ! -f $file ] || mount --bind /dev/null $file || exit; done;"
+    ' mount -t tmpfs tmpfs /run && mkdir /run/sshd && ln -s "$0" /run/mta &&'
     ' mount -t overlay overlay -o "lowerdir=$0/bin:/usr/sbin" /usr/sbin && exec "$@"'
 )
 MORE_CONNECTIONS = "MaxStartups 200\n"
@@ -53,7 +56,12 @@ class Host:
             program = self.directory / "bin" / name
             program.write_text(START.format(python=Path(sys.executable).resolve(), library=library))
             program.chmod(0o755)
+        self.smtpd = Smtpd(self.directory / "etc/postfix/senders.db")
         (self.directory / "etc/postfix/main.cf").touch()
+        master = f"127.0.0.1:{self.smtpd.port} inet n - y - - smtpd\n"
+        (self.directory / "etc/postfix/master.cf").write_text(master)
+        for name in ("senders", "senders.db"):
+            (self.directory / "etc/postfix" / name).touch()
         self.set_pause(SPEED)
 
     def start(self) -> None:
@@ -69,6 +77,7 @@ class Host:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.sshd.stop()
+        self.smtpd.stop()
 
     @property
     def _pid(self) -> int:
@@ -119,6 +128,12 @@ class Host:
             found[name] = sha256(data).hexdigest()
         return found
 
+    def clear(self) -> None:
+        """Empty the queue; the quarantine stays."""
+        for queue in QUEUES:
+            for path in (self.spool / queue).iterdir():
+                path.unlink()
+
     def queued(self) -> dict[str, list[tuple[str, str]]]:
         """Queue ID -> (queue, SHA-256) of each file that has this name."""
         return self._files(*(self.spool / queue for queue in QUEUES))
@@ -134,6 +149,10 @@ class Host:
             for path in directory.iterdir():
                 found.setdefault(path.name, []).append((directory.name, sha256(path.read_bytes()).hexdigest()))
         return found
+
+    def blocks(self, sender: str) -> bool:
+        """Whether mail of this sender is refused now."""
+        return not self.smtpd.judge(sender).startswith("2")
 
     def effects(self, ids: Any = None) -> list[dict[str, Any]]:
         """What was done here, in order; of these queue IDs, or all of it."""

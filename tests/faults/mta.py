@@ -5,13 +5,12 @@ Slow on purpose (`pause`: seconds per message), so that cuts hit the middle of a
 goes on when nobody reads what it says any more. Every effect is on `effects`, on disk, before the next one begins.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
 
-# No pathlib: a change is a dozen programs on a busy machine, so what each start costs counts.
+# No pathlib, and json only where it is needed: a change is dozens of programs, so what each start costs counts.
 HOST = "/run/mta"  # a link to this host's own directory, in the host's own mount namespace
 CONFIG = f"{HOST}/etc/postfix"
 SPOOL = f"{HOST}/spool"
@@ -44,9 +43,9 @@ DEFAULTS = {
 
 def effect(what: str, queue_id: str, job: str = "") -> None:
     """Put on record what was done, and only then go on."""
-    row = {"what": what, "id": queue_id, "job": job, "at": time.time(), "pid": os.getpid()}
+    row = f'{{"what": "{what}", "id": "{queue_id}", "job": "{job}", "at": {time.time()}, "pid": {os.getpid()}}}\n'
     file = os.open(f"{HOST}/effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(file, json.dumps(row).encode() + b"\n")
+    os.write(file, row.encode())
     os.fsync(file)
     os.close(file)
 
@@ -69,6 +68,8 @@ def read(path: str) -> str:
 
 def messages() -> list[dict[str, object]]:
     """What postqueue -j would print, one dict for each message; what moves meanwhile may be missing, as there."""
+    import json
+
     rows = []
     for queue in QUEUES:
         for name in sorted(os.listdir(f"{SPOOL}/{queue}")):
@@ -93,6 +94,8 @@ def messages() -> list[dict[str, object]]:
 
 def postqueue(arguments: list[str]) -> int:
     if "-j" in arguments:
+        import json
+
         say("".join(json.dumps(row) + "\n" for row in messages()))
     elif "-p" in arguments:
         count = len(messages())
@@ -168,19 +171,23 @@ def postmap(arguments: list[str]) -> int:
     path = arguments[-1].partition(":")[2]
     built = f"{path}.db"
     if "-q" not in arguments and "-s" not in arguments:
+        effect("postmap", os.path.basename(path))
         slow()
         lines = [line.split(None, 1) for line in read(path).splitlines() if line and not line.startswith("#")]
         with open(built, "w", encoding="utf-8") as file:
-            json.dump(dict(lines), file)
+            file.write("".join(f"{key}\t{value}\n" for key, value in lines))
         return 0
-    entries = json.loads(read(built))
     if "-s" in arguments:
-        say("".join(f"{key}\t{value}\n" for key, value in entries.items()))
+        say(read(built))
         return 0
-    key = arguments[arguments.index("-q") + 1]
-    if key in entries:
-        say(f"{entries[key]}\n")
-    return 0 if key in entries else 1
+    value = value_in(read(built), arguments[arguments.index("-q") + 1])
+    say(f"{value}\n" if value else "")
+    return 0 if value else 1
+
+
+def value_in(built: str, key: str) -> str:
+    """What a built map gives for a key, or ""."""
+    return dict(line.split("\t", 1) for line in built.splitlines()).get(key, "")
 
 
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {

@@ -6,8 +6,8 @@ import random
 ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "12"))
 SEED = os.environ.setdefault("MXFLEET_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
 IS_LONG = ROUNDS >= 100
-WIDTH = 25 if IS_LONG else min(ROUNDS, 12)
-"""Hosts, and so purges at once: a worker has 16 threads, so both shards are kept busy."""
+WIDTH = 13 if IS_LONG else min(ROUNDS, 12)
+"""Hosts, and so purges at once: what two cores can carry; 200 rounds are two waves of each of the eight kinds."""
 STOPPED_SECONDS = 40.0 if IS_LONG else 6.0
 
 

@@ -77,7 +77,7 @@ def _wave(world: World, hosts: Sequence[Host], kind: str, rng: Random) -> list[R
 def _prepared(host: Host, kind: str, rng: Random) -> Round:
     """Messages of a sender that is this round's alone, at most twenty: more would need an approval."""
     sender = f"{rng.getrandbits(40):010x}@bulk.example"
-    host.set_pause(rng.uniform(0.02, 0.12))
+    host.set_pause(rng.choice((0.02, 0.1, 0.3)))
     return Round(kind, host, sender, host.fill(rng.randint(8, 20), sender))
 
 
@@ -121,15 +121,13 @@ def _await_calm(rounds: Sequence[Round]) -> None:
 def _judge(world: World, each: Round) -> None:
     each.run = world.alice.only_run(each.job)
     rows = world.alice.all(f"quarantine/?job={each.job['id']}&state=kept")
-    told = verdict.Told(
-        each.job["id"], each.run["state"], each.run["result"] or {}, [row["queue_id"] for row in rows]
-    )
+    told = verdict.Told(each.job["id"], each.run["state"], each.run["result"] or {}, [row["queue_id"] for row in rows])
     each.problems += verdict.problems(told, _truth(each))
     if not each.job["finished_at"]:
         each.problems.append(f"without end: {each.job['state']}, its run {each.run['state']}")
     elif late := [row for row in each.host.effects(each.before) if row["at"] > _seconds(each.job["finished_at"])]:
         each.problems.append(f"changed after its end: {len(late)} ({each.job['state']})")
-    unknown = "SELECT 1 FROM jobs_run WHERE job_id = %s AND (unknown_at IS NOT NULL OR attempts > 1)"
+    unknown = "SELECT 1 FROM jobs_run WHERE job_id = %s AND unknown_at IS NOT NULL"
     each.was_hit = bool(world.service.sql(unknown, each.job["id"])) or each.run["error"] is not None
 
 
@@ -144,31 +142,38 @@ def _truth(each: Round) -> verdict.Truth:
 
 def _afterwards(world: World, rounds: Sequence[Round]) -> None:
     """The host can be changed again at once, and undo brings all of it back."""
-    jobs = [world.alice.submit("queue.hold", each.host.instance, match="from:nobody@x.example") for each in rounds]
+    _change_again(world, rounds)
+    _undo(world, rounds)
+    for each in rounds:
+        held = (each.run["result"] or {}).get("held", ())
+        each.problems += verdict.restored(each.before, each.host.queued(), each.host.kept(), held)
+        each.host.clear()
+
+
+def _change_again(world: World, rounds: Sequence[Round]) -> None:
+    """A change of another message, which has to be leased the host for it."""
+    jobs = []
+    for each in rounds:
+        each.host.fill(1, f"next-{each.sender}")
+        jobs.append(world.alice.submit("queue.hold", each.host.instance, match=f"from:next-{each.sender}"))
     for each, job in zip(rounds, world.alice.all_ended(jobs, FOLLOWING_SECONDS), strict=True):
         if job["state"] != "succeeded":
             each.problems.append(f"its host stays locked: the next job is {job['state']} after {FOLLOWING_SECONDS} s")
-    asked = [(each, world.alice.ask("POST", f"jobs/{each.job['id']}/undo/", {"reason": "a round is over"}))
-             for each in rounds if each.job["finished_at"]]  # fmt: skip
-    ended = world.alice.all_ended([answer.json() for _, answer in asked if answer.is_success], FOLLOWING_SECONDS)
-    for each, answer in asked:
-        if not answer.is_success and each.host.kept().keys() & each.before.keys():
-            each.problems.append(f"undo refused: {answer.status_code} {answer.text[:200]}")
-    undone = {job["undo_of"]: job for job in ended}
+
+
+def _undo(world: World, rounds: Sequence[Round]) -> None:
+    """Undo of each purge that ended. It may be refused where there is nothing to bring back."""
+    jobs: dict[str, Round] = {}
     for each in rounds:
-        job = undone.get(each.job["id"])
-        if job and job["state"] != "succeeded":
-            each.problems.append(f"undo is {job['state']}")
-        held = ((each.run or {}).get("result") or {}).get("held", ())
-        each.problems += verdict.restored(each.before, each.host.queued(), each.host.kept(), held)
-        _clear(each.host)
-
-
-def _clear(host: Host) -> None:
-    """Nothing of this round is left to the next one's listings."""
-    for name in host.queued():
-        for queue in ("deferred", "hold"):
-            (host.spool / queue / name).unlink(missing_ok=True)
+        answer = world.alice.ask("POST", f"jobs/{each.job['id']}/undo/", {"reason": "a round is over"})
+        if answer.is_success:
+            jobs[answer.json()["id"]] = each
+        elif each.host.kept().keys() & each.before.keys():
+            each.problems.append(f"undo refused: {answer.status_code} {answer.text[:200]}")
+    asked = [{"id": job, "finished_at": None} for job in jobs]
+    for job in world.alice.all_ended(asked, FOLLOWING_SECONDS):
+        if job["state"] != "succeeded":
+            jobs[job["id"]].problems.append(f"undo is {job['state']}")
 
 
 def faulty(rounds: Sequence[Round]) -> Iterator[str]:
