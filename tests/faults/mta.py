@@ -131,7 +131,7 @@ def mv(arguments: list[str]) -> int:
     """The move of queue files into our quarantine and back, slow and on record; everything else is the real mv's."""
     places = [os.getcwd(), arguments[-1].rstrip("/")]
     if arguments[:2] != ["-n", "--"] or not any("/mxfleet-quarantine/" in place for place in places):
-        os.execv("/usr/bin/mv", ["mv", *arguments])  # noqa: S606 - exactly what was asked for
+        os.execv("/usr/bin/mv", ["mv", *arguments])
     is_out = "/mxfleet-quarantine/" in places[1]
     job = os.path.basename(places[is_out])
     for name in arguments[2:-1]:

@@ -16,8 +16,8 @@ END_SECONDS = 240.0
 CALM_SECONDS = 5.0
 FOLLOWING_SECONDS = 45.0
 HURRY = (
-    "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour', unknown_at = unknown_at - interval '1 hour',"
-    " reconcile_at = now() FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
+    "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour',"
+    " unknown_at = unknown_at - interval '1 hour', reconcile_at = now() FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
     " AND reconcile_at IS NOT NULL AND unknown_at > now() - interval '30 minutes' AND fleet_host.name = ANY(%s)"
 )
 """A verdict waits for minutes, until no command can still run. Where none runs, as seen from outside, it need not."""
@@ -115,7 +115,7 @@ class _Calm:
 def _await_calm(rounds: Sequence[Round]) -> None:
     """What goes on after its job's end is judged by what comes of it, and is a broken promise itself."""
     calm = [_Calm(each.host) for each in rounds]
-    await_true(lambda: all([each.lasts() for each in calm]), 60, "the hosts do not come to rest")
+    await_true(lambda: sum(each.lasts() for each in calm) == len(calm), 60, "the hosts do not come to rest")
 
 
 def _judge(world: World, each: Round) -> None:

@@ -32,10 +32,15 @@ def _changes(world: World, hosts: Sequence[Host], begun: int) -> list[str]:
     rng = dice("order", begun)
     senders = [f"{rng.getrandbits(40):010x}@bulk.example" for _ in hosts]
     wishes = [rng.choice([(True, False), (True, False, True)]) for _ in hosts]
+    seen = [len(host.effects()) for host in hosts]
     for host in hosts:
         host.set_pause(SLOW)
     jobs = [_block(world, host, True, f"busy-{sender}") for host, sender in zip(hosts, senders, strict=True)]
-    await_true(lambda: all(host.effects() for host in hosts), 60, "not every host became busy")
+    await_true(
+        lambda: all(len(host.effects()) > before for host, before in zip(hosts, seen, strict=True)),
+        60,
+        "not every host became busy",
+    )
     for host, sender, wanted in zip(hosts, senders, wishes, strict=True):
         jobs += [_block(world, host, each, sender) for each in wanted]
     ended = world.alice.all_ended(jobs, 240)
