@@ -9,6 +9,8 @@ IS_LONG = ROUNDS >= 100
 WIDTH = 13 if IS_LONG else min(ROUNDS, 12)
 """Hosts, and so purges at once: what two cores can carry; 200 rounds are two waves of each of the eight kinds."""
 STOPPED_SECONDS = 40.0 if IS_LONG else 6.0
+AWAY_SECONDS = (0.5, 12.0) if IS_LONG else (0.5, 3.0)
+"""How long the database or Redis is away, at least and at most."""
 
 
 def dice(*names: object) -> random.Random:

@@ -17,7 +17,8 @@ CALM_SECONDS = 5.0
 FOLLOWING_SECONDS = 45.0
 HURRY = (
     "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour',"
-    " unknown_at = unknown_at - interval '1 hour', reconcile_at = now() FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
+    " unknown_at = unknown_at - interval '1 hour', reconcile_at = now()"
+    " FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
     " AND reconcile_at IS NOT NULL AND unknown_at > now() - interval '30 minutes' AND fleet_host.name = ANY(%s)"
 )
 """A verdict waits for minutes, until no command can still run. Where none runs, as seen from outside, it need not."""
@@ -77,7 +78,7 @@ def _wave(world: World, hosts: Sequence[Host], kind: str, rng: Random) -> list[R
 def _prepared(host: Host, kind: str, rng: Random) -> Round:
     """Messages of a sender that is this round's alone, at most twenty: more would need an approval."""
     sender = f"{rng.getrandbits(40):010x}@bulk.example"
-    host.set_pause(rng.choice((0.02, 0.1, 0.3)))
+    host.set_pause(rng.choice((0.05, 0.15, 0.4)))
     return Round(kind, host, sender, host.fill(rng.randint(8, 20), sender))
 
 
@@ -85,16 +86,11 @@ def _await_ends(world: World, rounds: Sequence[Round]) -> None:
     """Until all jobs ended. Where nothing has happened for a while, what only waits for time is brought forward."""
     until = time.monotonic() + END_SECONDS
     calm = {each.host.name: _Calm(each.host) for each in rounds}
-    while time.monotonic() < until:
-        for each in rounds:
-            if not each.job["finished_at"]:
-                each.job = world.alice.get(f"jobs/{each.job['id']}/")
-        waiting = [each for each in rounds if not each.job["finished_at"]]
-        if not waiting:
-            return
-        still = [each.host.name for each in waiting if calm[each.host.name].lasts()]
-        world.service.sql(HURRY, still)
+    while time.monotonic() < until and not world.service.all_ended([each.job for each in rounds]):
+        world.service.sql(HURRY, [name for name, host in calm.items() if host.lasts()])
         time.sleep(0.5)
+    for each in rounds:
+        each.job = world.alice.get(f"jobs/{each.job['id']}/")
 
 
 class _Calm:
@@ -156,7 +152,7 @@ def _change_again(world: World, rounds: Sequence[Round]) -> None:
     for each in rounds:
         each.host.fill(1, f"next-{each.sender}")
         jobs.append(world.alice.submit("queue.hold", each.host.instance, match=f"from:next-{each.sender}"))
-    for each, job in zip(rounds, world.alice.all_ended(jobs, FOLLOWING_SECONDS), strict=True):
+    for each, job in zip(rounds, world.ended(jobs, FOLLOWING_SECONDS), strict=True):
         if job["state"] != "succeeded":
             each.problems.append(f"its host stays locked: the next job is {job['state']} after {FOLLOWING_SECONDS} s")
 
@@ -170,8 +166,7 @@ def _undo(world: World, rounds: Sequence[Round]) -> None:
             jobs[answer.json()["id"]] = each
         elif each.host.kept().keys() & each.before.keys():
             each.problems.append(f"undo refused: {answer.status_code} {answer.text[:200]}")
-    asked = [{"id": job, "finished_at": None} for job in jobs]
-    for job in world.alice.all_ended(asked, FOLLOWING_SECONDS):
+    for job in world.ended([{"id": job} for job in jobs], FOLLOWING_SECONDS):
         if job["state"] != "succeeded":
             jobs[job["id"]].problems.append(f"undo is {job['state']}")
 

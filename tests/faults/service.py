@@ -51,10 +51,21 @@ class FaultService(Service):
         }
 
     def sql(self, query: str, *arguments: Any) -> list[Any]:
-        """The rows of a query, none for another statement; committed."""
-        with psycopg.connect(self.database.url, autocommit=True) as connection:
-            cursor = connection.execute(query, arguments)  # type: ignore[call-overload] # texts of our own
-            return cursor.fetchall() if cursor.description else []
+        """The rows of a query, none for another statement; committed. Waits for a database that is away."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with psycopg.connect(self.database.url, autocommit=True) as connection:
+                    cursor = connection.execute(query, arguments)  # type: ignore[call-overload] # texts of our own
+                    return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.3)
+
+    def all_ended(self, jobs: Sequence[Json]) -> bool:
+        query = "SELECT count(*) FROM jobs_job WHERE finished_at IS NULL AND id = ANY(%s)"
+        return self.sql(query, [job["id"] for job in jobs]) == [(0,)]
 
     def workers(self) -> list[int]:
         """The pids of the SSH workers, in the order of their shards."""
@@ -96,16 +107,6 @@ class Caller(Person):
             assert time.monotonic() < until, f"{method} {path} is not answered for {PATIENCE} s: {said}"
             time.sleep(0.3)
 
-    def all_ended(self, jobs: Sequence[Json], seconds: float) -> list[Json]:
-        """The jobs as they are once all have ended, or when the time is over."""
-        until = time.monotonic() + seconds
-        found = list(jobs)
-        while True:
-            found = [job if job["finished_at"] else self.get(f"jobs/{job['id']}/") for job in found]
-            if all(job["finished_at"] for job in found) or time.monotonic() > until:
-                return found
-            time.sleep(0.5)
-
 
 class World:
     """The service, its people and its hosts."""
@@ -125,6 +126,13 @@ class World:
     def person(self, name: str, slug: str) -> Caller:
         self.admin.post("users/", {"username": name, "roles": [{"role": "operator", "customer": slug}]})
         return Caller(self.service.url, self.admin.post("tokens/", {"name": "faults", "user": name})["token"])
+
+    def ended(self, jobs: Sequence[Json], seconds: float) -> list[Json]:
+        """The jobs as they are once all have ended, or when the time is over."""
+        until = time.monotonic() + seconds
+        while not self.service.all_ended(jobs) and time.monotonic() < until:
+            time.sleep(0.3)
+        return [self.admin.get(f"jobs/{job['id']}/") for job in jobs]
 
     def register(self, hosts: Sequence[Host], slug: str = CUSTOMER) -> None:
         """Enter hosts with their keys. The first is discovered, and as all are alike the others get what it has."""

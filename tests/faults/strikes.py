@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.host import Host
-from tests.faults.plan import STOPPED_SECONDS
+from tests.faults.plan import AWAY_SECONDS, STOPPED_SECONDS
 from tests.faults.service import SHARDS, World, signal_all
 
 TAKE_LEASES = (
@@ -40,7 +40,7 @@ def stop_worker(world: World, rng: random.Random) -> None:
 def crash_database(world: World, rng: random.Random) -> None:
     world.service.database.halt()
     try:
-        time.sleep(rng.uniform(0.5, 6))
+        time.sleep(rng.uniform(*AWAY_SECONDS))
     finally:
         world.service.database.resume()
 
@@ -53,7 +53,7 @@ def stop_redis(world: World, rng: random.Random) -> None:
     pids = world.service.pids("redis-server") or world.service.pids("valkey-server")
     signal_all(pids, signal.SIGSTOP)
     try:
-        time.sleep(rng.uniform(2, 15))
+        time.sleep(rng.uniform(*AWAY_SECONDS))
     finally:
         signal_all(pids, signal.SIGCONT)
 

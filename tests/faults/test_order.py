@@ -43,7 +43,7 @@ def _changes(world: World, hosts: Sequence[Host], begun: int) -> list[str]:
     )
     for host, sender, wanted in zip(hosts, senders, wishes, strict=True):
         jobs += [_block(world, host, each, sender) for each in wanted]
-    ended = world.alice.all_ended(jobs, 240)
+    ended = world.ended(jobs, 240)
     for host in hosts:
         host.set_pause(SPEED)
     said = [f"{job['operation']} {job['id']} is {job['state']}" for job in ended if job["state"] != "succeeded"]

@@ -66,7 +66,7 @@ def readings(world: World, silent: list[str]) -> Iterator[None]:
     finally:
         for job in jobs:
             world.alice.ask("POST", f"jobs/{job['id']}/cancel/", {})
-        world.alice.all_ended(jobs, 120)
+        world.ended(jobs, 120)
 
 
 def _begun(world: World, jobs: list[Json]) -> int:
@@ -92,7 +92,7 @@ def test_who_asks_hosts_that_answer_is_served_while_others_wait_for_silent_ones(
             host.cut()
             host.set_pause(SPEED)
         cut = time.monotonic()
-        ended = other.all_ended(asked, 60)
+        ended = world.ended(asked, 60)
         took = time.monotonic() - begun
         looked = [_seconds_to_look(world, job, cut) for job in purges]
     hosts[-1].clear()
