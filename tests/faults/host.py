@@ -67,7 +67,19 @@ class Host:
     def start(self) -> None:
         self.sshd.start(
             MORE_CONNECTIONS,
-            ("unshare", "-m", "--propagation", "private", "/bin/sh", "-c", SPACE, str(self.directory)),
+            (
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "-m",
+                "--propagation",
+                "private",
+                "/bin/sh",
+                "-c",
+                SPACE,
+                str(self.directory),
+            ),
         )
         self.space = os.readlink(f"/proc/{self._pid}/ns/mnt")
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.faults.host import Host
 from tests.faults.plan import AWAY_SECONDS, STOPPED_SECONDS
 from tests.faults.service import SHARDS, World, signal_all
+from tests.lab.service import await_true
 
 TAKE_LEASES = (
     "UPDATE jobs_run SET lease_until = now() - interval '1 second' FROM fleet_host"
@@ -46,11 +47,13 @@ def crash_database(world: World, rng: random.Random) -> None:
 
 
 def kill_redis(world: World, rng: random.Random) -> None:
-    world.service.kill("redis-server") or world.service.kill("valkey-server")
+    kill = world.service.kill
+    await_true(lambda: kill("redis-server") or kill("valkey-server"), 15, "no Redis to kill")
 
 
 def stop_redis(world: World, rng: random.Random) -> None:
-    pids = world.service.pids("redis-server") or world.service.pids("valkey-server")
+    find = world.service.pids
+    pids = await_true(lambda: find("redis-server") or find("valkey-server"), 15, "no Redis to stop")
     signal_all(pids, signal.SIGSTOP)
     try:
         time.sleep(rng.uniform(*AWAY_SECONDS))

@@ -89,10 +89,12 @@ class Service:
 
 
 def _command_line(pid: str) -> list[str]:
+    """Its words, the first without its directory. Redis writes a title over them, with spaces and its full path."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        first, *others = Path(f"/proc/{pid}/cmdline").read_text().replace(" ", "\0").split("\0")
     except OSError:
         return []
+    return [first.rpartition("/")[2], *others]
 
 
 def _free_port() -> int:

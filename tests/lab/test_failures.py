@@ -255,7 +255,7 @@ def test_jobs_that_are_asked_for_while_redis_dies_all_end(
     jobs = []
     for number in range(20):
         if number in (4, 12):
-            service.kill("redis-server") or service.kill("valkey-server")
+            await_true(lambda: service.kill("redis-server") or service.kill("valkey-server"), 10, "no Redis to kill")
         operation, params = ("queue.hold", {"match": "from:none@x.example"}) if number % 2 else ("queue.list", {})
         jobs.append(people.alice.submit(operation, EVERYWHERE, **params))
     for job in jobs:
