@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.faults import table
 from tests.faults.host import Host
-from tests.faults.plan import ROUNDS, SEED, WIDTH
+from tests.faults.plan import IS_LONG, ROUNDS, SEED, WIDTH
 from tests.faults.service import FaultService, World
 from tests.ssh.sshd import keygen
+
+SILENT = 500 if IS_LONG else 48
 
 
 def pytest_report_header() -> str:
@@ -48,3 +51,16 @@ def hosts(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
     finally:
         for host in found:
             host.stop()
+
+
+@pytest.fixture(scope="session")
+def silent(world: World, hosts: list[Host]) -> Iterator[list[str]]:
+    """Names of registered hosts whose connections the kernel accepts and nobody ever serves."""
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))  # each host has an address of its own in 127.0.0.0/8
+        listener.listen(4096)
+        port = listener.getsockname()[1]
+        world.silent = [f"silent{number}" for number in range(SILENT)]
+        for number, name in enumerate(world.silent):
+            world.enter(name, f"127.1.{number // 200}.{number % 200 + 1}", port, hosts[0].host_key)
+        yield world.silent

@@ -8,20 +8,13 @@ from random import Random
 
 from tests.faults import strikes, verdict
 from tests.faults.host import SPEED, Host
-from tests.faults.plan import ROUNDS, WIDTH, dice
+from tests.faults.plan import dice
 from tests.faults.service import World
 from tests.lab.service import Json, await_true
 
-END_SECONDS = 240.0
+END_SECONDS = 420.0
 CALM_SECONDS = 5.0
 FOLLOWING_SECONDS = 45.0
-HURRY = (
-    "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour',"
-    " unknown_at = unknown_at - interval '1 hour', reconcile_at = now()"
-    " FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
-    " AND reconcile_at IS NOT NULL AND unknown_at > now() - interval '30 minutes' AND fleet_host.name = ANY(%s)"
-)
-"""A verdict waits for minutes, until no command can still run. Where none runs, as seen from outside, it need not."""
 
 
 @dataclass
@@ -47,14 +40,11 @@ class Round:
         return f"{self.kind}: {self.job['id']} on {self.host.name} {self.outcome} {error.get('code', '')}: {said}"
 
 
-def play(world: World, hosts: Sequence[Host], kinds: Sequence[str]) -> list[Round]:
-    """ROUNDS purges, WIDTH at once, the kinds taking turns."""
+def play(world: World, hosts: Sequence[Host], kind: str, count: int) -> list[Round]:
+    """So many purges under one kind of fault, as many at once as there are hosts."""
     found: list[Round] = []
-    wave = 0
-    while len(found) < ROUNDS:
-        kind = kinds[wave % len(kinds)]
-        found += _wave(world, hosts[: min(WIDTH, ROUNDS - len(found))], kind, dice(kind, wave))
-        wave += 1
+    while len(found) < count:
+        found += _wave(world, hosts[: count - len(found)], kind, dice(kind, len(found)))
     return found
 
 
@@ -78,8 +68,9 @@ def _wave(world: World, hosts: Sequence[Host], kind: str, rng: Random) -> list[R
 def _prepared(host: Host, kind: str, rng: Random) -> Round:
     """Messages of a sender that is this round's alone, at most twenty: more would need an approval."""
     sender = f"{rng.getrandbits(40):010x}@bulk.example"
-    host.set_pause(rng.choice((0.05, 0.15, 0.4)))
-    return Round(kind, host, sender, host.fill(rng.randint(8, 20), sender))
+    is_long = kind in strikes.LONG
+    host.set_pause(5.0 if is_long else rng.choice((0.05, 0.15, 0.4)))
+    return Round(kind, host, sender, host.fill(20 if is_long else rng.randint(8, 20), sender))
 
 
 def _await_ends(world: World, rounds: Sequence[Round]) -> None:
@@ -87,7 +78,7 @@ def _await_ends(world: World, rounds: Sequence[Round]) -> None:
     until = time.monotonic() + END_SECONDS
     calm = {each.host.name: _Calm(each.host) for each in rounds}
     while time.monotonic() < until and not world.service.all_ended([each.job for each in rounds]):
-        world.service.sql(HURRY, [name for name, host in calm.items() if host.lasts()])
+        world.service.put_forward([name for name, host in calm.items() if host.lasts()])
         time.sleep(0.5)
     for each in rounds:
         each.job = world.alice.get(f"jobs/{each.job['id']}/")

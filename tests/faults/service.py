@@ -19,6 +19,12 @@ CUSTOMER = "acme"
 SHARDS = 2
 PATIENCE = 60.0
 """Seconds for which a caller repeats a request while the database is away; the same Idempotency-Key each time."""
+AN_HOUR_LATER = (
+    "UPDATE jobs_run SET dispatched_at = dispatched_at - interval '1 hour',"
+    " unknown_at = unknown_at - interval '1 hour', reconcile_at = now()"
+    " FROM fleet_host WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'unknown'"
+    " AND reconcile_at IS NOT NULL AND unknown_at > now() - interval '30 minutes' AND fleet_host.name = ANY(%s)"
+)
 
 
 class FaultService(Service):
@@ -67,6 +73,13 @@ class FaultService(Service):
         query = "SELECT count(*) FROM jobs_job WHERE finished_at IS NULL AND id = ANY(%s)"
         return self.sql(query, [job["id"] for job in jobs]) == [(0,)]
 
+    def put_forward(self, hosts: Iterable[str]) -> None:
+        """Make it an hour later for the unknown outcomes on these hosts, where nothing can still be running.
+
+        A verdict waits for minutes, until that is certain by the clock; from outside it can be seen.
+        """
+        self.sql(AN_HOUR_LATER, list(hosts))
+
     def workers(self) -> list[int]:
         """The pids of the SSH workers, in the order of their shards."""
         return [pid for shard in range(SHARDS) for pid in self.pids("deploy.worker", f"ssh.{shard}")]
@@ -109,11 +122,12 @@ class Caller(Person):
 
 
 class World:
-    """The service, its people and its hosts."""
+    """The service and its people. `silent`: registered hosts that accept connections and never speak."""
 
     def __init__(self, service: FaultService, key: Path) -> None:
         self.service = service
         self.key = key
+        self.silent: list[str] = []
         self.admin = Caller(service.url, (service.data / "admin-token").read_text().strip())
         self.alice = self.customer(CUSTOMER)
 
@@ -155,6 +169,16 @@ class World:
             " JOIN fleet_host f ON f.id = i.host_id, fleet_host h WHERE f.name = %s AND h.name = ANY(%s)",
             first, others,
         )  # fmt: skip
+
+    def read_silent(self, jobs: int) -> list[Json]:
+        """Jobs that hang, each on a share of the silent hosts."""
+        return [self.alice.submit("host.discover", {"hosts": self.silent[number::jobs]}) for number in range(jobs)]
+
+    def cancel(self, jobs: Sequence[Json], seconds: float) -> None:
+        """Cancel jobs and wait for their ends."""
+        for job in jobs:
+            self.alice.ask("POST", f"jobs/{job['id']}/cancel/", {})
+        self.ended(jobs, seconds)
 
     def enter(self, name: str, address: str, port: int, host_key: str, slug: str = CUSTOMER) -> None:
         body = {"name": name, "customer": slug, "address": address, "port": port, "username": "root"}

@@ -15,30 +15,52 @@ TAKE_LEASES = (
     "UPDATE jobs_run SET lease_until = now() - interval '1 second' FROM fleet_host"
     " WHERE jobs_run.host_id = fleet_host.id AND jobs_run.state = 'running' AND fleet_host.name = ANY(%s)"
 )
-Strike = Callable[[World, random.Random], None]
+END_LEASES = (
+    "UPDATE jobs_run SET lease_until = now() - interval '1 second'"
+    " WHERE state = 'running' AND slot %% %s = %s RETURNING id"
+)
+READINGS = 40
+Strike = Callable[[World, random.Random, Sequence[Host]], None]
 StrikeHost = Callable[[World, Host], None]
 
 
-def kill_worker(world: World, rng: random.Random) -> None:
+def kill_worker(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
     world.service.kill("deploy.worker", f"ssh.{rng.randrange(SHARDS)}")
 
 
-def stop_worker(world: World, rng: random.Random) -> None:
+def stop_worker(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
     """Stopped for longer than a lease, then woken: it must notice that its work is not its own any more."""
     pids = world.service.pids("deploy.worker", f"ssh.{rng.randrange(SHARDS)}")
     signal_all(pids, signal.SIGSTOP)
     try:
-        if STOPPED_SECONDS < 30:  # the everyday rounds have no time for the lease's end: it is brought forward
-            time.sleep(STOPPED_SECONDS / 2)
-            world.service.sql("UPDATE jobs_run SET lease_until = now() WHERE state = 'running'")
-            time.sleep(STOPPED_SECONDS / 2)
-        else:
-            time.sleep(STOPPED_SECONDS)
+        time.sleep(STOPPED_SECONDS)
     finally:
         signal_all(pids, signal.SIGCONT)
 
 
-def crash_database(world: World, rng: random.Random) -> None:
+def stop_worker_for_an_hour(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
+    """The same, but the verdict on its runs is due when it wakes; the clock is put forward by SQL."""
+    shard = rng.randrange(SHARDS)
+    pids = world.service.pids("deploy.worker", f"ssh.{shard}")
+    signal_all(pids, signal.SIGSTOP)
+    try:
+        until = time.monotonic() + 20
+        while world.service.sql(END_LEASES, SHARDS, shard) and time.monotonic() < until:
+            time.sleep(0.5)
+        while any(host.is_busy for host in hosts) and time.monotonic() < until:
+            time.sleep(0.2)
+        world.service.put_forward(host.name for host in hosts if not host.is_busy)
+    finally:
+        signal_all(pids, signal.SIGCONT)
+
+
+def ask_silent_hosts(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
+    """Three times as many readings that hang as both workers have threads, one lot after the other."""
+    for _ in range(3):
+        world.ended(world.read_silent(READINGS), 75)
+
+
+def crash_database(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
     world.service.database.halt()
     try:
         time.sleep(rng.uniform(*AWAY_SECONDS))
@@ -46,12 +68,12 @@ def crash_database(world: World, rng: random.Random) -> None:
         world.service.database.resume()
 
 
-def kill_redis(world: World, rng: random.Random) -> None:
+def kill_redis(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
     kill = world.service.kill
     await_true(lambda: kill("redis-server") or kill("valkey-server"), 15, "no Redis to kill")
 
 
-def stop_redis(world: World, rng: random.Random) -> None:
+def stop_redis(world: World, rng: random.Random, hosts: Sequence[Host]) -> None:
     find = world.service.pids
     pids = await_true(lambda: find("redis-server") or find("valkey-server"), 15, "no Redis to stop")
     signal_all(pids, signal.SIGSTOP)
@@ -71,14 +93,19 @@ def cut(world: World, host: Host) -> None:
 
 ON_SERVICE: dict[str, Strike] = {
     "SSH worker killed": kill_worker,
-    "SSH worker stopped and woken": stop_worker,
+    "SSH worker stopped for 40 s": stop_worker,
+    "SSH worker stopped for an hour": stop_worker_for_an_hour,
     "PostgreSQL crashed and started": crash_database,
     "Redis killed": kill_redis,
     "Redis stopped and woken": stop_redis,
+    "workers busy with silent hosts": ask_silent_hosts,
 }
 ON_HOST: dict[str, StrikeHost] = {"lease taken away": take_lease, "connection cut": cut}
-STORM = "all of these at once"
+STORM = "many of these at once"
 KINDS = (*ON_SERVICE, *ON_HOST, STORM)
+LONG = ("workers busy with silent hosts", "lease taken away")
+"""Kinds whose purges take minutes: longer than a lease and the time after which a verdict is final."""
+IN_STORM = (kill_worker, stop_worker_for_an_hour, crash_database, kill_redis, stop_redis)
 
 
 def strike(world: World, kind: str, hosts: Sequence[Host], marks: Sequence[int], rng: random.Random) -> None:
@@ -89,8 +116,8 @@ def strike(world: World, kind: str, hosts: Sequence[Host], marks: Sequence[int],
     elif kind in ON_SERVICE:
         tasks = [_on_service(world, ON_SERVICE[kind], hosts, marks, rng.random())]
     else:
-        order = rng.sample(list(ON_SERVICE), len(ON_SERVICE))
-        tasks = [_in_turn([_on_service(world, ON_SERVICE[name], hosts, marks, rng.random()) for name in order])]
+        order = rng.sample(IN_STORM, len(IN_STORM))
+        tasks = [_in_turn([_on_service(world, act, hosts, marks, rng.random()) for act in order])]
         hit = rng.sample(list(zip(hosts, marks, strict=True)), len(hosts) // 2)
         tasks += [_on_host(world, rng.choice(list(ON_HOST.values())), *pair) for pair in hit]
     with ThreadPoolExecutor(len(tasks)) as pool:
@@ -123,7 +150,7 @@ def _on_service(
     def when_due() -> None:
         _await_effects(hosts[at], marks[at])
         time.sleep(rng.uniform(0, 0.3))
-        act(world, rng)
+        act(world, rng, hosts)
 
     return when_due
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +14,6 @@ from tests.faults.plan import IS_LONG
 from tests.faults.service import Caller, World
 from tests.lab.service import Json, await_true
 
-SILENT = 500 if IS_LONG else 48
 READINGS = 48
 """Jobs that read them: a worker has 16 threads and there are two workers, so no thread is left to others."""
 PURGES = 4
@@ -24,26 +21,6 @@ SOON = 20.0
 LOOK_WITHIN = 60.0
 
 pytestmark = pytest.mark.timeout(900 if IS_LONG else 300)
-
-
-@pytest.fixture(scope="module")
-def silent(world: World, hosts: list[Host]) -> Iterator[list[str]]:
-    """Names of registered hosts whose connections the kernel accepts and nobody ever serves."""
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))  # each host has an address of its own in 127.0.0.0/8
-        listener.listen(4096)
-        port = listener.getsockname()[1]
-        names = [f"silent{number}" for number in range(SILENT)]
-        with ThreadPoolExecutor(4) as pool:
-            list(
-                pool.map(
-                    lambda number: world.enter(
-                        names[number], f"127.1.{number // 200}.{number % 200 + 1}", port, hosts[0].host_key
-                    ),
-                    range(SILENT),
-                )
-            )
-        yield names
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +33,15 @@ def other(world: World, hosts: list[Host], silent: list[str]) -> Caller:
 
 
 @contextmanager
-def readings(world: World, silent: list[str]) -> Iterator[None]:
+def readings(world: World) -> Iterator[None]:
     """Jobs that hang, more than there are threads, each on a share of the silent hosts; under way."""
-    jobs = [world.alice.submit("host.discover", {"hosts": silent[number::READINGS]}) for number in range(READINGS)]
+    jobs = world.read_silent(READINGS)
     await_true(lambda: _begun(world, jobs) >= 4, 30, "no reading began")
     time.sleep(1)  # as many as will begin together have begun
     try:
         yield
     finally:
-        for job in jobs:
-            world.alice.ask("POST", f"jobs/{job['id']}/cancel/", {})
-        world.ended(jobs, 120)
+        world.cancel(jobs, 120)
 
 
 def _begun(world: World, jobs: list[Json]) -> int:
@@ -82,7 +57,7 @@ def test_who_asks_hosts_that_answer_is_served_while_others_wait_for_silent_ones(
     world.service.await_whole()
     purges = _slow_purges(world, hosts[:PURGES])
     hosts[-1].fill(1, "other@bulk.example")
-    with readings(world, silent):
+    with readings(world):
         begun = time.monotonic()
         asked = [
             other.submit("queue.summary", "other-mx/postfix"),
@@ -101,7 +76,7 @@ def test_who_asks_hosts_that_answer_is_served_while_others_wait_for_silent_ones(
     slow += [f"{late} unknown outcomes were not looked at within {LOOK_WITHIN:.0f} s"] if late else []
     first = max((seconds for seconds in looked if seconds is not None), default=None)
     measured = f"another's jobs {took:.1f} s, last first look {first} s after the cut"
-    table.note(f"{READINGS} readings of {SILENT} silent hosts", 1, measured, "; ".join(slow))
+    table.note(f"{READINGS} readings of {len(silent)} silent hosts", 1, measured, "; ".join(slow))
     assert not slow, slow
     assert {job["state"] for job in ended} == {"succeeded"}
 
