@@ -57,9 +57,10 @@ def _wave(world: World, hosts: Sequence[Host], kind: str, rng: Random) -> list[R
     strikes.strike(world, kind, hosts, marks, rng)
     world.service.await_whole()
     _await_ends(world, rounds)
-    _await_calm(rounds)
     for each in rounds:
         each.host.set_pause(SPEED)
+    _await_calm(rounds)
+    for each in rounds:
         _judge(world, each)
     _afterwards(world, rounds)
     return rounds
@@ -102,7 +103,7 @@ class _Calm:
 def _await_calm(rounds: Sequence[Round]) -> None:
     """What goes on after its job's end is judged by what comes of it, and is a broken promise itself."""
     calm = [_Calm(each.host) for each in rounds]
-    await_true(lambda: sum(each.lasts() for each in calm) == len(calm), 60, "the hosts do not come to rest")
+    await_true(lambda: sum(host.lasts() for host in calm) == len(calm), 120, "the hosts do not come to rest")
 
 
 def _judge(world: World, each: Round) -> None:

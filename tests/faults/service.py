@@ -62,7 +62,7 @@ class FaultService(Service):
         while True:
             try:
                 with psycopg.connect(self.database.url, autocommit=True) as connection:
-                    cursor = connection.execute(query, arguments)  # type: ignore[call-overload] # texts of our own
+                    cursor = connection.execute(query, arguments)
                     return cursor.fetchall() if cursor.description else []
             except psycopg.OperationalError:
                 if time.monotonic() > until:
