@@ -99,7 +99,8 @@ def cut_rounds(case: Case, rounds: int = ROUNDS) -> Counter[str]:
 def _round(case: Case, story: Story, turn: int) -> None:
     queued = [name for name, place in case.places().items() if place == QUEUE and name not in story.half]
     is_restore = bool(story.rows) and (not queued or story.chance.random() < 0.5)
-    how = "nothing" if turn < 2 else story.chance.choice(sorted(case.ends))
+    # A lost session leaves the change running: what is looked at then moves.
+    how = "nothing" if turn < 2 else story.chance.choice([*sorted(case.ends), *["session"] * 4])
     case.prepare(story.chance)
     if is_restore:
         chosen = story.chance.sample(sorted(story.rows), min(len(story.rows), story.chance.randint(1, MOST)))
