@@ -16,6 +16,7 @@ from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
 from jobs.services import bell, blocks, effects, moves
+from jobs.services.claim import MAX_ATTEMPTS
 from jobs.services.end import finish_job, is_unreached, state_for, tell_runs
 from jobs.services.planned import freeze, store_plans
 from jobs.services.rows import store_runs
@@ -35,7 +36,6 @@ FIELDS = [
     "before",
     "after",
     "lease_until",
-    "attempts",
     "dispatched_at",
     "unknown_at",
     "reconcile_at",
@@ -119,8 +119,8 @@ def _fill(report: Report, now: datetime) -> None:
     run.lease_until, run.started_at, run.finished_at = None, report.started_at, report.finished_at
     if report.is_cancelled:
         run.state, run.dispatched_at = RunState.CANCELLED, None
-    elif isinstance(report.error, errors.LeaseLost) and not report.mutated:  # nothing was sent: as if never begun
-        run.state, run.dispatched_at, run.finished_at, run.attempts = RunState.PENDING, None, None, run.attempts - 1
+    elif _was_not_begun(report):
+        run.state, run.dispatched_at, run.finished_at = RunState.PENDING, None, None
     elif report.error is not None:
         run.state = state_for(report.error, mutated=report.mutated)
         run.error = storable(report.error.as_dict())
@@ -136,6 +136,12 @@ def _fill(report: Report, now: datetime) -> None:
         run.result = storable(effects.discovered_json(*value))
     if run.state == RunState.UNKNOWN:
         run.unknown_at, run.reconcile_at, run.finished_at = now, now, None
+
+
+def _was_not_begun(report: Report) -> bool:
+    """Whether the worker found its lease gone before it sent anything, and another one may still try."""
+    is_lost = isinstance(report.error, errors.LeaseLost) and not report.mutated
+    return is_lost and report.run.attempts < MAX_ATTEMPTS
 
 
 def _effects(job: Job, ended: Iterable[Report], now: datetime) -> None:
