@@ -36,7 +36,7 @@ class Child:
             self.argv,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: _tie_to(parent),
+            preexec_fn=lambda: tie_to(parent),
         )
         self.started = time.monotonic()
         self.restart_at = None
@@ -68,10 +68,10 @@ class Child:
             return
 
 
-def _tie_to(parent: int) -> None:
-    """Runs in the child before exec: unblock what the supervisor blocks, die with it, and at once if it is gone."""
+def tie_to(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Runs in the child before exec: unblock what the parent blocks, get a signal when it dies, end if it is gone."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 

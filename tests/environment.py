@@ -7,12 +7,10 @@ pytest-django does that before any conftest.py is loaded. Each test process has 
 import atexit
 import os
 import shutil
-import tempfile
-from pathlib import Path
 
-from tests.services import Postgres
+from tests.services import Postgres, scratch_directory
 
-SCRATCH = Path(tempfile.mkdtemp(prefix="mxfleet-test-", dir="/tmp"))
+SCRATCH = scratch_directory()
 OWNER = os.getpid()
 KEPT = ("MXFLEET_TEST_", "MXFLEET_LAB_", "MXFLEET_FAULT_")
 

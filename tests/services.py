@@ -1,14 +1,51 @@
-"""Private servers for tests: a real Redis and a real PostgreSQL, on unix sockets below a temporary directory."""
+"""Private servers for tests: a real Redis and a real PostgreSQL, on unix sockets below a temporary directory.
 
+None of them outlives the process that started it, however that dies.
+"""
+
+import functools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import redis
+
+from deploy.child import tie_to
+
+PREFIX = "mxfleet-test-"
+
+
+def scratch_directory(parent: Path = Path("/tmp")) -> Path:
+    """A new directory of this process; those of processes that were killed are removed first."""
+    for left in parent.glob(f"{PREFIX}*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+
+
+def start_tied(argv: Sequence[str], end: signal.Signals = signal.SIGTERM, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a server that the kernel ends with `end` when this process dies, even by SIGKILL.
+
+    The kernel means the thread that starts it, so that has to be one that lives as long as the process.
+    """
+    parent = os.getpid()
+    started = _starter(parent).submit(lambda: subprocess.Popen(argv, preexec_fn=lambda: tie_to(parent, end), **options))
+    return started.result()
+
+
+@functools.cache
+def _starter(pid: int) -> ThreadPoolExecutor:
+    """The one of this process: a process that was forked has no threads."""
+    return ThreadPoolExecutor(1, "starter")
 
 
 class Redis:
@@ -24,7 +61,7 @@ class Redis:
         """Start it and return once it answers."""
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         assert program, "tests need redis-server or valkey-server: apt-get install redis-server"
-        self.process = subprocess.Popen(
+        self.process = start_tied(
             [program, "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700",
              "--save", "", "--appendonly", "no", "--dir", str(self.directory),
              "--logfile", str(self.directory / "redis.log")],
@@ -62,7 +99,8 @@ class Postgres:
 
     def __init__(self, *, outlives_crashes: bool = False) -> None:
         self.synchronous_commit = "on" if outlives_crashes else "off"
-        self.directory = Path(tempfile.mkdtemp(prefix="mxfleet-pg-", dir="/tmp"))
+        self.directory = scratch_directory()
+        self.process: subprocess.Popen[bytes] | None = None
         self.account = _unprivileged() if os.geteuid() == 0 else None
         if self.account:
             os.chown(self.directory, self.account.pw_uid, self.account.pw_gid)
@@ -76,15 +114,34 @@ class Postgres:
 
     def resume(self) -> None:
         """Start the cluster, after `halt` with the recovery that follows a crash."""
-        options = (
-            f"-c listen_addresses='' -k {self.directory} -c fsync=off -c max_connections=200 "
-            f"-c synchronous_commit={self.synchronous_commit}"
+        self._serve(
+            "fsync=off", "full_page_writes=off", "max_connections=200", f"synchronous_commit={self.synchronous_commit}"
         )
-        self._run("pg_ctl", "-D", self._data, "-l", str(self.directory / "log"), "-w", "-o", options, "start")
+
+    def _serve(self, *settings: str) -> None:
+        options = [word for setting in ("listen_addresses=", *settings) for word in ("-c", setting)]
+        argv = [_program("postgres"), "-D", self._data, "-k", str(self.directory), *options]
+        with (self.directory / "log").open("ab") as log:
+            # SIGQUIT is its immediate shutdown, children included.
+            self.process = start_tied(argv, signal.SIGQUIT, stdout=log, stderr=log, **self._as_account())
+        until = time.monotonic() + 30
+        while not self._is_ready(self.process.pid):
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < until, "PostgreSQL does not answer after 30 s"
+            time.sleep(0.05)
+
+    def _is_ready(self, pid: int) -> bool:
+        """Its file begins with its number, and ends so when it takes connections."""
+        file = Path(self._data) / "postmaster.pid"
+        words = file.read_text().split() if file.exists() else []
+        return words[:1] == [str(pid)] and words[-1] == "ready"
 
     def halt(self) -> None:
         """Stop it as a crash would: every connection is lost, what was under way is rolled back."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        if self.process:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(30)
+            self.process = None
 
     def stop(self) -> None:
         self.halt()
@@ -95,18 +152,23 @@ class Postgres:
         return str(self.directory / "data")
 
     def _run(self, program: str, *arguments: str) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
-        path = str(found[-1]) if found else shutil.which(program)
-        assert path, f"tests need PostgreSQL's {program}: apt-get install postgresql"
-        account = self.account
         done = subprocess.run(
-            [path, *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
-            stderr=subprocess.STDOUT, cwd=self.directory, check=False,
-            user=account.pw_uid if account else None, group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{program} failed: {(done.stdout or b'').decode(errors='replace')}"
+            [_program(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **self._as_account()
+        )
+        assert done.returncode == 0, f"{program} failed: {done.stdout.decode(errors='replace')}"
+
+    def _as_account(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": self.directory}
+        if self.account:
+            options |= {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
+        return options
+
+
+def _program(name: str) -> str:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    path = str(found[-1]) if found else shutil.which(name)
+    assert path, f"tests need PostgreSQL's {name}: apt-get install postgresql"
+    return path
 
 
 def _unprivileged() -> pwd.struct_passwd:

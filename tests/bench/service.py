@@ -33,9 +33,7 @@ class DurablePostgres(Postgres):
 
     def start(self) -> None:
         self._run("initdb", "--auth=trust", "--username=mxfleet", "--encoding=UTF8", "-D", self._data)
-        options = f"-c listen_addresses='' -k {self.directory}"
-        self._run("pg_ctl", "-D", self._data, "-l", str(self.directory / "log"), "-w", "-o", options, "start")
-        self._run("createdb", "-h", str(self.directory), "-U", "mxfleet", "mxfleet")
+        self._serve()
 
     @property
     def pid(self) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PREFIX = os.environ.get("MXFLEET_LAB_PREFIX", "10.77.0")  # a /24; change it where that network is already taken
+from tests.lab.lanes import lane, name_of, network_of
+
+LANE = lane()  # a second lab beside the first, for a process that runs tests: see lanes.py
+# A /24; change it where that network is already taken.
+PREFIX = network_of(os.environ.get("MXFLEET_LAB_PREFIX", "10.77.0"), LANE)
 DOMAIN = "lab.test"
 USER = "fleetops"
 
-LINK = os.environ.get(
-    "MXFLEET_LAB_LINK", "mxl0"
-)  # the only interface that the lab adds to the machine's own network namespace
+# The only interface that the lab adds to the machine's own network namespace.
+LINK = name_of(os.environ.get("MXFLEET_LAB_LINK", "mxl0"), LANE)
 RELAY_CLIENT = f"{PREFIX}.1"  # in the hosts' mynetworks
 OUTSIDER = f"{PREFIX}.2"  # an ordinary client: may only send to RELAY_DOMAINS
 DNS = f"{PREFIX}.53"
@@ -39,6 +42,11 @@ def cache_dir() -> Path:
 
 def run_dir() -> Path:
     """Pids, overlays and spools of the running lab. `down` removes it."""
+    return base_dir() / name_of("lane", LANE) if LANE else base_dir()
+
+
+def base_dir() -> Path:
+    """The directory of the lab that is no lane, which holds those of the lanes."""
     given = os.environ.get("MXFLEET_LAB_DIR")
     if given:
         return Path(given)

@@ -6,21 +6,38 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.config import LANE
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import violations
 
 __all__ = ["ex1", "ex2", "ex3", "lab", "os1", "os2", "pf1", "pf2", "pf3", "qm1", "sm1", "sm2"]
 
 
-@pytest.fixture(scope="session")
-def lab() -> Lab:
-    """Everything up. Not root, or no way to build it: an error, never a skip, because a skip looks like a pass.
+class LabOnDemand(Lab):
+    """Starts a host when it is first asked for."""
 
-    It stays up afterwards, so that the next run starts at once; `python -m tests.lab.lab down` removes it.
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: set[str] = set()
+
+    def host(self, name: str) -> Host:
+        if name not in self.started:
+            self.up(name)
+            self.started.add(name)
+        return super().host(name)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Each host up when it is asked for. Not root, or no way to build it: an error, never a skip.
+
+    It stays up afterwards, so that the next run starts at once, and `python -m tests.lab.lab down` removes it; only a
+    lane takes its own down.
     """
-    found = Lab()
-    found.up()
-    return found
+    found = LabOnDemand()
+    yield found
+    if LANE:
+        found.down()
 
 
 def _fresh(lab: Lab, name: str) -> Iterator[Host]:

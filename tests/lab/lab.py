@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.lab import inject as injector
 from tests.lab import network
-from tests.lab.config import LINK, RELAY_CLIENT, USER, LabError, cache_dir, run_dir
+from tests.lab.config import LANE, LINK, RELAY_CLIENT, USER, LabError, base_dir, cache_dir, run_dir
 from tests.lab.hosts import ALL, HostSpec
 from tests.lab.images import ensure_tools
 from tests.lab.inject import Order, Result
@@ -160,6 +160,11 @@ class Lab:
                 list(pool.map(_ensure, specs))
 
     def down(self) -> None:
+        """Everything away, and the lanes that a killed run of the tests left."""
+        if not LANE:
+            for left in base_dir().glob("lane-*"):
+                environment = os.environ | {"MXFLEET_LAB_LANE": left.name.removeprefix("lane-")}
+                subprocess.run([sys.executable, "-m", "tests.lab.lab", "down"], env=environment, check=True)
         with locked(_lock("up")):
             for state in (run_dir() / "hosts").glob("*"):
                 stop_state(state)
@@ -208,7 +213,8 @@ def _remove_run_dir() -> None:
 
 
 def _lock(name: str) -> Path:
-    return cache_dir() / "locks" / name
+    """Labs side by side do not wait for each other; not in the run directory, which `down` removes."""
+    return cache_dir() / "locks" / f"{name}{str(run_dir()).replace('/', '-')}"
 
 
 def _host_status(host: Host) -> dict[str, Any]:

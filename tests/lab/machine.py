@@ -85,7 +85,12 @@ EOF
 """
 
 SSHD = "/usr/sbin/sshd"
-START = f"rsyslogd\n{SSHD}\n"
+# rsyslogd that puts itself into the background sleeps a second first; what is logged before its socket is there is lost.
+START = f"""
+rsyslogd -n < /dev/null > /dev/null 2>&1 &
+{SSHD}
+until [ -S /dev/log ]; do sleep 0.01; done
+"""
 
 
 class Machine:

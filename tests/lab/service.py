@@ -19,6 +19,7 @@ import pytest
 
 from tests.lab.config import OUTSIDER, USER
 from tests.lab.lab import Host, Lab
+from tests.services import start_tied
 
 __all__ = ["people", "service"]
 
@@ -42,9 +43,8 @@ class Service:
     def start(self) -> None:
         """Start it and return once it is ready: database, broker and a live worker."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.supervise"], env=self._environment(), stdout=log, stderr=log
-            )
+            argv = [sys.executable, "-m", "deploy.supervise"]
+            self.process = start_tied(argv, env=self._environment(), stdout=log, stderr=log)
         await_true(self._is_ready, 120, lambda: f"the service is not ready: {self.log.read_text()[-3000:]}")
 
     def _environment(self) -> dict[str, str]:

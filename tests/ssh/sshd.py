@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
+from tests.services import start_tied
 
 LOOPBACK = AddressPolicy(allowed=(ip_network("127.0.0.0/8"),))
 # HOME: bash reads ~/.bashrc when sshd runs it, and what a developer has there may take seconds or wait for a lock.
@@ -70,7 +71,7 @@ class Sshd:
         config.write_text(extra + CONFIG.format(port=self.port, directory=self.directory))
         log = (self.directory / "log").open("ab")
         command = [*prefix, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.process = start_tied(command, stdout=log, stderr=log)
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
