@@ -34,6 +34,7 @@ class DurablePostgres(Postgres):
     def start(self) -> None:
         self._run("initdb", "--auth=trust", "--username=mxfleet", "--encoding=UTF8", "-D", self._data)
         self._serve()
+        self._run("createdb", "-h", str(self.directory), "-U", "mxfleet", "mxfleet")
 
     @property
     def pid(self) -> int:

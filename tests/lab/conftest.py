@@ -10,6 +10,10 @@ from tests.lab import lanes
 from tests.lab.fixtures import *  # noqa: F403 - pytest finds fixtures by name in this module
 from tests.lab.hosts import ALL
 from tests.lab.service import *  # noqa: F403 - likewise
+from tests.lab.waiting import PATIENCE
+
+LIMIT = 120
+"""Seconds for a test that names no other limit, with its fixtures, on an idle machine."""
 
 
 class LaneScheduling(LoadScopeScheduling):
@@ -29,3 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The lab's tests last, and of these the long modules first; `items` are those of the whole run."""
     here = Path(__file__).parent
     items.sort(key=lambda item: lanes.rank(item.path.stem) if here in item.path.parents else -1)
+    for item in items:
+        if here in item.path.parents:
+            given = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout((given.args[0] if given else LIMIT) * PATIENCE), append=False)

@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.lab.config import LabError, cache_dir
+from tests.lab.hosts import ALL
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 DEFAULT_MIRRORS = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
@@ -39,37 +41,63 @@ def ensure_tools() -> None:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
+def ensure_images() -> None:
+    """Those of all hosts, as many at once as there are processors: `python -m tests.lab.images`."""
+    ensure_tools()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        wanted = {(spec.suite, spec.packages, spec.preseed) for spec in ALL.values()}
+        list(pool.map(lambda each: ensure_image(*each), sorted(wanted)))
+
+
 def ensure_image(suite: str, packages: Iterable[str], preseed: Iterable[str] = ()) -> Path:
-    """The root directory of that suite with those packages, built on first use (half a minute or so)."""
+    """The root directory of that suite with those packages, built on first use (some seconds on top of its base)."""
     wanted = sorted({*COMMON, *packages})
     recipe = "\n".join([suite, *wanted, *preseed])
     image = cache_dir() / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
+    return _ensure(image, lambda building: _build(building, suite, wanted, list(preseed)))
+
+
+def _ensure_base(suite: str) -> Path:
+    """What all images of a suite have in common, apt's lists included: bootstrapping is most of the work."""
+    base = cache_dir() / f"base-{suite}-{hashlib.sha256(' '.join(COMMON).encode()).hexdigest()[:10]}"
+    options = ["--variant=minbase", "--skip=cleanup/apt/lists", f"--include={','.join(COMMON)}"]
+    return _ensure(base, lambda building: _bootstrap(building, suite, options))
+
+
+def _ensure(image: Path, build: Callable[[Path], None]) -> Path:
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / f"{image.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.exists():
-            _build(image, suite, wanted, list(preseed))
+            building = image.with_suffix(".new")
+            clear(building)
+            build(building)
+            building.rename(image)
     return image
 
 
-def _build(image: Path, suite: str, packages: list[str], preseed: list[str]) -> None:
-    building = image.with_suffix(".new")
-    clear(building)
-    answers = "\n".join(preseed).replace("'", "")
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}"]
-    command += [f"--aptopt={line}" for line in _apt_options()]
-    # Manual pages and translations are half of a root's files, and nobody reads them here.
-    command += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
-    if answers:
-        command.append(f"--essential-hook=echo '{answers}' | chroot \"$1\" debconf-set-selections")
-    done = subprocess.run([*command, suite, str(building), *_sources(suite)], capture_output=True, text=True)
-    if done.returncode:
-        clear(building)
-        raise LabError(f"mmdebstrap {suite} failed:\n{done.stderr[-3000:]}")
+def _build(building: Path, suite: str, packages: list[str], preseed: list[str]) -> None:
+    base = _ensure_base(suite)
+    hooks = [f"--setup-hook=cp -a '{base}/.' \"$1\""]
+    if preseed:
+        answers = "\n".join(preseed).replace("'", "")
+        hooks.append(f"--setup-hook=echo '{answers}' | chroot \"$1\" debconf-set-selections")
+    _bootstrap(building, suite, ["--variant=custom", "--skip=update", *hooks, f"--include={','.join(packages)}"])
     # A host makes its own keys and policies; a key that is in an image would be the same on every host.
     for stray in (building / "etc/ssh").glob("ssh_host_*"):
         stray.unlink()
-    building.rename(image)
+
+
+def _bootstrap(building: Path, suite: str, options: list[str]) -> None:
+    command = ["mmdebstrap", "--quiet", f"--keyring={KEYRING}", *(f"--aptopt={line}" for line in _apt_options())]
+    # Manual pages and translations are half of a root's files, and nobody reads them here; nor need files outlive a
+    # power cut before the image is whole.
+    command += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
+    command += ["--dpkgopt=force-unsafe-io", *options, suite, str(building), *_sources(suite)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        clear(building)
+        raise LabError(f"mmdebstrap {suite} failed:\n{done.stderr[-3000:]}")
 
 
 def clear(root: Path) -> None:
@@ -106,3 +134,7 @@ def _apt_options() -> list[str]:
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
     wanted = re.compile(r"Acquire::(https?::|Retries|ForceIPv|Check-)", re.IGNORECASE)
     return [line for line in dump.splitlines() if wanted.match(line) and not line.endswith('"";')]
+
+
+if __name__ == "__main__":
+    ensure_images()

@@ -20,6 +20,7 @@ WHOLE = (
     "test_story",
     "test_other_mtas_story",
     "test_bad_input",
+    "test_logs",
     "test_mixed_fleet",
     "test_opensmtpd_story",
     "test_qmail_story",
@@ -58,12 +59,12 @@ def name_of(name: str, number: int) -> str:
 def group_of(test: str, hosts: Collection[str]) -> str:
     """The group of a test: its module, divided by the host that its parameters name unless it is one of WHOLE.
 
-    `test` is pytest's name for it, "tests/lab/test_x.py::test_y[pf1-more]"; `hosts` are the lab's. A test from elsewhere
-    is a group of its own.
+    `test` is pytest's name for it, "tests/lab/test_x.py::test_y[pf1-more]"; `hosts` are the lab's. Elsewhere than in
+    tests/lab a module is a group.
     """
     path, _, rest = test.partition("::")
     if PurePath(path).parent.name != "lab":
-        return test
+        return path
     module = PurePath(path).stem
     words = rest.partition("[")[2].rstrip("]").replace("/", "-").split("-")
     return "-".join([module, *sorted({*words} & {*hosts})]) if module not in WHOLE else module

@@ -85,7 +85,7 @@ EOF
 """
 
 SSHD = "/usr/sbin/sshd"
-# rsyslogd that puts itself into the background sleeps a second first; what is logged before its socket is there is lost.
+# rsyslogd sleeps a second when it puts itself into the background. What is logged before its socket is there is lost.
 START = f"""
 rsyslogd -n < /dev/null > /dev/null 2>&1 &
 {SSHD}

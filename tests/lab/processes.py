@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.lab.config import LabError
+from tests.lab.waiting import PATIENCE, tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,10 @@ def _start_time(pid: int) -> str:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.02)
+    for _ in tries(seconds, 0.02):
+        if condition():
+            return
+    raise LabError(f"waited {seconds * PATIENCE:g} s in vain for {what}")
 
 
 def spawn(command: list[str], log: Path) -> int:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 
 from tests.lab.config import OUTSIDER, USER
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import await_true, tries
 from tests.services import start_tied
 
 __all__ = ["people", "service"]
@@ -102,15 +102,6 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def await_true(is_so: Any, seconds: float, otherwise: Any = "it did not happen", pause: float = 0.2) -> Any:
-    """Ask until the answer is true; the answer. Fails after `seconds` with the text (or what `otherwise()` says)."""
-    until = time.monotonic() + seconds
-    while not (answer := is_so()):
-        assert time.monotonic() < until, otherwise() if callable(otherwise) else otherwise
-        time.sleep(pause)
-    return answer
-
-
 class Person:
     """Somebody with a token. What is refused fails the test, unless `ask` is used."""
 
@@ -161,12 +152,11 @@ class Person:
         return self.only_run(self.ended(job))
 
     def wait(self, job: Json, seconds: float = 60, until: frozenset[str] = SETTLED) -> Json:
-        end = time.monotonic() + seconds
-        while job["state"] not in until:
-            assert time.monotonic() < end, f"still {job['state']} after {seconds} s: {job} {self.runs(job)}"
-            time.sleep(0.2)
+        for _ in tries(seconds):
+            if job["state"] in until:
+                return job
             job = self.get(f"jobs/{job['id']}/")
-        return job
+        raise AssertionError(f"still {job['state']}: {job} {self.runs(job)}")
 
     def ended(self, job: Json, state: str = "succeeded") -> Json:
         """The job, which has to have ended in this state."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.config import run_dir
+from tests.lab.waiting import PATIENCE, tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,10 @@ class Sink:
 
     def wait(self, count: int, recipient: str | None = None, seconds: float = 10) -> list[dict[str, Any]]:
         """As `messages`, once there are that many. Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
-        while len(found := self.messages(recipient)) < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(found)} of {count} messages at the sink after {seconds:g} s")
-            time.sleep(0.05)
-        return found
+        for _ in tries(seconds, 0.05):
+            if len(found := self.messages(recipient)) >= count:
+                return found
+        raise TimeoutError(f"{len(found)} of {count} messages at the sink after {seconds * PATIENCE:g} s")
 
     def reset(self) -> None:
         """Forget the messages, and answer as at the beginning."""

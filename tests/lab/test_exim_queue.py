@@ -38,6 +38,7 @@ from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import await_true, tries
 
 pytestmark = pytest.mark.lab
 EXIM = Exim()
@@ -94,11 +95,10 @@ class Remote:
 
     def await_states(self, state: str, count: int) -> list[str]:
         """The queue IDs once so many messages are in that state."""
-        for _ in range(60):
+        for _ in tries(20):
             found = [name for name, each in self.states().items() if each == state]
             if len(found) == count:
                 return found
-            time.sleep(0.3)
         raise AssertionError(f"not {count} messages {state}: {self.states()}")
 
     def items(self, plan: Plan, result: Result) -> tuple[Quarantined, ...]:
@@ -237,10 +237,7 @@ def test_a_message_in_delivery_is_never_claimed_and_is_delivered_once(remote: Re
         assert isinstance(result.error, InDelivery)
     with pytest.raises(InDelivery):
         remote.do("message_deliver", MessageDeliver(names[0]))
-    for _ in range(60):
-        if not remote.states():
-            break
-        time.sleep(0.3)
+    await_true(lambda: not remote.states(), 20)
     assert sorted(message["sender"] for message in lab.sink.messages()) == ["slow1@bulk.example", "slow2@bulk.example"]
 
 
@@ -288,11 +285,7 @@ def test_flush_and_bounce_are_proven_and_leave_frozen_mail(remote: Remote, lab: 
     assert remote.states()[frozen] == "frozen"
     bounced = remote.do("queue_bounce", QueueBounce(ids(first)))
     assert outcomes(bounced) == {first: "done"}
-    for _ in range(40):
-        if lab.sink.messages():
-            break
-        time.sleep(0.2)
-    [notice] = lab.sink.messages()
+    [notice] = lab.sink.wait(1)
     assert notice["sender"] == ""
     assert set(remote.states()) == {frozen, last}
 

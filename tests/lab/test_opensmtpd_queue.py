@@ -29,6 +29,7 @@ from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import await_true, tries
 
 pytestmark = pytest.mark.lab
 OPENSMTPD = OpenSmtpd()
@@ -82,19 +83,15 @@ class Remote:
 
     def await_state(self, text: str, state: str, count: int = 1) -> list[str]:
         """The queue IDs once so many of the messages that match are in that state."""
-        for _ in range(60):
+        for _ in tries(20):
             entries = self.queue(text)
             found = [entry["queue_id"] for entry in entries if entry["state"] == state]
             if len(found) == count:
                 return found
-            time.sleep(0.3)
         raise AssertionError(f"not {count} messages {state}: {entries}")
 
     def await_gone(self, text: str, seconds: int = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while self.queue(text):
-            assert time.monotonic() < deadline, self.queue(text)
-            time.sleep(0.3)
+        await_true(lambda: not self.queue(text), seconds, lambda: self.queue(text))
 
     def inject(self, n: int = 1, **fields: Any) -> None:
         sent = self.host.inject(n=n, **fields)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import tries
 
 pytestmark = pytest.mark.lab
 POSTFIX = Postfix()
@@ -52,7 +54,7 @@ class Remote:
             host.name, host.address, 22, user or host.user, key, host_key=host.host_key, become="sudo"
         )
 
-    @property
+    @cached_property
     def instance(self) -> InstanceFacts:
         _, instances = self.carry(lambda: discover_host(self.host.name, time.time))
         return instances[-1]
@@ -81,11 +83,10 @@ class Remote:
 
     def await_states(self, state: str, count: int) -> list[str]:
         """The queue IDs once so many messages are in that state."""
-        for _ in range(60):
+        for _ in tries(20):
             found = [name for name, each in self.states().items() if each == state]
             if len(found) == count:
                 return found
-            time.sleep(0.3)
         raise AssertionError(f"not {count} messages {state}: {self.states()}")
 
 

@@ -124,7 +124,7 @@ def delivered(lab: Lab, host: Host, count: int) -> list[str]:
         for _ in range(10):  # an ALRM that meets qmail-send as it starts is lost
             host.sh(f"svc -a {SERVICE}")
             with contextlib.suppress(TimeoutError):
-                lab.sink.wait(count, seconds=10)
+                lab.sink.wait(count, seconds=3)
                 break
         return [one["sender"] for one in lab.sink.messages()]
 

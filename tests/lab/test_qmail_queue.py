@@ -39,6 +39,7 @@ from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, start_send, stop_send
 from tests.lab.sink import Rule
+from tests.lab.waiting import await_true, tries
 
 pytestmark = pytest.mark.lab
 QMAIL = Qmail()
@@ -91,11 +92,10 @@ class Remote:
         before = self.entries()
         for at in range(count):
             assert self.host.inject(sender=sender.format(i=at), recipients=(to,)).accepted == 1
-        for _ in range(100):
+        for _ in tries(20, 0.1):
             new = [name for name, entry in self.entries().items() if name not in before and entry.state == "deferred"]
             if len(new) == count and not self.host.sh(RUNNING).strip():
                 return new
-            time.sleep(0.1)
         raise AssertionError(f"{len(new)} of {count} messages are deferred")
 
     def status(self) -> str:
@@ -197,11 +197,7 @@ def test_a_bounce_reaches_the_sender(qmail: Remote, lab: Lab) -> None:
     [name] = qmail.inject(sender="who@other.test")
     result = qmail.do("queue_bounce", QueueBounce(ids(name)))
     assert (result.ended, result.data["done"]) == (Ended.SUCCEEDED, 1)
-    for _ in range(50):
-        if any("who@other.test" in str(each) for each in lab.sink.messages()):
-            return
-        time.sleep(0.1)
-    raise AssertionError("no bounce arrived")
+    await_true(lambda: any("who@other.test" in str(each) for each in lab.sink.messages()), 10, "no bounce arrived")
 
 
 def test_a_delivery_keeps_a_purge_from_changing_anything(
@@ -210,19 +206,13 @@ def test_a_delivery_keeps_a_purge_from_changing_anything(
     monkeypatch.setattr("fleet.mta.qmail.commands.STOP_SECONDS", 2)
     [waiting] = qmail.inject()
     qmail.host.inject(sender="slow@bulk.example", recipients=("r@slow.test",))
-    for _ in range(50):
-        if qmail.host.sh(RUNNING).strip():
-            break
-        time.sleep(0.1)
+    await_true(lambda: qmail.host.sh(RUNNING).strip(), 5, "no delivery began", 0.1)
     result = qmail.do("queue_purge", QueuePurge(ids(waiting)))
     assert (result.data["left"], waiting in qmail.entries()) == (1, True)
     assert result.error is not None
     assert result.error.code == "in_delivery"
-    for _ in range(150):
-        if re.search(r": up \(pid \d+\) \d+ seconds$", qmail.status().strip()) and not qmail.host.sh(RUNNING).strip():
-            return
-        time.sleep(0.1)
-    raise AssertionError(qmail.status())
+    is_up = re.compile(r": up \(pid \d+\) \d+ seconds$")
+    await_true(lambda: is_up.search(qmail.status().strip()) and not qmail.host.sh(RUNNING).strip(), 30, qmail.status)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -12,6 +12,7 @@ from tests.lab.config import OUTSIDER, LabError
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, fill, forget_violations, start_send, stop_send, violations
 from tests.lab.sink import Rule
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.lab
 QUEUE = "/var/qmail/queue"
@@ -31,10 +32,7 @@ def said(host: Host) -> list[str]:
 
 
 def wait(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+    await_true(condition, seconds, what, 0.05)
 
 
 def wait_said(host: Host, pattern: str, count: int = 1) -> list[str]:

@@ -34,6 +34,7 @@ from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import tries
 
 pytestmark = pytest.mark.lab
 SENDMAIL = Sendmail()
@@ -85,11 +86,10 @@ class Remote:
 
     def await_states(self, state: str, count: int) -> list[str]:
         """The queue IDs once so many messages are in that state."""
-        for _ in range(60):
+        for _ in tries(20):
             found = [name for name, each in self.states().items() if each == state]
             if len(found) == count:
                 return found
-            time.sleep(0.3)
         raise AssertionError(f"not {count} messages {state}: {self.states()}")
 
     def inject(self, sender: Any, to: Any = "r{i}@defer.test", n: int = 1, **fields: Any) -> None:
@@ -120,11 +120,7 @@ def remote(request: pytest.FixtureRequest, engine: Engine, lab: Lab) -> Remote:
 
 def arrived(lab: Lab, count: int) -> list[dict[str, Any]]:
     """What the sink accepted, once it is so many messages."""
-    for _ in range(75):
-        if len(found := lab.sink.messages()) >= count:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{len(found)} of {count} messages arrived")
+    return lab.sink.wait(count, seconds=15)
 
 
 def everything() -> Selection:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 
+from tests.lab import lanes
 from tests.lab.dns import MX, NXDOMAIN, Zone
+from tests.lab.hosts import ALL
 from tests.lab.images import mirrors
 from tests.lab.inject import _stuffed, as_bytes
 from tests.lab.processes import Process
@@ -74,3 +78,43 @@ def test_a_pid_of_another_time_is_not_ours() -> None:
     assert mine.is_alive
     assert not Process(mine.pid, "1", mine.boot).is_alive
     assert not Process(mine.pid, mine.started, "another boot").is_alive
+
+
+@pytest.mark.parametrize(
+    ("test", "group"),
+    [
+        ("tests/lab/test_exim_queue.py::test_a_purge[ex1]", "test_exim_queue-ex1"),
+        ("tests/lab/test_opensmtpd_queue.py::test_a_purge[os2-delete]", "test_opensmtpd_queue-os2"),
+        ("tests/lab/test_lab.py::test_each_instance_has_its_own_queue", "test_lab"),
+        ("tests/lab/test_qmail_blocks.py::test_it[pf1@x.example]", "test_qmail_blocks"),
+        ("tests/lab/test_story.py::test_hold[pf2/postfix]", "test_story"),
+        ("tests/browser/test_login.py::test_a_line[pf1]", "tests/browser/test_login.py"),
+    ],
+)
+def test_a_modules_tests_of_one_host_are_a_group_and_a_story_stays_whole(test: str, group: str) -> None:
+    assert lanes.group_of(test, ALL) == group
+
+
+def test_every_module_that_uses_the_running_product_is_one_group() -> None:
+    """Divided over lanes, its tests would each start the product, and miss what earlier ones left in it."""
+    modules = Path(lanes.__file__).parent.glob("test_*.py")
+    users = {each.stem for each in modules if re.search(r"\b(people|service): (People|Service)\b", each.read_text())}
+    assert users == set(lanes.WHOLE)
+    assert set(lanes.FIRST) <= {each.stem for each in Path(lanes.__file__).parent.glob("test_*.py")}
+
+
+def test_lanes_have_networks_and_names_of_their_own() -> None:
+    networks = [lanes.network_of("10.77.4", number) for number in range(9)]
+    assert networks[:3] == ["10.77.4", "10.77.20", "10.77.36"]
+    assert len(set(networks)) == len(networks)
+    assert [lanes.name_of("mxl0", number) for number in (0, 1, 12)] == ["mxl0", "mxl0-1", "mxl0-12"]
+
+
+def test_a_process_of_pytest_xdist_is_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MXFLEET_LAB_LANE", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    assert lanes.lane() == 0
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    assert lanes.lane() == 1
+    monkeypatch.setenv("MXFLEET_LAB_LANE", "3")
+    assert lanes.lane() == 3
