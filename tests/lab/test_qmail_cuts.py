@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import subprocess
@@ -138,7 +139,9 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
     start_send(qm1)
     kept = {one.sender for one in snapshot(qm1).values()}
     longest, purged, cut_in_time, sent = 1.5, 0, 0, 0
-    for turn in range(ROUNDS):
+    for turn in itertools.count():
+        if turn >= ROUNDS and cut_in_time > ROUNDS // 4:
+            break
         queued = [one for one in snapshot(qm1).values() if one.sender in kept]
         asked = chance.sample(queued, min(len(queued), chance.randint(1, 5)))
         how = chance.choice(list(ENDS))
@@ -174,8 +177,7 @@ def test_a_purge_that_is_cut_off_anywhere_leaves_qmail_send_running_and_loses_no
         assert {one.sender for one in asked if one.number in done} <= gone, what
         purged += len(gone)
         kept -= gone
-    print(f"{ROUNDS} purges, seed {SEED}, {cut_in_time} cut while they ran, {purged} messages purged, {len(kept)} left")
-    assert cut_in_time > ROUNDS // 4
+    print(f"{turn} purges, seed {SEED}, {cut_in_time} cut while they ran, {purged} messages purged, {len(kept)} left")
     lab.sink.wait(sent, "r@slow.test")
     arrived = [sender for sender in delivered(lab, qm1, len(kept) + sent) if "slow" not in sender]
     assert sorted(arrived) == sorted(kept)
