@@ -32,6 +32,7 @@ from tests.lab.hosts import ALL, HostSpec
 from tests.lab.images import ensure_tools
 from tests.lab.inject import Order, Result
 from tests.lab.machine import SSHD, Machine, encoded, ensure_key, locked, stop_state
+from tests.lab.processes import wait_for
 from tests.lab.sink import Sink
 
 
@@ -116,9 +117,11 @@ class Host:
     def off(self) -> None:
         """End sshd and its sessions: connections are refused at once."""
         self.sh("pkill -KILL -x 'sshd|sshd-session|sshd-auth' || true")
+        wait_for(lambda: not self.machine.is_listening(self.ssh_port), 5, f"the end of sshd on {self.name}")
 
     def on(self) -> None:
-        self.sh(f"pgrep -P 1 -x sshd >/dev/null || {SSHD}")
+        if not self.machine.is_listening(self.ssh_port):
+            self.sh(SSHD)
         self.machine.await_ready()
 
     def change_host_key(self) -> str:

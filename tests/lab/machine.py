@@ -135,7 +135,10 @@ class Machine:
 
     def await_ready(self) -> None:
         wait_for(lambda: self.run(self.spec.ready).returncode == 0, 20, f"the MTA of {self.spec.name}")
-        wait_for(lambda: self.run("ss -Hltn 'sport = :22' | grep -q .").returncode == 0, 10, "sshd")
+        wait_for(lambda: self.is_listening(22), 10, "sshd")
+
+    def is_listening(self, port: int) -> bool:
+        return self.run(f"ss -Hltn 'sport = :{port}' | grep -q .").returncode == 0
 
     def run(
         self,

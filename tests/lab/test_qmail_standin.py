@@ -135,11 +135,11 @@ def test_alarm_tries_everything_and_hangup_reads_the_domains_again(lab: Lab, qm1
 
 
 def test_a_stop_waits_for_the_running_delivery_and_starts_no_other(lab: Lab, qm1: Host) -> None:
-    lab.sink.set("slow.test", Rule(delay=2.0))
+    lab.sink.set("slow.test", Rule(delay=4.0))
     qm1.inject(recipients=("r@slow.test",))
     wait_said(qm1, "starting delivery .*")
     qm1.sh(f"svc -d {SERVICE}")
-    assert "want down" in qm1.sh(f"svstat {SERVICE}")
+    await_true(lambda: "want down" in qm1.sh(f"svstat {SERVICE}"), 1, pause=0.02)
     qm1.inject(recipients=("r@ok.test",))
     stop_send(qm1)
     assert lab.sink.messages("r@slow.test")

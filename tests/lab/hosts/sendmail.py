@@ -10,6 +10,7 @@ PACKAGES = ("sendmail-bin", "sendmail-cf", "m4")
 
 # Retries are put off by an hour: a deferred message moves during a test only when somebody moves it. Queue directories
 # q1 to q4 as large hosts have them. Debian's update_* programs are not run: they would write sendmail.mc anew.
+# A namespace sees the load of the whole machine, at which Sendmail would stop delivering while many tests run.
 CONFIGURE = f"""
 install -d -m 755 /etc/mail
 install -d -o smmta -g smmsp -m 2750 /var/spool/mqueue
@@ -22,6 +23,8 @@ OSTYPE(\\`debian')dnl
 DOMAIN(\\`debian-mta')dnl
 undefine(\\`confHOST_STATUS_DIRECTORY')dnl
 define(\\`QUEUE_DIR', \\`$1')dnl
+define(\\`confQUEUE_LA', \\`1000')dnl
+define(\\`confREFUSE_LA', \\`1000')dnl
 define(\\`confPRIVACY_FLAGS', \\`restrictqrun,restrictexpand,nobodyreturn,authwarnings')dnl
 FEATURE(\\`use_cw_file')dnl
 FEATURE(\\`no_default_msa')dnl
@@ -51,6 +54,7 @@ cat > /etc/mail/submit.mc <<END
 include(\\`/usr/share/sendmail/cf/m4/cf.m4')dnl
 OSTYPE(\\`debian')dnl
 DOMAIN(\\`debian-msp')dnl
+define(\\`confQUEUE_LA', \\`1000')dnl
 FEATURE(\\`msp', \\`[127.0.0.1]', \\`25')dnl
 END
 build submit
