@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 from pathlib import Path
 
@@ -95,12 +94,8 @@ def test_a_modules_tests_of_one_host_are_a_group_and_a_story_stays_whole(test: s
     assert lanes.group_of(test, ALL) == group
 
 
-def test_every_module_that_uses_the_running_product_is_one_group() -> None:
-    """Divided over lanes, its tests would each start the product, and miss what earlier ones left in it."""
-    modules = Path(lanes.__file__).parent.glob("test_*.py")
-    users = {each.stem for each in modules if re.search(r"\b(people|service): (People|Service)\b", each.read_text())}
-    assert users == set(lanes.WHOLE)
-    assert set(lanes.FIRST) <= {each.stem for each in Path(lanes.__file__).parent.glob("test_*.py")}
+def test_the_modules_that_come_first_exist() -> None:
+    assert all((Path(lanes.__file__).parent / f"{module}.py").exists() for module in lanes.FIRST)
 
 
 def test_lanes_have_networks_and_names_of_their_own() -> None:
