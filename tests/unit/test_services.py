@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.services import scratch_directory
+from tests.services import scratch_directory, start_tied
 
 STARTING = """
 import sys
@@ -53,3 +55,12 @@ def test_the_files_of_a_run_that_goes_on_stay(tmp_path: Path) -> None:
     other = scratch_directory(tmp_path)
     assert ours != other
     assert ours.is_dir()
+
+
+def test_a_server_outlives_the_thread_that_starts_it() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        server = pool.submit(start_tied, ["sleep", "60"]).result()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.wait(0.5)
+    server.kill()
+    server.wait()
