@@ -13,7 +13,8 @@ from tests.faults.service import World
 from tests.lab.service import Json, await_true
 
 END_SECONDS = 420.0
-CALM_SECONDS = 5.0
+CALM_SECONDS = 12.0
+"""Longer than any pause of a worker between two commands, and than it needs to learn that a lease is not its own."""
 FOLLOWING_SECONDS = 45.0
 
 
