@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
 from jobs.models import Job, Run
 from jobs.services import claim
@@ -62,7 +62,8 @@ class Keeper:
     @contextmanager
     def kept(self, job: Job, runs: Sequence[Run], claimed_at: float) -> Iterator[Lease]:
         """Keep the leases of `runs`, claimed when our clock was at `claimed_at`, for the length of the block."""
-        lease = Lease(job.pk, {run.pk: run.fence for run in runs}, claimed_at + claim.LEASE.total_seconds())
+        until = claimed_at + claim.LEASE.total_seconds()
+        lease = Lease(job.pk, {run.pk: run.fence for run in runs}, until, job.cancel_asked_at is not None)
         with self._some:
             self._leases.add(lease)
             self._some.notify()
@@ -91,7 +92,7 @@ class Keeper:
                 self.look()
                 if clock() - self._renewed_at >= RENEWAL:
                     self.renew()
-            except DatabaseError as error:
+            except Error as error:
                 log.warning("cannot move leases on: %s", error)
                 connection.close()
 

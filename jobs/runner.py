@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from fleet.inventory import instance_facts
 from fleet.models import Host
@@ -114,7 +114,7 @@ def let_go() -> None:
 def _overtaken(run: Run, why: str) -> Report:
     """Nothing is done: what was asked for is no longer wanted by now."""
     now = db_now()
-    return Report(run, Result(Ended.UNCHANGED, {"notes": [why]}), None, [], False, now, now)
+    return Report(run, Result(Ended.UNCHANGED, {"notes": [why], "overtaken": True}), None, [], False, now, now)
 
 
 def _store(job: Job, reports: Sequence[Report]) -> None:
@@ -136,8 +136,8 @@ def _record(job: Job, reports: Sequence[Report]) -> None:
         record(job, reports)
     except (OperationalError, InterfaceError, Unavailable):
         raise
-    except (Error, ValueError) as error:
-        log.warning("a result of %s cannot be stored: %s", job.pk, error)
+    except Exception as error:  # whatever it is, it is of one of them
+        log.warning("a result of %s cannot be stored: %r", job.pk, error)
         if len(reports) == 1:
             record(job, [unstorable(reports[0])])
             return
@@ -301,7 +301,7 @@ def catch_up(queue: str) -> None:
     """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer."""
     now = db_now()
     rows = sweep.behind(now, queue)
-    sweep.put_off(rows, now)
+    rows = sweep.put_off(rows, now)
     answering = _answering(sweep.hosts_of(rows))
     sweep.catch_up(row for row in rows if row.instance.host_id in answering)
 

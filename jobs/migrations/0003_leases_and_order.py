@@ -23,7 +23,10 @@ def drop(apps, schema_editor):
 def give_places(apps, schema_editor):
     """Jobs that were ready keep their order; hosts that an ended job kept for ever are free."""
     jobs = apps.get_model("jobs", "Job")
-    jobs.objects.filter(state__in=("queued", "running")).update(ready_at=models.F("created_at"))
+    ready = jobs.objects.filter(state__in=("queued", "running"), is_changing=True)
+    # These book what they want when they begin (jobs.services.start), for nothing has booked it yet.
+    booking = models.Q(state="queued", operation__in=("sender.block", "sender.unblock"))
+    ready.exclude(booking).update(ready_at=models.F("created_at"))
     jobs.objects.filter(state__in=("planning", "queued", "running")).update(ring_at=models.F("created_at"))
     apps.get_model("jobs", "HostLease").objects.filter(job__state__in=FINAL).update(job=None)
 

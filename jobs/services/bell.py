@@ -1,5 +1,6 @@
 """Ring at workers' queues after the commit: "look at your queue". Lost or doubled rings change nothing."""
 
+import re
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from jobs.state import JobState, RunState
 MAY_BEGIN = (JobState.PLANNING, JobState.QUEUED, JobState.RUNNING)
 PATIENCE = timedelta(seconds=5)
 """How long a ring may take until the sweep rings again."""
+QUEUE = re.compile(r"ssh\.(?:(?P<site>[^\0]{1,63})\.)?(?P<shard>[0-9]{1,4})", re.ASCII)
 
 
 def queue_of(run: Run) -> str:
@@ -30,8 +32,10 @@ def queue_name(site: str, shard: int) -> str:
 
 def on_queue(runs: QuerySet[Run], queue: str) -> QuerySet[Run]:
     """Those of the runs whose hosts belong to the worker of this Celery queue (`ssh.SHARD` or `ssh.SITE.SHARD`)."""
-    site, _, shard = queue.removeprefix("ssh.").rpartition(".")
-    return runs.annotate(shard=_shard()).filter(site=site, shard=int(shard))
+    found = QUEUE.fullmatch(queue)
+    if found is None:
+        return runs.none()
+    return runs.annotate(shard=_shard()).filter(site=found["site"] or "", shard=int(found["shard"]))
 
 
 def _shard() -> Mod:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from fleet.inventory import Choice
 from fleet.models import Instance
@@ -12,7 +12,7 @@ from fleet.mta.operations import SenderBlock
 from fleet.mta.params import parse_params
 from jobs import asked
 from jobs.errors import Invalid
-from jobs.models import Block, BlockInstance, BlockState, Job, Run
+from jobs.models import OPEN_RUNS, Block, BlockInstance, BlockState, Job, Run
 from jobs.state import RUN_ENDED, RunState
 
 PAUSES = (60, 300, 1800, 7200, 43_200)
@@ -76,6 +76,7 @@ def _block_for(job: Job, run: Run, now: datetime) -> Block:
         block = Block(pattern=operation.pattern, target=job.target, owner=job.requested_by, created_at=now)
     if block.job_id is None or block.job_id != job.retry_of_id:
         block.job = job
+    block.target = job.target
     fields = {
         "action": operation.action,
         "code": operation.code,
@@ -176,9 +177,11 @@ STATE_AFTER = {
     RunState.UNCHANGED: BlockState.APPLIED,
     RunState.UNSUPPORTED: BlockState.UNSUPPORTED,
     RunState.FAILED: BlockState.FAILED,
+    RunState.UNKNOWN: BlockState.FAILED,
 }
 """Where a run leaves an instance that is to have a block; every other end leaves it pending. The catch-up goes on with
-what failed, too, and with growing pauses: an administrator may have mended the cause."""
+what failed, too, and with growing pauses: an administrator may have mended the cause. So it does with what stays
+unknown: to write a line again that is there changes nothing."""
 
 
 def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
@@ -187,7 +190,9 @@ def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
     `retry_at`: when to look again at what a host that was down has not got yet.
     """
     for run in runs:
-        if run.job.operation == "sender.block":
+        if (run.result or {}).get("overtaken"):
+            _settle_overtaken(run, retry_at)
+        elif run.job.operation == "sender.block":
             _settle(_rows(run, is_wanted=True), run, STATE_AFTER.get(RunState(run.state)), now, retry_at)
         elif run.job.operation == "sender.unblock" and run.state in GONE:
             _rows(run, is_wanted=False).delete()
@@ -195,12 +200,23 @@ def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
             if run.state == RunState.SUCCEEDED:
                 _rows(run, is_wanted=True).update(state=BlockState.PENDING, next_try_at=retry_at, changed_at=now)
         elif run.job.operation == "sender.unblock":
-            state = BlockState.FAILED if run.state == RunState.FAILED else None
+            state = BlockState.FAILED if run.state in (RunState.FAILED, RunState.UNKNOWN) else None
             _settle(_rows(run, is_wanted=False), run, state, now, retry_at)
 
 
 GONE = (RunState.SUCCEEDED, RunState.UNCHANGED, RunState.UNSUPPORTED)
 """Ends of an unblock after which nothing of ours is on the instance: what it cannot block it has not blocked."""
+
+
+def _settle_overtaken(run: Run, retry_at: datetime) -> None:
+    """Nothing was done, so a block that is wanted by now is still to come; and what was ended is another one's now.
+
+    Where no block wants the line any more either, it is still to be taken away.
+    """
+    ended = _rows(run, is_wanted=False)
+    if run.job.operation == "sender.unblock" and _rows(run, is_wanted=True).exists():
+        ended.delete()
+    ended.filter(next_try_at=None).update(next_try_at=retry_at)
 
 
 def _settle(rows: Any, run: Run, state: BlockState | None, now: datetime, retry_at: datetime) -> None:
@@ -221,26 +237,40 @@ def _settle(rows: Any, run: Run, state: BlockState | None, now: datetime, retry_
 def withdraw(job: Job, runs: Iterable[Run], now: datetime) -> None:
     """Some runs of a ready job were cancelled before they began: what it wanted there is not wanted by it any more.
 
-    A block that it made ends where none of its instances is left; one that was there before, and what an unblock that
-    changed nothing was to end, is wanted as before, and the catch-up sees to it.
+    A block that it made is wanted on the other instances only, and ends where there are none. What a job has ended, or
+    wanted again, without changing anything is as before. All else goes on, and the catch-up sees to what is left.
     """
-    if job.channel == "schedule":
+    if job.channel == "schedule" or job.operation not in ("sender.block", "sender.unblock"):
         return
     instances = [run.instance_id for run in runs]
-    if job.operation == "sender.block":
-        for block in Block.objects.filter(job=job, is_wanted=True):
-            rows = block.instances.filter(instance__in=instances)
-            if block.created_at < job.created_at:
-                rows.update(state=BlockState.PENDING, next_try_at=now, changed_at=now)
-                continue
-            rows.delete()
-            if not block.instances.exists():
-                block.is_wanted, block.ended_at = False, now
-                block.save(update_fields=["is_wanted", "ended_at"])
-    elif job.operation == "sender.unblock" and not job.runs.exclude(started_at=None).exists():
-        ended = Block.objects.filter(ended_by=job)
-        BlockInstance.objects.filter(block__in=ended).update(state=BlockState.PENDING, next_try_at=now, changed_at=now)
-        ended.update(is_wanted=True, ended_at=None, ended_by=None)
+    has_begun = job.runs.filter(OPEN_RUNS | Q(dispatched_at__isnull=False)).exists()
+    if job.operation == "sender.unblock" and not has_begun:
+        _turn_back(Block.objects.filter(ended_by=job), now, is_wanted=True, ended_at=None, ended_by=None)
+    elif job.operation == "sender.block" and job.undo_of_id is not None and not has_begun:
+        _turn_back(Block.objects.filter(ended_by=job.undo_of, is_wanted=True), now, is_wanted=False, ended_at=now)
+    elif job.operation == "sender.block":
+        for block in Block.objects.filter(job=job, created_at=job.ready_at, is_wanted=True):
+            _narrow(block, instances, now)
+    rows = BlockInstance.objects.filter(instance__in=instances, block__pattern=asked.parse_pattern(job))
+    rows.filter(state__in=(BlockState.PENDING, BlockState.REMOVING), next_try_at=None).update(next_try_at=now)
+
+
+def _turn_back(ended: QuerySet[Block], now: datetime, *, is_wanted: bool, **fields: Any) -> None:
+    state = BlockState.PENDING if is_wanted else BlockState.REMOVING
+    rows = BlockInstance.objects.filter(block__in=list(ended))
+    ended.update(is_wanted=is_wanted, **fields)
+    rows.update(state=state, next_try_at=now, changed_at=now)
+
+
+def _narrow(block: Block, instances: Iterable[int | None], now: datetime) -> None:
+    """Its target is what is left of it, else the sweep would bring it to the others as to new ones."""
+    block.instances.filter(instance__in=instances).delete()
+    left = sorted(str(row.instance) for row in block.instances.select_related("instance__host"))
+    if left:
+        block.target = {"instances": left}
+    else:
+        block.is_wanted, block.ended_at = False, now
+    block.save(update_fields=["target", "is_wanted", "ended_at"])
 
 
 def _rows(run: Run, *, is_wanted: bool) -> Any:

@@ -123,10 +123,13 @@ def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
     ready_before = same_host.filter(job__state__in=BEGUN, is_planning=False, state=RunState.PENDING).filter(
         _earlier("ready_at")
     )
-    leased = HostLease.objects.filter(host=OuterRef("host")).exclude(Q(job=None) | Q(job=OuterRef("job")))
+    leases = HostLease.objects.filter(host=OuterRef("host"))
+    leased = leases.exclude(job=None)
+    # Who has the host goes first, whoever was ready before: else the two would wait for each other.
+    is_next = Q(Exists(leases.filter(job=OuterRef("job")))) | Q(~Exists(ready_before), ~Exists(leased))
     return runs.filter(
         Q(~Exists(planned_before), job__state=JobState.PLANNING, is_planning=True)
-        | Q(~Exists(ready_before), ~Exists(leased), job__state__in=BEGUN, is_planning=False)
+        | Q(is_next, job__state__in=BEGUN, is_planning=False)
     )
 
 

@@ -10,7 +10,7 @@ from fleet.mta import errors
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.models import OPEN_RUNS, Job, JobEvent, Run
-from jobs.services import blocks, hosts, moves
+from jobs.services import bell, blocks, hosts, moves
 from jobs.state import JobState, RunState, job_end
 
 UNPROVEN = (
@@ -91,6 +91,7 @@ def cancel_pending(job: Job, among: QuerySet[Run] | None = None) -> list[Run]:
     tell_runs(job, runs, now)
     if job.is_changing:
         hosts.release(job)
+        bell.ring_for_waiting({run.host_id for run in runs})
         if job.ready_at is not None:
             blocks.withdraw(job, runs, now)
     return runs

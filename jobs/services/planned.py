@@ -53,6 +53,9 @@ def freeze(job: Job) -> None:
     open_states = (RunState.PENDING, RunState.RUNNING)
     if job.state != JobState.PLANNING or job.runs.filter(is_planning=True, state__in=open_states).exists():
         return
+    if job.cancel_asked_at is not None:  # while it was being planned
+        stop(job, JobState.CANCELLED)
+        return
     over = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code).select_related("instance__host").first()
     if over is not None:
         _stop(job, over)

@@ -3,12 +3,13 @@
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from fleet.mta.commands import CHANGE_SECONDS
 from fleet.mta.types import Ended, MessageState, Result
 from jobs.clock import db_now
 from jobs.models import Job, Run
-from jobs.services import moves, orphans
+from jobs.services import bell, blocks, moves, orphans
 from jobs.services.bell import on_queue
 from jobs.services.claim import BATCH, MAX_ATTEMPTS, with_hosts
 from jobs.services.end import finish_job
@@ -50,8 +51,10 @@ def _lose(run: Run, now: datetime) -> int:
         won = rows.update(state=RunState.FAILED, error=POISON, finished_at=now, lease_until=None)
     else:
         won = rows.update(state=RunState.PENDING, lease_until=None)
+        run.state = RunState.PENDING
     if won:
         moves.record(run.job, "run.lost", None, {"run": str(run.pk), "dispatched": run.dispatched_at is not None})
+        bell.ring_on_commit(run.job, [run])
         _after_loss(run)
     return won
 
@@ -59,6 +62,7 @@ def _lose(run: Run, now: datetime) -> int:
 def _after_loss(run: Run) -> None:
     if run.is_planning:
         freeze(run.job)
+        bell.ring_for_waiting([run.host_id])
     else:
         finish_job(run.job)
 
@@ -98,10 +102,15 @@ def is_positive(result: Result) -> bool:
 def _settled(job: Job, report: Report) -> None:
     with transaction.atomic():
         Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # before the run's row, as everybody else
-        won = Run.objects.filter(pk=report.run.pk, state=RunState.UNKNOWN).update(state=RunState.RUNNING)
+        won = _as_seen(report.run).update(state=RunState.RUNNING)
         if won:
             record(job, [report])
             _look_for_more(job, report)
+
+
+def _as_seen(run: Run) -> QuerySet[Run]:
+    """The run, when it is still unknown what became of the claim that was read back, and not of a later one."""
+    return Run.objects.filter(pk=run.pk, state=RunState.UNKNOWN, fence=run.fence)
 
 
 def _look_for_more(job: Job, report: Report) -> None:
@@ -119,8 +128,8 @@ def _again(job: Job, run: Run) -> None:
         job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # else two last runs do not see each other end
         looks = run.reconciled + 1
         at = run.unknown_at + timedelta(seconds=AFTER[looks]) if run.unknown_at and looks < len(AFTER) else None
-        Run.objects.filter(pk=run.pk, state=RunState.UNKNOWN).update(
-            reconciled=looks, reconcile_at=at, finished_at=None if at else db_now()
-        )
-        if at is None:
+        now = db_now()
+        won = _as_seen(run).update(reconciled=looks, reconcile_at=at, finished_at=None if at else now)
+        if won and at is None:
+            blocks.settle([run], now, now)
             finish_job(job)

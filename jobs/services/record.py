@@ -70,7 +70,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
     reports = [replace(report, run=copy(report.run)) for report in reports]
     with transaction.atomic():
         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
-        job.state, job.version = locked.state, locked.version
+        job.state, job.version, job.cancel_asked_at = locked.state, locked.version, locked.cancel_asked_at
         if job.is_changing:
             audit.lock_chains(moves.chains_of(job))
         now = db_now()
@@ -141,7 +141,7 @@ def _fill(report: Report, now: datetime) -> None:
 def _was_not_begun(report: Report) -> bool:
     """Whether the worker found its lease gone before it sent anything, and another one may still try."""
     is_lost = isinstance(report.error, errors.LeaseLost) and not report.mutated
-    return is_lost and report.run.attempts < MAX_ATTEMPTS
+    return is_lost and report.run.attempts < MAX_ATTEMPTS and report.run.job.state not in JobState.final()
 
 
 def _effects(job: Job, ended: Iterable[Report], now: datetime) -> None:
@@ -153,6 +153,9 @@ def _effects(job: Job, ended: Iterable[Report], now: datetime) -> None:
             effects.discovered(run.host, *value, now)
     retry_at = now + timedelta(seconds=settings.ENV.reconcile_interval)
     blocks.settle((report.run for report in ended if report.run.state in RUN_ENDED), now, retry_at)
+    cancelled = [report.run for report in ended if report.is_cancelled]
+    if cancelled and job.ready_at is not None:
+        blocks.withdraw(job, cancelled, now)
 
 
 def _audit(job: Job, ended: Iterable[Report]) -> None:

@@ -10,7 +10,7 @@ from jobs.asked import fingerprints
 from jobs.clock import db_now
 from jobs.models import Approval, Decision, Job, Message, Run
 from jobs.plan import PlanRow, digest_of
-from jobs.services import moves
+from jobs.services import blocks, moves
 from jobs.services.end import stop
 from jobs.state import JobState, RunState
 
@@ -21,7 +21,11 @@ def start(job: Job) -> None:
     """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
     reason = _why_not(job) if job.is_changing else None
     if reason is None:
-        moves.move(job, JobState.RUNNING, started_at=db_now(), expires_at=None)
+        now = db_now()
+        # Queued by an earlier version, which booked what is wanted at this moment only.
+        place = {"ready_at": now} if job.is_changing and job.ready_at is None else {}
+        if moves.move(job, JobState.RUNNING, started_at=now, expires_at=None, **place) and place:
+            blocks.want(job, now)
     else:
         stop(job, JobState.FAILED, error=reason)
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Least
 from fleet.inventory import TargetError, resolve
 from fleet.models import Customer, Host, Instance
 from fleet.ssh.gate import Lane
-from jobs import doorbell
+from jobs import audit, doorbell
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.models import (
@@ -92,10 +92,15 @@ def behind(now: datetime, queue: str) -> list[BlockInstance]:
 
 
 def _behind(now: datetime) -> QuerySet[BlockInstance]:
+    return _unattended().filter(next_try_at__lte=now)
+
+
+def _unattended() -> QuerySet[BlockInstance]:
+    """Rows that something is left to do for, and that no job is on its way to."""
     return BlockInstance.objects.filter(
         Q(attempt=None) | Q(attempt__finished_at__isnull=False),
         state__in=(BlockState.PENDING, BlockState.REMOVING, BlockState.FAILED),
-        next_try_at__lte=now,
+        next_try_at__isnull=False,
         instance__enabled=True,
         instance__host__enabled=True,
         instance__host__customer__enabled=True,
@@ -107,16 +112,22 @@ def queue_of_row(row: BlockInstance) -> str:
     return bell.queue_of(run_for(row.instance.host, row.instance))
 
 
-def put_off(rows: Iterable[BlockInstance], now: datetime) -> None:
-    """Look at them again after the reconcile interval."""
+def put_off(rows: Iterable[BlockInstance], now: datetime) -> list[BlockInstance]:
+    """Look at them again after the reconcile interval. Returns those that nobody else has put off meanwhile."""
     later = now + timedelta(seconds=settings.ENV.reconcile_interval)
-    BlockInstance.objects.filter(pk__in=[row.pk for row in rows]).update(next_try_at=later)
+    return [
+        row
+        for row in rows
+        if BlockInstance.objects.filter(pk=row.pk, next_try_at=row.next_try_at).update(next_try_at=later)
+    ]
 
 
 def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
     """Jobs of channel `schedule` that bring instances, whose hosts answer again, to what is wanted."""
     by_block: dict[Block, list[BlockInstance]] = {}
-    for row in blocks.yield_to_others(rows, db_now()):
+    # As they are now: asking the hosts may have taken a minute.
+    fresh = _unattended().filter(pk__in=[row.pk for row in rows]).select_related("block")
+    for row in blocks.yield_to_others(fresh, db_now()):
         by_block.setdefault(row.block, []).append(row)
     return [_catch_up(block, behind) for block, behind in by_block.items()]
 
@@ -152,6 +163,7 @@ def expire_blocks(now: datetime) -> None:
     """Blocks that have come to their end are no longer wanted; the catch-up takes their lines away."""
     for block in Block.objects.filter(is_wanted=True, expires_at__lte=now):
         with transaction.atomic():
+            audit.lock_chains(moves.chains_of(block.job))  # before the rows, as everybody else
             if Block.objects.filter(pk=block.pk, is_wanted=True).update(is_wanted=False, ended_at=now):
                 block.instances.update(state=BlockState.REMOVING, next_try_at=now, changed_at=now)
                 moves.record(block.job, "block.expired", None, {"block": str(block.pk), "pattern": block.pattern})

@@ -8,6 +8,7 @@ from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import Clash, Invalid
 from jobs.models import Job
+from jobs.services import blocks, moves
 from jobs.services.end import cancel_pending, finish_job
 from jobs.state import RunState
 
@@ -27,7 +28,11 @@ def unlock(actor: Actor, host: Host, reason: str) -> Job:
         runs = job.runs.filter(host=host)
         if runs.filter(state=RunState.RUNNING).exists():
             raise Clash("busy", f"job {job.pk} is at work on {host.name}; cancel it, or wait for its end")
-        given_up = runs.filter(state=RunState.UNKNOWN).update(reconcile_at=None, finished_at=db_now())
+        audit.lock_chains({host.customer.slug, *moves.chains_of(job)})
+        now = db_now()
+        unknown = list(runs.filter(state=RunState.UNKNOWN).select_related("job", "instance"))
+        given_up = runs.filter(state=RunState.UNKNOWN).update(reconcile_at=None, finished_at=now)
+        blocks.settle(unknown, now, now)
         stopped = cancel_pending(job, runs)
         data = {"reason": reason, "given_up": given_up, "cancelled": len(stopped)}
         audit.append(audit.Entry(host.customer.slug, "host.unlocked", actor, object=host.name, job=job.pk, data=data))
