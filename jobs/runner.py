@@ -71,8 +71,9 @@ def look(queue: str) -> bool:
 
 def _next(lane: LaneThreads, queue: str) -> bool:
     """Carry out the claim whose turn it is. False: there is none."""
-    begun = leases.clock()
-    claimed = claim(lane, queue)
+    with lane.claiming:
+        begun = leases.clock()
+        claimed = claim(lane, queue)
     if claimed is not None:
         with leases.KEEPER.kept(claimed.job, claimed.runs, begun) as lease:
             _carry_out(claimed, lease)

@@ -1,16 +1,19 @@
 """Celery tasks: fetch and call, nothing else. The database says what there is to do."""
 
-from celery import shared_task
+from typing import Any
+
+from celery import Task, shared_task
 
 from jobs import audit, runner
 from jobs.services import sweep as sweeping
 from jobs.services.orphans import enroll
 
 
-@shared_task
-def work(lane: str, queue: str) -> None:
-    """Carry out what waits in a lane of this queue."""
-    runner.work(lane, queue)
+@shared_task(bind=True)
+def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
+    """Carry out what waits in a lane of this queue. Another worker's queue is none of ours, whatever a message says."""
+    if queue in self.app.amqp.queues.consume_from:
+        runner.work(lane, queue)
 
 
 @shared_task

@@ -249,8 +249,9 @@ def withdraw(job: Job, runs: Iterable[Run], now: datetime) -> None:
     elif job.operation == "sender.block" and job.undo_of_id is not None and not has_begun:
         _turn_back(Block.objects.filter(ended_by=job.undo_of, is_wanted=True), now, is_wanted=False, ended_at=now)
     elif job.operation == "sender.block":
-        for block in Block.objects.filter(job=job, created_at=job.ready_at, is_wanted=True):
-            _narrow(block, instances, now)
+        for block in Block.objects.filter(job=job, is_wanted=True):
+            if block.created_at == job.ready_at:  # it made it; another one was there before
+                _narrow(block, instances, now)
     rows = BlockInstance.objects.filter(instance__in=instances, block__pattern=asked.parse_pattern(job))
     rows.filter(state__in=(BlockState.PENDING, BlockState.REMOVING), next_try_at=None).update(next_try_at=now)
 

@@ -49,17 +49,18 @@ def worker() -> str:
 def claim(lane: LaneThreads, queue: str) -> Claim | None:
     """Take runs of the job whose turn it is on this Celery queue, up to BATCH. None: nothing can be begun now.
 
+    With `lane.claiming` held.
+
     A changing job that is past planning is started by this: digest and roles are checked again, each host is leased to
     it, and `dispatched_at` with its audit event is committed for every run that is returned.
     """
-    with lane.claiming:
-        at_work = _at_work(lane, queue)
-        for job in _candidates(lane, queue, at_work):
-            taken = _take(job, lane, queue)
-            if taken is not None:
-                turn = max(lane.served.values(), default=0) + 1
-                lane.served.update(dict.fromkeys((customer.pk for customer in taken.job.customers.all()), turn))
-                return taken
+    at_work = _at_work(lane, queue)
+    for job in _candidates(lane, queue, at_work):
+        taken = _take(job, lane, queue)
+        if taken is not None:
+            turn = max(lane.served.values(), default=0) + 1
+            lane.served.update(dict.fromkeys((customer.pk for customer in taken.job.customers.all()), turn))
+            return taken
     return None
 
 

@@ -23,7 +23,7 @@ def start(job: Job) -> None:
     if reason is None:
         now = db_now()
         # Queued by an earlier version, which booked what is wanted at this moment only.
-        place = {"ready_at": now} if job.is_changing and job.ready_at is None else {}
+        place: dict[str, Any] = {"ready_at": now} if job.is_changing and job.ready_at is None else {}
         if moves.move(job, JobState.RUNNING, started_at=now, expires_at=None, **place) and place:
             blocks.want(job, now)
     else:

@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import InterfaceError
+from django.db import InterfaceError, connection
+from django.test.utils import CaptureQueriesContext
 
 from fleet.mta.errors import LeaseLost, OutcomeUnknown, Unreachable
 from fleet.mta.types import Ended, Plan, Result
@@ -369,8 +370,64 @@ def test_a_plan_with_a_number_that_no_column_takes_fails_its_own_run(people: Cas
 )
 def test_a_forged_queue_is_nobodys(people: Cast, lane: str, queue: str) -> None:
     ask(people.alice, "queue.list")
-    tasks.work(lane, queue)
+    runner.work(lane, queue)
     assert people.engine.asked == []
+
+
+def test_a_message_that_names_another_worker_s_queue_is_dropped(people: Cast) -> None:
+    job = ask(people.alice, "queue.list")
+    queue = bell.queue_of(job.runs.get())
+    tasks.work.app.amqp.queues.select(["control"])
+    try:
+        tasks.work("read", queue)
+        assert people.engine.asked == []
+        tasks.work.app.amqp.queues.select([queue])
+        tasks.work("read", queue)
+        assert people.engine.asked == [("mx1/postfix", APPLIED)]
+    finally:
+        tasks.work.app.amqp.queues._consume_from = None
+
+
+def test_who_waited_long_for_the_turn_to_claim_has_a_whole_lease(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(leases, "clock", lambda: now[0])
+    held = []
+
+    class Turn:
+        def __enter__(self) -> None:
+            now[0] += 40
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    genuine = runner._carry_out
+
+    def carry_out(claimed: claim.Claim, lease: leases.Lease) -> None:
+        held.extend(lease.holds(run.pk) for run in claimed.runs)
+        genuine(claimed, lease)
+
+    monkeypatch.setattr(runner, "_carry_out", carry_out)
+    monkeypatch.setattr(runner.LANES["read"], "claiming", Turn())
+    work(ask(people.alice, "queue.list"))
+    assert held == [True]
+
+
+@pytest.mark.parametrize("act", ["expire", "unlock"])
+def test_the_chain_is_locked_before_the_rows_of_blocks(people: Cast, act: str) -> None:
+    """As recording does, or the two would wait for each other."""
+    if act == "expire":
+        block(people, **{"for": "1h"})
+    else:
+        people.engine.results["mx2/postfix"] = OutcomeUnknown("the connection ended")
+        work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    with CaptureQueriesContext(connection) as queries:
+        if act == "expire":
+            sweep.expire_blocks(db_now() + timedelta(hours=2))
+        else:
+            unlock(people.dana, people.acme.hosts.get(name="mx2"), "looked at by hand")
+    said = [query["sql"] for query in queries]
+    chain = next(n for n, sql in enumerate(said) if "jobs_auditchain" in sql)
+    assert chain < next(n for n, sql in enumerate(said) if sql.startswith('UPDATE "jobs_block'))
 
 
 def test_a_job_that_was_queued_before_wishes_were_booked_books_it_when_it_begins(people: Cast) -> None:

@@ -351,7 +351,7 @@ def test_workers_are_rung_for_it_and_look_after_reading_back(
     monkeypatch.setattr(runner, "read_back", lambda queue: done.append("read back"))
     monkeypatch.setattr(runner, "catch_up", lambda queue: done.append("catch up"))
     monkeypatch.setattr(looking, "look", lambda queue, ask: done.append("look"))
-    tasks.work("look", "ssh.0")
+    runner.work("look", "ssh.0")
     assert done == ["read back", "catch up", "look"]
     sweep.sweep()
     assert rings == []

@@ -174,6 +174,10 @@ def test_forged_messages_and_garbage_are_dropped_and_the_worker_lives(service: S
         forged("jobs.tasks.work", ["no job", "ssh.0"]),
         forged("jobs.tasks.work", [str(uuid.uuid4()), "no queue"]),
         forged("jobs.tasks.work", [str(uuid.uuid4()), "ssh.0"]),
+        forged("jobs.tasks.work", ["change", "ssh.x"]),
+        forged("jobs.tasks.work", ["look", "control"]),
+        forged("jobs.tasks.work", ["read", "9" * 100_000]),
+        forged("jobs.tasks.work", [["change"], {"ssh.0": 1}]),
         forged("jobs.tasks.work", ["x", "y"], "application/x-python-serialize"),
     ]
     for _ in range(20):
