@@ -140,11 +140,16 @@ def why_not_undo(job: Job) -> str | None:
 
 
 def yield_to_others(rows: Iterable[BlockInstance], now: datetime) -> list[BlockInstance]:
-    """Without the rows of ended blocks whose line another wanted block needs; that one is applied again instead."""
+    """Without the rows of ended blocks whose line another wanted block needs; that one is applied again instead.
+
+    While that one is in line it may still be cancelled, and the line be nobody's: so long the row stays.
+    """
     kept = []
     for row in rows:
         others = [] if row.block.is_wanted else _wanted_on(row.block.pattern, [row.instance_id])
         heirs = BlockInstance.objects.filter(instance=row.instance_id, block__in=others)
+        if heirs.filter(state=BlockState.PENDING, next_try_at=None).exists():
+            continue
         if heirs.update(state=BlockState.PENDING, next_try_at=now, changed_at=now):
             row.delete()
         else:
@@ -209,14 +214,11 @@ GONE = (RunState.SUCCEEDED, RunState.UNCHANGED, RunState.UNSUPPORTED)
 
 
 def _settle_overtaken(run: Run, retry_at: datetime) -> None:
-    """Nothing was done, so a block that is wanted by now is still to come; and what was ended is another one's now.
+    """Nothing was done, so a block that is wanted by now is still to come.
 
-    Where no block wants the line any more either, it is still to be taken away.
+    Whose the line of one that was ended is, the catch-up tells when that is known (`yield_to_others`).
     """
-    ended = _rows(run, is_wanted=False)
-    if run.job.operation == "sender.unblock" and _rows(run, is_wanted=True).exists():
-        ended.delete()
-    ended.filter(next_try_at=None).update(next_try_at=retry_at)
+    _rows(run, is_wanted=False).filter(next_try_at=None).update(next_try_at=retry_at)
 
 
 def _settle(rows: Any, run: Run, state: BlockState | None, now: datetime, retry_at: datetime) -> None:

@@ -13,11 +13,12 @@ from fleet.mta.types import Ended, Plan, Result
 from jobs import leases, runner, tasks
 from jobs.clock import db_now
 from jobs.models import Block, BlockInstance, HostLease, Job, Run
-from jobs.services import bell, claim, reconcile, sweep
+from jobs.services import bell, blocks, claim, reconcile, sweep
 from jobs.services.again import retry, undo
 from jobs.services.cancel import cancel
 from jobs.services.record import Report, record
 from jobs.services.unlock import unlock
+from jobs.state import RunState
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, claimed, message, work
 from tests.db.test_sweep import SENDER, block, busy, catch_up, states
 
@@ -153,6 +154,33 @@ def test_a_retry_of_a_block_that_is_cancelled_in_line_leaves_the_rest_to_the_cat
     cancel(people.alice, again)
     assert Block.objects.get().is_wanted
     assert lines_to_come() == {"mx2/postfix"}
+
+
+def test_a_line_of_an_expired_block_goes_though_one_that_wants_it_too_was_cancelled_in_line(people: Cast) -> None:
+    block(people)
+    Block.objects.update(expires_at=db_now())
+    sweep.expire_blocks(db_now())
+    fresh = busy(people, "sender.block")
+    for queue in ("ssh.0", "ssh.1"):
+        runner.catch_up(queue)
+    cancel(people.alice, fresh)
+    free()
+    catch_up()
+    assert states() == {}
+    assert Job.objects.get(operation="sender.unblock", channel="schedule").state == "succeeded"
+
+
+def test_a_line_whose_unblock_was_overtaken_goes_though_what_overtook_it_is_cancelled(people: Cast) -> None:
+    block(people)
+    job = busy(people, "sender.unblock")
+    fresh = work(ask(people.alice, "sender.block", ACME, params=SENDER))
+    assert fresh.state == "queued"
+    for run in job.runs.select_related("job"):
+        run.state, run.result = RunState.UNCHANGED, {"overtaken": True}
+        blocks.settle([run], db_now(), db_now())
+    cancel(people.alice, fresh)
+    assert set(states().values()) == {"removing"}
+    assert lines_to_come() == {"mx1/postfix", "mx1/postfixEXT", "mx2/postfix"}
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["last look", "unlocked"])
