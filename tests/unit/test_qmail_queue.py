@@ -104,6 +104,21 @@ def test_an_envelope_that_is_cut_off_is_refused_not_guessed(host: QmailHost) -> 
     assert (listed.data["total"], listed.data["refused"]) == (0, 1)
 
 
+@pytest.mark.parametrize("kind", ["info", "local", "remote"])
+@pytest.mark.parametrize(("arrived", "refused"), [(1000, 0), (10, 1)], ids=["meanwhile", "long ago"])
+def test_a_file_that_is_still_empty_makes_no_envelope_and_no_error(kind: str, arrived: int, refused: int) -> None:
+    """Taken in between the two looks into todo/, seen while qmail-send synced another of its files."""
+    sizes = {"info": 10, "local": 10, "remote": 10, kind: 0}
+    pairs = ["info/1/7\0Fa@x.test\0", "local/1/7\0Tl@x.test\0", "remote/1/7\0Tr@x.test\0"]
+    text = ":group\x001000\0" + "".join(pair for pair in pairs if not pair.startswith(kind))
+    text += "".join(f":stat\0{part}/1/7 8 {size} 1000.0\0" for part, size in sizes.items())
+    found: list[QueueEntry] = []
+    sink = QueueSink(found.append)
+    sink.feed(f"{text}:stat\0mess/1/7 7 300 {arrived}.0\0:done\0\0:end\x003\0".encode())
+    listing = sink.close()
+    assert (found, listing.total, listing.refused) == ([], 0, refused)
+
+
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [

@@ -188,8 +188,10 @@ class QueueSink:
 def entry_of(name: str, seen: Seen, source: str) -> QueueEntry | None:
     """The message as its files tell, None when they are not complete."""
     kinds = ("todo",) if source == "todo" else ("info", *(each for each in CHANNELS if each in seen.sizes))
+    if any(kind not in seen.records for kind in kinds):
+        return None  # qmail-send makes info/, local/ and remote/ empty, and writes and syncs one after the other
     for kind in kinds:
-        records = seen.records.get(kind, [])
+        records = seen.records[kind]
         # While it is preprocessed, todo/ may go between its being read and looked at; it is never changed in place.
         if sum(map(len, records)) + len(records) != seen.sizes.get(kind, -1) and (kind != "todo" or kind in seen.sizes):
             return None
