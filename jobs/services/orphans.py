@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 
-from fleet.models import Host, Instance, QuarantineLook
+from fleet.models import Instance, QuarantineLook
 from fleet.mta.errors import ConnectionLost, FleetError, NothingSent
 from fleet.mta.in_quarantine import Found, InQuarantine
 from fleet.mta.operations import QueuePurge
@@ -23,9 +23,8 @@ from jobs import asked, audit
 from jobs.clock import db_now
 from jobs.models import OPEN_RUNS, HostLease, Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.services import effects
-from jobs.services.bell import queue_of
 from jobs.services.claim import with_hosts
-from jobs.services.submit import run_for
+from jobs.services.submit import queue_of_host
 from jobs.storable import storable
 
 EVERY = timedelta(days=1)
@@ -85,17 +84,13 @@ def due(now: datetime) -> QuerySet[Instance]:
 def queues(now: datetime) -> set[str]:
     """The Celery queues whose workers have instances to look at."""
     hosts = due(now).order_by().values_list("host__name", "host__site").distinct()
-    return {_queue_of(name, site) for name, site in hosts}
-
-
-def _queue_of(name: str, site: str) -> str:
-    return queue_of(run_for(Host(name=name, site=site), None))
+    return {queue_of_host(name, site) for name, site in hosts}
 
 
 def take(now: datetime, queue: str) -> list[Instance]:
     """Up to ROUND instances of this Celery queue that are due, put off at once so that no one else looks."""
     waiting = due(now).values_list("pk", "host__name", "host__site")
-    first = [pk for pk, name, site in waiting if _queue_of(name, site) == queue][:ROUND]
+    first = [pk for pk, name, site in waiting if queue_of_host(name, site) == queue][:ROUND]
     related = ("host__customer", "host__credential__customer", "host__jump_host__credential__customer")
     return [
         each

@@ -95,6 +95,11 @@ def run_for(host: Host, instance: Instance | None) -> Run:
     return Run(host=host, instance=instance, slot=zlib.crc32(host.name.encode()) % SLOTS, site=host.site)
 
 
+def queue_of_host(name: str, site: str) -> str:
+    """The Celery queue whose worker keeps the connection to the host of that name."""
+    return bell.queue_of(run_for(Host(name=name, site=site), None))
+
+
 def _audited(job: Job, runs: int) -> dict[str, Any]:
     return {
         "target": job.target,

@@ -29,7 +29,7 @@ from jobs.models import (
 from jobs.services import bell, blocks, moves, orphans, reconcile
 from jobs.services.accounts import SYSTEM
 from jobs.services.end import stop
-from jobs.services.submit import run_for, write
+from jobs.services.submit import queue_of_host, run_for, write
 from jobs.state import JobState, RunState
 
 BATCH = 500
@@ -46,7 +46,9 @@ def sweep() -> None:
     extend_blocks(now)
     unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
     queues = {queue for queue, _ in bell.queues_of(unknown)}
-    for queue in queues | {queue_of_row(row) for row in _behind(now)} | orphans.queues(now):
+    hosts = _behind(now).values_list("instance__host__name", "instance__host__site").distinct().order_by()
+    queues |= {queue_of_host(name, site) for name, site in hosts}
+    for queue in queues | orphans.queues(now):
         doorbell.ring(queue, Lane.LOOK)
 
 
@@ -86,7 +88,8 @@ def behind(now: datetime, queue: str) -> list[BlockInstance]:
 
     Only those that are due, and for which no job is open.
     """
-    rows = [row.pk for row in _behind(now) if queue_of_row(row) == queue][:BATCH]
+    waiting = _behind(now).values_list("pk", "instance__host__name", "instance__host__site")
+    rows = [pk for pk, name, site in waiting if queue_of_host(name, site) == queue][:BATCH]
     related = ("block", "instance__host__credential__customer", "instance__host__jump_host__credential__customer")
     return list(BlockInstance.objects.filter(pk__in=rows).select_related(*related))
 
@@ -104,12 +107,7 @@ def _unattended() -> QuerySet[BlockInstance]:
         instance__enabled=True,
         instance__host__enabled=True,
         instance__host__customer__enabled=True,
-    ).select_related("instance__host")
-
-
-def queue_of_row(row: BlockInstance) -> str:
-    """The Celery queue of the row's host."""
-    return bell.queue_of(run_for(row.instance.host, row.instance))
+    )
 
 
 def put_off(rows: Iterable[BlockInstance], now: datetime) -> list[BlockInstance]:
@@ -126,7 +124,7 @@ def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
     """Jobs of channel `schedule` that bring instances, whose hosts answer again, to what is wanted."""
     by_block: dict[Block, list[BlockInstance]] = {}
     # As they are now: asking the hosts may have taken a minute.
-    fresh = _unattended().filter(pk__in=[row.pk for row in rows]).select_related("block")
+    fresh = _unattended().filter(pk__in=[row.pk for row in rows]).select_related("block", "instance__host")
     for row in blocks.yield_to_others(fresh, db_now()):
         by_block.setdefault(row.block, []).append(row)
     return [_catch_up(block, behind) for block, behind in by_block.items()]

@@ -12,6 +12,7 @@ from jobs.models import Block, BlockInstance, HostLease, Job, Run
 from jobs.services import bell, blocks, claim, reconcile, sweep
 from jobs.services.again import retry, undo
 from jobs.services.cancel import cancel
+from jobs.services.submit import queue_of_host
 from jobs.services.unlock import unlock
 from jobs.state import RunState
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, message, work
@@ -244,7 +245,8 @@ def test_two_rounds_at_once_make_one_attempt(people: Cast, monkeypatch: pytest.M
     people.engine.results.clear()
     BlockInstance.objects.filter(next_try_at__isnull=False).update(next_try_at=db_now())
     now = db_now()
-    queue = sweep.queue_of_row(BlockInstance.objects.get(state="pending"))
+    host = BlockInstance.objects.get(state="pending").instance.host
+    queue = queue_of_host(host.name, host.site)
     first, second = sweep.behind(now, queue), sweep.behind(now, queue)
     monkeypatch.setattr(sweep, "behind", lambda now, queue: first)
     runner.catch_up(queue)

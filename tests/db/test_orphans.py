@@ -285,7 +285,7 @@ def test_one_host_that_cannot_be_asked_does_not_keep_the_others(people: Cast, mo
         return genuine(host)
 
     monkeypatch.setattr(looking, "endpoint_for", endpoint)
-    monkeypatch.setattr(orphans, "_queue_of", lambda name, site: "ssh.0")
+    monkeypatch.setattr(orphans, "queue_of_host", lambda name, site: "ssh.0")
     orphans.look_soon(Instance.objects.get(host__name="mx1", name="postfix"))
     assert look(people, lying(uuid4(), IDS[0])).orphans == 1
 
