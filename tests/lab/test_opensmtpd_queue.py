@@ -400,7 +400,7 @@ def _kill_when_busy(remote: Remote) -> None:
         f"cd {SPOOL}; for i in $(seq 400); do "
         "[ $(ls mxfleet-quarantine/job-1/*.ready 2>/dev/null | wc -l) -lt 20 ] || break; sleep 0.02; done; "
         "find /proc/[0-9]*/fd -lname '*/mxfleet-quarantine/lock' 2>/dev/null | cut -d / -f 3 | sort -u | "
-        "while read -r pid; do grep -qx flock /proc/$pid/comm || kill -KILL $pid; done"
+        "while read -r pid; do grep -qsx flock /proc/$pid/comm || kill -KILL $pid 2>/dev/null || :; done"
     )
 
 

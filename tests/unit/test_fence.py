@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,6 +219,11 @@ class Racer:
             assert time.monotonic() < until, "it did not wait"
             time.sleep(0.01)
 
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it was refused already
+            os.write(self.process.stdin.fileno(), b"go\n")
+
     def end(self) -> Completed:
         out, err = self.process.communicate("go\n", timeout=60)
         return Completed(self.process.returncode, out.encode(), err.encode())
@@ -244,9 +250,7 @@ def test_of_many_at_once_none_runs_behind_or_beside_a_newer_one(tmp_path: Path, 
     log = tmp_path / "log"
     racers = [Racer(log, OLD + at % 4) for at in range(12)]
     for racer in racers:
-        assert racer.process.stdin is not None
-        racer.process.stdin.write("go\n")
-        racer.process.stdin.flush()
+        racer.go()
     ended = [racer.end() for racer in racers]
     assert all(one.exit_status == 0 or isinstance(fence_error(one), Overtaken) for one in ended)
     running: list[int] = []
