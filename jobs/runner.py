@@ -5,6 +5,7 @@ A thread keeps no connection to the database while it waits for hosts.
 
 import atexit
 import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from jobs.endpoints import changed_since, endpoint_for
 from jobs.errors import Unavailable
 from jobs.lanes import LaneThreads, lanes
 from jobs.leases import Lease
+from jobs.looks import Looks
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
 from jobs.services.addresses import address_policy
@@ -52,6 +54,8 @@ def engine() -> Engine:
 
 
 LANES = lanes()
+LOOKS = Looks()
+CATCHING_UP = threading.Lock()
 
 
 def work(lane: str, queue: str) -> None:
@@ -255,20 +259,22 @@ def _report(run: Run, outcome: Outcome) -> Report:
 
 
 def read_back(queue: str) -> None:
-    """Look at this queue's runs whose outcome is unknown and that are due, at all of them at once."""
-    runs = reconcile.due(db_now(), queue)
-    jobs = {run.job_id: run.job for run in runs}
-    by_key = {str(run.pk): run for run in runs}
+    """Look at this queue's runs whose outcome is unknown and that are due, at all of them at once.
+
+    Settles what any look has shown meanwhile, unless another thread is doing that.
+    """
+    runs = LOOKS.new(reconcile.due(db_now(), queue))
     requests, broken = _each(runs, _look)
     for report in broken:
-        _settle(jobs[report.run.job_id], [report])
+        _settle(report.run.job, [report])
     let_go()
-    for outcomes in engine().outcomes(requests):
-        by_job: dict[Any, list[Outcome]] = defaultdict(list)
-        for outcome in outcomes:
-            by_job[by_key[outcome.key].job_id].append(outcome)
-        for pk, some in by_job.items():
-            _settle(jobs[pk], _reports(runs, some))
+    LOOKS.begin(engine(), runs, requests)
+    for looked_at, outcomes in LOOKS.outcomes(engine()):
+        by_job: dict[Any, list[Report]] = defaultdict(list)
+        for report in _reports(looked_at, outcomes):
+            by_job[report.run.job_id].append(report)
+        for reports in by_job.values():
+            _settle(reports[0].run.job, reports)
         let_go()
 
 
@@ -299,12 +305,19 @@ def _look(run: Run) -> Request[Any]:
 
 
 def catch_up(queue: str) -> None:
-    """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer."""
-    now = db_now()
-    rows = sweep.behind(now, queue)
-    rows = sweep.put_off(rows, now)
-    answering = _answering(sweep.hosts_of(rows))
-    sweep.catch_up(row for row in rows if row.instance.host_id in answering)
+    """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer.
+
+    One round at a time: it takes one thread, whatever the hosts do.
+    """
+    if not CATCHING_UP.acquire(blocking=False):
+        return
+    try:
+        now = db_now()
+        rows = sweep.put_off(sweep.behind(now, queue), now)
+        answering = _answering(sweep.hosts_of(rows))
+        sweep.catch_up(row for row in rows if row.instance.host_id in answering)
+    finally:
+        CATCHING_UP.release()
 
 
 def _answering(hosts: Sequence[Host]) -> set[int]:

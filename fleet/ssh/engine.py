@@ -62,14 +62,14 @@ class Outcome:
 
 
 class Delivery:
-    """Hands outcomes from the loop's thread to one caller, in blocks. A block goes when it is full, old or the last."""
+    """Hands outcomes from the loop's thread to `ready`, in blocks. A block goes when it is full, old or the last."""
 
-    def __init__(self, expected: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, expected: int, loop: asyncio.AbstractEventLoop, ready: queue.SimpleQueue[list[Outcome]]) -> None:
         self._missing = expected
         self._loop = loop
         self._block: list[Outcome] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.ready: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
+        self.ready = ready
         self.is_stopped = False
         self.unsent: set[asyncio.Task[Any]] = set()  # at work on a request for which nothing was sent yet
 
@@ -136,9 +136,7 @@ class Engine:
         """
         if not requests:
             return
-        running = self._running()
-        delivery = Delivery(len(requests), running.loop)
-        running.loop.call_soon_threadsafe(_begin, running, list(requests), delivery)
+        running, delivery = self._begun(requests, queue.SimpleQueue())
         missing = len(requests)
         is_stopped = False
         try:
@@ -157,6 +155,16 @@ class Engine:
         finally:
             if missing and running.thread.is_alive():
                 running.loop.call_soon_threadsafe(delivery.stop)
+
+    def begin(self, requests: Sequence[Request[Any]], ready: queue.SimpleQueue[list[Outcome]]) -> None:
+        """Begin all requests and return. Their outcomes come into `ready` as `outcomes` would give them."""
+        if requests:
+            self._begun(requests, ready)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether what was begun may still come."""
+        return self._now is not None and self._now.thread.is_alive()
 
     def scan_host_key(self, address: str, port: int, jump: Endpoint | None = None) -> HostKey:
         """The key a host shows; a person must compare it before it is pinned. Raises NothingSent errors."""
@@ -177,6 +185,14 @@ class Engine:
             asyncio.run_coroutine_threadsafe(_shut_down(running), running.loop).result()
             running.loop.call_soon_threadsafe(running.loop.stop)
             running.thread.join()
+
+    def _begun(
+        self, requests: Sequence[Request[Any]], ready: queue.SimpleQueue[list[Outcome]]
+    ) -> tuple[Running, Delivery]:
+        running = self._running()
+        delivery = Delivery(len(requests), running.loop, ready)
+        running.loop.call_soon_threadsafe(_begin, running, list(requests), delivery)
+        return running, delivery
 
     def _running(self) -> Running:
         """What runs, begun if need be. A thread does not survive fork(), so a forked worker begins its own."""

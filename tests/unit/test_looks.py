@@ -1,0 +1,94 @@
+"""Looks at unknown outcomes: a host that hangs keeps nobody from another's."""
+
+import threading
+import time
+from collections.abc import Sequence
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
+
+from fleet.ssh.engine import Outcome, Request
+from jobs.looks import Looks
+from jobs.models import Run
+
+ONE, TWO = (cast(Run, SimpleNamespace(pk=pk)) for pk in ("one", "two"))
+
+
+class Hosts:
+    """Answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.is_running = True
+        self.ready: SimpleQueue[list[Outcome]] = SimpleQueue()
+
+    def begin(self, requests: Sequence[Request[Any]], ready: SimpleQueue[list[Outcome]]) -> None:
+        self.ready = ready
+
+    def answer(self, key: str) -> None:
+        self.ready.put([Outcome(key)])
+
+
+def begin(looks: Looks, hosts: Hosts, run: Run) -> None:
+    looks.begin(hosts, [run], [cast(Request[Any], SimpleNamespace(key=str(run.pk)))])
+
+
+class Taker(threading.Thread):
+    """Another thread of the lane, that takes what the looks show."""
+
+    def __init__(self, looks: Looks, hosts: Hosts) -> None:
+        super().__init__(daemon=True)
+        self.looks, self.hosts = looks, hosts
+        self.taken: SimpleQueue[list[Run]] = SimpleQueue()
+        self.start()
+
+    def run(self) -> None:
+        for runs, _ in self.looks.outcomes(self.hosts):
+            self.taken.put(runs)
+
+    def ends(self) -> bool:
+        self.join(5)
+        return not self.is_alive()
+
+
+def test_while_one_host_hangs_others_are_looked_at_and_settled_and_no_more_than_one_thread_waits() -> None:
+    looks, hosts = Looks(), Hosts()
+    begin(looks, hosts, ONE)
+    waiting = Taker(looks, hosts)
+    while looks._taking.acquire(blocking=False):
+        looks._taking.release()
+        time.sleep(0.001)
+    begin(looks, hosts, TWO)
+    assert list(looks.outcomes(hosts)) == [], "this thread is free again at once"
+    hosts.answer("two")
+    assert waiting.taken.get(timeout=5) == [TWO]
+    hosts.answer("one")
+    assert waiting.taken.get(timeout=5) == [ONE]
+    assert waiting.ends()
+
+
+def test_a_run_at_which_a_look_is_under_way_is_not_looked_at_once_more() -> None:
+    looks, hosts = Looks(), Hosts()
+    begin(looks, hosts, ONE)
+    assert looks.new([ONE, TWO]) == [TWO]
+    hosts.answer("one")
+    assert [runs for runs, _ in looks.outcomes(hosts)] == [[ONE]]
+    assert looks.new([ONE, TWO]) == [ONE, TWO]
+
+
+def test_what_was_settled_by_nobody_is_taken_by_the_next_thread() -> None:
+    looks, hosts = Looks(), Hosts()
+    begin(looks, hosts, ONE)
+    begin(looks, hosts, TWO)
+    hosts.answer("one")
+    hosts.answer("two")
+    for _ in looks.outcomes(hosts):
+        break  # it died while it settled the first
+    assert [runs for runs, _ in looks.outcomes(hosts)] == [[TWO]]
+
+
+def test_looks_of_an_engine_that_was_closed_are_given_up() -> None:
+    looks, hosts = Looks(), Hosts()
+    begin(looks, hosts, ONE)
+    hosts.is_running = False
+    assert list(looks.outcomes(hosts)) == []
+    assert looks.new([ONE]) == [ONE]
