@@ -15,6 +15,7 @@ from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
 from jobs.actor import Actor
 
+UNKNOWN = "the token is unknown, expired or revoked"
 COARSE = timedelta(minutes=1)
 """`last_used_at` is no more exact than this, so that reading does not mean writing."""
 
@@ -55,13 +56,25 @@ def actor_for(header: str, source: str) -> Actor:
         .first()
     )
     if token is None or not _is_good(token, now):
-        raise AuthenticationFailed("the token is unknown, expired or revoked")
+        raise AuthenticationFailed(UNKNOWN)
     if token.networks and not _is_inside(source, token.networks):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")
     if token.last_used_at is None or now - token.last_used_at > COARSE:
         Token.objects.filter(pk=token.pk).update(last_used_at=now)
-    scopes = frozenset(token.scopes) if token.scopes else None
-    return Actor(account=token.account, scopes=scopes, channel="api", source=source)
+    return actor_of(token, source)
+
+
+def actor_of(token: Token, source: str = "") -> Actor:
+    """Who acts with this token, and how far it reaches."""
+    return Actor(
+        account=token.account,
+        scopes=frozenset(token.scopes) if token.scopes else None,
+        channel="api",
+        source=source,
+        token=token.pk,
+        within=frozenset(token.customers) if token.customers is not None else None,
+        minted_by=tuple(token.minted_by),
+    )
 
 
 def _is_good(token: Token, now: Any) -> bool:

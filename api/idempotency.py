@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -50,9 +51,9 @@ def check_key(key: str) -> None:
         raise Problem(400, "malformed_header", detail)
 
 
-def fingerprint(method: str, path: str, body: Any) -> str:
-    """What makes two requests the same."""
-    content = json.dumps([method, path, body], sort_keys=True, separators=(",", ":"))
+def fingerprint(token: UUID | None, method: str, path: str, body: Any) -> str:
+    """What makes two requests the same: also the token, for a narrower one must not be told what a wider one was."""
+    content = json.dumps([str(token), method, path, body], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 

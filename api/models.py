@@ -7,7 +7,11 @@ from jobs.models import Account
 
 
 class Token(models.Model):
-    """A bearer token of an account. Only the SHA-256 of it is stored."""
+    """A bearer token of an account. Only the SHA-256 of it is stored.
+
+    `customers`: slugs of those it is good for, null: all that the account's roles name. `minted_by`: usernames of all
+    who had a hand in it besides its account, through any number of tokens; empty: the account's person made it.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="tokens")
@@ -15,6 +19,8 @@ class Token(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     scopes = models.JSONField(default=list)
     networks = models.JSONField(default=list)
+    customers = models.JSONField(null=True, blank=True)
+    minted_by = models.JSONField(default=list, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

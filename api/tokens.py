@@ -9,13 +9,16 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from rest_framework.exceptions import AuthenticationFailed
 
-from api.auth import digest
+from api.auth import UNKNOWN, digest
 from api.models import Token
 from jobs import audit
 from jobs.actor import Actor
 from jobs.errors import Forbidden, Invalid
 from jobs.models import Account, AccountKind
+from jobs.selectors import visible_accounts
+from jobs.services.accounts import must_reach
 
 SCOPES = ("jobs:read", "jobs:request", "jobs:approve", "fleet:read", "fleet:write", "audit:read", "admin")
 GRANT_OF = {
@@ -32,7 +35,7 @@ LONGEST = timedelta(days=3660)
 
 def visible_tokens(actor: Actor) -> QuerySet[Token]:
     """His own tokens, and those of the accounts that he administers."""
-    rows = Token.objects.select_related("account").prefetch_related("account__roles")
+    rows = Token.objects.select_related("account").prefetch_related("account__roles__customer")
     if actor.may_everywhere("administer") and actor.has_scope("admin"):
         return rows
     mine = Q(account=actor.account)
@@ -45,44 +48,53 @@ def visible_tokens(actor: Actor) -> QuerySet[Token]:
     return rows.filter(mine | (Q(account__in=within) & ~Q(account__in=beyond) & ~Q(account__in=wide)))
 
 
-def effective_scopes(account: Account, narrowed: list[str] | frozenset[str] | None) -> list[str]:
+def effective_scopes(actor: Actor) -> list[str]:
     """What a token can be used for: all that the account's roles allow, less what it was narrowed away from."""
-    actor = Actor(account=account)
+    decides = actor.account.kind == AccountKind.PERSON and not actor.minted_by
     return [
         scope
         for scope in SCOPES
-        if actor.may_somewhere(GRANT_OF[scope])
-        and (not narrowed or scope in narrowed)
-        and not (scope == "jobs:approve" and account.kind == AccountKind.SERVICE)
+        if actor.may_somewhere(GRANT_OF[scope]) and actor.has_scope(scope) and (decides or scope != "jobs:approve")
     ]
 
 
-def issue(actor: Actor, values: Mapping[str, Any], by: Token | None) -> tuple[Token, str]:
+def issue(actor: Actor, values: Mapping[str, Any]) -> tuple[Token, str]:
     """A new token and its secret. `values`: name, user or service_account, scopes, expires_at, networks.
 
-    `by`: the token that the caller used: a token for himself is never wider than that one. Raises Invalid, Forbidden.
+    It is never wider than the token that the actor uses, whoever it is for. Raises Invalid, Forbidden, and
+    AuthenticationFailed when that token was revoked a moment ago.
     """
+    by = Token.objects.filter(pk=actor.token).first() if actor.token else None
+    if by is None:
+        raise AuthenticationFailed(UNKNOWN)
     owner = _owner(actor, values)
-    row = Token(
-        account=owner,
-        name=values["name"],
-        scopes=values.get("scopes") or [],
-        networks=_networks(values.get("networks") or []),
-        expires_at=_expiry(values.get("expires_at")),
-    )
-    if owner.pk == actor.account.pk and by is not None:
-        _narrow(row, by)
-    secret = f"mxf_{row.pk.hex[-8:]}_{secrets.token_urlsafe(32)}"
-    row.digest = digest(secret)
-    with transaction.atomic():
-        row.save(force_insert=True)
-        _record(actor, row, "token.created", {"scopes": row.scopes, "networks": row.networks, "name": row.name})
-    return row, secret
+    row = _unsaved(owner, values)
+    _narrow(row, by)
+    is_own = owner.pk == actor.account.pk
+    row.customers = by.customers if is_own else _reach(actor, owner)
+    row.minted_by = by.minted_by if is_own else sorted({*by.minted_by, actor.account.username} - {owner.username})
+    is_act_on_person = not is_own and owner.kind == AccountKind.PERSON
+    return row, _store(actor, row, "token.created_for_other" if is_act_on_person else "token.created")
 
 
-def issue_first(account: Account) -> str:
-    """The first administrator's token."""
-    return issue(Actor(account=account, channel="cli"), {"name": "first administrator"}, None)[1]
+def issue_on_server(account: Account, values: Mapping[str, Any]) -> str:
+    """The secret of a new token that counts as made by the account's own person. Only for who is on the machine."""
+    return _store(None, _unsaved(account, values), "token.first")
+
+
+def first_token(username: str) -> str:
+    """The secret of a person's first own token. Raises Invalid: there is no such person, or they have one already."""
+    row = Account.objects.filter(username=username, kind=AccountKind.PERSON, is_active=True).first()
+    if row is None:
+        raise Invalid.field("username", "invalid", f"there is no enabled person {username!r}")
+    still_good = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    own = row.tokens.filter(still_good, minted_by=[]).first()
+    if own is not None:
+        detail = (
+            f"{username} has a token of their own, {own.pk} ({own.name}), and makes others with it; lost? revoke it"
+        )
+        raise Invalid.field("username", "invalid", detail)
+    return issue_on_server(row, {"name": "first token"})
 
 
 def revoke(actor: Actor, row: Token) -> None:
@@ -90,6 +102,26 @@ def revoke(actor: Actor, row: Token) -> None:
     with transaction.atomic():
         _record(actor, row, "token.revoked", {"name": row.name})
         row.delete()
+
+
+def _unsaved(owner: Account, values: Mapping[str, Any]) -> Token:
+    return Token(
+        account=owner,
+        name=values["name"],
+        scopes=values.get("scopes") or [],
+        networks=_networks(values.get("networks") or []),
+        expires_at=_expiry(values.get("expires_at")),
+    )
+
+
+def _store(actor: Actor | None, row: Token, action: str) -> str:
+    secret = f"mxf_{row.pk.hex[-8:]}_{secrets.token_urlsafe(32)}"
+    row.digest = digest(secret)
+    told = ("name", "scopes", "networks", "expires_at", "minted_by")
+    with transaction.atomic():
+        row.save(force_insert=True)
+        _record(actor, row, action, {name: getattr(row, name) for name in told})
+    return secret
 
 
 def _owner(actor: Actor, values: Mapping[str, Any]) -> Account:
@@ -101,14 +133,18 @@ def _owner(actor: Actor, values: Mapping[str, Any]) -> Account:
     if not actor.may_somewhere("administer") or not actor.has_scope("admin"):
         raise Forbidden("forbidden", "a token for somebody else needs the role and the scope admin")
     field, kind = ("user", AccountKind.PERSON) if "user" in values else ("service_account", AccountKind.SERVICE)
-    row = Account.objects.filter(username=username, kind=kind).prefetch_related("roles").first()
+    row = visible_accounts(actor, kind).filter(username=username).first()
     if row is None:
-        raise Invalid.field(field, "invalid", f"there is no account {username!r} of that kind")
-    if not actor.may_everywhere("administer"):
-        reach = {role.customer_id for role in row.roles.all()} or {None}
-        if not all(pk is not None and actor.may("administer", [pk]) for pk in reach):
-            raise Forbidden("forbidden", "that account's roles reach beyond your own customers")
+        raise Invalid.field(field, "invalid", f"there is no account {username!r} of that kind that you administer")
+    must_reach(actor, {role.customer_id for role in row.roles.all()} or {None})
     return row
+
+
+def _reach(actor: Actor, owner: Account) -> list[str] | None:
+    """Roles that the owner gets later, from others, must not widen what an administrator of some customers gave."""
+    if actor.may_everywhere("administer"):
+        return None
+    return sorted({role.customer.slug for role in owner.roles.all() if role.customer})
 
 
 def _narrow(row: Token, by: Token) -> None:
@@ -149,9 +185,9 @@ def _expiry(moment: datetime | None) -> datetime | None:
     return moment
 
 
-def _record(actor: Actor, row: Token, action: str, data: dict[str, Any]) -> None:
+def _record(actor: Actor | None, row: Token, action: str, data: dict[str, Any]) -> None:
     owner = row.account
     slugs = {role.customer.slug if role.customer else "" for role in owner.roles.select_related("customer")} or {""}
     data = {**data, "token": str(row.pk)}
-    entries = [audit.Entry(slug, action, actor, owner.username, data=data) for slug in sorted(slugs)]
-    audit.append(*entries)
+    within = {slug: {} if row.customers is None else {"customers": [slug]} for slug in sorted(slugs)}
+    audit.append(*(audit.Entry(slug, action, actor, owner.username, data=data | own) for slug, own in within.items()))

@@ -132,7 +132,7 @@ class ApiView(APIView):
             answer = hold(answer) if hold else answer
         else:
             check_key(key)
-            asked = fingerprint(self.request.method or "", self.request.path, self.asked)
+            asked = fingerprint(self.actor.token, self.request.method or "", self.request.path, self.asked)
             do = once_outside if is_long else partial(once, hold=hold)
             answer = do(self.actor, key, asked, work)
         return Response(answer.body, status=answer.status, headers=answer.headers)

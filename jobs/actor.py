@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from uuid import UUID
 
 from django.db.models import QuerySet
 
@@ -20,25 +21,40 @@ GRANTS: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Actor:
-    """An account behind a token. `scopes` None: all that the roles allow. `source`: the peer's IP address."""
+    """An account behind a token. `scopes` None: all that the roles allow. `source`: the peer's IP address.
+
+    `token`: its id. `within`: slugs of the customers that the token is good for, None: all that the roles name.
+    `minted_by`: who else had a hand in the token, by username; empty: only the account's own person.
+    """
 
     account: Account
     scopes: frozenset[str] | None = None
     channel: str = "api"
     source: str = ""
     on_behalf_of: str = field(default="")
+    token: UUID | None = None
+    within: frozenset[str] | None = None
+    minted_by: tuple[str, ...] = ()
 
     @cached_property
     def _granted(self) -> tuple[dict[str, set[int]], set[str]]:
         by_customer: dict[str, set[int]] = {}
         everywhere: set[str] = set()
+        bounds = self._bounds
         for row in self.account.roles.all():
+            named = {row.customer_id} if row.customer_id is not None else bounds
             for grant in GRANTS[row.role]:
-                if row.customer_id is None:
+                if named is None:
                     everywhere.add(grant)
                 else:
-                    by_customer.setdefault(grant, set()).add(row.customer_id)
+                    by_customer.setdefault(grant, set()).update(named if bounds is None else named & bounds)
         return by_customer, everywhere
+
+    @cached_property
+    def _bounds(self) -> set[int] | None:
+        if self.within is None:
+            return None
+        return set(Customer.objects.filter(slug__in=self.within).values_list("pk", flat=True))
 
     def may_everywhere(self, grant: str) -> bool:
         """Whether a role for all customers allows it."""

@@ -22,6 +22,7 @@ from jobs.models import (
     JobEvent,
     Message,
     QuarantineItem,
+    Role,
     Run,
 )
 
@@ -53,6 +54,13 @@ def visible_accounts(actor: Actor, kind: AccountKind) -> QuerySet[Account]:
         return rows
     administered = actor.customers("administer")
     return rows.filter(Q(pk=actor.account.pk) | Q(pk__in=_accounts_of(administered)))
+
+
+def visible_roles(actor: Actor, account: Account) -> list[Role]:
+    """His own roles; of others those at customers that he may read, and those that hold for all customers."""
+    rows = account.roles.all()
+    is_own = account.pk == actor.account.pk
+    return [row for row in rows if is_own or row.customer_id is None or actor.may("read", [row.customer_id])]
 
 
 def _accounts_of(customers: QuerySet[Customer]) -> QuerySet[Any]:

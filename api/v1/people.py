@@ -2,14 +2,11 @@
 
 from typing import Any, ClassVar
 
-from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.auth import digest
 from api.filters import flag
 from api.idempotency import Answer
-from api.models import Token
 from api.tokens import effective_scopes, issue, revoke, visible_tokens
 from api.v1.shapes_fleet import CustomerShape, NewTokenShape, ServiceAccountShape, TokenShape, UserShape, WhoamiShape
 from api.view import ApiView, ListView, Method, ObjectView, Rows, found
@@ -96,9 +93,12 @@ class Users(ListView):
         def work() -> Answer:
             row = accounts.create_account(self.actor, self.kind, values)
             location = self.url(f"/api/v1/{self.path}/{row.username}/")
-            return Answer(201, dict(self.serializer(row).data), {"Location": location})
+            return Answer(201, self.render([row])[0], {"Location": location})
 
         return self.answered(work)
+
+    def render(self, rows: list[Any]) -> list[Any]:
+        return [dict(self.serializer(row, context={"actor": self.actor}).data) for row in rows]
 
 
 class User(ObjectView):
@@ -116,6 +116,9 @@ class User(ObjectView):
 
     def _row(self, username: str) -> Any:
         return found(selectors.visible_accounts(self.actor, self.kind), username=username)
+
+    def render(self, row: Any) -> dict[str, Any]:
+        return dict(self.serializer(row, context={"actor": self.actor}).data)
 
     def get(self, request: Request, username: str) -> Response:
         return self.one(self.render(self._row(username)))
@@ -173,17 +176,11 @@ class Tokens(ListView):
         values = self.read(TokenShape)
 
         def work() -> Answer:
-            row, secret = issue(self.actor, values, token_of(self.request._request))
+            row, secret = issue(self.actor, values)
             body = {**TokenShape(row).data, "token": secret}
             return Answer(201, body, {"Location": self.url(f"/api/v1/tokens/{row.pk}/")})
 
         return self.answered(work)
-
-
-def token_of(request: HttpRequest) -> Token | None:
-    """The token that a request was made with."""
-    secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip(" ")
-    return Token.objects.filter(digest=digest(secret)).first()
 
 
 class TokenView(ObjectView):
@@ -211,12 +208,15 @@ class Whoami(ApiView):
 
     def get(self, request: Request) -> Response:
         account = self.actor.account
-        roles = UserShape(account).data["roles"]
+        roles = UserShape(account, context={"actor": self.actor}).data["roles"]
+        of_others = visible_tokens(self.actor).filter(account=account).exclude(minted_by=[]).order_by("-id")
         content = {
             "username": account.username,
             "kind": account.kind,
             "customers": list(selectors.visible_customers(self.actor).values_list("slug", flat=True)),
             "roles": roles,
-            "scopes": effective_scopes(account, self.actor.scopes),
+            "scopes": effective_scopes(self.actor),
+            "minted_by": list(self.actor.minted_by),
+            "tokens_by_others": [dict(TokenShape(row).data) for row in of_others],
         }
         return Response(content)

@@ -4,10 +4,12 @@ from typing import Any
 
 from rest_framework import serializers
 
+from api.auth import actor_of
 from api.fields import Choice, Flag, Instant, Integer, JsonObject, Name, StrictSerializer, Text, Texts
 from api.tokens import SCOPES, effective_scopes
 from fleet.models import Become, Credential, Host
 from jobs.models import RoleName
+from jobs.selectors import visible_roles
 
 LINE = (r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*", "one line without control characters")
 SLUG = (r"[a-z0-9][a-z0-9_-]*", "small letters, digits, hyphens and underscores, beginning with a letter or digit")
@@ -15,6 +17,7 @@ LOGIN = (r"[A-Za-z_][A-Za-z0-9_.-]*\$?", "a login name of letters, digits, dots,
 EMAIL = (r"[^@\s\x00-\x1f<>]{1,64}@[^@\s\x00-\x1f<>]+", "an e-mail address")
 LABEL_KEY = (r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "a label of letters, digits and inner _ . / -")
 MOST_LABELS = 64
+MINTED_BY = "who else had a hand in the token; empty: its person made it. A token that others made decides nothing"
 
 
 class CustomerShape(StrictSerializer):
@@ -49,7 +52,7 @@ class RoleShape(StrictSerializer):
 
 
 class UserShape(StrictSerializer):
-    """A person."""
+    """A person. Roles at customers that the caller may not see are left out."""
 
     username = Name()
     name = Text(max_length=200, allow_blank=True, required=False, pattern=LINE)
@@ -59,7 +62,8 @@ class UserShape(StrictSerializer):
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         roles = [
-            {"role": row.role, "customer": row.customer.slug if row.customer else None} for row in instance.roles.all()
+            {"role": row.role, "customer": row.customer.slug if row.customer else None}
+            for row in visible_roles(self.context["actor"], instance)
         ]
         return {
             "username": instance.username,
@@ -89,6 +93,8 @@ class TokenShape(StrictSerializer):
     scopes = Texts(child=Choice(choices=SCOPES), required=False, allow_empty=False)
     networks = Texts(child=Text(max_length=64), required=False, max_length=100)
     expires_at = Instant(required=False, allow_null=True)
+    customers = Texts(read_only=True, allow_null=True, help_text="null: all that the account's roles name")
+    minted_by = Texts(read_only=True, help_text=MINTED_BY)
     created_at = Instant(read_only=True)
     last_used_at = Instant(read_only=True, allow_null=True)
 
@@ -99,8 +105,10 @@ class TokenShape(StrictSerializer):
             "id": str(instance.pk),
             "name": instance.name,
             ("user" if owner.kind == "person" else "service_account"): owner.username,
-            "scopes": effective_scopes(owner, instance.scopes),
+            "scopes": effective_scopes(actor_of(instance)),
             "networks": instance.networks,
+            "customers": instance.customers,
+            "minted_by": instance.minted_by,
             "expires_at": instant.to_representation(instance.expires_at) if instance.expires_at else None,
             "created_at": instant.to_representation(instance.created_at),
             "last_used_at": instant.to_representation(instance.last_used_at) if instance.last_used_at else None,
@@ -121,6 +129,10 @@ class WhoamiShape(StrictSerializer):
     customers = Texts(read_only=True)
     roles = serializers.ListField(child=RoleShape(), read_only=True)
     scopes = Texts(read_only=True)
+    minted_by = Texts(read_only=True, help_text=MINTED_BY)
+    tokens_by_others = serializers.ListField(
+        child=TokenShape(), read_only=True, help_text="the caller's tokens that somebody else had a hand in"
+    )
 
 
 class CredentialShape(StrictSerializer):

@@ -15,7 +15,10 @@ OPEN_RUNS = Q(state__in=IN_LINE) | Q(state=RunState.UNKNOWN, reconcile_at__isnul
 
 
 class Job(models.Model):
-    """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version)."""
+    """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version).
+
+    `minted_by`: who had a hand in the token that asked for it, besides the requester; null: nobody.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     operation = models.CharField(max_length=32)
@@ -31,6 +34,7 @@ class Job(models.Model):
     requested_by = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="jobs")
     channel = models.CharField(max_length=16, default="api")
     source = models.CharField(max_length=64, blank=True, default="")
+    minted_by = models.JSONField(null=True, blank=True)
     customers = models.ManyToManyField(Customer, related_name="jobs")
     undo_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="undos")
     retry_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="retries")

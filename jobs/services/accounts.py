@@ -20,7 +20,7 @@ SYSTEM = "mxfleet"
 def create_account(actor: Actor, kind: AccountKind, values: Values) -> Account:
     """A new person or integration. `roles`: [{"role", "customer": slug or None}]. Raises Forbidden, Invalid."""
     roles = _roles(actor, values.get("roles", []))
-    _must_reach(actor, {role.customer_id for role in roles} or {None})
+    must_reach(actor, {role.customer_id for role in roles} or {None})
     fields = {name: value for name, value in values.items() if name != "roles"}
     with transaction.atomic():
         row = _insert(kind, fields)
@@ -32,7 +32,7 @@ def create_account(actor: Actor, kind: AccountKind, values: Values) -> Account:
 def update_account(actor: Actor, row: Account, values: Values) -> Account:
     """Change an account. Who administers some customers changes accounts whose roles are all there."""
     reach: set[int | None] = {role.customer_id for role in row.roles.all()} or {None}
-    _must_reach(actor, reach)
+    must_reach(actor, reach)
     if values.get("username", row.username) != row.username:
         raise Invalid.field("username", "invalid", "a username cannot be changed: the audit trail names people by it")
     fields = {name: value for name, value in values.items() if name not in ("roles", "username")}
@@ -42,7 +42,7 @@ def update_account(actor: Actor, row: Account, values: Values) -> Account:
         row.save(update_fields=[*fields, "updated_at"])
         if "roles" in values:
             roles = _roles(actor, values["roles"])
-            _must_reach(actor, {role.customer_id for role in roles})
+            must_reach(actor, {role.customer_id for role in roles})
             _set_roles(row, roles)
         _record(actor, row, "updated", values, reach)
     return row
@@ -51,7 +51,7 @@ def update_account(actor: Actor, row: Account, values: Values) -> Account:
 def delete_account(actor: Actor, row: Account) -> None:
     """Delete an account that never asked for or decided anything. Raises Forbidden, Clash (in_use)."""
     reach: set[int | None] = {role.customer_id for role in row.roles.all()} or {None}
-    _must_reach(actor, reach)
+    must_reach(actor, reach)
     if row.pk == actor.account.pk:
         raise Clash("in_use", "nobody deletes his own account")
     try:
@@ -75,8 +75,8 @@ def first_admin(username: str) -> Account:
     return row
 
 
-def _must_reach(actor: Actor, customers: Iterable[int | None]) -> None:
-    """None stands for all customers."""
+def must_reach(actor: Actor, customers: Iterable[int | None]) -> None:
+    """Raise Forbidden unless the actor administers all of these. None stands for all customers."""
     if not actor.may_somewhere("administer"):
         raise Forbidden("forbidden", "only an administrator changes accounts")
     for pk in customers:

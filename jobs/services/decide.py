@@ -1,4 +1,4 @@
-"""People decide: on the plan with that digest, once each, never the requester."""
+"""People decide: on the plan with that digest, once each, never the requester, nor who made the requester's token."""
 
 from django.db import IntegrityError, transaction
 
@@ -68,6 +68,12 @@ def _may(actor: Actor, job: Job) -> None:
         raise Forbidden("forbidden", "only a person decides, and this is an integration")
     if actor.account.pk == job.requested_by_id:
         raise Forbidden("self_approval", "nobody decides on a job of his own")
+    if actor.account.username in (job.minted_by or ()):
+        raise Forbidden("self_approval", "this job was asked for with a token that you had a hand in")
+    if actor.minted_by:
+        raise Forbidden(
+            "foreign_token", f"a decision needs a token of your own; {', '.join(actor.minted_by)} made this"
+        )
     customers = [customer.pk for customer in job.customers.all()]
     if not actor.has_scope("jobs:approve") or not actor.may("decide", customers):
         raise Forbidden("forbidden", f"{actor.account.username} may not decide on jobs of these customers")

@@ -72,6 +72,7 @@ def submit(actor: Actor, request: Request) -> Job:
 def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> Job:
     """Store a job with its runs, audit it and ring for it, all in one transaction."""
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source
+    job.minted_by = list(actor.minted_by) or None
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()
     job.ring_at = job.created_at + bell.PATIENCE
@@ -110,6 +111,7 @@ def _audited(job: Job, runs: int) -> dict[str, Any]:
         "runs": runs,
         "undo_of": str(job.undo_of_id) if job.undo_of_id else None,
         "retry_of": str(job.retry_of_id) if job.retry_of_id else None,
+        "minted_by": job.minted_by or [],
     }
 
 

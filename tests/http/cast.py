@@ -9,11 +9,10 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import Client
 
-from api.tokens import issue
+from api.tokens import issue_on_server
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.secrets import seal_credential
 from jobs import doorbell
-from jobs.actor import Actor
 from jobs.models import Account, AccountKind, Role
 
 API = "/api/v1/"
@@ -83,9 +82,8 @@ class World:
             raise AttributeError(name) from None
 
     def token(self, name: str, **values: Any) -> Caller:
-        """Another token of that person."""
-        actor = Actor(account=Account.objects.get(username=name))
-        return Caller(issue(actor, {"name": "test", **values}, None)[1])
+        """Another token of that person, of their own."""
+        return Caller(issue_on_server(Account.objects.get(username=name), {"name": "test", **values}))
 
 
 ROLES = {
@@ -107,7 +105,7 @@ def build_world() -> World:
     bx1 = _host(customers["beta"], "bx1", labels={})
     postfix = _instance(mx1)
     _instance(bx1)
-    callers = {name: Caller(issue(Actor(account=row), {"name": "test"}, None)[1]) for name, row in people.items()}
+    callers = {name: Caller(issue_on_server(row, {"name": "test"})) for name, row in people.items()}
     return World(customers["acme"], customers["beta"], mx1, bx1, postfix, people, callers)
 
 

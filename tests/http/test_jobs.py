@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from api.v1.shapes_jobs import JobShape, RunShape
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
-from tests.http.cast import World
+from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
 
 DIGEST = "sha256:" + "a" * 64
@@ -31,9 +31,9 @@ SUMMARY = {
 }
 
 
-def planned(world: World, messages: int = 3) -> Job:
-    """A purge by alice that awaits one approval."""
-    made = world.alice.post("jobs/", PURGE)
+def planned(world: World, messages: int = 3, by: Caller | None = None) -> Job:
+    """A purge, by alice unless somebody else is named, that awaits one approval."""
+    made = (by or world.alice).post("jobs/", PURGE)
     assert made.status_code == 202, made.content
     job = Job.objects.get(pk=made.json()["id"])
     run = job.runs.get()
