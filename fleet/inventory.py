@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from fleet.models import Customer, Host, Instance
 from fleet.mta import REGISTRY
@@ -25,14 +25,19 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a target came to. `instances` is empty for discovery, which works on hosts."""
+    """What a target came to. `instances` is empty for discovery, which works on hosts.
+
+    `named`: customers that the target names, themselves or by a host, also where nothing of theirs is left of it.
+    """
 
     hosts: tuple[Host, ...]
     instances: tuple[Instance, ...]
+    named: frozenset[int] = frozenset()
 
     @property
     def customers(self) -> frozenset[int]:
-        return frozenset(host.customer_id for host in self.hosts)
+        """All whom the target tells of."""
+        return self.named | {host.customer_id for host in self.hosts}
 
 
 def check_target(target: Any) -> None:
@@ -81,13 +86,21 @@ def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bo
         for key in ("mta", "instances"):
             if key in target:
                 raise TargetError(f"target.{key}", "invalid", "discovery works on hosts: name those")
-        return _some(Choice(tuple(h for h in hosts if h.enabled and h.customer.enabled), ()))
+        enabled = tuple(h for h in hosts if h.enabled and h.customer.enabled)
+        return _some(Choice(enabled, (), _named(target, visible)))
     rows = Instance.objects.filter(host__in=[host.pk for host in hosts]).select_related("host__customer")
     instances = list(_instances(target, rows.order_by("host__name", "name")))
     if not instances and any(h.enabled for h in hosts) and not rows.exists():
         raise TargetError("target", "no_target", "no instance of these hosts is known yet: discover the hosts first")
     chosen = {instance.host_id for instance in instances}
-    return _some(Choice(tuple(h for h in hosts if h.pk in chosen), tuple(instances)))
+    return _some(Choice(tuple(h for h in hosts if h.pk in chosen), tuple(instances), _named(target, visible)))
+
+
+def _named(target: dict[str, Any], visible: QuerySet[Customer]) -> frozenset[int]:
+    slugs, hosts = target.get("customers", []), target.get("hosts", [])
+    if len(slugs) + len(hosts) < 2:  # what is named alone is chosen, or there is nothing to choose
+        return frozenset()
+    return frozenset(visible.filter(Q(slug__in=slugs) | Q(hosts__name__in=hosts)).values_list("pk", flat=True))
 
 
 def _some(choice: Choice) -> Choice:

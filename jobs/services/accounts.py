@@ -135,7 +135,14 @@ def _record(actor: Actor, row: Account, what: str, values: Values, also: Iterabl
         slugs.add("")
     audit.append(
         *(
-            audit.Entry(customer=slug, action=f"{kind}.{what}", actor=actor, object=row.username, data=dict(values))
+            audit.Entry(slug, f"{kind}.{what}", actor, object=row.username, data=_own_part(values, slug))
             for slug in sorted(slugs)
         )
     )
+
+
+def _own_part(values: Values, slug: str) -> dict[str, Any]:
+    """Without the roles at other customers. The installation's own chain, "", is read only by who reads them all."""
+    if "roles" not in values or not slug:
+        return dict(values)
+    return {**values, "roles": [role for role in values["roles"] if role["customer"] in (slug, None)]}

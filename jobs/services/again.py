@@ -108,7 +108,7 @@ def retry(actor: Actor, job: Job) -> Job:
             retry_of=job,
         )
         fresh = [run_for(run.host, run.instance) for run in runs]
-        return write(actor, follow, fresh, {run.host.customer_id for run in fresh})
+        return write(actor, follow, fresh, [customer.pk for customer in job.customers.all()])  # its target names them
 
 
 def _out_of_date(job: Job) -> str | None:

@@ -67,12 +67,12 @@ def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
     JobEvent.objects.bulk_create([*told, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
 
 
-def stop(job: Job, state: JobState, actor: Actor | None = None, **fields: Any) -> bool:
+def stop(job: Job, state: JobState, actor: Actor | None = None, *, whose: str = "", **fields: Any) -> bool:
     """End a job none of whose runs has been begun: they are cancelled, and what it wanted is no longer wanted.
 
-    False: somebody else moved it first.
+    `whose`: slug of the customer whose host the error names. False: somebody else moved it first.
     """
-    if not moves.move(job, state, actor, **fields):
+    if not moves.move(job, state, actor, whose=whose, **fields):
         return False
     cancel_pending(job)
     return True

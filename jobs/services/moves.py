@@ -9,11 +9,15 @@ from jobs import audit
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.models import Job, JobEvent
+from jobs.services import own_part
 from jobs.state import JobState, may_follow
 
 
-def move(job: Job, new: JobState, actor: Actor | None = None, **fields: Any) -> bool:
-    """Move `job` on, in the caller's transaction, with audit and stream event. False: somebody else moved it first."""
+def move(job: Job, new: JobState, actor: Actor | None = None, *, whose: str = "", **fields: Any) -> bool:
+    """Move `job` on, in the caller's transaction, with audit and stream event. False: somebody else moved it first.
+
+    `whose`: slug of the customer whose host the job's error names.
+    """
     old = JobState(job.state)
     if not may_follow(old, new):
         return False
@@ -30,7 +34,8 @@ def move(job: Job, new: JobState, actor: Actor | None = None, **fields: Any) -> 
         setattr(job, name, value)
     tell(job, now)
     if job.is_changing or new != JobState.RUNNING:  # that a reading job was begun is no act of its own
-        record(job, f"job.{new}", actor, {"from": old, **({"error": job.error} if job.error else {})})
+        data = {"from": old, **({"error": job.error} if job.error else {})}
+        record(job, f"job.{new}", actor, data, own_part.of_error(job, whose))
     return True
 
 
@@ -39,13 +44,15 @@ def tell(job: Job, now: datetime) -> None:
     JobEvent.objects.create(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)
 
 
-def record(job: Job, action: str, actor: Actor | None, data: dict[str, Any]) -> None:
-    """Write one audit event of the job into the chain of each of its customers."""
-    slugs = chains_of(job)
+def record(
+    job: Job, action: str, actor: Actor | None, data: dict[str, Any], parts: own_part.Parts | None = None
+) -> None:
+    """Write one audit event of the job into the chain of each of its customers, with that one's part of it."""
+    told = {slug: data | (parts or {}).get(slug, {}) for slug in chains_of(job)}
     audit.append(
         *(
-            audit.Entry(customer=slug, action=action, actor=actor, object=job.operation, job=job.pk, data=data)
-            for slug in slugs
+            audit.Entry(customer=slug, action=action, actor=actor, object=job.operation, job=job.pk, data=own)
+            for slug, own in told.items()
         )
     )
 

@@ -56,7 +56,8 @@ def freeze(job: Job) -> None:
     if job.cancel_asked_at is not None:  # while it was being planned
         stop(job, JobState.CANCELLED)
         return
-    over = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code).select_related("instance__host").first()
+    failed = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code)
+    over = failed.select_related("instance__host", "host__customer").first()
     if over is not None:
         _stop(job, over)
         return
@@ -82,7 +83,8 @@ def _want_though_down(job: Job) -> None:
 def _stop(job: Job, over: Run) -> None:
     """One queue is over its limit, so nothing is changed anywhere."""
     error = over.error or {}
-    stop(job, JobState.FAILED, error={**error, "detail": f"{over.instance}: {error.get('detail')}"})
+    told = {**error, "detail": f"{over.instance}: {error.get('detail')}"}
+    stop(job, JobState.FAILED, whose=over.host.customer.slug, error=told)
 
 
 def _without_empty(job: Job, runs: list[Run]) -> list[Run]:

@@ -7,6 +7,7 @@ from django.db.models import QuerySet
 
 from fleet.mta.commands import CHANGE_SECONDS
 from fleet.mta.types import Ended, MessageState, Result
+from jobs import audit
 from jobs.clock import db_now
 from jobs.models import Job, Run
 from jobs.services import bell, blocks, moves, orphans
@@ -34,7 +35,8 @@ POISON = {
 
 def lose(now: datetime) -> int:
     """Deal with runs whose worker is gone: what had been dispatched is unknown, the rest may be claimed again."""
-    lost = Run.objects.filter(state=RunState.RUNNING, lease_until__lt=now).select_related("job")
+    running = Run.objects.filter(state=RunState.RUNNING, lease_until__lt=now)
+    lost = running.select_related("job", "host__customer", "instance__host")
     count = 0
     for run in lost:
         with transaction.atomic():
@@ -53,10 +55,17 @@ def _lose(run: Run, now: datetime) -> int:
         won = rows.update(state=RunState.PENDING, lease_until=None)
         run.state = RunState.PENDING
     if won:
-        moves.record(run.job, "run.lost", None, {"run": str(run.pk), "dispatched": run.dispatched_at is not None})
+        audit.lock_chains(moves.chains_of(run.job))
+        audit.append(_loss(run))
         bell.ring_on_commit(run.job, [run])
         _after_loss(run)
     return won
+
+
+def _loss(run: Run) -> audit.Entry:
+    data = {"run": str(run.pk), "dispatched": run.dispatched_at is not None}
+    place = str(run.instance or run.host)
+    return audit.Entry(run.host.customer.slug, "run.lost", None, object=place, job=run.job_id, data=data)
 
 
 def _after_loss(run: Run) -> None:

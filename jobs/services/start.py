@@ -19,23 +19,26 @@ DISABLED = Q(host__enabled=False) | Q(host__customer__enabled=False) | Q(instanc
 
 def start(job: Job) -> None:
     """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
-    reason = _why_not(job) if job.is_changing else None
-    if reason is None:
+    why_not = _why_not(job) if job.is_changing else None
+    if why_not is None:
         now = db_now()
         # Queued by an earlier version, which booked what is wanted at this moment only.
         place: dict[str, Any] = {"ready_at": now} if job.is_changing and job.ready_at is None else {}
         if moves.move(job, JobState.RUNNING, started_at=now, expires_at=None, **place) and place:
             blocks.want(job, now)
     else:
-        stop(job, JobState.FAILED, error=reason)
+        error, whose = why_not
+        stop(job, JobState.FAILED, whose=whose, error=error)
 
 
-def _why_not(job: Job) -> dict[str, str] | None:
+def _why_not(job: Job) -> tuple[dict[str, str], str] | None:
+    """The error, and the customer whose host it names."""
     if job.digest != digest_of(job.operation, job.params, plan_rows(job)):
         return _error("conflict", "the plan is not the one that was frozen", "submit the job again")
-    off = job.runs.filter(DISABLED, state=RunState.PENDING).select_related("host").first()
+    off = job.runs.filter(DISABLED, state=RunState.PENDING).select_related("host__customer").first()
     if off is not None:
-        return _error("conflict", f"{off.host} was disabled meanwhile", "submit the job again without it")
+        whose = off.host.customer.slug
+        return _error("conflict", f"{off.host} was disabled meanwhile", "submit the job again without it", whose)
     customers = [customer.pk for customer in job.customers.all()]
     if job.channel != "schedule" and not _may(Actor(job.requested_by), "request_any", customers):
         return _error("conflict", f"{job.requested_by} may no longer request this", "ask somebody who may")
@@ -50,8 +53,8 @@ def _may(actor: Actor, grant: str, customers: list[int]) -> bool:
     return actor.account.is_active and actor.may(grant, customers)
 
 
-def _error(code: str, detail: str, hint: str) -> dict[str, str]:
-    return {"code": code, "detail": detail, "hint": hint}
+def _error(code: str, detail: str, hint: str, whose: str = "") -> tuple[dict[str, str], str]:
+    return {"code": code, "detail": detail, "hint": hint}, whose
 
 
 def plan_rows(job: Job) -> list[PlanRow]:

@@ -18,7 +18,7 @@ from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import FieldError, Forbidden, Invalid
 from jobs.models import Job, QuarantineItem, Run
-from jobs.services import bell, moves
+from jobs.services import bell, moves, own_part
 from jobs.services.blocks import check_scope
 from jobs.state import JobState, RunState
 
@@ -70,23 +70,29 @@ def submit(actor: Actor, request: Request) -> Job:
 
 
 def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> Job:
-    """Store a job with its runs, audit it and ring for it, all in one transaction."""
+    """Store a job with its runs, audit it and ring for it, all in one transaction.
+
+    `customers`: all whom the job tells of, by its runs or by what its target names; who may not read each of them does
+    not see it.
+    """
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source
     job.minted_by = list(actor.minted_by) or None
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()
     job.ring_at = job.created_at + bell.PATIENCE
+    concerned = sorted(customers)
     with transaction.atomic():
         job.save(force_insert=True)
         links = Job.customers.through
-        links.objects.bulk_create([links(job=job, customer_id=pk) for pk in sorted(customers)])
+        links.objects.bulk_create([links(job=job, customer_id=pk) for pk in concerned])
         for run in runs:
             run.job, run.is_planning = job, job.is_changing
             if run.state == RunState.UNSUPPORTED:
                 run.finished_at = job.created_at
         Run.objects.bulk_create(runs, batch_size=500)
         moves.tell(job, job.created_at)
-        moves.record(job, "job.submitted", actor, _audited(job, len(runs)))
+        parts = own_part.of_request(job, runs) if len(concerned) > 1 else None
+        moves.record(job, "job.submitted", actor, _audited(job, len(runs)), parts)
         bell.ring_on_commit(job, runs)
     return job
 
