@@ -4,13 +4,16 @@ Every step prints what it asks and what the hosts proved. The first surprise end
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from deploy.child import python
 from deploy.demo import HOSTS
 from deploy.env import load
 from deploy.supervise import base_url
@@ -76,7 +79,7 @@ def main() -> int:
     admin = Person("admin", url, (env.data / "admin-token").read_text().strip())
     lab = Lab()
     try:
-        olga, peter = _people(admin, url)
+        olga, peter = _people(admin, url, env.data)
         _register(admin, lab)
         _fill(lab, olga)
         _look(olga)
@@ -110,13 +113,19 @@ def expect(job: Any, state: str, person: Person) -> Any:
     return job
 
 
-def _people(admin: Person, url: str) -> tuple[Person, Person]:
+def _people(admin: Person, url: str, data: Path) -> tuple[Person, Person]:
+    """Each with a token of their own from the server's machine: with one that the administrator made peter decides
+    nothing."""
     admin.post("customers/", {"slug": "acme", "name": "Acme"})
     found = []
     for name, role in (("olga", "operator"), ("peter", "approver")):
         admin.post("users/", {"username": name, "roles": [{"role": role, "customer": "acme"}]})
-        found.append(Person(name, url, admin.post("tokens/", {"name": "demo", "user": name})["token"]))
+        path = data / f"{name}-token"
+        command = python("manage.py", "first_token", name, "--token-file", str(path))
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found.append(Person(name, url, path.read_text().strip()))
     tell("people", "olga may request for the customer acme, peter may approve")
+    tell("people", f"each has a first token of their own, from the server: {data}/olga-token, {data}/peter-token")
     return found[0], found[1]
 
 

@@ -61,6 +61,12 @@ class Service:
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True).stdout
 
+    def first_token(self, username: str) -> str:
+        """A token that counts as made by that person."""
+        path = self.data / f"{username}-token"
+        self.manage("first_token", username, "--token-file", str(path))
+        return path.read_text().strip()
+
     def _is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the service ended: {self.log.read_text()[-3000:]}"
@@ -205,13 +211,16 @@ class People:
         self.admin = Person(service.url, (service.data / "admin-token").read_text().strip())
         for slug in (CUSTOMER, "other"):
             self.admin.post("customers/", {"slug": slug, "name": slug})
-        self.alice = self._person("alice", "operator", CUSTOMER)
-        self.bob = self._person("bob", "approver", CUSTOMER)
-        self.charlie = self._person("charlie", "operator", "other")
-        self.dana = self._person("dana", "viewer", CUSTOMER)
+        self.alice = self.person("alice", "operator", CUSTOMER)
+        self.bob = self.person("bob", "approver", CUSTOMER)
+        self.charlie = self.person("charlie", "operator", "other")
+        self.dana = self.person("dana", "viewer", CUSTOMER)
 
-    def _person(self, name: str, role: str, customer: str) -> Person:
+    def person(self, name: str, role: str, customer: str) -> Person:
+        """Somebody new. Only who approves needs a token of their own, which takes a second."""
         self.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": customer}]})
+        if role == "approver":
+            return Person(self.service.url, self.service.first_token(name))
         return Person(self.service.url, self.admin.post("tokens/", {"name": "lab", "user": name})["token"])
 
     def register(self, host: Host, name: str = "", **fields: Json) -> Json:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
-from tests.lab.service import ENDED, Json, People, Person, Service, await_true
+from tests.lab.service import ENDED, Json, People, Service, await_true
 
 pytestmark = pytest.mark.lab
 SPAMMER = "newsletter@sillyplace.test"
@@ -41,8 +41,8 @@ class Fleet:
 
     def __init__(self, lab: Lab, people: People) -> None:
         self.hosts = {name: lab.host(name) for name in EYES}
-        self.erin = _person(people, "erin", "operator")
-        self.frank = _person(people, "frank", "approver")
+        self.erin = people.person("erin", "operator", "blend")
+        self.frank = people.person("frank", "approver", "blend")
 
     @property
     def instances(self) -> set[str]:
@@ -76,12 +76,6 @@ def _digests(host: Host, places: str) -> str:
     """SHA-256 of every file, without locks, our backups and Sendmail's built map, whose source is among them."""
     kept = "! -name '*mxfleet-2*' ! -name '*lock*' ! -name access.db"
     return host.sh(f"find {places} -type f {kept} -exec sha256sum {{}} + | sort -k 2")
-
-
-def _person(people: People, name: str, role: str) -> Person:
-    people.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": "blend"}]})
-    token = people.admin.post("tokens/", {"name": "lab", "user": name})["token"]
-    return Person(people.service.url, token)
 
 
 @pytest.fixture(scope="module")

@@ -165,11 +165,7 @@ def cast(lab: Lab, service: Service, people: People) -> Callable[[Eyes], Story]:
     people.admin.post("customers/", {"slug": "story", "name": "story"})
     key = lab.host(EYES[0].host).private_key
     people.admin.post("credentials/", {"name": "lab-story", "customer": "story", "private_key": key})
-    persons = []
-    for name, role in (("gina", "operator"), ("hugo", "approver")):
-        people.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": "story"}]})
-        token = people.admin.post("tokens/", {"name": "lab", "user": name})["token"]
-        persons.append(Person(people.service.url, token))
+    persons = [people.person(name, role, "story") for name, role in (("gina", "operator"), ("hugo", "approver"))]
     for eyes in EYES:
         fields = {"customer": "story", "credential": "lab-story"}
         people.admin.ended(people.register(lab.host(eyes.host), f"story-{eyes.host}", **fields))

@@ -23,13 +23,9 @@ def people_of_qm1(lab: Lab, service: Service, people: People) -> tuple[Person, P
     host = lab.host("qm1")
     credential = {"name": "lab-qmail", "customer": "qmail", "private_key": host.private_key}
     people.admin.post("credentials/", credential)
-    persons = []
-    for name, role in (("ines", "operator"), ("jan", "approver")):
-        people.admin.post("users/", {"username": name, "roles": [{"role": role, "customer": "qmail"}]})
-        token = people.admin.post("tokens/", {"name": "lab", "user": name})["token"]
-        persons.append(Person(people.service.url, token))
+    persons = people.person("ines", "operator", "qmail"), people.person("jan", "approver", "qmail")
     people.admin.ended(people.register(host, "story-qm1", customer="qmail", credential="lab-qmail"))
-    return persons[0], persons[1]
+    return persons
 
 
 def agreed(persons: tuple[Person, Person], job: Json) -> Json:
