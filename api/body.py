@@ -68,11 +68,11 @@ def _malformed(detail: str) -> Problem:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Problem(400, "duplicate_key", f"the key {twice[:100]!r} stands twice in one object")
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise Problem(400, "duplicate_key", f"the key {name[:100]!r} stands twice in one object")
+        made[name] = value
     return made
 
 

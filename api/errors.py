@@ -5,6 +5,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError, DataError, IntegrityError, ProgrammingError
 from django.http import HttpRequest, HttpResponse
 from rest_framework import exceptions
@@ -40,6 +41,8 @@ CODES = {
     503: "unavailable",
 }
 FIELD_CODES = {"null": "wrong_type", "not_a_list": "wrong_type", "not_a_dict": "wrong_type", "blank": "required"}
+ERRORS_TOLD = 100
+"""At most so many of a problem's errors are told one by one; `more_errors` counts the others."""
 KEPT_CODES = frozenset({"unknown_field", "required", "wrong_type", "out_of_range"})
 
 
@@ -63,6 +66,7 @@ class Problem(Exception):
 
 def document(request_id: str, problem: Problem) -> dict[str, Any]:
     """The problem as JSON."""
+    more = len(problem.errors) - ERRORS_TOLD
     return {
         "type": f"urn:mxfleet:problem:{problem.code}",
         "title": HTTPStatus(problem.status).phrase,
@@ -70,7 +74,8 @@ def document(request_id: str, problem: Problem) -> dict[str, Any]:
         "detail": problem.detail,
         "code": problem.code,
         "request_id": request_id,
-        "errors": [{"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors],
+        "errors": [{"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors[:ERRORS_TOLD]],
+        **({"more_errors": more} if more > 0 else {}),
         **problem.extra,
     }
 
@@ -104,6 +109,8 @@ def as_problem(error: Exception) -> Problem:
         return Problem(422, "invalid", "; ".join(f"{e.field}: {e.detail}" for e in found[:3]), errors=found)
     if isinstance(error, exceptions.APIException):
         return _of_framework(error)
+    if isinstance(error, SuspiciousOperation):  # too many query parameters, for one
+        return Problem(400, "bad_request", "the request is malformed")
     if isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError | ProgrammingError):
         return Problem(503, "unavailable", "the database does not take this now; try again", {"Retry-After": "5"})
     return Problem(500, "internal_error", "this is our fault; the log has the request_id")

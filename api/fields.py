@@ -126,6 +126,8 @@ class Texts(serializers.ListField):
     def to_internal_value(self, data: Any) -> list[Any]:
         if not isinstance(data, list):
             raise wrong_type("an array", data)
+        if self.max_length is not None and len(data) > self.max_length:  # before each item is looked at
+            self.fail("max_length", max_length=self.max_length)
         return list(super().to_internal_value(data))
 
 

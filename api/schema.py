@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from drf_spectacular.openapi import AutoSchema
 
-from api.errors import JSON_TYPE
+from api.errors import ERRORS_TOLD, JSON_TYPE
 from api.fields import StrictSerializer, Text
 from fleet.mta.params import CATALOGUE
 
@@ -158,8 +158,9 @@ def _problem_schema() -> dict[str, Any]:
         "detail": text,
         "code": text,
         "request_id": text,
-        "errors": {"type": "array", "items": error},
+        "errors": {"type": "array", "items": error, "maxItems": ERRORS_TOLD},
+        "more_errors": {"type": "integer", "description": "how many are not in `errors`"},
         "error": {"type": "object", "description": "of a host that was asked: code, detail, hint"},
     }
-    required = [name for name in properties if name != "error"]
+    required = [name for name in properties if name not in ("error", "more_errors")]
     return {"type": "object", "description": "RFC 9457", "properties": properties, "required": required}

@@ -114,10 +114,12 @@ def _hosts(target: dict[str, Any], visible: QuerySet[Customer]) -> list[Host]:
     if "hosts" in target:
         _all_known("hosts", target["hosts"], {h.name: h.enabled and h.customer.enabled for h in rows})
     for label, values in target.get("labels", {}).items():
+        there = {h.labels.get(label) for h in rows}
         for index, value in enumerate(values):
-            if not any(h.labels.get(label) == value for h in rows):
+            if value not in there:
                 raise TargetError(f"target.labels.{label}[{index}]", "unknown_target", f"no host has {label}={value}")
-        rows = [h for h in rows if h.labels.get(label) in values]
+        wanted = set(values)
+        rows = [h for h in rows if h.labels.get(label) in wanted]
     return rows
 
 
@@ -139,10 +141,12 @@ def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Ins
     found = list(rows)
     if "mta" in target:
         _all_known("mta", target["mta"], dict.fromkeys(REGISTRY, True))
-        found = [i for i in found if i.mta in target["mta"]]
+        kinds = set(target["mta"])
+        found = [i for i in found if i.mta in kinds]
     if "instances" in target:
         _all_known("instances", target["instances"], {str(i): _is_enabled(i) for i in found})
-        found = [i for i in found if str(i) in target["instances"]]
+        named = set(target["instances"])
+        found = [i for i in found if str(i) in named]
     return [i for i in found if _is_enabled(i)]
 
 

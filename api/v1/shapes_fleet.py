@@ -90,7 +90,7 @@ class TokenShape(StrictSerializer):
     name = Text(max_length=100, pattern=LINE)
     user = Name(required=False)
     service_account = Name(required=False)
-    scopes = Texts(child=Choice(choices=SCOPES), required=False, allow_empty=False)
+    scopes = Texts(child=Choice(choices=SCOPES), required=False, allow_empty=False, max_length=len(SCOPES))
     networks = Texts(child=Text(max_length=64), required=False, max_length=100)
     expires_at = Instant(required=False, allow_null=True)
     customers = Texts(read_only=True, allow_null=True, help_text="null: all that the account's roles name")

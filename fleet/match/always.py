@@ -113,17 +113,17 @@ def _has_complement(node: Node) -> bool:
 def _domains(found: set[Term]) -> dict[Variable, list[Value]]:
     """What can vary: a number at and around each threshold, the state, and every other term by itself."""
     domains: dict[Variable, list[Value]] = {}
+    points: dict[str, set[float]] = {}
     for term in sorted(found, key=repr):
         if known(term.field).kind is Kind.NUMBER:
-            step = 0.5 if term.field == "age" else 1
-            limits = [int(each.value) for each in found if each.field == term.field]
-            points = {point for limit in limits for point in (limit - step, limit, limit + step) if point >= 0}
-            domains[(term.field,)] = list(points)
+            step, limit = 0.5 if term.field == "age" else 1, int(term.value)
+            seen = points.setdefault(term.field, set())
+            seen.update(point for point in (limit - step, limit, limit + step) if point >= 0)
         elif _is_state(term):
             domains[("state",)] = list(_STATES)
         else:
             domains[term] = [False, True]
-    return domains
+    return domains | {(field,): list(values) for field, values in points.items()}
 
 
 def _is_state(term: Term) -> bool:
