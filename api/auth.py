@@ -11,6 +11,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from api.access import tell_caller
 from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
 from jobs.actor import Actor
@@ -57,6 +58,7 @@ def actor_for(header: str, source: str) -> Actor:
     )
     if token is None or not _is_good(token, now):
         raise AuthenticationFailed(UNKNOWN)
+    tell_caller(token.account.username, str(token.pk))
     if token.networks and not _is_inside(source, token.networks):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")
     if token.last_used_at is None or now - token.last_used_at > COARSE:

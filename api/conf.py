@@ -10,6 +10,18 @@ BODY_LIMIT = 256 * 1024
 BODY_DEADLINE = 30
 """Seconds within which a request's body must have come."""
 
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a request's line and headers."""
+
+HEAD_DEADLINE = 10
+"""Seconds within which these must have come: from connecting, or from the answer to the request before."""
+
+CONNECTIONS = 2000
+"""Connections of one process."""
+
+STALL_LIMIT = 30
+"""Seconds after which a client that does not take its answer is cut off."""
+
 API_RATE = (500.0, 1000)
 """Requests per second and burst of one token, in each process; only against noise."""
 

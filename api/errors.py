@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -37,6 +38,7 @@ CODES = {
     415: "unsupported_media_type",
     422: "invalid",
     429: "rate_limited",
+    431: "headers_too_large",
     500: "internal_error",
     503: "unavailable",
 }
@@ -78,6 +80,20 @@ def document(request_id: str, problem: Problem) -> dict[str, Any]:
         **({"more_errors": more} if more > 0 else {}),
         **problem.extra,
     }
+
+
+def bare(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The problem as headers and content, for where there is no Django yet. It ends the connection."""
+    request_id = uuid.uuid4().hex
+    content = json.dumps(document(request_id, problem)).encode()
+    headers = {
+        "content-type": JSON_TYPE,
+        "content-length": str(len(content)),
+        "x-request-id": request_id,
+        "connection": "close",
+        **{name.lower(): value for name, value in problem.headers.items()},
+    }
+    return [(name.encode(), value.encode()) for name, value in headers.items()], content
 
 
 def respond(request: HttpRequest, problem: Problem) -> HttpResponse:

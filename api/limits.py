@@ -1,23 +1,22 @@
-"""ASGI: a body's size and time are bounded while it streams in. Django itself would first store it whole."""
+"""ASGI: heads and bodies are bounded before Django sees them. It would first store a body whole, and read some headers
+in quadratic time."""
 
 import asyncio
-import json
-import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import re
 
 from django.conf import settings
 
-from api.errors import JSON_TYPE, Problem, document
+from api.access import App, Message, Receive, Send
+from api.errors import Problem, bare
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+HEADERS = 200
+"""Headers of a request; Django joins those of one name in quadratic time."""
+MEDIA_TYPE = re.compile(rb"[^*]{0,200}")
+"""A Content-Type that Django reads quickly and without an error: no parameters of RFC 2231."""
 
 
 class TooMuch(Exception):
-    """The body is over its limit of size or time."""
+    """The head or the body is over its limit of size or time."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -25,13 +24,14 @@ class TooMuch(Exception):
 
 
 def bounded(app: App) -> App:
-    """`app` behind the limits: 413 for a body that is too long, 408 for one that does not end."""
+    """`app` behind the limits: 431 and 415 for a head, 413 for a body that is too long, 408 for one without end."""
 
     async def guarded(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         try:
+            check_head(scope)
             body = await _read(receive)
         except TooMuch as error:
             await _refuse(error.problem, send)
@@ -40,6 +40,23 @@ def bounded(app: App) -> App:
             await app(scope, _replay(body, receive), send)
 
     return guarded
+
+
+def check_head(scope: Message) -> None:
+    """Raise TooMuch when Django should not see this head."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) + 4 for n, v in headers)
+    if size > settings.HEAD_LIMIT:
+        raise TooMuch(head_too_large())
+    if len(headers) > HEADERS:
+        raise TooMuch(Problem(431, "headers_too_large", f"a request has at most {HEADERS} headers"))
+    if not MEDIA_TYPE.fullmatch(b",".join(value for name, value in headers if name == b"content-type")):
+        raise TooMuch(Problem(415, "unsupported_media_type", "Content-Type must be application/json, in UTF-8"))
+
+
+def head_too_large() -> Problem:
+    """431."""
+    return Problem(431, "headers_too_large", f"request line and headers have at most {settings.HEAD_LIMIT} bytes")
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -74,10 +91,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(problem: Problem, send: Send) -> None:
-    request_id = uuid.uuid4().hex
-    content = json.dumps(document(request_id, problem)).encode()
-    headers = {"content-type": JSON_TYPE, "content-length": str(len(content)), "x-request-id": request_id}
-    headers["connection"] = "close"
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
+    headers, content = bare(problem)
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

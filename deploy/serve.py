@@ -1,29 +1,51 @@
-"""Start the web process: one uvicorn, our logging, proxies trusted only where named."""
+"""Start the web process: one uvicorn, our bounds and logging, proxies trusted only where named."""
 
 import os
+import resource
+from typing import Any
 
 import uvicorn
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
+FILES = 16_384
+"""Open files that the process may have where its hard limit lets it: connections, and what answering them takes."""
+
 
 def main() -> None:
+    allow_files(FILES)
+    uvicorn.run("deploy.asgi:application", **options())
+
+
+def options() -> dict[str, Any]:
+    """How uvicorn serves here."""
     from django.conf import settings
 
+    from api.connection import Connection
+
     host, port = settings.ENV.listen
-    uvicorn.run(
-        "deploy.asgi:application",
-        host=host,
-        port=port,
-        http="httptools",
-        lifespan="off",  # Django has none
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.ENV.trusted_proxies),
-        forwarded_allow_ips=list(settings.ENV.trusted_proxies),
-        timeout_graceful_shutdown=3,  # without it an open event stream keeps the process alive
-    )
+    return {
+        "host": host,
+        "port": port,
+        "http": Connection,
+        "ws": "none",
+        "h11_max_incomplete_event_size": settings.HEAD_LIMIT,
+        "lifespan": "off",  # Django has none
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": bool(settings.ENV.trusted_proxies),
+        "forwarded_allow_ips": list(settings.ENV.trusted_proxies),
+        "timeout_graceful_shutdown": 3,  # without it an open event stream keeps the process alive
+    }
+
+
+def allow_files(number: int) -> None:
+    """Raise the soft limit of open files to `number`, or as far as the hard one lets; logins have 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 from api.limits import bounded
 
-SCOPE = {"type": "http", "method": "POST", "path": "/"}
+SCOPE = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
 
 
 class Server:
