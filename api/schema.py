@@ -17,7 +17,9 @@ PAGING = {
 }
 PROBLEM = "Problem"
 ADDRESS = {"type": ["string", "null"], "format": "uri"}
-ERROR_STATUSES = ("400", "401", "403", "404", "405", "409", "412", "413", "415", "422", "429", "500", "502", "503")
+ERROR_STATUSES = (
+    "400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "429", "431", "500", "502", "503",
+)  # fmt: skip
 WORDS = {"GET": "get", "POST": "post", "PATCH": "patch", "DELETE": "delete"}
 
 

@@ -3,8 +3,10 @@
 from django.urls import include, path
 
 from api import errors, health
+from api.v1.root import home
 
 urlpatterns = [
+    path("", home),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),

@@ -38,6 +38,7 @@ def main() -> int:
     demo = data / "demo"
     shutil.rmtree(demo, ignore_errors=True)
     os.environ |= {"MXFLEET_DATA": str(demo), **LAB}
+    os.environ.setdefault("MXFLEET_ACCESS_LOG", "off")  # the walk is what is to be read
     os.environ.setdefault("MXFLEET_LAB_CACHE", str(data / "lab"))
     from tests.lab.lab import Lab
 

@@ -96,7 +96,7 @@ def main() -> int:
     except (Surprise, httpx2.HTTPError) as error:
         print(f"demo: {error}", file=sys.stderr, flush=True)
         return 1
-    tell("done", f"everything stays up: API {url}, documentation {url}/api/v1/docs/, stop with Ctrl-C")
+    tell("done", f"everything stays up: API {url}/api/v1/, documentation {url}/api/v1/docs/, stop with Ctrl-C")
     tell("try", f'curl -H "Authorization: Bearer $(cat {env.data}/admin-token)" {url}/api/v1/jobs/')
     return 0
 

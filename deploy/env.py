@@ -36,6 +36,7 @@ NAMES = {
     "MXFLEET_TRUSTED_PROXIES": False,
     "MXFLEET_RECONCILE_INTERVAL": False,
     "MXFLEET_LOG": False,
+    "MXFLEET_ACCESS_LOG": False,
 }
 """Every variable; True where `<name>_FILE` may name a file that holds the value (for secrets of an orchestrator)."""
 
@@ -76,6 +77,7 @@ class Env:
     trusted_proxies: tuple[str, ...]
     reconcile_interval: int
     log: str
+    has_access_log: bool
     own_services: tuple[tuple[str, int], ...]
 
     @property
@@ -135,6 +137,7 @@ def read(environ: Mapping[str, str]) -> Env:
         trusted_proxies=tuple(str(network) for network in _network_list(values, "MXFLEET_TRUSTED_PROXIES")),
         reconcile_interval=_duration("MXFLEET_RECONCILE_INTERVAL", values.get("MXFLEET_RECONCILE_INTERVAL", "30s")),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
+        has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
         own_services=tuple(place for place in (database_host, broker_host) if place),
     )
 

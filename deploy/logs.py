@@ -21,8 +21,11 @@ SECRET_LOOK = re.compile(
 MASK = "[masked]"
 
 
-def logging_config(style: str) -> dict[str, Any]:
-    """A dictConfig that renders our events and other libraries' records alike. `style`: "text" or "json"."""
+def logging_config(style: str, *, has_access_log: bool = True) -> dict[str, Any]:
+    """A dictConfig that renders our events and other libraries' records alike. `style`: "text" or "json".
+
+    `has_access_log`: with a line for each HTTP request.
+    """
     renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -55,6 +58,7 @@ def logging_config(style: str) -> dict[str, Any]:
         "loggers": {
             "django": {"handlers": [], "level": "INFO"},
             "django.request": {"level": "ERROR"},  # a client's mistake is told to the client
+            "mxfleet.access": {"level": "INFO" if has_access_log else "WARNING"},
             "asyncssh": {"level": "WARNING"},
             "uvicorn.access": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},

@@ -38,5 +38,5 @@ USE_I18N = False
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-LOGGING = logging_config(ENV.log)
+LOGGING = logging_config(ENV.log, has_access_log=ENV.has_access_log)
 DOORBELL_APP = "deploy.celery.app"

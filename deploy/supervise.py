@@ -7,6 +7,7 @@ A child that dies is started again after a pause. SIGTERM, SIGINT and SIGHUP sto
 import fcntl
 import logging
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -239,10 +240,12 @@ def only_one(data: Path) -> Iterator[None]:
 
 def announce(supervisor: Supervisor) -> None:
     env = supervisor.env
-    log.info("ready at %s", base_url(env.listen))
+    url = base_url(env.listen)
+    log.info("ready at %s, API %s/api/v1/, documentation %s/api/v1/docs/", url, url, url)
     token_file = env.data / "admin-token"
     if token_file.exists():
         log.info("the administrator's token is in %s", token_file)
+        log.info('try: curl --oauth2-bearer "$(cat %s)" %s/api/v1/', shlex.quote(str(token_file)), url)
 
 
 def main(when_ready: Callable[[Supervisor], None] = announce) -> int:

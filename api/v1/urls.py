@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from api.v1 import events, fleet, jobs, people, records
+from api.v1 import events, fleet, jobs, people, records, root
 
 
 class NameConverter:
@@ -21,6 +21,7 @@ class NameConverter:
 register_converter(NameConverter, "name")
 
 urlpatterns = [
+    path("", root.Root.as_view()),
     path("customers/", people.Customers.as_view()),
     path("customers/<name:slug>/", people.Customer.as_view()),
     path("users/", people.Users.as_view()),

@@ -228,6 +228,11 @@ def test_a_program_with_a_wrong_setting_ends_with_78_and_no_traceback(tmp_path: 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_access_log_is_on_unless_switched_off(tmp_path: Path) -> None:
+    assert read({"MXFLEET_DATA": str(tmp_path)}).has_access_log
+    assert not read({"MXFLEET_DATA": str(tmp_path), "MXFLEET_ACCESS_LOG": "off"}).has_access_log
+
+
 def test_the_example_names_every_variable() -> None:
     text = (ROOT / "deploy" / "env.example").read_text()
     from deploy.env import NAMES

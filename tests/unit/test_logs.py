@@ -38,6 +38,11 @@ def test_a_remote_text_cannot_forge_a_line_or_speak_to_a_terminal() -> None:
     assert said == {"event": "said \\x1b[2J\\n2026 [error] forged", "reason": "a\\r\\u202eb"}
 
 
+def test_the_line_for_each_request_can_be_left_out() -> None:
+    levels = [logging_config("text", has_access_log=on)["loggers"]["mxfleet.access"]["level"] for on in (True, False)]
+    assert levels == ["INFO", "WARNING"]
+
+
 @pytest.mark.parametrize("style", ["json", "text"])
 def test_an_event_is_one_line_in_either_style(style: str) -> None:
     config = logging_config(style)["formatters"]["line"]

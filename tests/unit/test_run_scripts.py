@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,8 +100,12 @@ def service(tmp_path: Path) -> Iterator[Service]:
             running.process.wait(20)
 
 
-def test_it_answers_and_keeps_the_token_to_its_owner(service: Service) -> None:
+def test_it_answers_keeps_the_token_to_its_owner_and_prints_a_line_that_works(service: Service) -> None:
     assert service.healthz() == 200
+    wait_until(lambda: "try: " in service.log.read_text(), 5)
+    (line,) = re.findall(r"try: (curl .+/api/v1/)\s", service.log.read_text())
+    said = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, timeout=20, check=True)
+    assert json.loads(said.stdout)["jobs"] == f"http://127.0.0.1:{service.port}/api/v1/jobs/"
     token = service.data / "admin-token"
     assert token.read_text().startswith("mxf_")
     assert token.stat().st_mode & 0o777 == 0o600
