@@ -20,10 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access import Access, Message
 from api.errors import Problem, bare
-from api.limits import head_too_large
+from api.limits import LINGER, head_too_large
 
-LINGER = (1.0, 1 << 20)
-"""Seconds, and bytes, that a refused client may send into the void: closed at once, it would lose the answer."""
 OTHER_FILES = 256
 """Files that the process keeps free of connections of clients: database, broker, code, logs."""
 BUSY = Problem(503, "unavailable", "too many connections; try again", {"Retry-After": "5"})

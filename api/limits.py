@@ -3,12 +3,15 @@ in quadratic time."""
 
 import asyncio
 import re
+from contextlib import suppress
 
 from django.conf import settings
 
 from api.access import App, Message, Receive, Send
 from api.errors import Problem, bare
 
+LINGER = (1.0, 1 << 20)
+"""Seconds, and bytes, that a refused client may send into the void: closed at once, it would lose the answer."""
 HEADERS = 200
 """Headers of a request; Django joins those of one name in quadratic time."""
 MEDIA_TYPE = re.compile(rb"[^*]{0,200}")
@@ -34,7 +37,7 @@ def bounded(app: App) -> App:
             check_head(scope)
             body = await _read(receive)
         except TooMuch as error:
-            await _refuse(error.problem, send)
+            await _refuse(error.problem, receive, send)
             return
         if body is not None:
             await app(scope, _replay(body, receive), send)
@@ -90,7 +93,21 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _refuse(problem: Problem, send: Send) -> None:
+async def _refuse(problem: Problem, receive: Receive, send: Send) -> None:
     headers, content = bare(problem)
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER[0]):
+            await _ignore(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _ignore(receive: Receive) -> None:
+    """Let the client send the rest of its body, or LINGER bytes of it."""
+    left = LINGER[1]
+    while left > 0:
+        message = await receive()
+        if not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))

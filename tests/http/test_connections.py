@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,27 @@ def test_trailers_without_end_are_cut_off(port: int) -> None:
     with talking(port) as client:
         client.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Long: " + b"x" * 200_000)
         assert code(answer(client)) == (431, "headers_too_large")
+
+
+def test_a_client_whose_body_is_too_long_is_not_reset_while_it_sends_it(port: int) -> None:
+    said = b""
+    with talking(port) as client:
+        client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n" + b"x" * 300_000)
+        client.settimeout(0.2)
+        with suppress(TimeoutError):
+            while part := client.recv(65_536):
+                said += part
+            pytest.fail("closed before all was sent")
+        client.sendall(b"x" * 600_000)
+        assert client.recv(1) == b""
+    assert said.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_does_not_come_is_408(port: int, settings: Any) -> None:
+    settings.BODY_DEADLINE = 0.1
+    with talking(port) as client:
+        client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+        assert code(answer(client)) == (408, "request_timeout")
 
 
 @pytest.mark.usefixtures("_files")
