@@ -1,8 +1,22 @@
-"""Private keys as people paste them."""
+"""Private keys as people paste them.
+
+A protected key itself names how many rounds its passphrase costs, and may name 2**32. So it is opened by this module
+run as a program, whose time the kernel bounds: the passphrase is a line of JSON on its standard input, then the key.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import asyncssh
 
 MOST_BYTES = 64 * 1024
+MOST_SECONDS = 5
+"""CPU time to open a protected key; `ssh-keygen -a 100` costs about one second."""
+REFUSED = 3
+"""Exit status of the program when the key cannot be opened; its output says why."""
 SMALLEST_RSA = 2048
 PUBLIC_TYPES = ("ssh-", "ecdsa-", "sk-", "---- BEGIN SSH2 PUBLIC KEY", "-----BEGIN PUBLIC KEY", "-----BEGIN RSA PUBLIC")
 
@@ -18,13 +32,50 @@ class UnusableKey(ValueError):
 def load_private_key(pem: str | bytes, passphrase: str | None = None) -> tuple[bytes, str]:
     """The key without its passphrase (OpenSSH PEM) and its public key line "TYPE BASE64". Raises UnusableKey."""
     text = _text(pem)
-    try:
-        key = asyncssh.import_private_key(text, passphrase or None)
-    except ValueError as error:
-        raise UnusableKey(_reason(error, bool(passphrase))) from None
+    key = _read(_opened(text, passphrase) if passphrase else text, None)
     _refuse_weak(key)
     public = " ".join(key.export_public_key().decode("ascii").split()[:2])
     return key.export_private_key("openssh"), public
+
+
+def _read(text: str, passphrase: str | None) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.import_private_key(text, passphrase)
+    except ValueError as error:
+        raise UnusableKey(_reason(error, bool(passphrase))) from None
+
+
+def _opened(text: str, passphrase: str) -> str:
+    """The key without its passphrase, opened in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(MOST_SECONDS)],
+        input=f"{json.dumps(passphrase)}\n{text}",
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+    if done.returncode == REFUSED:
+        raise UnusableKey(done.stdout)
+    if done.returncode < 0:
+        detail = (
+            f"opening it takes more than {MOST_SECONDS} s of CPU: protect it with fewer rounds (ssh-keygen -p -a 100)"
+        )
+        raise UnusableKey(detail)
+    done.check_returncode()
+    return done.stdout
+
+
+def main() -> int:
+    """Open the key that comes on standard input, within the seconds of CPU that the argument names."""
+    seconds = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    passphrase = json.loads(sys.stdin.readline())
+    try:
+        print(_read(sys.stdin.read(), passphrase).export_private_key("openssh").decode("ascii"), end="")
+    except UnusableKey as error:
+        print(error.reason, end="")
+        return REFUSED
+    return 0
 
 
 def _reason(error: ValueError, has_passphrase: bool) -> str:
@@ -65,3 +116,7 @@ def _refuse_weak(key: asyncssh.SSHKey) -> None:
         bits: int = getattr(key.pyca_key, "key_size", 0)
         if bits < SMALLEST_RSA:
             raise UnusableKey(f"RSA with {bits} bits is too short: use Ed25519, or RSA with at least {SMALLEST_RSA}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,13 @@
 """Pasted private keys: usable, or refused with the reason and without a word of their content."""
 
+import base64
 import subprocess
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from fleet.ssh import keys
 from fleet.ssh.keys import UnusableKey, load_private_key
 
 ED25519 = asyncssh.generate_private_key("ssh-ed25519")
@@ -33,6 +35,21 @@ def test_a_key_that_ssh_keygen_protected_opens_with_its_passphrase(tmp_path: Pat
     for passphrase, reason in ((None, "missing"), ("wrong", "wrong")):
         with pytest.raises(UnusableKey, match=reason):
             load_private_key(path.read_text(), passphrase)
+
+
+def test_a_key_that_would_take_years_to_open_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "MOST_SECONDS", 1)
+
+    def field(content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + content
+
+    salt_and_rounds = field(b"s" * 16) + (1 << 31).to_bytes(4, "big")
+    one = (1).to_bytes(4, "big")
+    parts = [b"openssh-key-v1\0", field(b"aes256-ctr"), field(b"bcrypt"), field(salt_and_rounds), one, field(b"")]
+    content = base64.encodebytes(b"".join(parts) + field(b"0" * 64)).decode()
+    pem = f"-----BEGIN OPENSSH PRIVATE KEY-----\n{content}-----END OPENSSH PRIVATE KEY-----\n"
+    with pytest.raises(UnusableKey, match="fewer rounds"):
+        load_private_key(pem, "secret")
 
 
 @pytest.mark.parametrize("form", ["pkcs8-pem", "openssh"])
