@@ -89,7 +89,8 @@ def logged(app: App) -> App:
         try:
             await app(scope, receive, noted)
         except Exception:
-            access.status = 500  # what uvicorn answers then, unless an answer had begun
+            if access.status == WENT_AWAY:
+                access.status = 500  # what uvicorn answers then
             raise
         finally:
             access.log()

@@ -144,10 +144,7 @@ class Connection(H11Protocol):
 
 def most_connections() -> int:
     """How many this process takes: no more than leave it files for what answering needs."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return (
-        int(settings.CONNECTIONS) if files == resource.RLIM_INFINITY else min(settings.CONNECTIONS, files - OTHER_FILES)
-    )
+    return min(int(settings.CONNECTIONS), resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OTHER_FILES)
 
 
 def _forget_silent_peers(transport: asyncio.Transport) -> None:

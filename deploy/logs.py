@@ -99,6 +99,6 @@ def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _escaped(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)

@@ -43,9 +43,8 @@ def options() -> dict[str, Any]:
 def allow_files(number: int) -> None:
     """Raise the soft limit of open files to `number`, or as far as the hard one lets; logins have 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = number if hard == resource.RLIM_INFINITY else min(number, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft < min(number, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), hard))
 
 
 if __name__ == "__main__":

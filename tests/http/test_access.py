@@ -88,15 +88,20 @@ async def test_a_request_that_nothing_answered_is_499(caplog: pytest.LogCaptureF
     assert [line.status for line in lines(caplog)] == [499]
 
 
-async def test_a_request_that_breaks_the_application_is_500(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("begun", "status"), [(False, 500), (True, 204)])
+async def test_a_request_that_breaks_the_application_is_told_as_it_is_answered(
+    caplog: pytest.LogCaptureFixture, begun: bool, status: int
+) -> None:
     caplog.set_level(logging.INFO)
 
     async def broken(scope: Any, receive: Any, send: Any) -> None:
+        if begun:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         await request(broken, "GET", "/healthz")
-    assert [line.status for line in lines(caplog)] == [500]
+    assert [line.status for line in lines(caplog)] == [status]
 
 
 def test_what_is_refused_before_any_view_has_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
