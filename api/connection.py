@@ -1,8 +1,8 @@
 """A client's connection, bounded before any request of it is whole: uvicorn bounds neither a head's size nor its time.
 
 A head (request line and headers) has `settings.HEAD_LIMIT` bytes, and `settings.HEAD_DEADLINE` seconds from connecting
-or from the answer before it. A process has `settings.CONNECTIONS`: beyond them the one that has waited longest for a
-head gives way, so that half-sent heads never keep out whole ones. Who does not take his answer for
+or from the answer before it. A process has `settings.CONNECTIONS`: beyond them the one whose request is
+unfinished for longest gives way, so that half-sent requests never keep out whole ones. Who does not take his answer for
 `settings.STALL_LIMIT` seconds is cut off. Bodies are bounded in api/limits.py.
 """
 
@@ -30,8 +30,8 @@ BUSY = Problem(503, "unavailable", "too many connections; try again", {"Retry-Af
 class Connection(H11Protocol):
     """uvicorn's connection of HTTP/1.1, with bounds."""
 
-    without_head: ClassVar[dict["Connection", None]] = {}
-    """Those whose next head is awaited, the one that has waited longest first."""
+    unfinished: ClassVar[dict["Connection", None]] = {}
+    """Those whose next request has not come whole, the one that is awaited longest first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -42,9 +42,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         _forget_silent_peers(transport)
-        self._await_head()
+        self._await_request()
         if len(self.connections) > most_connections():
-            next(iter(self.without_head))._give_way(to=self)
+            next(iter(self.unfinished))._give_way(to=self)
 
     def data_received(self, data: bytes) -> None:
         if self.is_refused:
@@ -54,15 +54,17 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._stop_awaiting_head()
+            self._disarm("head")
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self.unfinished.pop(self, None)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._await_head()
+            self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_awaiting_head()
+        self._stop_awaiting()
         for name in list(self.timers):
             self._disarm(name)
         super().connection_lost(exc)
@@ -85,8 +87,8 @@ class Connection(H11Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer with the problem, unless an answer has begun already, and close."""
         self.is_refused = True
-        self._stop_awaiting_head()
-        is_inside = self.cycle is not None and not self.cycle.response_complete
+        self._stop_awaiting()
+        is_inside = self._is_inside()
         if is_inside and self.cycle.response_started:
             self.transport.abort()
             return
@@ -105,12 +107,16 @@ class Connection(H11Protocol):
             self.transport.write_eof()
             self._arm("linger", LINGER[0], self.transport.abort)
 
-    def _await_head(self) -> None:
-        self.without_head[self] = None
+    def _is_inside(self) -> bool:
+        """Whether a head has come, and its request is not answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_request(self) -> None:
+        self.unfinished[self] = None
         self._arm("head", settings.HEAD_DEADLINE, self._head_is_late)
 
-    def _stop_awaiting_head(self) -> None:
-        self.without_head.pop(self, None)
+    def _stop_awaiting(self) -> None:
+        self.unfinished.pop(self, None)
         self._disarm("head")
 
     def _head_is_late(self) -> None:
@@ -126,10 +132,10 @@ class Connection(H11Protocol):
 
     def _end_waiting(self, problem: Problem) -> None:
         """One on which nothing came is closed without a word: it may be a proxy's, which then sends a request."""
-        if self.conn.trailing_data[0]:
+        if self.conn.trailing_data[0] or self._is_inside():
             self._refuse(problem)
         else:
-            self._stop_awaiting_head()
+            self._stop_awaiting()
             self.transport.close()
 
     def _arm(self, name: str, seconds: float, action: Callable[[], None]) -> None:

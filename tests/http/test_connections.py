@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 
 from api.connection import OTHER_FILES, Connection, most_connections
@@ -106,9 +107,7 @@ def test_1100_half_sent_heads_leave_room_for_others_and_are_gone_in_time(port: i
     with ExitStack() as stack:
         ask(port)
         before = open_files()
-        clients = [stack.enter_context(talking(port)) for _ in range(1100)]
-        for client in clients:
-            client.sendall(HALF)
+        clients = [stack.enter_context(talking(port, HALF)) for _ in range(1100)]
         assert ask(port)[0] == 200
         assert [code(answer(client)) for client in clients] == [(408, "request_timeout")] * 1100
         assert ask(port)[0] == 200
@@ -138,20 +137,30 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(port: int, sett
 
 def half_sent() -> int:
     """How many heads have begun to come, and not come yet."""
-    return sum(bool(waiting.conn.trailing_data[0]) for waiting in list(Connection.without_head))
+    return sum(bool(waiting.conn.trailing_data[0]) for waiting in list(Connection.unfinished))
 
 
 def test_beyond_the_limit_the_oldest_half_sent_head_gives_way(port: int, settings: Any) -> None:
     settings.CONNECTIONS = 5
     with ExitStack() as stack:
-        clients = [stack.enter_context(talking(port)) for _ in range(5)]
-        for client in clients:
-            client.sendall(HALF)
+        clients = [stack.enter_context(talking(port, HALF)) for _ in range(5)]
         until(lambda: half_sent() == 5)
         assert [ask(port)[0] for _ in range(2)] == [200, 200]
         assert code(answer(clients[0])) == (503, "unavailable")
         clients[4].sendall(b"host\r\nConnection: close\r\n\r\n")
         assert answer(clients[4])[0] == 200
+
+
+def test_half_sent_bodies_give_way_too(port: int, settings: Any) -> None:
+    settings.CONNECTIONS = 2
+    with talking(port) as first, talking(port) as second:
+        for client in (first, second):
+            client.sendall(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+        until(lambda: [waiting.conn.their_state for waiting in list(Connection.unfinished)] == [h11.SEND_BODY] * 2)
+        assert ask(port)[0] == 200
+        assert code(answer(first)) == (503, "unavailable")
+        second.sendall(b"x" * 8)
+        assert second.recv(65_536).startswith(b"HTTP/1.1 405 ")
 
 
 def test_where_all_connections_are_at_work_a_new_one_is_503(settings: Any) -> None:

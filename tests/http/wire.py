@@ -42,9 +42,10 @@ def until(is_so: Callable[[], bool], seconds: float = 15) -> None:
 
 
 @contextmanager
-def talking(port: int) -> Iterator[socket.socket]:
-    """A connection."""
+def talking(port: int, first: bytes = b"") -> Iterator[socket.socket]:
+    """A connection, on which `first` was sent."""
     with closing(socket.create_connection(("127.0.0.1", port), timeout=15)) as client:
+        client.sendall(first)
         yield client
 
 
