@@ -51,10 +51,11 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 
 
 class RunState(StrEnum):
-    """As in the API."""
+    """As in the API. `planned` is the end of a run of a dry run that has its plan."""
 
     PENDING = "pending"
     RUNNING = "running"
+    PLANNED = "planned"
     SUCCEEDED = "succeeded"
     UNCHANGED = "unchanged"
     FAILED = "failed"
@@ -66,6 +67,7 @@ class RunState(StrEnum):
 
 RUN_ENDED = frozenset(
     {
+        RunState.PLANNED,
         RunState.SUCCEEDED,
         RunState.UNCHANGED,
         RunState.FAILED,

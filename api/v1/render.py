@@ -191,7 +191,6 @@ def block(row: Block) -> dict[str, Any]:
         "wanted": row.is_wanted,
         "created_at": instant(row.created_at),
         "expires_at": instant(row.expires_at),
-        "hits": row.hits,
         "instances": [
             {"instance": str(part.instance), "state": part.state, "detail": part.detail} for part in row.instances.all()
         ],

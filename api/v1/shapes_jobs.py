@@ -210,7 +210,6 @@ class BlockShape(StrictSerializer):
     wanted = Flag()
     created_at = Instant()
     expires_at = Instant(allow_null=True)
-    hits = Integer()
     instances = serializers.ListField(child=BlockInstanceShape())
 
 

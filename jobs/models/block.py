@@ -29,7 +29,6 @@ class Block(models.Model):
     ended_by = models.ForeignKey(Job, on_delete=models.PROTECT, null=True, blank=True, related_name="blocks_ended")
     expires_at = models.DateTimeField(null=True, blank=True)
     is_wanted = models.BooleanField(default=True)
-    hits = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
 

@@ -14,7 +14,7 @@ from jobs.plan import digest_of, summary_of
 from jobs.policy import DEFAULT_RULES, decide
 from jobs.services import bell, blocks, moves
 from jobs.services.blast import blast_of
-from jobs.services.end import finish_job, stop
+from jobs.services.end import finish_job, stop, tell_runs
 from jobs.services.rows import store_runs
 from jobs.services.start import plan_rows
 from jobs.state import JobState, RunState
@@ -118,12 +118,22 @@ def _freeze(job: Job, runs: list[Run]) -> None:
         "execution_ttl": verdict.execution_ttl,
     }
     if job.dry_run:
-        moves.move(job, JobState.PLANNED, **fields)
+        _end_dry(job, runs, fields)
     elif verdict.approvals:
         expires_at = now + timedelta(seconds=fields["approval_ttl"])
         moves.move(job, JobState.AWAITING_APPROVAL, expires_at=expires_at, **fields)
     else:
         queue(job, runs, **fields)
+
+
+def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> None:
+    """A dry run ends here, and so do those of its runs that have a plan."""
+    if not moves.move(job, JobState.PLANNED, **fields):
+        return
+    for run in runs:
+        run.state, run.finished_at = RunState.PLANNED, job.finished_at
+    store_runs(runs, ["state", "finished_at"])
+    tell_runs(job, runs, fields["frozen_at"])
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:

@@ -1,6 +1,9 @@
 """A job's life: planned, decided, run, recorded, undone."""
 
+from importlib import import_module
+
 import pytest
+from django.apps import apps
 
 from fleet.mta.errors import ConnectionLost, InDelivery, LeaseLost, OutcomeUnknown, TooMany, Unreachable
 from fleet.mta.types import Ended, MessageState, Plan, Result
@@ -51,6 +54,28 @@ def test_a_dry_run_ends_with_its_plan_and_sends_no_changing_command(people: Cast
     job = work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
     assert (job.state, job.planned_messages) == ("planned", 1)
     assert people.engine.asked == [("mx1/postfix", PLANNED)]
+
+
+def test_a_run_of_a_dry_run_ends_planned_and_is_told_so(people: Cast) -> None:
+    people.engine.plans["mx2/postfix"] = Unreachable("no route to host")
+    job = work(ask(people.alice, "queue.purge", {"hosts": ["mx1", "mx2"]}, params=HOLD, dry_run=True))
+    ends = {str(run.instance): (run.state, run.finished_at is not None) for run in job.runs.all()}
+    assert ends == {
+        "mx1/postfix": ("planned", True),
+        "mx1/postfixEXT": ("planned", True),
+        "mx2/postfix": ("unreachable", True),
+    }
+    assert {event.data["state"] for event in job.events.filter(kind="run")} == {"planned", "unreachable"}
+
+
+def test_migrating_ends_the_runs_that_older_dry_runs_left_pending(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=1)
+    dry = work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
+    waiting = ask(people.alice, "queue.purge", params=HOLD, dry_run=True)
+    Run.objects.update(state="pending", finished_at=None)
+    import_module("jobs.migrations.0004_planned_runs_and_beats").end_dry_runs(apps, None)
+    assert (dry.runs.get().state, dry.runs.get().finished_at) == ("planned", dry.finished_at)
+    assert waiting.runs.get().state == "pending"
 
 
 def test_a_plan_without_messages_is_unchanged(people: Cast) -> None:

@@ -1,0 +1,38 @@
+"""Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes."""
+
+from django.db import migrations, models
+
+
+def end_dry_runs(apps, schema_editor):
+    """Runs of dry runs that have ended stood on `pending` for ever."""
+    jobs, runs = apps.get_model("jobs", "Job"), apps.get_model("jobs", "Run")
+    for job, finished_at in jobs.objects.filter(state="planned").values_list("pk", "finished_at").iterator():
+        runs.objects.filter(job=job, state="pending").update(state="planned", finished_at=finished_at)
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('jobs', '0003_leases_and_order'),
+    ]
+
+    operations = [
+        migrations.RemoveField(
+            model_name='block',
+            name='hits',
+        ),
+        migrations.RemoveConstraint(
+            model_name='run',
+            name='run_state_known',
+        ),
+        migrations.AlterField(
+            model_name='run',
+            name='state',
+            field=models.CharField(choices=[('pending', 'pending'), ('running', 'running'), ('planned', 'planned'), ('succeeded', 'succeeded'), ('unchanged', 'unchanged'), ('failed', 'failed'), ('unreachable', 'unreachable'), ('unsupported', 'unsupported'), ('unknown', 'unknown'), ('cancelled', 'cancelled')], default='pending', max_length=12),
+        ),
+        migrations.AddConstraint(
+            model_name='run',
+            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['pending', 'running', 'planned', 'succeeded', 'unchanged', 'failed', 'unreachable', 'unsupported', 'unknown', 'cancelled'])), name='run_state_known'),
+        ),
+        migrations.RunPython(end_dry_runs, migrations.RunPython.noop),
+    ]
