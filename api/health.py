@@ -1,7 +1,6 @@
 """healthz: the process answers. readyz: what it stands on works. metrics: what the database says, for Prometheus."""
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import redis
 from django.conf import settings
@@ -12,11 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from api.errors import Problem, respond
 from api.metrics import Fleet
-from jobs.clock import db_now
-from jobs.models import WorkerBeat
+from jobs.services import beat
 
 BROKER_TIMEOUT = 1.0
-ALIVE = timedelta(seconds=30)
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -88,10 +85,10 @@ def _broker() -> str:
 
 def _worker() -> str:
     try:
-        alive = WorkerBeat.objects.filter(at__gt=db_now() - ALIVE).exists()
+        silent = sorted(queue for queue, alive in beat.workers().items() if not alive)
     except DatabaseError as error:
         return type(error).__name__
-    return "" if alive else f"no worker has said that it lives for {ALIVE.seconds} seconds"
+    return f"no worker has said for {beat.ALIVE.seconds} seconds that it lives: {', '.join(silent)}" if silent else ""
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -1,7 +1,6 @@
 """A Prometheus collector that reads the database."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Min, Model, Sum
@@ -11,10 +10,9 @@ from prometheus_client.registry import Collector
 
 from fleet.models import Host, QuarantineLook
 from jobs.clock import db_now
-from jobs.models import AuditChain, Job, Run, WorkerBeat
+from jobs.models import AuditChain, Job, Run
+from jobs.services import beat
 from jobs.state import JobState, RunState
-
-ALIVE = timedelta(seconds=30)
 
 
 class Fleet(Collector):
@@ -31,8 +29,7 @@ class Fleet(Collector):
         yield _age()
         written = AuditChain.objects.aggregate(total=Sum("seq"))["total"] or 0
         yield GaugeMetricFamily("mxfleet_audit_events", "entries of the audit trail", value=written)
-        alive = WorkerBeat.objects.filter(at__gt=db_now() - ALIVE).count()
-        yield GaugeMetricFamily("mxfleet_workers", "workers that said within 30 s that they live", value=alive)
+        yield _workers()
 
 
 def _counted(model: type[Model], name: str, text: str, columns: list[str]) -> Metric:
@@ -40,6 +37,14 @@ def _counted(model: type[Model], name: str, text: str, columns: list[str]) -> Me
     rows: Any = model._default_manager.order_by().values_list(*columns).annotate(n=Count("pk"))
     for *values, count in rows:
         family.add_metric([str(value) for value in values], count)
+    return family
+
+
+def _workers() -> Metric:
+    text = "workers that said within 30 s that they live, 0 for a queue that lacks one"
+    family = GaugeMetricFamily("mxfleet_workers", text, labels=["queue"])
+    for queue, alive in sorted(beat.workers().items()):
+        family.add_metric([queue], alive)
     return family
 
 

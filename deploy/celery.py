@@ -13,9 +13,9 @@ from celery import Celery, signals
 from django.conf import settings
 
 from deploy import broker, logs
+from jobs.doorbell import CONTROL
 
 ENV = settings.ENV
-CONTROL = "control"
 
 broker.install()
 app = Celery("mxfleet")
@@ -87,11 +87,3 @@ def _keep_connections(sender: Any, **_: Any) -> None:
     from deploy.pool import keep_connections
 
     keep_connections(sender.concurrency)
-
-
-@signals.worker_ready.connect
-def _say_that_we_live(sender: Any, **_: Any) -> None:
-    """Readiness needs a live worker: each says so in the database, from a thread that dies with it."""
-    from deploy import pulse
-
-    pulse.start(str(sender.hostname))

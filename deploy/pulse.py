@@ -1,8 +1,9 @@
-"""A worker's pulse: a row in the database that is moved on while the process lives."""
+"""A worker's pulse: a row in the database that is moved on while the process lives and can work."""
 
 import atexit
 import logging
 import threading
+from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
@@ -11,18 +12,21 @@ from jobs.services import beat
 log = logging.getLogger(__name__)
 
 
-def start(name: str) -> None:
-    """Beat from a thread of its own until the process ends."""
+def start(name: str, queue: str, is_well: Callable[[], bool]) -> None:
+    """Beat from a thread of its own until the process ends, but not while `is_well` says no."""
     stopped = threading.Event()
-    thread = threading.Thread(target=_beat, args=(name, stopped), name="pulse", daemon=True)
+    thread = threading.Thread(target=_beat, args=(name, queue, is_well, stopped), name="pulse", daemon=True)
     thread.start()
     atexit.register(stopped.set)
 
 
-def _beat(name: str, stopped: threading.Event) -> None:
+def _beat(name: str, queue: str, is_well: Callable[[], bool], stopped: threading.Event) -> None:
     while True:
         try:
-            beat.beat(name)
+            if is_well():
+                beat.beat(name, queue)
+            else:
+                log.warning("this worker lives, but does nothing")
         except DatabaseError as error:
             log.warning("cannot say that this worker lives: %s", error)
             connection.close()

@@ -51,14 +51,20 @@ class Watch:
             self._misses = self._misses + 1 if is_miss else 0
             return self._misses >= LOOKS
 
+    def takes(self) -> bool:
+        """Whether nothing has been left lying at the last looks, half of those after which it is stuck."""
+        with self._lock:
+            return self._misses < LOOKS // 2
 
-def start(queue: str, threads: int, redis_url: str) -> None:
+
+def start(queue: str, threads: int, redis_url: str) -> Watch:
     """Watch this process from a thread of its own."""
     watch = Watch(threads)
     signals.task_prerun.connect(watch.began, weak=False)
     signals.task_postrun.connect(watch.ended, weak=False)
     client = redis.Redis.from_url(redis_url, socket_timeout=3, socket_connect_timeout=3)
     threading.Thread(target=_look_again_and_again, args=(watch, client, queue), name="watchdog", daemon=True).start()
+    return watch
 
 
 def _look_again_and_again(watch: Watch, client: redis.Redis, queue: str) -> None:

@@ -5,6 +5,9 @@ One process: the threads share the event loop and the warm SSH connections of th
 
 import sys
 import warnings
+from typing import Any
+
+from celery import signals
 
 from deploy import watchdog
 from deploy.celery import CONTROL, ENV, app
@@ -12,6 +15,8 @@ from jobs.lanes import THREADS
 
 EX_USAGE = 64
 CONTROL_THREADS = 4
+ANSWER = 5.0
+"""Seconds within which the event loop of the SSH connections has to turn."""
 
 
 def main(arguments: list[str]) -> int:
@@ -22,11 +27,23 @@ def main(arguments: list[str]) -> int:
     threads = CONTROL_THREADS if queue == CONTROL else THREADS
     # Celery warns of root because of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=UserWarning, module="celery.platforms")
-    watchdog.start(queue, threads, ENV.redis_url)
+    tell_when_ready(queue, watchdog.start(queue, threads, ENV.redis_url))
     options = ["--pool", "threads", "--concurrency", str(threads), "--queues", queue]
     options += ["--hostname", f"{queue.replace('.', '-')}@%h"]
     app.start(["--quiet", "worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
+
+
+def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
+    """From when the worker is ready, say in the database that it lives: while it takes messages and its loop turns."""
+
+    def tell(sender: Any, **_: Any) -> None:
+        from deploy import pulse
+        from jobs import runner
+
+        pulse.start(str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER))
+
+    signals.worker_ready.connect(tell, weak=False)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from django.utils.module_loading import import_string
 from jobs.lanes import THREADS
 
 WORK = "jobs.tasks.work"
+CONTROL = "control"
+"""The Celery queue of what must happen though nobody asked."""
 SECONDS = 0.5
 """How long the thread waits for Redis, to connect and for each answer."""
 ROOM = 1000

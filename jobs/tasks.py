@@ -5,6 +5,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from jobs import audit, runner
+from jobs.services import beat
 from jobs.services import sweep as sweeping
 from jobs.services.orphans import enroll
 
@@ -19,6 +20,7 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 @shared_task
 def sweep() -> None:
     """One round of what must happen though nobody asked."""
+    beat.beat(beat.SCHEDULER, beat.SCHEDULER)
     sweeping.sweep()
 
 

@@ -177,6 +177,15 @@ class Engine:
         if running is not None and running.thread.is_alive():
             running.loop.call_soon_threadsafe(running.pool.breaker.forgive, name)
 
+    def answers(self, seconds: float) -> bool:
+        """Whether the loop turns, so that requests go on; one that was not begun yet has nothing to hang on."""
+        running = self._now
+        if running is None or not running.thread.is_alive():
+            return True
+        turned = threading.Event()
+        running.loop.call_soon_threadsafe(turned.set)
+        return turned.wait(seconds)
+
     def close(self) -> None:
         """End what runs, close every connection and the thread. The engine may be used again after it."""
         with self._lock:

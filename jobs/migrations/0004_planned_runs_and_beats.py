@@ -1,4 +1,4 @@
-"""Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes."""
+"""Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes; a worker's beat names its queue."""
 
 from django.db import migrations, models
 
@@ -17,6 +17,11 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name='workerbeat',
+            name='queue',
+            field=models.CharField(blank=True, default='', max_length=80),
+        ),
         migrations.RemoveField(
             model_name='block',
             name='hits',

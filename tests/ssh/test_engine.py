@@ -70,6 +70,18 @@ def test_a_dry_run_returns_the_plan_and_changes_nothing(engine: Engine, sshd: Ss
     assert real.trace.mutated
 
 
+def test_an_engine_answers_while_its_loop_turns(engine: Engine, sshd: Sshd) -> None:
+    assert engine.answers(0)
+    one(engine, request(sshd.endpoint(), "true"))
+    assert engine.answers(5)
+    running, held = engine._now, threading.Event()
+    assert running is not None
+    running.loop.call_soon_threadsafe(held.wait)
+    assert not engine.answers(0.1)
+    held.set()
+    assert engine.answers(5)
+
+
 def test_each_failure_is_an_outcome_of_its_own(engine: Engine, sshd: Sshd) -> None:
     wrong = keygen(sshd.directory / "stranger").read_bytes()
     asked = [

@@ -36,3 +36,11 @@ def test_a_task_that_begins_starts_the_count_anew() -> None:
     watch.ended()
     assert looks(watch, 1) == [False, False, False, False]
     assert watch.is_stuck(1)
+
+
+def test_a_worker_that_takes_nothing_says_so_at_the_second_look_and_not_when_it_is_ended() -> None:
+    watch = Watch(16)
+    assert [(watch.is_stuck(1), watch.takes()) for _ in range(2)] == [(False, True), (False, False)]
+    watch.began()
+    watch.ended()
+    assert (watch.is_stuck(1), watch.takes()) == (False, True)
