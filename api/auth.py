@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from django.utils import timezone
@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from api.access import tell_caller
 from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
+from api.origin import is_inside
 from jobs.actor import Actor
 
 UNKNOWN = "the token is unknown, expired or revoked"
@@ -59,7 +60,7 @@ def actor_for(header: str, source: str) -> Actor:
     if token is None or not _is_good(token, now):
         raise AuthenticationFailed(UNKNOWN)
     tell_caller(token.account.username, str(token.pk))
-    if token.networks and not _is_inside(source, token.networks):
+    if token.networks and not is_inside(source, map(ip_network, token.networks)):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")
     if token.last_used_at is None or now - token.last_used_at > COARSE:
         Token.objects.filter(pk=token.pk).update(last_used_at=now)
@@ -81,14 +82,6 @@ def actor_of(token: Token, source: str = "") -> Actor:
 
 def _is_good(token: Token, now: Any) -> bool:
     return token.account.is_active and (token.expires_at is None or token.expires_at > now)
-
-
-def _is_inside(source: str, networks: list[str]) -> bool:
-    try:
-        address = ip_address(source)
-    except ValueError:
-        return False
-    return any(address in ip_network(network) for network in networks)
 
 
 class HasScope(BasePermission):

@@ -9,7 +9,7 @@ urlpatterns = [
     path("", home),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
-    path("metrics", health.metrics),
+    path("metrics", health.Metrics.as_view()),
     path("api/v1/", include("api.v1.urls")),
 ]
 

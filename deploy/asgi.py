@@ -4,16 +4,18 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from api.access import logged
 from api.limits import bounded
 from deploy import celery
 from deploy.pool import keep_connections
+from deploy.proxies import behind_proxies
 
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
 REQUESTS = 20  # that use the database at the same moment; further ones wait a little
 keep_connections(REQUESTS)
-application = logged(bounded(get_asgi_application()))
+application = behind_proxies(logged(bounded(get_asgi_application())), settings.ENV.trusted_proxies)

@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from deploy import keys
+from deploy.values import ConfigError, Networks, duration, networks, words
 
 EX_CONFIG = 78
 SOCKET_PATH_LIMIT = 107
@@ -34,23 +34,15 @@ NAMES = {
     "MXFLEET_ALLOWED_HOSTS": False,
     "MXFLEET_ALLOWED_NETWORKS": False,
     "MXFLEET_TRUSTED_PROXIES": False,
+    "MXFLEET_METRICS_NETWORKS": False,
     "MXFLEET_RECONCILE_INTERVAL": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
 }
 """Every variable; True where `<name>_FILE` may name a file that holds the value (for secrets of an orchestrator)."""
 
+LOOPBACK = "127.0.0.0/8,::1"
 KNOWN_SECRETS = ("changeme", "secret", "django-insecure", "example", "default", "password", "xxxxxxxx")
-
-
-class ConfigError(Exception):
-    """A setting that cannot be used: `variable`, the `problem` with it, and what would be `right`."""
-
-    def __init__(self, variable: str, problem: str, right: str) -> None:
-        super().__init__(f"{variable}: {problem}; right would be {right}")
-        self.variable = variable
-        self.problem = problem
-        self.right = right
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,8 @@ class Env:
     """The settings, checked. Paths are absolute, times are seconds.
 
     `database` is Django's dict of one connection. `redis_url` is in redis-py's form, `broker_url` in kombu's.
-    `allowed_networks` None means the default of the address check. `own_services` are host and port of the database
+    `allowed_networks` None means the default of the address check. `metrics_networks`: from where /metrics needs no
+    token. `own_services` are host and port of the database
     and the broker, which no managed host may be.
     """
 
@@ -73,8 +66,9 @@ class Env:
     shards: int
     site: str
     allowed_hosts: list[str]
-    allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None
-    trusted_proxies: tuple[str, ...]
+    allowed_networks: Networks | None
+    trusted_proxies: Networks
+    metrics_networks: Networks
     reconcile_interval: int
     log: str
     has_access_log: bool
@@ -132,10 +126,11 @@ def read(environ: Mapping[str, str]) -> Env:
         key_file=_key_file(values, production, data),
         shards=_shards(values.get("MXFLEET_SHARDS", "")),
         site=_site(values.get("MXFLEET_SITE", "")),
-        allowed_hosts=_words(values, "MXFLEET_ALLOWED_HOSTS") or _own_names(listen[0]),
-        allowed_networks=_networks(values),
-        trusted_proxies=tuple(str(network) for network in _network_list(values, "MXFLEET_TRUSTED_PROXIES")),
-        reconcile_interval=_duration("MXFLEET_RECONCILE_INTERVAL", values.get("MXFLEET_RECONCILE_INTERVAL", "30s")),
+        allowed_hosts=words(values, "MXFLEET_ALLOWED_HOSTS") or _own_names(listen[0]),
+        allowed_networks=networks(values, "MXFLEET_ALLOWED_NETWORKS") or None,
+        trusted_proxies=networks(values, "MXFLEET_TRUSTED_PROXIES"),
+        metrics_networks=networks({"MXFLEET_METRICS_NETWORKS": LOOPBACK} | values, "MXFLEET_METRICS_NETWORKS"),
+        reconcile_interval=duration(values, "MXFLEET_RECONCILE_INTERVAL", "30s"),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
         own_services=tuple(place for place in (database_host, broker_host) if place),
@@ -313,25 +308,3 @@ def _site(value: str) -> str:
     if value and not (value.isascii() and value.replace("-", "").replace("_", "").isalnum() and len(value) <= 63):
         raise ConfigError("MXFLEET_SITE", f"{value!r} is no site", "up to 63 letters, digits, - and _")
     return value
-
-
-def _words(values: Mapping[str, str], variable: str) -> list[str]:
-    return [word.strip() for word in values.get(variable, "").split(",") if word.strip()]
-
-
-def _networks(values: Mapping[str, str]) -> tuple[IPv4Network | IPv6Network, ...] | None:
-    return _network_list(values, "MXFLEET_ALLOWED_NETWORKS") or None
-
-
-def _network_list(values: Mapping[str, str], variable: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(word) for word in _words(values, variable))
-    except ValueError as error:
-        raise ConfigError(variable, str(error), "comma separated networks such as 10.0.0.0/8,2001:db8::/32") from None
-
-
-def _duration(variable: str, value: str) -> int:
-    number, unit = (value[:-1], value[-1]) if value[-1:] in ("s", "m", "h") else (value, "s")
-    if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 86400:
-        raise ConfigError(variable, f"{value!r} is no duration", "a whole number with s, m or h, such as 30s")
-    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]

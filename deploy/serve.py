@@ -1,4 +1,4 @@
-"""Start the web process: one uvicorn, our bounds and logging, proxies trusted only where named."""
+"""Start the web process: one uvicorn, our bounds and logging."""
 
 import os
 import resource
@@ -34,8 +34,7 @@ def options() -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "proxy_headers": bool(settings.ENV.trusted_proxies),
-        "forwarded_allow_ips": list(settings.ENV.trusted_proxies),
+        "proxy_headers": False,  # deploy/proxies.py does that
         "timeout_graceful_shutdown": 3,  # without it an open event stream keeps the process alive
     }
 

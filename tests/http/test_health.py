@@ -1,13 +1,31 @@
-"""Which queue lacks a worker, and what the metrics tell."""
+"""Which queue lacks a worker; what the metrics tell, to whom, and at what cost."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from api import metrics
+from api.metrics import Cached
 from fleet.models import Host, Instance, QuarantineLook
-from jobs.models import WorkerBeat
+from jobs.clock import db_now
+from jobs.models import Job, Run, WorkerBeat
 from jobs.services import beat
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
+
+
+@pytest.fixture(autouse=True)
+def scraped(monkeypatch: pytest.MonkeyPatch) -> Cached:
+    """What this process tells, not computed yet."""
+    fresh = Cached(metrics.scrape, 60)
+    monkeypatch.setattr("api.health.SCRAPED", fresh)
+    return fresh
+
 
 QUEUES = ("control", "scheduler", "ssh.0", "ssh.1")
 
@@ -56,3 +74,139 @@ def test_metrics_come_from_the_database(world: World) -> None:
         'mxfleet_workers{queue="ssh.1"} 0.0',
     }
     assert "mxfleet_oldest_waiting_job_seconds" in text
+
+
+def test_jobs_and_runs_that_have_ended_are_not_counted(world: World) -> None:
+    for _ in range(3):
+        world.alice.post("jobs/", JOB)
+    ended = Job.objects.latest("pk")
+    Job.objects.filter(pk=ended.pk).update(state="cancelled", finished_at=db_now())
+    Run.objects.filter(job=ended).update(state="cancelled")
+    text = Caller("").get("/metrics").content.decode()
+    assert 'mxfleet_jobs{operation="queue.list",state="queued"} 2.0' in text
+    assert 'mxfleet_runs{state="pending"} 2.0' in text
+    assert "cancelled" not in text
+
+
+def test_a_scrape_costs_the_same_few_statements_however_much_there_is_and_the_next_one_none(
+    world: World, django_assert_max_num_queries: Any, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.alice.post("jobs/", JOB)
+    with django_assert_max_num_queries(10) as first:
+        Caller("").get("/metrics")
+    cost = len(first)
+    for _ in range(3):
+        world.alice.post("jobs/", JOB)
+    with django_assert_num_queries(0):
+        assert 'state="queued"} 1.0' in Caller("").get("/metrics").content.decode()
+    monkeypatch.setattr("api.health.SCRAPED", Cached(metrics.scrape, 60))
+    with django_assert_num_queries(cost):
+        assert 'state="queued"} 4.0' in Caller("").get("/metrics").content.decode()
+
+
+def test_what_was_computed_is_told_until_its_time_is_over() -> None:
+    now, made = [0.0], iter([b"1", b"2"])
+    cached = Cached(lambda: next(made), 5, lambda: now[0])
+    told = []
+    for now[0] in (0.0, 4.9, 5.0, 9.9):
+        told.append(cached.get())
+    assert told == [b"1", b"1", b"2", b"2"]
+
+
+def test_while_one_computes_the_others_get_what_was_told_before_at_once() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    computed: list[bytes] = []
+
+    def compute() -> bytes:
+        computed.append(b"old" if not computed else b"new")
+        if len(computed) > 1:
+            begun.set()
+            assert go_on.wait(10)
+        return computed[-1]
+
+    cached = Cached(compute, 0)
+    assert cached.get() == b"old"
+    slow = threading.Thread(target=cached.get)
+    slow.start()
+    assert begun.wait(10)
+    assert [cached.get() for _ in range(3)] == [b"old"] * 3
+    go_on.set()
+    slow.join(10)
+    assert computed == [b"old", b"new"]
+
+
+def test_of_those_who_ask_first_at_the_same_time_one_computes() -> None:
+    computed: list[bytes] = []
+    cached = Cached(lambda: computed.append(b"x") or b"x", 60)  # type: ignore[func-returns-value]
+    everybody = threading.Barrier(8)
+    threads = [threading.Thread(target=lambda: (everybody.wait(10), cached.get())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert computed == [b"x"]
+
+
+FAR = "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("source", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("127.9.9.9", {}, 200),
+        ("::1", {}, 200),
+        ("::ffff:127.0.0.1", {}, 200),
+        (FAR, {}, 401),
+        ("::ffff:203.0.113.7", {}, 401),
+        ("", {}, 401),
+        ("127.0.0.1", {"X-Forwarded-For": FAR}, 401),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 401),
+        ("127.0.0.1", {"X-Forwarded-For": ""}, 401),
+        ("127.0.0.1", {"X-Forwarded-Host": "mx"}, 401),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}, 401),
+        ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}, 401),
+        ("127.0.0.1", {"X-Real-IP": "127.0.0.1"}, 401),
+        ("127.0.0.1", {"Via": "1.1 proxy"}, 401),
+    ],
+)
+def test_metrics_need_no_token_only_from_loopback_and_straight(
+    db: None, source: str, headers: dict[str, str], status: int
+) -> None:
+    nobody = Caller("")
+    nobody.client.defaults["REMOTE_ADDR"] = source
+    answer = nobody.get("/metrics", **headers)
+    assert answer.status_code == status
+    assert (status == 200) == (b"mxfleet_workers" in answer.content)
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+
+
+def test_a_setting_names_from_where_metrics_need_no_token(db: None, settings: Any) -> None:
+    settings.ENV = replace(settings.ENV, metrics_networks=(ip_network("203.0.113.0/24"),))
+    nobody = Caller("")
+    assert nobody.get("/metrics").status_code == 401
+    nobody.client.defaults["REMOTE_ADDR"] = FAR
+    assert nobody.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        (lambda world: world.dana, 200),
+        (lambda world: world.token("dana", scopes=["fleet:read"]), 200),
+        (lambda world: world.token("dana", scopes=["jobs:read"]), 403),
+        (lambda world: world.anna, 403),
+        (lambda world: Caller("mxf_wrong"), 401),
+    ],
+    ids=["all", "fleet:read", "jobs:read", "one customer", "wrong"],
+)
+def test_from_elsewhere_metrics_need_fleet_read_for_all_customers(
+    world: World, token: Callable[[World], Caller], status: int
+) -> None:
+    caller = token(world)
+    caller.client.defaults["REMOTE_ADDR"] = FAR
+    assert caller.get("/metrics").status_code == status
+
+
+def test_metrics_know_get_only(db: None) -> None:
+    refused(Caller("").post("/metrics"), 405, "method_not_allowed")

@@ -80,7 +80,7 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
         ("ALLOWED_NETWORKS", "mx1"),
         ("TRUSTED_PROXIES", "*"),
         ("RECONCILE_INTERVAL", "0s"),
-        ("RECONCILE_INTERVAL", "1d"),
+        ("RECONCILE_INTERVAL", "2d"),
         ("RECONCILE_INTERVAL", "half a minute"),
         ("LOG", "xml"),
     ],

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -79,8 +80,15 @@ class Service:
         return "ready at" in self.log.read_text()
 
     def healthz(self) -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
-            return int(answer.status)
+        return self.status("healthz")
+
+    def status(self, path: str, **headers: str) -> int:
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
 
 
 def none_alive(children: list[psutil.Process]) -> bool:
@@ -112,6 +120,8 @@ def test_it_answers_keeps_the_token_to_its_owner_and_prints_a_line_that_works(se
     assert token.read_text().strip() not in service.log.read_text()
     assert service.data.stat().st_mode & 0o777 == 0o700
     assert len(service.children()) == 5  # redis, API, worker, control worker, scheduler
+    forwarded = {"X-Forwarded-For": "127.0.0.1"}
+    assert (service.status("metrics"), service.status("metrics", **forwarded)) == (200, 401)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
