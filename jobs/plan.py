@@ -61,6 +61,7 @@ def digest_of(operation: str, params: dict[str, Any], rows: Iterable[PlanRow]) -
                     "commands": row.summary["commands"],
                     "diffs": row.summary["diffs"],
                     "wiring": row.summary["wiring"],
+                    "queue_total": row.summary["queue_total"],
                     "messages": sorted([m.queue_id, m.arrival_time, m.sender, m.size] for m in row.messages),
                 }
                 for row in rows

@@ -15,14 +15,16 @@ EXECUTION_TTL = 1800
 
 @dataclass(frozen=True, slots=True)
 class QueueShare:
-    """How many messages of one queue were selected, of how many."""
+    """How many messages of one queue were selected, of how many when the plan was made; whose queue it is."""
 
     selected: int
     total: int
+    instance: str = "one queue"
 
     @property
     def fraction(self) -> float:
-        return self.selected / self.total if self.total else 0.0
+        """0 to 1; all of a queue of which nobody knows how much it holds."""
+        return self.selected / max(self.total, self.selected, 1)
 
 
 NO_QUEUES = (QueueShare(0, 0),)
@@ -100,11 +102,10 @@ class Verdict:
 
 
 TAKING = ("queue.purge", "queue.bounce", "queue.requeue")
+SELECTING = (*TAKING, "queue.hold", "queue.release", "queue.flush")
+"""What selects messages of a queue. message.deliver names one; quarantine.* name what no queue holds."""
 CHANGING = (
-    *TAKING,
-    "queue.hold",
-    "queue.release",
-    "queue.flush",
+    *SELECTING,
     "quarantine.restore",
     "quarantine.erase",
     "sender.block",
@@ -114,7 +115,7 @@ CHANGING = (
 DEFAULT_RULES = (
     Rule("default-many-messages", TAKING, When(min_messages=101)),
     Rule("default-many-queues", TAKING, When(min_hosts=6)),
-    Rule("default-large-share", TAKING, When(above_fraction=0.2, min_queue_messages=21)),
+    Rule("default-large-share", SELECTING, When(above_fraction=0.2, min_queue_messages=21)),
     Rule("default-delete", ("queue.purge",), When(mode="delete")),
     Rule("default-erase", ("quarantine.erase",)),
     Rule("default-match-all", CHANGING, When(match_all=True)),
@@ -189,7 +190,7 @@ def _reasons(when: When, blast: Blast) -> Iterable[str]:
         largest = max(
             (queue for queue in blast.queues or NO_QUEUES if _is_large(when, queue)), key=lambda queue: queue.fraction
         )
-        yield f"{largest.selected} of the {largest.total} messages of one queue"
+        yield f"{largest.selected} of the {largest.total} messages of {largest.instance}, {largest.fraction:.1%}"
     if when.match_all:
         yield "every message is matched"
     if when.mode is not None:

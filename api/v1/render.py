@@ -115,6 +115,7 @@ def _approval(row: Job) -> dict[str, Any] | None:
         "given": sum(decision.decision == "approved" for decision in decisions),
         "deadline": instant(row.expires_at) if row.state == JobState.AWAITING_APPROVAL else None,
         "rule": row.rule,
+        "why": row.why,
         "decisions": [
             {"person": d.person.username, "decision": d.decision, "comment": d.comment, "at": instant(d.at)}
             for d in decisions

@@ -83,6 +83,7 @@ class ApprovalShape(StrictSerializer):
     given = Integer()
     deadline = Instant(allow_null=True)
     rule = Text(allow_blank=True)
+    why = Text(allow_blank=True)
     decisions = serializers.ListField(child=DecisionShape())
 
 

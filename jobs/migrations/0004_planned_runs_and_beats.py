@@ -1,6 +1,22 @@
-"""Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes; a worker's beat names its queue."""
+"""Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes; a worker's beat names its queue.
+
+A job keeps what its rule saw.
+"""
 
 from django.db import migrations, models
+
+from jobs.triggers import create_sql, drop_sql
+
+
+def create(apps, schema_editor):
+    for statement in create_sql(schema_editor.connection.vendor):
+        schema_editor.execute(statement, params=None)
+
+
+def drop(apps, schema_editor):
+    """On SQLite a table is altered by making it anew, which its triggers would refuse or not survive."""
+    for statement in drop_sql(schema_editor.connection.vendor):
+        schema_editor.execute(statement, params=None)
 
 
 def end_dry_runs(apps, schema_editor):
@@ -17,6 +33,13 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RunPython(drop, create),
+        migrations.AddField(
+            model_name='job',
+            name='why',
+            field=models.TextField(blank=True, default='', help_text='what the rule saw in the plan'),
+        ),
+        migrations.RunPython(create, drop),
         migrations.AddField(
             model_name='workerbeat',
             name='queue',

@@ -44,6 +44,7 @@ class Job(models.Model):
     approvals_needed = models.PositiveIntegerField(default=0)
     approval_role = models.CharField(max_length=8, default="approver")
     rule = models.CharField(max_length=200, blank=True, default="")
+    why = models.TextField(blank=True, default="", help_text="what the rule saw in the plan")
     approval_ttl = models.PositiveIntegerField(default=3600)
     execution_ttl = models.PositiveIntegerField(default=1800)
     expires_at = models.DateTimeField(null=True, blank=True)

@@ -16,15 +16,15 @@ def blast_of(job: Job, runs: Sequence[Run]) -> Blast:
     """
     operation = asked.operation_for(job, runs[0])
     is_scheduled = job.channel == "schedule"
-    plans = [run.plan for run in runs if run.plan is not None]
+    plans = [(str(run.instance), run.plan) for run in runs if run.plan is not None]
     return Blast(
         operation="quarantine.expire" if is_scheduled and job.operation == "quarantine.erase" else job.operation,
         customers=tuple(sorted(customer.slug for customer in job.customers.all())),
         hosts=len({run.host_id for run in runs}),
-        queues=tuple(QueueShare(plan["counts"]["messages"], plan["queue_total"]) for plan in plans),
+        queues=tuple(QueueShare(plan["counts"]["messages"], plan["queue_total"], name) for name, plan in plans),
         match_all=_is_all(operation),
         mode=operation.mode if isinstance(operation, QueuePurge) else "",
-        wiring=any(plan["wiring"] for plan in plans),
+        wiring=any(plan["wiring"] for _, plan in plans),
         domain_wide=not is_scheduled and isinstance(operation, SenderBlock) and "@" not in operation.pattern,
         is_undo=job.undo_of_id is not None,
     )

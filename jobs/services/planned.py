@@ -114,6 +114,7 @@ def _freeze(job: Job, runs: list[Run]) -> None:
         "approvals_needed": verdict.approvals,
         "approval_role": verdict.role,
         "rule": verdict.rule,
+        "why": verdict.why,
         "approval_ttl": min(job.approval_ttl, verdict.approval_ttl),
         "execution_ttl": verdict.execution_ttl,
     }

@@ -18,12 +18,13 @@ FREE = [
     Blast("message.deliver"),
     Blast("sender.block", hosts=10),
     Blast("sender.unblock", hosts=10),
-    Blast("queue.hold", hosts=10, queues=selected((5000, 5000))),
-    Blast("queue.release", hosts=10, queues=selected((5000, 5000))),
-    Blast("queue.flush", hosts=10, queues=selected((5000, 5000))),
+    Blast("queue.hold", hosts=10, queues=selected(*[(1000, 5000)] * 10)),
+    Blast("queue.release", hosts=10, queues=selected(*[(20, 20)] * 10)),
+    Blast("queue.flush", hosts=10, queues=selected((0, 0), (20, 20), (1000, 5000))),
     Blast("quarantine.restore", hosts=10, queues=selected((5000, 5000))),
 ]
 TAKING = ["queue.purge", "queue.bounce", "queue.requeue"]
+SELECTING = [*TAKING, "queue.hold", "queue.release", "queue.flush"]
 
 
 @pytest.mark.parametrize("blast", FREE, ids=lambda blast: blast.operation)
@@ -58,13 +59,36 @@ def test_taking_messages_needs_one_person_beyond_each_limit(
     assert (verdict.approvals, verdict.rule) == (1 if rule else 0, rule)
 
 
+@pytest.mark.parametrize("operation", SELECTING)
+@pytest.mark.parametrize(
+    ("queues", "rule"),
+    [
+        (selected((20, 20)), ""),
+        (selected((20, 100)), ""),
+        (selected((21, 21)), "default-large-share"),
+        (selected((30, 150)), ""),
+        (selected((31, 150)), "default-large-share"),
+        (selected((0, 900), (5, 5), (31, 150)), "default-large-share"),
+        (selected((21, 0)), "default-large-share"),
+    ],
+)
+def test_more_than_a_fifth_of_one_queue_needs_one_person_whatever_selects_it(
+    operation: str, queues: tuple[QueueShare, ...], rule: str
+) -> None:
+    verdict = decide(Blast(operation, hosts=2, queues=queues), DEFAULT_RULES)
+    assert (verdict.approvals, verdict.rule) == (1 if rule else 0, rule)
+
+
+def test_the_reason_names_the_queue_of_which_most_is_caught() -> None:
+    queues = (QueueShare(30, 100, "mx1/postfix"), QueueShare(45, 60, "mx2/postfix"), QueueShare(5, 5, "mx3/postfix"))
+    verdict = decide(Blast("queue.hold", hosts=3, queues=queues), DEFAULT_RULES)
+    assert verdict.why == "queue.hold: 45 of the 60 messages of mx2/postfix, 75.0%"
+
+
 @pytest.mark.parametrize(
     "operation",
     [
-        *TAKING,
-        "queue.hold",
-        "queue.release",
-        "queue.flush",
+        *SELECTING,
         "quarantine.restore",
         "quarantine.erase",
         "sender.block",
