@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -24,7 +25,7 @@ from fleet.secrets import open_sealed, seal
 from jobs.actor import Actor
 from jobs.models import Job
 
-KEPT = timedelta(hours=72)
+BATCH = 500
 IN_FLIGHT = timedelta(seconds=40)
 """Longer than any answer is held or any host is asked; whoever is not done by then has died."""
 
@@ -104,11 +105,23 @@ def once_outside(actor: Actor, key: str, asked: str, work: Work) -> Answer:
 
 
 def _find(actor: Actor, key: str) -> StoredAnswer | None:
-    """The row, once what is too old, or was left behind by a crash without any answer, is gone."""
+    """The row, unless it is too old or was left behind by a crash without any answer; then it goes."""
     now = timezone.now()
-    left_behind = Q(status=None, body="", created_at__lt=now - IN_FLIGHT)
-    StoredAnswer.objects.filter(Q(created_at__lt=now - KEPT) | left_behind).delete()
-    return StoredAnswer.objects.filter(account=actor.account, key=key).first()
+    rows = StoredAnswer.objects.filter(account=actor.account, key=key)
+    rows.filter(too_old(now) | Q(status=None, body="", created_at__lt=now - IN_FLIGHT)).delete()
+    return rows.first()
+
+
+def too_old(now: datetime) -> Q:
+    """Answers that are kept no longer."""
+    return Q(created_at__lt=now - timedelta(seconds=settings.ENV.keep.answers))
+
+
+def forget() -> None:
+    """Delete those, in small batches."""
+    old = StoredAnswer.objects.filter(too_old(timezone.now())).order_by("created_at").values_list("pk", flat=True)
+    while ids := list(old[:BATCH]):
+        StoredAnswer.objects.filter(pk__in=ids).delete()
 
 
 def _store(row: StoredAnswer, answer: Answer, *, is_done: bool) -> None:

@@ -71,9 +71,14 @@ app.conf.update(
             "schedule": 60.0,
             "options": {"queue": CONTROL, "expires": 60},
         },
+        "forget answers": {
+            "task": "api.tasks.forget_answers",
+            "schedule": 60.0,
+            "options": {"queue": CONTROL, "expires": 60},
+        },
     },
 )
-app.autodiscover_tasks(["jobs"])
+app.autodiscover_tasks(["api", "jobs"])
 
 
 @signals.setup_logging.connect

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from deploy import keys
-from deploy.values import ConfigError, Networks, duration, networks, words
+from deploy.values import ConfigError, Keep, Networks, duration, keep, networks, words
 
 EX_CONFIG = 78
 SOCKET_PATH_LIMIT = 107
@@ -36,6 +36,10 @@ NAMES = {
     "MXFLEET_TRUSTED_PROXIES": False,
     "MXFLEET_METRICS_NETWORKS": False,
     "MXFLEET_RECONCILE_INTERVAL": False,
+    "MXFLEET_KEEP_JOBS": False,
+    "MXFLEET_KEEP_DETAILS": False,
+    "MXFLEET_KEEP_EVENTS": False,
+    "MXFLEET_KEEP_ANSWERS": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
 }
@@ -70,6 +74,7 @@ class Env:
     trusted_proxies: Networks
     metrics_networks: Networks
     reconcile_interval: int
+    keep: Keep
     log: str
     has_access_log: bool
     own_services: tuple[tuple[str, int], ...]
@@ -131,6 +136,7 @@ def read(environ: Mapping[str, str]) -> Env:
         trusted_proxies=networks(values, "MXFLEET_TRUSTED_PROXIES"),
         metrics_networks=networks({"MXFLEET_METRICS_NETWORKS": LOOPBACK} | values, "MXFLEET_METRICS_NETWORKS"),
         reconcile_interval=duration(values, "MXFLEET_RECONCILE_INTERVAL", "30s"),
+        keep=keep(values),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
         own_services=tuple(place for place in (database_host, broker_host) if place),

@@ -1,9 +1,11 @@
 """One setting's text as a value. Each raises ConfigError, which names the variable."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
+TEN_YEARS = 3650 * 86_400
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DAY = 86_400
 
@@ -39,3 +41,21 @@ def duration(values: Mapping[str, str], variable: str, default: str, most: int =
         right = f"a whole number with s, m, h or d, such as 30s, at most {most // DAY}d"
         raise ConfigError(variable, f"{value!r} is no duration that is taken here", right)
     return int(number) * SECONDS[unit]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Seconds for which is kept what is over: jobs, what their runs found, their events, answers to repeated POSTs."""
+
+    jobs: int
+    details: int
+    events: int
+    answers: int
+
+
+def keep(values: Mapping[str, str]) -> Keep:
+    """What goes with a job goes with it at the latest."""
+    jobs = duration(values, "MXFLEET_KEEP_JOBS", "365d", TEN_YEARS)
+    details = min(jobs, duration(values, "MXFLEET_KEEP_DETAILS", "90d", TEN_YEARS))
+    events = min(details, duration(values, "MXFLEET_KEEP_EVENTS", "7d", TEN_YEARS))
+    return Keep(jobs, details, events, duration(values, "MXFLEET_KEEP_ANSWERS", "72h", TEN_YEARS))

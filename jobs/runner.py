@@ -36,6 +36,7 @@ from jobs.looks import Looks
 from jobs.models import Job, Message, Run
 from jobs.services import bell, blocks, reconcile, sweep
 from jobs.services.addresses import address_policy
+from jobs.services.apart import apart
 from jobs.services.claim import Claim, applies, claim
 from jobs.services.record import Report, record
 
@@ -67,9 +68,9 @@ def work(lane: str, queue: str) -> None:
 
 def look(queue: str) -> bool:
     """Read back unknown outcomes, catch up blocks, look into quarantines, on this queue's hosts. False: once a ring."""
-    read_back(queue)
-    catch_up(queue)
-    orphans.look(queue, ask)
+    apart(read_back, queue)
+    apart(catch_up, queue)
+    apart(orphans.look, queue, ask)
     return False
 
 

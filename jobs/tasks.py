@@ -5,8 +5,9 @@ from typing import Any
 from celery import Task, shared_task
 
 from jobs import audit, runner
-from jobs.services import beat
+from jobs.services import beat, retention
 from jobs.services import sweep as sweeping
+from jobs.services.apart import apart
 from jobs.services.orphans import enroll
 
 
@@ -20,13 +21,12 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 @shared_task
 def sweep() -> None:
     """One round of what must happen though nobody asked."""
-    beat.beat(beat.SCHEDULER, beat.SCHEDULER)
+    apart(beat.beat, beat.SCHEDULER, beat.SCHEDULER)
     sweeping.sweep()
 
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: checkpoint the audit chains, erase what was kept long enough, plan first looks."""
-    audit.checkpoint()
-    sweeping.expire_quarantine()
-    enroll()
+    """What is done once a minute: sign the audit chains, erase what was kept long enough, plan first looks, forget."""
+    for duty in (audit.checkpoint, sweeping.expire_quarantine, enroll, retention.apply):
+        apart(duty)

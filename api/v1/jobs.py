@@ -157,6 +157,8 @@ class Plan(JobView):
         job = self.job(pk)
         if job.frozen_at is None:
             raise NotFound("no_plan", f"the job has no plan; it is {job.state}")
+        if job.totals is not None:
+            raise NotFound("no_plan", "the job is old, and its plan is kept no longer")
         messages = paginate(selectors.messages_of_job(job), self.params(), self.url(), self.orderings)
         content = {
             "digest": job.digest,

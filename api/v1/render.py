@@ -30,8 +30,12 @@ def jobs(rows: Sequence[Job], url: Callable[[str], str]) -> list[dict[str, Any]]
     """Jobs that came from `selectors.with_details`. `url`: absolute address of a path."""
     ids = [row.pk for row in rows]
     runs = selectors.runs_by_state(ids)
-    gone = selectors.gone_messages([row.pk for row in rows if row.is_changing and row.state in FINAL])
-    planned = selectors.planned_runs([row.pk for row in rows if row.frozen_at])
+    whole = [row for row in rows if row.totals is None]
+    gone = selectors.gone_messages([row.pk for row in whole if row.is_changing and row.state in FINAL])
+    planned = selectors.planned_runs([row.pk for row in whole if row.frozen_at])
+    for row in rows:
+        if row.totals is not None:
+            gone[row.pk], planned[row.pk] = Counter(row.totals), row.totals["instances"]
     return [
         {
             **_job(row, runs.get(row.pk, {}), gone.get(row.pk, Counter()), planned[row.pk], url),
@@ -92,7 +96,7 @@ def _undone_by(row: Job) -> str | None:
 def _links(row: Job, url: Callable[[str], str]) -> dict[str, str]:
     base = url(f"/api/v1/jobs/{row.pk}/")
     links = {"self": base, "runs": f"{base}runs/", "events": f"{base}events/"}
-    return {**links, "plan": f"{base}plan/"} if row.frozen_at else links
+    return {**links, "plan": f"{base}plan/"} if row.frozen_at and row.totals is None else links
 
 
 def _plan_summary(row: Job, planned: int) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Runs of dry runs end `planned`; `hits` of blocks, which nothing counted, goes; a worker's beat names its queue.
 
-A job keeps what its rule saw.
+A job keeps what its rule saw, and how much of it is gone because it is old.
 """
 
+import django.db.models.deletion
 from django.db import migrations, models
 
 from jobs.triggers import create_sql, drop_sql
@@ -38,6 +39,25 @@ class Migration(migrations.Migration):
             model_name='job',
             name='why',
             field=models.TextField(blank=True, default='', help_text='what the rule saw in the plan'),
+        ),
+        migrations.AddField(
+            model_name='job',
+            name='thinned',
+            field=models.PositiveSmallIntegerField(choices=[(0, 'Nothing'), (1, 'Events'), (2, 'Details')], default=0),
+        ),
+        migrations.AddField(
+            model_name='job',
+            name='totals',
+            field=models.JSONField(blank=True, null=True),
+        ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(fields=['thinned', 'finished_at'], name='job_by_age'),
+        ),
+        migrations.AlterField(
+            model_name='approval',
+            name='job',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='approvals', to='jobs.job'),
         ),
         migrations.RunPython(create, drop),
         migrations.AddField(

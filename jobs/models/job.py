@@ -14,10 +14,19 @@ OPEN_RUNS = Q(state__in=IN_LINE) | Q(state=RunState.UNKNOWN, reconcile_at__isnul
 """Runs that may still move: what a job waits for, and what keeps a host."""
 
 
+class Thinned(models.IntegerChoices):
+    """How much of an ended job is gone because it is old (jobs/services/retention.py); each with what stands before."""
+
+    NOTHING = 0
+    EVENTS = 1
+    DETAILS = 2
+
+
 class Job(models.Model):
     """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version).
 
     `minted_by`: who had a hand in the token that asked for it, besides the requester; null: nobody.
+    `totals`: what its messages came to and how many instances its plan had; there from when the rows that tell so go.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -55,10 +64,16 @@ class Job(models.Model):
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    thinned = models.PositiveSmallIntegerField(choices=Thinned.choices, default=Thinned.NOTHING)
+    totals = models.JSONField(null=True, blank=True)
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["state", "created_at"]), models.Index(fields=["operation", "-id"])]
+        indexes = [
+            models.Index(fields=["state", "created_at"]),
+            models.Index(fields=["operation", "-id"]),
+            models.Index(fields=["thinned", "finished_at"], name="job_by_age"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[s.value for s in JobState]), name="job_state_known"),
             models.CheckConstraint(
@@ -187,7 +202,7 @@ class Decision(models.TextChoices):
 class Approval(models.Model):
     """A person's decision on the plan with that digest. The database itself refuses the requester."""
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="approvals")
+    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="approvals")
     digest = models.CharField(max_length=80)
     requested_by = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
     person = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decisions")

@@ -59,7 +59,7 @@ def _to_undo(job: Job) -> list[Run]:
         reason = "nothing of it is in quarantine: deleted for good, restored or expired"
     elif job.operation in ("queue.hold", "queue.release"):
         runs = list(rows.filter(messages__outcome="done").distinct())
-        reason = "it changed no message"
+        reason = "it changed no message, or it is old and its messages are on record no longer"
     else:
         runs = list(rows.filter(state=RunState.SUCCEEDED))
         reason = "it changed no instance"
@@ -115,7 +115,10 @@ def _out_of_date(job: Job) -> str | None:
     """Why what was asked then cannot be asked now: a time that has passed, an undo that another one has done."""
     if job.undo_of is not None:
         others = job.undo_of.undos.exclude(pk=job.pk).exclude(state__in=NOTHING_DONE)
-        return "what it undoes was undone by another job" if others.exists() else None
+        if others.exists():
+            return "what it undoes was undone by another job"
+        is_old = job.undo_of.totals is not None and job.operation in ("queue.hold", "queue.release")
+        return "the messages of what it undoes are on record no longer" if is_old else None
     try:
         parse_params(job.operation, job.params, now=db_now())
     except ParamErrors as wrong:

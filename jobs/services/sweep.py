@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -28,6 +29,7 @@ from jobs.models import (
 )
 from jobs.services import bell, blocks, moves, orphans, reconcile
 from jobs.services.accounts import SYSTEM
+from jobs.services.apart import apart
 from jobs.services.end import stop
 from jobs.services.submit import queue_of_host, run_for, write
 from jobs.state import JobState, RunState
@@ -39,27 +41,41 @@ LONGEST_PAUSE = timedelta(minutes=2)
 def sweep() -> None:
     """One round: what is due now is done, or rung for at the queues whose workers can do it."""
     now = db_now()
-    reconcile.lose(now)
-    expire_jobs(now)
-    ring_again(now)
-    expire_blocks(now)
-    extend_blocks(now)
-    unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
-    queues = {queue for queue, _ in bell.queues_of(unknown)}
-    hosts = _behind(now).values_list("instance__host__name", "instance__host__site").distinct().order_by()
-    queues |= {queue_of_host(name, site) for name, site in hosts}
-    for queue in queues | orphans.queues(now):
+    for duty in (reconcile.lose, expire_jobs, ring_again, expire_blocks, extend_blocks):
+        apart(duty, now)
+    queues: set[str] = set()
+    for find in (_of_unknown, _of_behind, orphans.queues):
+        queues |= apart(find, now) or set()
+    for queue in sorted(queues):
         doorbell.ring(queue, Lane.LOOK)
+
+
+def _of_unknown(now: datetime) -> set[str]:
+    """The queues of runs whose outcome is to be read back."""
+    unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
+    return {queue for queue, _ in bell.queues_of(unknown)}
+
+
+def _of_behind(now: datetime) -> set[str]:
+    """The queues of hosts that blocks are to be caught up on."""
+    hosts = _behind(now).values_list("instance__host__name", "instance__host__site").distinct().order_by()
+    return {queue_of_host(name, site) for name, site in hosts}
+
+
+WAITING = (JobState.AWAITING_APPROVAL, JobState.QUEUED)
 
 
 def expire_jobs(now: datetime) -> None:
     """Nobody decided in time, or it was not begun in time."""
-    waiting = (JobState.AWAITING_APPROVAL, JobState.QUEUED)
-    for pk in Job.objects.filter(state__in=waiting, expires_at__lte=now).values_list("pk", flat=True):
-        with transaction.atomic():
-            job = Job.objects.select_for_update(no_key=True).get(pk=pk)
-            if job.state in waiting:
-                stop(job, JobState.EXPIRED)
+    for pk in Job.objects.filter(state__in=WAITING, expires_at__lte=now).values_list("pk", flat=True):
+        apart(_expire_job, pk)
+
+
+def _expire_job(pk: UUID) -> None:
+    with transaction.atomic():
+        job = Job.objects.select_for_update(no_key=True).get(pk=pk)
+        if job.state in WAITING:
+            stop(job, JobState.EXPIRED)
 
 
 def ring_again(now: datetime) -> None:
@@ -160,28 +176,36 @@ def scheduled(job: Job, instances: Iterable[Instance]) -> Job:
 def expire_blocks(now: datetime) -> None:
     """Blocks that have come to their end are no longer wanted; the catch-up takes their lines away."""
     for block in Block.objects.filter(is_wanted=True, expires_at__lte=now):
-        with transaction.atomic():
-            audit.lock_chains(moves.chains_of(block.job))  # before the rows, as everybody else
-            if Block.objects.filter(pk=block.pk, is_wanted=True).update(is_wanted=False, ended_at=now):
-                block.instances.update(state=BlockState.REMOVING, next_try_at=now, changed_at=now)
-                moves.record(block.job, "block.expired", None, {"block": str(block.pk), "pattern": block.pattern})
+        apart(_expire_block, block, now)
+
+
+def _expire_block(block: Block, now: datetime) -> None:
+    with transaction.atomic():
+        audit.lock_chains(moves.chains_of(block.job))  # before the rows, as everybody else
+        if Block.objects.filter(pk=block.pk, is_wanted=True).update(is_wanted=False, ended_at=now):
+            block.instances.update(state=BlockState.REMOVING, next_try_at=now, changed_at=now)
+            moves.record(block.job, "block.expired", None, {"block": str(block.pk), "pattern": block.pattern})
 
 
 def extend_blocks(now: datetime) -> None:
     """Instances that joined a block's target after it was made get it too."""
     for block in Block.objects.filter(is_wanted=True).prefetch_related("customers"):
-        mine = Customer.objects.filter(pk__in=[customer.pk for customer in block.customers.all()])
-        try:
-            choice = resolve(block.target, mine, of_hosts=False)
-        except TargetError:
-            continue
-        known = set(block.instances.values_list("instance_id", flat=True))
-        rows = [
-            BlockInstance(block=block, instance=instance, next_try_at=now, changed_at=now)
-            for instance in choice.instances
-            if instance.pk not in known
-        ]
-        BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
+        apart(_extend_block, block, now)
+
+
+def _extend_block(block: Block, now: datetime) -> None:
+    mine = Customer.objects.filter(pk__in=[customer.pk for customer in block.customers.all()])
+    try:
+        choice = resolve(block.target, mine, of_hosts=False)
+    except TargetError:
+        return
+    known = set(block.instances.values_list("instance_id", flat=True))
+    rows = [
+        BlockInstance(block=block, instance=instance, next_try_at=now, changed_at=now)
+        for instance in choice.instances
+        if instance.pk not in known
+    ]
+    BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def expire_quarantine() -> list[Job]:

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from api.v1.shapes_jobs import JobShape, RunShape
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
+from jobs.services import retention
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
 
@@ -305,3 +306,22 @@ def test_retry_and_undo_make_new_jobs(world: World) -> None:
     again = world.alice.post(f"jobs/{job.pk}/retry/")
     assert again.status_code == 202
     assert again.json()["retry_of"] == str(job.pk)
+
+
+def test_an_old_job_tells_what_it_came_to_and_says_that_its_plan_is_kept_no_longer(
+    world: World,
+) -> None:
+    job = planned(world, 3)
+    ended(job, done=3)
+    before = world.alice.get(f"jobs/{job.pk}/").json()
+    Job.objects.update(finished_at=timezone.now() - timezone.timedelta(days=91))
+    retention.apply()
+    assert not Message.objects.exists()
+    after = world.alice.get(f"jobs/{job.pk}/").json()
+    assert {name for name in after if after[name] != before[name]} == {"finished_at", "links"}
+    assert (after["counts"]["messages"], after["plan"]["instances"]) == (3, 1)
+    assert "plan" not in after["links"]
+    assert "no longer" in refused(world.alice.get(f"jobs/{job.pk}/plan/"), 404, "no_plan")["detail"]
+    (run,) = world.alice.get(f"jobs/{job.pk}/runs/").json()["results"]
+    assert (run["state"], run["result"], run["commands"]) == ("succeeded", None, [])
+    assert run["evidence"] == {"before": None, "after": None}

@@ -2,13 +2,16 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
+from api import idempotency
 from api.models import StoredAnswer
+from api.tasks import forget_answers
 from jobs.models import Job
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
@@ -72,6 +75,21 @@ def test_a_key_is_forgotten_after_72_hours(world: World) -> None:
     first = world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json()
     StoredAnswer.objects.update(created_at=timezone.now() - timezone.timedelta(hours=72, seconds=1))
     assert world.alice.post("jobs/", PURGE, Idempotency_Key="k-1").json()["id"] != first["id"]
+
+
+def test_a_setting_says_how_long_answers_are_kept_and_what_is_older_goes_in_small_batches(
+    world: World, settings: Any, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    settings.ENV = replace(settings.ENV, keep=replace(settings.ENV.keep, answers=60))
+    monkeypatch.setattr(idempotency, "BATCH", 2)
+    for number in range(4):
+        world.alice.post("jobs/", JOB, Idempotency_Key=f"k-{number}")
+    StoredAnswer.objects.exclude(key="k-3").update(created_at=timezone.now() - timezone.timedelta(seconds=61))
+    assert "Idempotency-Replayed" not in world.alice.post("jobs/", JOB, Idempotency_Key="k-0").headers
+    assert StoredAnswer.objects.count() == 4, "a request deletes no more than its own"
+    with django_assert_num_queries(3):  # two that are old, one DELETE, and no more
+        forget_answers()
+    assert set(StoredAnswer.objects.values_list("key", flat=True)) == {"k-0", "k-3"}
 
 
 def test_a_token_made_with_a_key_is_replayed_and_not_readable_in_the_database(world: World) -> None:

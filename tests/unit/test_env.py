@@ -10,6 +10,7 @@ import pytest
 
 from deploy import keys
 from deploy.env import ConfigError, Env, read, runtime_directory
+from deploy.values import DAY, Keep
 
 GOOD_SECRET = "q7Lw2Zr9TnX4bVc8MkJ1hGf6DsA3pOiU5yEeRtWqNmBvCxZlKj"
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,8 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
     assert found.reconcile_interval == 30
     assert found.shards == len(os.sched_getaffinity(0))
     assert found.allowed_networks is None
+    assert [str(network) for network in found.metrics_networks] == ["127.0.0.0/8", "::1/128"]
+    assert found.keep == Keep(jobs=365 * DAY, details=90 * DAY, events=7 * DAY, answers=3 * DAY)
     assert len(found.secret_key) >= 50
 
 
@@ -82,6 +85,12 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
         ("RECONCILE_INTERVAL", "0s"),
         ("RECONCILE_INTERVAL", "2d"),
         ("RECONCILE_INTERVAL", "half a minute"),
+        ("METRICS_NETWORKS", "monitor"),
+        ("KEEP_JOBS", "0d"),
+        ("KEEP_JOBS", "3651d"),
+        ("KEEP_DETAILS", "for ever"),
+        ("KEEP_EVENTS", "-1d"),
+        ("KEEP_ANSWERS", "1w"),
         ("LOG", "xml"),
     ],
 )
@@ -238,3 +247,9 @@ def test_the_example_names_every_variable() -> None:
     from deploy.env import NAMES
 
     assert {name for name in NAMES if f"\n#{name}=" not in text} == set()
+
+
+def test_what_belongs_to_a_job_is_kept_no_longer_than_the_job(tmp_path: Path) -> None:
+    found = env(tmp_path, KEEP_JOBS="2d", KEEP_EVENTS="36h", METRICS_NETWORKS="10.0.0.0/8")
+    assert found.keep == Keep(jobs=2 * DAY, details=2 * DAY, events=DAY * 3 // 2, answers=3 * DAY)
+    assert [str(network) for network in found.metrics_networks] == ["10.0.0.0/8"]
