@@ -7,6 +7,7 @@ made or ended it, messages that lie in quarantine or that we hold, an undo on it
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -96,7 +97,7 @@ def _thin_one(pk: UUID) -> None:
         if job is None:
             return
         if job.totals is None:
-            gone = selectors.gone_messages([pk]).get(pk, {})
+            gone = selectors.gone_messages([pk]).get(pk, Counter())
             Job.objects.filter(pk=pk).update(totals={**gone, "instances": selectors.planned_runs([pk])[pk]})
     _delete(Message.objects.filter(run__job=pk, is_held_by_us=False))
     nothing: dict[str, Any] = {"plan": None, "result": None, "commands": [], "before": None, "after": None}
