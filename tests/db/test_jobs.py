@@ -49,30 +49,6 @@ def test_a_small_hold_is_planned_and_then_done_without_anybody(people: Cast) -> 
     assert Message.objects.filter(is_held_by_us=True).count() == 2
 
 
-@pytest.mark.parametrize(
-    ("operation", "match"), [("queue.hold", "size>1"), ("queue.release", "age>1s"), ("queue.flush", "to-domain:*.*")]
-)
-def test_what_catches_most_of_a_queue_waits_for_a_second_person_however_harmless_its_match_looks(
-    people: Cast, operation: str, match: str
-) -> None:
-    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=900)
-    people.engine.plans["mx2/postfix"] = Plan(selected=tuple(message(n) for n in range(30)), queue_total=40)
-    job = work(ask(people.alice, operation, {"hosts": ["mx1", "mx2"]}, params={"match": match}))
-    assert (job.state, job.rule) == ("awaiting_approval", "default-large-share")
-    assert job.why == f"{operation}: 30 of the 40 messages of mx2/postfix, 75.0%"
-    assert people.engine.asked[-1][1] == PLANNED
-
-
-def test_the_size_of_the_queue_that_was_seen_is_part_of_what_is_agreed_to(people: Cast) -> None:
-    job = purge(people, 101)
-    run = job.runs.get()
-    run.plan["queue_total"] = 10
-    run.save()
-    approve(people.bob, job, job.digest, "seen")
-    job = work(job)
-    assert (job.state, job.error["code"]) == ("failed", "conflict")
-
-
 def test_a_dry_run_ends_with_its_plan_and_sends_no_changing_command(people: Cast) -> None:
     people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=1)
     job = work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))

@@ -92,7 +92,7 @@ def test_what_is_recorded_cannot_be_deleted(recorded: dict[str, Model], table: s
 
 
 def test_a_job_with_a_decision_cannot_be_deleted(recorded: dict[str, Model]) -> None:
-    assert "append only" in refused(Job.objects.get().delete)
+    assert "'Approval.job'" in refused(Job.objects.get().delete)
 
 
 @pytest.mark.parametrize("old", list(JobState))
