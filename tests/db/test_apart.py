@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
+from deploy.celery import app
 from jobs import runner, tasks
 from jobs.clock import db_now
 from jobs.models import Block, Job
@@ -96,3 +97,8 @@ def test_a_worker_that_cannot_look_for_one_thing_looks_for_the_others(
         )
     assert runner.look("ssh.0") is False
     assert did == [name for name in names if name != broken]
+
+
+def test_whatever_the_scheduler_asks_for_is_a_task_that_workers_know() -> None:
+    app.loader.import_default_modules()
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
