@@ -73,7 +73,7 @@ def test_migrating_ends_the_runs_that_older_dry_runs_left_pending(people: Cast) 
     dry = work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
     waiting = ask(people.alice, "queue.purge", params=HOLD, dry_run=True)
     Run.objects.update(state="pending", finished_at=None)
-    import_module("jobs.migrations.0004_planned_runs_and_beats").end_dry_runs(apps, None)
+    import_module("jobs.migrations.0005_planned_runs_and_beats").end_dry_runs(apps, None)
     assert (dry.runs.get().state, dry.runs.get().finished_at) == ("planned", dry.finished_at)
     assert waiting.runs.get().state == "pending"
 

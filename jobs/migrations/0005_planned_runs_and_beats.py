@@ -30,7 +30,7 @@ def end_dry_runs(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('jobs', '0003_leases_and_order'),
+        ('jobs', '0004_who_asked'),
     ]
 
     operations = [
