@@ -7,6 +7,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 from django.core.asgi import get_asgi_application
 
 from api.access import logged
+from api.held import held
+from api.hub import LOOKERS, Hub
 from api.limits import bounded
 from deploy import celery
 from deploy.pool import keep_connections
@@ -15,5 +17,6 @@ __all__ = ["application", "celery"]  # celery: imported now, so that the first r
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
 REQUESTS = 20  # that use the database at the same moment; further ones wait a little
-keep_connections(REQUESTS)
-application = logged(bounded(get_asgi_application()))
+keep_connections(REQUESTS + LOOKERS)
+hub = Hub()
+application = logged(bounded(held(get_asgi_application(), hub)))

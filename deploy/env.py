@@ -35,6 +35,8 @@ NAMES = {
     "MXFLEET_ALLOWED_NETWORKS": False,
     "MXFLEET_TRUSTED_PROXIES": False,
     "MXFLEET_RECONCILE_INTERVAL": False,
+    "MXFLEET_WAITING": False,
+    "MXFLEET_WAITING_EACH": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
 }
@@ -58,7 +60,8 @@ class Env:
     """The settings, checked. Paths are absolute, times are seconds.
 
     `database` is Django's dict of one connection. `redis_url` is in redis-py's form, `broker_url` in kombu's.
-    `allowed_networks` None means the default of the address check. `own_services` are host and port of the database
+    `allowed_networks` None means the default of the address check. `waiting` and `waiting_each`: held answers at once,
+    and streams at once, of an API process and of each caller. `own_services` are host and port of the database
     and the broker, which no managed host may be.
     """
 
@@ -76,6 +79,8 @@ class Env:
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None
     trusted_proxies: tuple[str, ...]
     reconcile_interval: int
+    waiting: int
+    waiting_each: int
     log: str
     has_access_log: bool
     own_services: tuple[tuple[str, int], ...]
@@ -136,6 +141,8 @@ def read(environ: Mapping[str, str]) -> Env:
         allowed_networks=_networks(values),
         trusted_proxies=tuple(str(network) for network in _network_list(values, "MXFLEET_TRUSTED_PROXIES")),
         reconcile_interval=_duration("MXFLEET_RECONCILE_INTERVAL", values.get("MXFLEET_RECONCILE_INTERVAL", "30s")),
+        waiting=_number("MXFLEET_WAITING", values.get("MXFLEET_WAITING", "400"), 10_000),
+        waiting_each=_number("MXFLEET_WAITING_EACH", values.get("MXFLEET_WAITING_EACH", "100"), 10_000),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
         own_services=tuple(place for place in (database_host, broker_host) if place),
@@ -302,10 +309,12 @@ def _key_file(values: Mapping[str, str], production: bool, data: Path) -> Path:
 
 
 def _shards(value: str) -> int:
-    if not value:
-        return len(os.sched_getaffinity(0))
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 256:
-        raise ConfigError("MXFLEET_SHARDS", f"{value!r} is no number of worker processes", "1 to 256")
+    return _number("MXFLEET_SHARDS", value or str(len(os.sched_getaffinity(0))), 256)
+
+
+def _number(variable: str, value: str, most: int) -> int:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
+        raise ConfigError(variable, f"{value!r} is no number that is taken here", f"1 to {most}")
     return int(value)
 
 
