@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -53,8 +52,9 @@ def tell(job: Job, events: Sequence[JobEvent]) -> None:
 
     All that happens to a job is told by this, so nobody who waits has to look at anything else.
     """
+    pk = job.pk
     JobEvent.objects.bulk_create(events, BATCH)
-    transaction.on_commit(partial(news.tell, job.pk), robust=True)
+    transaction.on_commit(lambda: news.tell(pk), robust=True)
 
 
 def record(
