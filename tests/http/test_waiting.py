@@ -1,19 +1,23 @@
 """Who waits, for a held answer or on a stream, costs nothing meanwhile and is woken by one notification."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from socket import create_server
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvicorn
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
 
 from api import hub
 from api.models import StoredAnswer, Token
+from deploy.server import Server
 from jobs import news, selectors
 from jobs.models import Job
 from jobs.services import moves
@@ -253,6 +257,26 @@ async def test_the_end_of_the_process_ends_what_waits(cast: World) -> None:
         assert (await asked.whole()).status_code == 202
         assert (await stream.whole()).content.startswith(b"retry: 1000\n\nid: ")
         assert (await wait(api, cast.alice.token).whole()).status_code == 202
+
+
+async def test_a_server_that_is_told_to_stop_lets_go_of_what_waits(api: Site, cast: World, caplog: Any) -> None:
+    with create_server(("127.0.0.1", 0)) as listening:
+        server = Server(uvicorn.Config(api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=5), api.hub)
+        serving = asyncio.create_task(server.serve([listening]))
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        body = json.dumps(JOB).encode()
+        writer.write(
+            b"POST /api/v1/jobs/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nPrefer: wait=20\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (cast.alice.token.encode(), len(body), body)
+        )
+        await api.await_waiting(1)
+        server.should_exit = True
+        answer = await reader.read()
+        await serving
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert "Cancel" not in caplog.text
 
 
 @pytest.mark.usefixtures("redis_url", "_no_net")
