@@ -251,7 +251,8 @@ def _database(url: str, data: Path) -> tuple[dict[str, Any], tuple[str, int] | N
         "HOST": host,
         "PORT": str(parts.port or options.pop("port", "")),
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, **options},
+        # Each statement is sent apart from its values, and from its third time on is parsed and planned no more.
+        "OPTIONS": {"connect_timeout": 5, **options, "server_side_binding": True, "prepare_threshold": 3},
     }, None if not host or host.startswith("/") else (host, parts.port or 5432)
 
 
