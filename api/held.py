@@ -19,7 +19,13 @@ from api.hub import Ear, Hub
 from api.limits import App, Message, Receive, Send
 
 KEY = "mxfleet.exchange"
+PATIENCE = 20.0
+"""Seconds that a client may leave a part of its answer unread, before it is cut off."""
 log = logging.getLogger(__name__)
+
+
+class Unread(Exception):
+    """The client does not read its answer. Whoever finishes one lets this pass."""
 
 
 class Places:
@@ -77,12 +83,20 @@ class Exchange:
             gone = {name.lower().encode() for name in ("Content-Length", *instead_of)}
             kept = [pair for pair in self._start["headers"] if pair[0].lower() not in gone]
             added = [(name.encode(), value.encode()) for name, value in headers.items()]
-            await self._send({**self._start, "status": status, "headers": [*kept, *added]})
+            await self._put({**self._start, "status": status, "headers": [*kept, *added]})
 
     async def write(self, body: bytes, *, is_last: bool = False) -> None:
         """A part of the answer's body."""
         if self._start is not None:
-            await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
+            await self._put({"type": "http.response.body", "body": body, "more_body": not is_last})
+
+    async def _put(self, message: Message) -> None:
+        """Send, which waits as long as the connection is full. Raises Unread."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._send(message)
+        except TimeoutError:
+            raise Unread from None
 
     async def keep(self, message: Message) -> None:
         """`send` for the view: what it answers goes out, unless something is left to do."""
@@ -100,6 +114,8 @@ class Exchange:
             watch = asyncio.create_task(_until_gone(receive, ear))
             try:
                 await rest(self, ear)
+            except Unread:
+                log.info("an answer was not read; the server closes its connection")
             finally:
                 watch.cancel()
 

@@ -19,7 +19,6 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from jobs import selectors
 from jobs.news import CHANNEL
 
 NET = 2.0
@@ -147,6 +146,8 @@ class Hub:
 
     async def _cast_net(self) -> None:
         """Wake those whose job has another newest event than they have seen, or is gone."""
+        from jobs import selectors  # models, which the server has only after it has made the hub
+
         while True:
             await asyncio.sleep(NET)
             jobs = list(self._ears)

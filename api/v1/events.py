@@ -13,7 +13,7 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
 from api.auth import actor_for
 from api.errors import Problem, as_problem, respond
-from api.held import Exchange, exchange_of
+from api.held import Exchange, Unread, exchange_of
 from api.hub import Ear
 from api.v1.render import FINAL
 from api.view import found
@@ -105,6 +105,8 @@ class _Stream:
         await exchange.write(f"retry: {RETRY_MS}\n\n".encode())
         try:
             await self._tell(exchange, ear)
+        except Unread:
+            raise
         except Exception as error:
             if as_problem(error).status >= 500:
                 log.warning("a stream was not told to its end: %s: %s", type(error).__name__, error)

@@ -23,9 +23,9 @@ PATIENCE = 10.0
 class Asked:
     """A request on its way. Looks like the answer of Django's test client once that has come."""
 
-    def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], body: bytes, room: int) -> None:
         self._from_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._to_client: asyncio.Queue[dict[str, Any]] = asyncio.Queue(room)
         self._from_client.put_nowait({"type": "http.request", "body": body, "more_body": False})
         self.task = asyncio.create_task(app(scope, self._from_client.get, self._to_client.put))
         self.status_code = 0
@@ -78,8 +78,8 @@ class Site:
         self.hub = Hub()
         self.app = held(get_asgi_application(), self.hub)
 
-    def ask(self, token: str, method: str, path: str, body: Any = None, **headers: str) -> Asked:
-        """Send a request; paths and headers as in tests.http.cast.Caller."""
+    def ask(self, token: str, method: str, path: str, body: Any = None, room: int = 0, **headers: str) -> Asked:
+        """Send a request; paths and headers as in tests.http.cast.Caller. `room`: messages until the client is full."""
         parts = urlsplit(API + path)
         given = {"Host": "testserver", "Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -94,7 +94,7 @@ class Site:
             "client": ("127.0.0.1", 40_000),
             "server": ("127.0.0.1", 8000),
         }
-        return Asked(self.app, scope, b"" if body is None else json.dumps(body).encode())
+        return Asked(self.app, scope, b"" if body is None else json.dumps(body).encode(), room)
 
     @property
     def waiting(self) -> int:

@@ -15,12 +15,12 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
 
-from api import hub
+from api import held, hub
 from api.models import StoredAnswer, Token
 from deploy.server import Server
 from jobs import news, selectors
 from jobs.models import Job
-from jobs.services import moves
+from jobs.services import moves, submit
 from jobs.state import JobState
 from tests.http.asgi import Asked, Site, database_connections, site, until
 from tests.http.cast import World, build_world
@@ -223,6 +223,44 @@ async def test_a_place_is_free_again_however_the_exchange_ended(bounds: Any, cas
             refused(await wait(api, "wrong").whole(), 401, "unauthenticated")
         assert (await wait(api, cast.alice.token, 0).whole()).headers["Preference-Applied"] == "wait=0"
         assert api.waiting == 0
+
+
+async def test_a_client_that_leaves_while_its_job_is_made_leaves_nothing_behind(
+    cast: World, bounds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds(1, 1)
+    at_work, go_on, make = threading.Event(), threading.Event(), submit.submit
+
+    def slowly(*asked: Any) -> Job:
+        at_work.set()
+        assert go_on.wait(10)
+        return make(*asked)
+
+    monkeypatch.setattr(submit, "submit", slowly)
+    async with site() as api:
+        asked = wait(api, cast.alice.token, Idempotency_Key="k-1")
+        await asyncio.to_thread(at_work.wait, 10)
+        asked.leave()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asked.task
+        again = await wait(api, cast.alice.token, 0, Idempotency_Key="k-1").whole()
+        assert (again.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
+        assert (await wait(api, cast.alice.token, 0).whole()).headers["Preference-Applied"] == "wait=0"
+
+
+async def test_a_client_that_does_not_read_loses_its_place(
+    cast: World, bounds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "PATIENCE", 0.02)
+    bounds(1, 1)
+    async with site() as api:
+        job = (await api.ask(cast.alice.token, "POST", "jobs/", JOB).whole()).json()["id"]
+        for _ in range(2):
+            deaf = api.ask(cast.alice.token, "GET", f"jobs/{job}/events/", room=1)
+            assert (await deaf.begun()).status_code == 200
+            await deaf.task
+            assert api.waiting == 0
 
 
 async def test_a_client_that_left_finds_his_answer_by_its_key(api: Site, cast: World) -> None:
