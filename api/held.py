@@ -51,9 +51,6 @@ class Places:
             if not self._taken[caller]:
                 del self._taken[caller]
 
-    def __len__(self) -> int:
-        return self._taken.total()
-
 
 class Exchange:
     """One request and its answer. Views take a place and say what is left to do; `held` does it."""

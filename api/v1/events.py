@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 async def events(request: HttpRequest, pk: UUID) -> HttpResponse:
     """GET: the job's events after `Last-Event-ID` (or `?after=`). 204 when all of an ended job is known."""
     try:
-        exchange = exchange_of(request)
-        if exchange is None:
-            raise Problem(503, "unavailable", "this server cannot stream")
         after = _after(request)
         caller = _Caller(request.META.get("HTTP_AUTHORIZATION"), request.META.get("REMOTE_ADDR") or "", pk)
         actor, is_told = await sync_to_async(caller.begin)(after)
         if is_told:
             return HttpResponse(status=204)
+        exchange = exchange_of(request)
+        if exchange is None:
+            raise Problem(503, "unavailable", "this server cannot stream")
         if not exchange.take_place("streams", str(actor.account.pk)):
             raise Problem(429, "rate_limited", "too many streams are open", {"Retry-After": "5"})
     except Exception as error:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
 from django.core.asgi import get_asgi_application
-from django.db import connection
+from django.db import connection, connections
 
 from api.held import held
 from api.hub import Hub
@@ -115,6 +115,7 @@ async def site() -> AsyncIterator[Site]:
     finally:
         made.hub.close()
         await made.hub.stop()
+        await sync_to_async(connections.close_all)()  # of the thread that the test itself used
 
 
 async def until(is_true: Callable[[], object]) -> None:

@@ -23,8 +23,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "NET", 0.01)
-    monkeypatch.setattr(events, "LONGEST", 0.3)
-    monkeypatch.setattr(events, "HEARTBEAT", 0.1)
 
 
 @pytest_asyncio.fixture
@@ -94,10 +92,22 @@ async def test_more_events_than_one_look_brings_are_all_told(api: Site, monkeypa
     assert lines(said, "event") == ["job", "run", "progress", "job"]
 
 
-async def test_a_quiet_stream_beats_and_ends_after_a_while(api: Site) -> None:
+async def test_a_quiet_stream_beats(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT", 0.01)
+    world, job = await sync_to_async(prepared)()
+    answer = await stream(api, world.alice, job).begun()
+    await answer.until(": still here")
+    answer.leave()
+    await answer.whole()
+
+
+async def test_a_stream_ends_after_a_while_with_all_that_was_to_be_told(
+    api: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LONGEST", 0.01)
     world, job = await sync_to_async(prepared)()
     said = (await stream(api, world.alice, job).whole()).content.decode()
-    assert ": still here" in said
+    assert lines(said, "event") == ["job", "run", "progress"]
 
 
 async def test_a_stream_is_refused_like_everything_else(api: Site) -> None:
