@@ -14,12 +14,13 @@ import uvicorn
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from api import held, hub
 from api.models import StoredAnswer, Token
 from deploy.server import Server
 from jobs import news, selectors
-from jobs.models import Job
+from jobs.models import Account, Job, Role
 from jobs.services import moves, submit
 from jobs.state import JobState
 from tests.http.asgi import Asked, Site, database_connections, site, until
@@ -317,11 +318,21 @@ async def test_a_server_that_is_told_to_stop_lets_go_of_what_waits(api: Site, ca
     assert "Cancel" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda: Token.objects.filter(account__username="bob").delete(),
+        lambda: Token.objects.filter(account__username="bob").update(expires_at=timezone.now()),
+        lambda: Role.objects.filter(account__username="bob").delete(),
+        lambda: Account.objects.filter(username="bob").update(is_active=False),
+    ],
+    ids=["revoked", "expired", "role taken", "account disabled"],
+)
 @pytest.mark.usefixtures("redis_url", "_no_net")
-async def test_a_stream_tells_nothing_more_once_its_token_is_revoked(api: Site, cast: World) -> None:
+async def test_a_stream_tells_nothing_more_to_whom_it_would_refuse(api: Site, cast: World, end: Any) -> None:
     job = Job(pk=(await api.ask(cast.alice.token, "POST", "jobs/", JOB).whole()).json()["id"])
     stream = api.ask(cast.bob.token, "GET", f"jobs/{job.pk}/events/")
     await api.await_waiting(1)
-    await Token.objects.filter(account__username="bob").adelete()
+    await sync_to_async(end)()
     await sync_to_async(to)(JobState.SUCCEEDED, job)
     assert (await stream.whole()).content.count(b"event: ") == 1
