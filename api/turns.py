@@ -57,14 +57,18 @@ class Turns:
         self._hand_on()
 
 
-def in_turns(app: App, total: int, each: int) -> App:
-    """`app`, whose callers (by their tokens, or addresses where they have none) take turns."""
-    turns = Turns(total, each)
+def in_turns(app: App, turns: Turns, waiters: Turns) -> App:
+    """`app`, whose callers (by their tokens, or addresses where they have none) take turns.
+
+    Those that will wait anyway, for a held answer or on a stream, take `waiters`: so they hold up nobody else, not even
+    what the same caller asks besides.
+    """
 
     async def waiting(scope: Message, receive: Receive, send: Send) -> None:
-        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        headers = dict(scope["headers"])
+        will_wait = b"wait" in headers.get(b"prefer", b"").lower() or scope["path"].endswith("/events/")
         address, _ = scope.get("client") or ("", 0)
-        async with turns.turn(token or address.encode()):
+        async with (waiters if will_wait else turns).turn(headers.get(b"authorization") or address.encode()):
             await app(scope, receive, send)
 
     return waiting

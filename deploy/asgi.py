@@ -10,14 +10,16 @@ from api.access import logged
 from api.held import held
 from api.hub import LOOKERS, Hub
 from api.limits import bounded
-from api.turns import in_turns
+from api.turns import Turns, in_turns
 from deploy import celery
 from deploy.pool import keep_connections
 
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
-REQUESTS = 20  # that are at work at the same moment; half of them of one caller
-keep_connections(REQUESTS + LOOKERS)
+REQUESTS = 16  # that are at work at the same moment; half of them of one caller
+WAITERS = 4  # the same for those that will wait
+keep_connections(REQUESTS + WAITERS + LOOKERS)
 hub = Hub()
-application = logged(bounded(held(in_turns(get_asgi_application(), REQUESTS, REQUESTS // 2), hub)))
+turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS)
+application = logged(bounded(held(in_turns(get_asgi_application(), *turns), hub)))

@@ -85,17 +85,44 @@ async def test_who_is_cancelled_at_the_moment_of_his_turn_gives_it_on() -> None:
     assert not work.tasks[2].done()
 
 
-@pytest.mark.parametrize(("headers", "caller"), [([(b"authorization", b"Bearer x")], b"Bearer x"), ([], b"::1")])
-async def test_a_caller_is_his_token_or_else_his_address(headers: Any, caller: bytes, monkeypatch: Any) -> None:
-    seen: list[bytes] = []
-    turn = Turns.turn
-    monkeypatch.setattr(Turns, "turn", lambda self, name: (seen.append(name), turn(self, name))[1])
+def request(path: str = "/", **headers: str) -> dict[str, Any]:
+    return {"path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()], "client": ("::1", 5)}
 
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_served"),
+    [
+        (request(authorization="x"), request(authorization="y"), True),
+        (request(authorization="x"), request(authorization="x"), False),
+        (request(), request(), False),
+        (request(), request(authorization="x"), True),
+        (request(prefer="Wait=9"), request(), True),
+        (request("/jobs/1/events/"), request(), True),
+        (request("/jobs/1/events/"), request(prefer="respond-async, wait=9"), False),
+    ],
+)
+async def test_a_caller_is_his_token_or_address_and_those_that_will_wait_hold_up_nobody(
+    first: Any, second: Any, is_served: bool
+) -> None:
+    served: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope)
+        await asyncio.Event().wait()
+
+    one = in_turns(app, Turns(2, 1), Turns(2, 1))
+    tasks = [asyncio.create_task(one(scope, None, None)) for scope in (first, second)]  # type: ignore[arg-type]
+    await settled()
+    assert served == ([first, second] if is_served else [first])
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_request_that_fails_ends_its_turn() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError
 
-    one = in_turns(app, 1, 1)
+    one = in_turns(app, Turns(1, 1), Turns(1, 1))
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            await one({"headers": headers, "client": ("::1", 5)}, None, None)  # type: ignore[arg-type]
-    assert seen == [caller] * 2
+            await one(request(), None, None)  # type: ignore[arg-type]
