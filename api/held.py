@@ -15,8 +15,8 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest
 
+from api.access import App, Message, Receive, Send
 from api.hub import Ear, Hub
-from api.limits import App, Message, Receive, Send
 
 KEY = "mxfleet.exchange"
 PATIENCE = 20.0

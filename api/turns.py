@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.limits import App, Message, Receive, Send
+from api.access import App, Message, Receive, Send
 
 
 class Turns:
