@@ -32,17 +32,21 @@ IN_FLIGHT = timedelta(seconds=40)
 
 @dataclass(slots=True)
 class Answer:
-    """What a POST is answered with. `job`: the job it made, if any. `is_replay`: it was stored earlier."""
+    """What a POST is answered with. `job`: the job it made, if any. `is_replay`: it was stored earlier.
+
+    `in_flight`: its row, while that waits for the answer to be complete.
+    """
 
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
     job: Job | None = None
     is_replay: bool = False
+    in_flight: StoredAnswer | None = None
 
 
 Work = Callable[[], Answer]
-Hold = Callable[[Answer], Answer]
+Hold = Callable[[Answer], None]
 
 
 def check_key(key: str) -> None:
@@ -58,8 +62,8 @@ def fingerprint(token: UUID | None, method: str, path: str, body: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def once(actor: Actor, key: str, asked: str, work: Work, hold: Hold | None = None) -> Answer:
-    """Do `work` unless this caller's `key` is known; `hold` then keeps the answer back without a transaction.
+def once(actor: Actor, key: str, asked: str, work: Work, *, is_held: bool = False) -> Answer:
+    """Do `work` unless this caller's `key` is known. An answer that is then held, `complete` ends.
 
     `asked`: the request's fingerprint. Raises Problem 409 (in flight) and 422 (key used for another request), and
     what `work` raises: then nothing is stored.
@@ -71,16 +75,20 @@ def once(actor: Actor, key: str, asked: str, work: Work, hold: Hold | None = Non
         with transaction.atomic():
             row = StoredAnswer.objects.create(account=actor.account, key=key, fingerprint=asked)
             answer = work()
-            _store(row, answer, is_done=hold is None)
+            _store(row, answer, is_done=not is_held)
     except IntegrityError:
         known = _find(actor, key)
         if known is None:
             raise
         return _replay(known, asked)
-    if hold is not None:
-        answer = hold(answer)
-        _store(row, answer, is_done=True)
+    answer.in_flight = row if is_held else None
     return answer
+
+
+def complete(first: Answer, last: Answer) -> None:
+    """Store what an answer came to that was held, where it was asked for with a key."""
+    if first.in_flight is not None:
+        _store(first.in_flight, last, is_done=True)
 
 
 def once_outside(actor: Actor, key: str, asked: str, work: Work) -> Answer:

@@ -1,23 +1,28 @@
 """`Prefer: wait=N` (RFC 7240): hold the answer until the job has ended, awaits people, or N seconds have passed."""
 
+import asyncio
+import logging
 import re
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from api.errors import Problem
-from api.idempotency import Answer, Hold
+from api.held import Exchange, exchange_of
+from api.hub import Ear
+from api.idempotency import Answer, Hold, complete
+from jobs import selectors
 from jobs.models import Job
 from jobs.state import JobState
 
 LONGEST = 30
-SHORTEST_PAUSE = 0.004
-LONGEST_PAUSE = 0.1
-SHARE = 0.03
-"""A pause is this part of what was waited already, so nobody waits much longer than his job took."""
-FINAL = frozenset(state.value for state in JobState.final())
+SETTLED = frozenset({*JobState.final(), JobState.AWAITING_APPROVAL})
+"""States in which nothing more happens to a job before somebody acts."""
 WAIT = re.compile(r'wait\s*=\s*("?)([0-9]{1,6})\1', re.ASCII)
+log = logging.getLogger(__name__)
 
 
 def seconds(request: Request) -> int | None:
@@ -33,30 +38,59 @@ def seconds(request: Request) -> int | None:
     return None
 
 
-def holder(request: Request, render: Callable[[Job], Answer]) -> Hold | None:
-    """What keeps an answer back as the request prefers, or None. `render` makes the answer of the settled job."""
-    limit = seconds(request)
-    if limit is None:
-        return None
+Url = Callable[[str], str]
 
-    def hold(answer: Answer) -> Answer:
-        if answer.job is None:
-            return answer
-        until_settled(answer.job, limit)
-        held = render(answer.job)
-        held.headers["Preference-Applied"] = f"wait={limit}"
-        return held
+
+def holder(request: Request, render: Callable[[Url, Job], Answer]) -> Hold | None:
+    """What keeps an answer back as the request prefers. None: it does not, or so many wait that no place is left.
+
+    `render` makes the answer with the job as it is, once the request has ended; its Url makes a path's address.
+    """
+    limit = seconds(request)
+    exchange = exchange_of(request._request)
+    if limit is None or exchange is None or not exchange.take_place("waits", str(request.user.pk)):
+        return None
+    base = request.build_absolute_uri("/").removesuffix("/")
+
+    def hold(first: Answer) -> None:
+        if first.job is not None:
+            exchange.go_on(first.job.pk, _Wait(first, first.job, limit, partial(render, lambda path: base + path)))
 
     return hold
 
 
-def until_settled(job: Job, limit: float) -> None:
-    """Return when the job has ended or awaits people, or after `limit` seconds. The caller reads it anew."""
-    began = time.monotonic()
-    while True:
-        state = Job.objects.values_list("state", flat=True).get(pk=job.pk)
-        waited = time.monotonic() - began
-        if state in FINAL or state == JobState.AWAITING_APPROVAL or waited >= limit:
-            return
-        pause = min(max(waited * SHARE, SHORTEST_PAUSE), LONGEST_PAUSE)
-        time.sleep(min(pause, limit - waited))
+@dataclass(frozen=True)
+class _Wait:
+    """What is left to do: wait for `limit` seconds at most, then answer with the job as it is, or else with `first`."""
+
+    first: Answer
+    job: Job
+    limit: int
+    render: Callable[[Job], Answer]
+
+    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+        try:
+            await self._settled(exchange, ear)
+            answer = await exchange.hub.look(self._answer)
+        except Exception as error:  # the job is made, whatever happens to the database meanwhile
+            log.warning("an answer was not held to its end: %s: %s", type(error).__name__, error)
+            answer = self.first
+        await exchange.start(answer.status, answer.headers, instead_of=self.first.headers)
+        await exchange.write(JSONRenderer().render(answer.body), is_last=True)
+
+    async def _settled(self, exchange: Exchange, ear: Ear) -> None:
+        """Return when the job has ended or awaits people, when nobody is there any more, or when the time is over."""
+        now = asyncio.get_running_loop().time
+        until = now() + self.limit
+        while True:
+            found = await exchange.hub.look(selectors.news_of, [self.job.pk])
+            state, ear.seen = found[self.job.pk]
+            if state in SETTLED or ear.is_over or now() >= until:
+                return
+            await ear.news(until - now())
+
+    def _answer(self) -> Answer:
+        answer = self.render(self.job)
+        answer.headers["Preference-Applied"] = f"wait={self.limit}"
+        complete(self.first, answer)
+        return answer

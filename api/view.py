@@ -129,12 +129,13 @@ class ApiView(APIView):
         key = self.request.headers.get("Idempotency-Key")
         if key is None:
             answer = work()
-            answer = hold(answer) if hold else answer
         else:
             check_key(key)
             asked = fingerprint(self.actor.token, self.request.method or "", self.request.path, self.asked)
-            do = once_outside if is_long else partial(once, hold=hold)
+            do = once_outside if is_long else partial(once, is_held=hold is not None)
             answer = do(self.actor, key, asked, work)
+        if hold:
+            hold(answer)
         return Response(answer.body, status=answer.status, headers=answer.headers)
 
 

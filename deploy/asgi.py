@@ -8,7 +8,10 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from api.access import logged
+from api.held import held
+from api.hub import LOOKERS, Hub
 from api.limits import bounded
+from api.turns import Turns, in_turns
 from deploy import celery
 from deploy.pool import keep_connections
 from deploy.proxies import behind_proxies
@@ -16,6 +19,11 @@ from deploy.proxies import behind_proxies
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
-REQUESTS = 20  # that use the database at the same moment; further ones wait a little
-keep_connections(REQUESTS)
-application = behind_proxies(logged(bounded(get_asgi_application())), settings.ENV.trusted_proxies)
+REQUESTS = 16  # that are at work at the same moment; half of them of one caller
+WAITERS = 4  # the same for those that will wait
+keep_connections(REQUESTS + WAITERS + LOOKERS)
+hub = Hub()
+turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS)
+application = behind_proxies(
+    logged(bounded(held(in_turns(get_asgi_application(), *turns), hub))), settings.ENV.trusted_proxies
+)

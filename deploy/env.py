@@ -40,6 +40,8 @@ NAMES = {
     "MXFLEET_KEEP_DETAILS": False,
     "MXFLEET_KEEP_EVENTS": False,
     "MXFLEET_KEEP_ANSWERS": False,
+    "MXFLEET_WAITING": False,
+    "MXFLEET_WAITING_EACH": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
 }
@@ -55,7 +57,8 @@ class Env:
 
     `database` is Django's dict of one connection. `redis_url` is in redis-py's form, `broker_url` in kombu's.
     `allowed_networks` None means the default of the address check. `metrics_networks`: from where /metrics needs no
-    token. `own_services` are host and port of the database
+    token. `waiting` and `waiting_each`: held answers at once, and streams at once, of an API process and of each
+    caller. `own_services` are host and port of the database
     and the broker, which no managed host may be.
     """
 
@@ -75,6 +78,8 @@ class Env:
     metrics_networks: Networks
     reconcile_interval: int
     keep: Keep
+    waiting: int
+    waiting_each: int
     log: str
     has_access_log: bool
     own_services: tuple[tuple[str, int], ...]
@@ -137,6 +142,8 @@ def read(environ: Mapping[str, str]) -> Env:
         metrics_networks=networks({"MXFLEET_METRICS_NETWORKS": LOOPBACK} | values, "MXFLEET_METRICS_NETWORKS"),
         reconcile_interval=duration(values, "MXFLEET_RECONCILE_INTERVAL", "30s"),
         keep=keep(values),
+        waiting=_number("MXFLEET_WAITING", values.get("MXFLEET_WAITING", "400"), 10_000),
+        waiting_each=_number("MXFLEET_WAITING_EACH", values.get("MXFLEET_WAITING_EACH", "100"), 10_000),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
         own_services=tuple(place for place in (database_host, broker_host) if place),
@@ -245,7 +252,8 @@ def _database(url: str, data: Path) -> tuple[dict[str, Any], tuple[str, int] | N
         "HOST": host,
         "PORT": str(parts.port or options.pop("port", "")),
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, **options},
+        # Each statement is sent apart from its values, and from its third time on is parsed and planned no more.
+        "OPTIONS": {"connect_timeout": 5, **options, "server_side_binding": True, "prepare_threshold": 3},
     }, None if not host or host.startswith("/") else (host, parts.port or 5432)
 
 
@@ -303,10 +311,12 @@ def _key_file(values: Mapping[str, str], production: bool, data: Path) -> Path:
 
 
 def _shards(value: str) -> int:
-    if not value:
-        return len(os.sched_getaffinity(0))
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 256:
-        raise ConfigError("MXFLEET_SHARDS", f"{value!r} is no number of worker processes", "1 to 256")
+    return _number("MXFLEET_SHARDS", value or str(len(os.sched_getaffinity(0))), 256)
+
+
+def _number(variable: str, value: str, most: int) -> int:
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= most:
+        raise ConfigError(variable, f"{value!r} is no number that is taken here", f"1 to {most}")
     return int(value)
 
 

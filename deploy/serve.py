@@ -2,9 +2,12 @@
 
 import os
 import resource
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
+
+from deploy.server import Server
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
@@ -14,7 +17,10 @@ FILES = 16_384
 
 def main() -> None:
     allow_files(FILES)
-    uvicorn.run("deploy.asgi:application", **options())
+    from deploy.asgi import application, hub
+
+    with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and tells the shell why
+        Server(uvicorn.Config(application, **options()), hub).run()
 
 
 def options() -> dict[str, Any]:
@@ -35,7 +41,7 @@ def options() -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # deploy/proxies.py does that
-        "timeout_graceful_shutdown": 3,  # without it an open event stream keeps the process alive
+        "timeout_graceful_shutdown": 3,  # without it a client that reads nothing keeps the process alive
     }
 
 

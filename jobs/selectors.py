@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Window
+from django.db.models.functions import Coalesce, RowNumber
 
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.mta.types import MessageState
@@ -183,6 +183,8 @@ def events_after(job: UUID, after: int, most: int) -> list[JobEvent]:
     return list(JobEvent.objects.filter(job=job, id__gt=after).order_by("id")[:most])
 
 
-def job_state(job: UUID) -> str | None:
-    """The job's state, None when it is not there."""
-    return Job.objects.filter(pk=job).values_list("state", flat=True).first()
+def news_of(jobs: Iterable[UUID]) -> dict[UUID, tuple[str, int]]:
+    """{job: its state, and the id of its newest event}, in one statement. Jobs that are not there are left out."""
+    newest = JobEvent.objects.filter(job=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    rows = Job.objects.filter(pk__in=list(jobs)).order_by().annotate(newest=Coalesce(Subquery(newest), 0))
+    return {pk: (state, event) for pk, state, event in rows.values_list("pk", "state", "newest")}

@@ -2,73 +2,139 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
 from api.auth import actor_for
 from api.errors import Problem, as_problem, respond
+from api.held import Exchange, Unread, exchange_of
+from api.hub import Ear
 from api.v1.render import FINAL
 from api.view import found
 from jobs import selectors
+from jobs.actor import Actor
 from jobs.models import JobEvent
 
-POLL = 0.2
 HEARTBEAT = 15.0
+"""Seconds of silence at most, and until a stream ends whose token is good no more."""
 LONGEST = 60.0
 RETRY_MS = 1000
 BATCH = 500
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would keep it back
+}
+log = logging.getLogger(__name__)
 
 
-async def events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+async def events(request: HttpRequest, pk: UUID) -> HttpResponse:
     """GET: the job's events after `Last-Event-ID` (or `?after=`). 204 when all of an ended job is known."""
     try:
         after = _after(request)
-        await sync_to_async(_authorise)(request, pk)
-        state = await sync_to_async(selectors.job_state)(pk)
-        if after and state in FINAL and not await _next(pk, after):
+        caller = _Caller(request.META.get("HTTP_AUTHORIZATION"), request.META.get("REMOTE_ADDR") or "", pk)
+        actor, is_told = await sync_to_async(caller.begin)(after)
+        if is_told:
             return HttpResponse(status=204)
+        exchange = exchange_of(request)
+        if exchange is None:
+            raise Problem(503, "unavailable", "this server cannot stream")
+        if not exchange.take_place("streams", str(actor.account.pk)):
+            raise Problem(429, "rate_limited", "too many streams are open", {"Retry-After": "5"})
     except Exception as error:
         problem = as_problem(error)
-        if problem.status >= 500:
+        if problem.status == 500:
             raise
         return respond(request, problem)
-    response = StreamingHttpResponse(stream(pk, after), content_type="text/event-stream")
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would keep it back
-    return response
+    exchange.go_on(pk, _Stream(caller, after))
+    return HttpResponse()
 
 
-async def stream(pk: UUID, after: int) -> AsyncIterator[str]:
-    """The text of the stream: until the job has ended and all is told, or LONGEST has passed; the client comes back."""
-    started = told = time.monotonic()
-    yield f"retry: {RETRY_MS}\n\n"
-    while True:
-        # The state first: what ended the job was written with its last event, so what is read after it is complete.
-        state = await sync_to_async(selectors.job_state)(pk)
-        batch = await _next(pk, after)
-        for event in batch:
-            after = event.pk
-            yield f"id: {event.pk}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
-        now = time.monotonic()
-        if batch:
-            told = now
-            continue
-        if state is None or state in FINAL or now - started > LONGEST:
-            return
-        if now - told > HEARTBEAT:
-            told = now
-            yield ": still here\n\n"
-        await asyncio.sleep(POLL)
+@dataclass(frozen=True)
+class _Caller:
+    """Who asks for the events of a job, with which Authorization header, from which address."""
+
+    header: str | None
+    source: str
+    job: UUID
+
+    def begin(self, after: int) -> tuple[Actor, bool]:
+        """Who he is, and whether the job has ended and there is nothing to tell him after that event."""
+        actor = self.authorise()
+        state, newest = selectors.news_of([self.job])[self.job]
+        return actor, bool(after) and state in FINAL and newest <= after
+
+    def look(self, after: int) -> tuple[str, int, Sequence[JobEvent]]:
+        """The job's state, its newest event, and the next ones after that which he knows. Raises what ends the stream.
+
+        The state first: what ended the job was written with its last event, so what is read after it is complete.
+        """
+        self.authorise()
+        state, newest = selectors.news_of([self.job])[self.job]
+        return state, newest, selectors.events_after(self.job, after, BATCH) if newest > after else ()
+
+    def authorise(self) -> Actor:
+        """Raises what refuses him."""
+        if self.header is None:
+            raise NotAuthenticated
+        actor = actor_for(self.header, self.source)
+        if not actor.has_scope("jobs:read"):
+            raise PermissionDenied("the token lacks the scope jobs:read")
+        found(selectors.visible_jobs(actor), pk=self.job)
+        return actor
 
 
-async def _next(pk: UUID, after: int) -> list[JobEvent]:
-    return await sync_to_async(selectors.events_after)(pk, after, BATCH)
+@dataclass
+class _Stream:
+    """What is left to do: tell events until the job has ended and all is told, or LONGEST has passed.
+
+    It ends also when nobody is there any more or he may not see it any more; the client comes back and is told why.
+    """
+
+    caller: _Caller
+    after: int
+
+    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+        await exchange.start(200, HEADERS, instead_of=HEADERS)
+        await exchange.write(f"retry: {RETRY_MS}\n\n".encode())
+        try:
+            await self._tell(exchange, ear)
+        except Unread:
+            raise
+        except Exception as error:
+            if as_problem(error).status >= 500:
+                log.warning("a stream was not told to its end: %s: %s", type(error).__name__, error)
+        await exchange.write(b"", is_last=True)
+
+    async def _tell(self, exchange: Exchange, ear: Ear) -> None:
+        now = asyncio.get_running_loop().time
+        began = told = now()
+        while not ear.is_over:
+            state, newest, batch = await exchange.hub.look(self.caller.look, self.after)
+            for event in batch:
+                self.after = event.pk
+                await exchange.write(_text(event).encode())
+            if batch:
+                told = now()
+            if self.after < newest:
+                continue
+            ear.seen = newest
+            if state in FINAL or now() - began > LONGEST:
+                return
+            if now() - told > HEARTBEAT:
+                told = now()
+                await exchange.write(b": still here\n\n")
+            await ear.news(min(told + HEARTBEAT, began + LONGEST) - now())
+
+
+def _text(event: JobEvent) -> str:
+    return f"id: {event.pk}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
 
 
 def _after(request: HttpRequest) -> int:
@@ -81,13 +147,3 @@ def _after(request: HttpRequest) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Problem(400, "malformed_header", "Last-Event-ID must be the id of an event of this stream")
     return int(text)
-
-
-def _authorise(request: HttpRequest, pk: UUID) -> None:
-    header = request.META.get("HTTP_AUTHORIZATION")
-    if header is None:
-        raise NotAuthenticated
-    actor = actor_for(header, request.META.get("REMOTE_ADDR") or "")
-    if not actor.has_scope("jobs:read"):
-        raise PermissionDenied("the token lacks the scope jobs:read")
-    found(selectors.visible_jobs(actor), pk=pk)

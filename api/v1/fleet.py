@@ -199,8 +199,8 @@ class Discover(ApiView):
         row = found(selectors.visible_hosts(self.actor), name=name)
         self.read(EmptyShape)
         asked = JobRequest(operation="host.discover", target={"hosts": [row.name]})
-        hold = prefer.holder(request, lambda job: job_answer(self, job))
-        return self.answered(lambda: made(self, submit(self.actor, asked)), hold=hold)
+        hold = prefer.holder(request, job_answer)
+        return self.answered(lambda: made(self.url, submit(self.actor, asked)), hold=hold)
 
 
 class Unlock(ApiView):

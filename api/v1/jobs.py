@@ -53,12 +53,12 @@ class JobView(ApiView):
 
     def new_job(self, work: Any) -> Response:
         """Answer with the job that `work` makes, as late as the caller prefers."""
-        hold = prefer.holder(self.request, lambda job: job_answer(self, job))
-        return self.answered(lambda: made(self, work()), hold=hold)
+        hold = prefer.holder(self.request, job_answer)
+        return self.answered(lambda: made(self.url, work()), hold=hold)
 
     def current(self, pk: UUID) -> Answer:
         """200 and the job as it is now."""
-        answer = job_answer(self, JobRow(pk=pk))
+        answer = job_answer(self.url, JobRow(pk=pk))
         return Answer(200, answer.body)
 
 

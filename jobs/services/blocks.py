@@ -13,6 +13,7 @@ from fleet.mta.params import parse_params
 from jobs import asked
 from jobs.errors import Invalid
 from jobs.models import OPEN_RUNS, Block, BlockInstance, BlockState, Job, Run
+from jobs.services.rows import BATCH
 from jobs.state import RUN_ENDED, RunState
 
 PAUSES = (60, 300, 1800, 7200, 43_200)
@@ -60,7 +61,7 @@ def _want_blocked(job: Job, now: datetime) -> None:
             block.job = job
         block.save()
         rows = [BlockInstance(block=block, instance=run.instance, changed_at=now) for run in runs]
-        BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
+        BlockInstance.objects.bulk_create(rows, BATCH, ignore_conflicts=True)
         block.instances.filter(instance__in=[run.instance_id for run in runs]).update(
             state=BlockState.PENDING, next_try_at=None, changed_at=now
         )

@@ -64,7 +64,7 @@ def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
     if not told:
         return
     counts = dict(job.runs.values_list("state").annotate(Count("pk")).order_by())
-    JobEvent.objects.bulk_create([*told, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
+    moves.tell(job, [*told, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
 
 
 def stop(job: Job, state: JobState, actor: Actor | None = None, *, whose: str = "", **fields: Any) -> bool:

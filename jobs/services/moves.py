@@ -1,15 +1,18 @@
 """The one way in which a job changes its state: a conditional UPDATE whose row count says who won."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
 from django.db.models import F
 
-from jobs import audit
+from jobs import audit, news
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.models import Job, JobEvent
 from jobs.services import own_part
+from jobs.services.rows import BATCH
 from jobs.state import JobState, may_follow
 
 
@@ -32,16 +35,26 @@ def move(job: Job, new: JobState, actor: Actor | None = None, *, whose: str = ""
     job.state, job.version = new, job.version + 1
     for name, value in fields.items():
         setattr(job, name, value)
-    tell(job, now)
+    tell_state(job, now)
     if job.is_changing or new != JobState.RUNNING:  # that a reading job was begun is no act of its own
         data = {"from": old, **({"error": job.error} if job.error else {})}
         record(job, f"job.{new}", actor, data, own_part.of_error(job, whose))
     return True
 
 
-def tell(job: Job, now: datetime) -> None:
+def tell_state(job: Job, now: datetime) -> None:
     """Put the job's state on its event stream."""
-    JobEvent.objects.create(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)
+    tell(job, [JobEvent(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)])
+
+
+def tell(job: Job, events: Sequence[JobEvent]) -> None:
+    """Put events on the job's stream; who waits for news of it learns of them once the transaction is committed.
+
+    All that happens to a job is told by this, so nobody who waits has to look at anything else.
+    """
+    pk = job.pk
+    JobEvent.objects.bulk_create(events, BATCH)
+    transaction.on_commit(lambda: news.tell(pk), robust=True)
 
 
 def record(

@@ -90,7 +90,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
             if run.state == RunState.UNSUPPORTED:
                 run.finished_at = job.created_at
         Run.objects.bulk_create(runs, batch_size=500)
-        moves.tell(job, job.created_at)
+        moves.tell_state(job, job.created_at)
         parts = own_part.of_request(job, runs) if len(concerned) > 1 else None
         moves.record(job, "job.submitted", actor, _audited(job, len(runs)), parts)
         bell.ring_on_commit(job, runs)

@@ -205,7 +205,7 @@ def _extend_block(block: Block, now: datetime) -> None:
         for instance in choice.instances
         if instance.pk not in known
     ]
-    BlockInstance.objects.bulk_create(rows, ignore_conflicts=True)
+    BlockInstance.objects.bulk_create(rows, BATCH, ignore_conflicts=True)
 
 
 def expire_quarantine() -> list[Job]:

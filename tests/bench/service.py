@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -57,11 +57,11 @@ class Service:
         """Begin the next request on a new connection."""
         self._connection.close()
 
-    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: Any = None, *, wait: int = WAIT) -> dict[str, Any]:
         """One request on the kept-alive connection. Raises RuntimeError for anything but a 2xx."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         if method == "POST":
-            headers["Prefer"] = f"wait={WAIT}"
+            headers["Prefer"] = f"wait={wait}"
         if time.monotonic() - self._used > IDLE:
             self.hang_up()
         self._connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -105,12 +105,14 @@ class Service:
 
 
 @contextmanager
-def service(farm: Farm, database: str, *, shards: int = 2) -> Iterator[Service]:
+def service(
+    farm: Farm, database: str, *, shards: int = 2, settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """The service with `database` ("postgresql" or "sqlite") for as long as the block, the farm's hosts in it."""
     data = Path(tempfile.mkdtemp(prefix="mxf-bench-", dir="/tmp"))
     data.chmod(0o700)
     postgres = DurablePostgres() if database == "postgresql" else None
-    environment = _environment(data, shards)
+    environment = _environment(data, shards) | dict(settings or {})
     supervisor = None
     try:
         if postgres:

@@ -1,16 +1,18 @@
 """The event stream, as an ASGI client sees it."""
 
-import asyncio
 import json
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 from django.utils import timezone
 
+from api import hub
 from api.v1 import events
 from jobs.models import Job, JobEvent
+from tests.http.asgi import Asked, Site, site
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
 from tests.http.test_jobs import succeed
@@ -20,9 +22,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "POLL", 0.01)
-    monkeypatch.setattr(events, "LONGEST", 0.3)
-    monkeypatch.setattr(events, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(hub, "NET", 0.01)
+
+
+@pytest_asyncio.fixture
+async def api() -> AsyncIterator[Site]:
+    async with site() as made:
+        yield made
 
 
 def prepared() -> tuple[World, Job]:
@@ -42,62 +48,80 @@ def finish(job: Job) -> None:
     JobEvent.objects.create(job=job, kind="job", data={"state": "succeeded"}, at=timezone.now())
 
 
-async def stream(caller: Caller, job: Job, query: str = "", **headers: str) -> Any:
-    """The answer."""
-    sent = {"Authorization": f"Bearer {caller.token}", **{k.replace("_", "-"): v for k, v in headers.items()}}
-    return await AsyncClient().get(f"/api/v1/jobs/{job.pk}/events/{query}", headers=sent)
+def stream(api: Site, caller: Caller, job: Job, query: str = "", **headers: str) -> Asked:
+    """The request."""
+    return api.ask(caller.token, "GET", f"jobs/{job.pk}/events/{query}", **headers)
 
 
-async def text(answer: Any) -> str:
-    """All that is streamed."""
-    return "".join([part.decode() async for part in answer.streaming_content])
+def lines(text: str, name: str) -> list[str]:
+    """The values of one field, in their order."""
+    return [line.removeprefix(f"{name}: ") for line in text.splitlines() if line.startswith(f"{name}: ")]
 
 
-async def test_events_come_in_order_until_the_job_has_ended() -> None:
+async def test_events_come_in_order_until_the_job_has_ended(api: Site) -> None:
     world, job = await sync_to_async(prepared)()
-    answer = await stream(world.alice, job)
+    answer = await stream(api, world.alice, job).begun()
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert answer.headers["Cache-Control"] == "no-cache"
-    reading = asyncio.create_task(text(answer))
-    await asyncio.sleep(0.05)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    await answer.until("event: progress")
     await sync_to_async(finish)(job)
-    said = await reading
+    said = (await answer.whole()).content.decode()
     assert said.startswith("retry: 1000\n\n")
-    assert [line.removeprefix("event: ") for line in said.splitlines() if line.startswith("event: ")] == [
-        "job",
-        "run",
-        "progress",
-        "job",
-    ]
-    told = [json.loads(line.removeprefix("data: ")) for line in said.splitlines() if line.startswith("data: ")]
-    assert {"instance": "mx1/postfix", "state": "running"} in told
+    assert lines(said, "event") == ["job", "run", "progress", "job"]
+    assert {"instance": "mx1/postfix", "state": "running"} in map(json.loads, lines(said, "data"))
 
 
-async def test_a_stream_resumes_where_it_was_left() -> None:
+async def test_a_stream_resumes_where_it_was_left(api: Site) -> None:
     world, job = await sync_to_async(prepared)()
     await sync_to_async(finish)(job)
-    first = await text(await stream(world.alice, job))
-    ids = [line.removeprefix("id: ") for line in first.splitlines() if line.startswith("id: ")]
+    ids = lines((await stream(api, world.alice, job).whole()).content.decode(), "id")
     for answer in (
-        await stream(world.alice, job, Last_Event_ID=ids[1]),
-        await stream(world.alice, job, f"?after={ids[1]}"),
+        stream(api, world.alice, job, Last_Event_ID=ids[1]),
+        stream(api, world.alice, job, f"?after={ids[1]}"),
     ):
-        assert [line[4:] for line in (await text(answer)).splitlines() if line.startswith("id: ")] == ids[2:]
-    assert (await stream(world.alice, job, Last_Event_ID=ids[-1])).status_code == 204
+        assert lines((await answer.whole()).content.decode(), "id") == ids[2:]
+    assert (await stream(api, world.alice, job, Last_Event_ID=ids[-1]).whole()).status_code == 204
 
 
-async def test_a_quiet_stream_beats_and_ends_after_a_while() -> None:
+async def test_more_events_than_one_look_brings_are_all_told(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "BATCH", 1)
     world, job = await sync_to_async(prepared)()
-    said = await text(await stream(world.alice, job))
-    assert ": still here" in said
+    await sync_to_async(finish)(job)
+    said = (await stream(api, world.alice, job).whole()).content.decode()
+    assert lines(said, "event") == ["job", "run", "progress", "job"]
 
 
-async def test_a_stream_is_refused_like_everything_else() -> None:
+async def test_a_quiet_stream_beats(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT", 0.01)
     world, job = await sync_to_async(prepared)()
-    refused(await stream(world.charlie, job), 404, "not_found")
-    refused(await stream(Caller("x"), job), 401, "unauthenticated")
-    refused(await stream(await sync_to_async(world.token)("alice", scopes=["fleet:read"]), job), 403, "forbidden")
-    refused(await stream(world.alice, job, "?since=1"), 400, "unknown_parameter")
-    refused(await stream(world.alice, job, Last_Event_ID="x"), 400, "malformed_header")
-    answer = await AsyncClient().post(f"/api/v1/jobs/{job.pk}/events/")
-    refused(answer, 405, "method_not_allowed")
+    answer = await stream(api, world.alice, job).begun()
+    await answer.until(": still here")
+    answer.leave()
+    await answer.whole()
+
+
+async def test_a_stream_ends_after_a_while_with_all_that_was_to_be_told(
+    api: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LONGEST", 0.01)
+    world, job = await sync_to_async(prepared)()
+    said = (await stream(api, world.alice, job).whole()).content.decode()
+    assert lines(said, "event") == ["job", "run", "progress"]
+
+
+async def test_a_stream_is_refused_like_everything_else(api: Site) -> None:
+    world, job = await sync_to_async(prepared)()
+    refused(await stream(api, world.charlie, job).whole(), 404, "not_found")
+    refused(await stream(api, Caller("x"), job).whole(), 401, "unauthenticated")
+    reader = await sync_to_async(world.token)("alice", scopes=["fleet:read"])
+    refused(await stream(api, reader, job).whole(), 403, "forbidden")
+    refused(await stream(api, world.alice, job, "?since=1").whole(), 400, "unknown_parameter")
+    refused(await stream(api, world.alice, job, Last_Event_ID="x").whole(), 400, "malformed_header")
+    refused(await api.ask(world.alice.token, "POST", f"jobs/{job.pk}/events/").whole(), 405, "method_not_allowed")
+
+
+async def test_a_server_that_cannot_stream_says_so() -> None:
+    world, job = await sync_to_async(prepared)()
+    headers = {"Authorization": f"Bearer {world.alice.token}"}
+    refused(await AsyncClient().get(f"/api/v1/jobs/{job.pk}/events/", headers=headers), 503, "unavailable")

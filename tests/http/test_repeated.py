@@ -1,7 +1,6 @@
-"""Requests that are repeated (Idempotency-Key) and answers that are held (Prefer: wait)."""
+"""Requests that are repeated (Idempotency-Key), and preferences that nothing comes of; held answers: test_waiting."""
 
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from api.tasks import forget_answers
 from jobs.models import Job
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
-from tests.http.test_jobs import PURGE, succeed
+from tests.http.test_jobs import PURGE
 
 # Idempotency-Key
 
@@ -126,14 +125,7 @@ def test_many_at_once_with_one_key_make_one_job() -> None:
     assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
 
 
-# Prefer: wait
-
-
-@pytest.mark.parametrize("prefer", ["wait=0", "respond-async, wait=0", 'wait="0"', "WAIT=0"])
-def test_a_wait_that_ends_before_the_job_is_202(world: World, prefer: str) -> None:
-    answer = world.alice.post("jobs/", JOB, Prefer=prefer)
-    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=0")
-    assert answer.headers["Retry-After"]
+# Prefer
 
 
 @pytest.mark.parametrize("prefer", ["wait", "wait=-1", "wait=x", "wait=1.5", "wait="])
@@ -142,38 +134,12 @@ def test_a_malformed_wait_is_400(world: World, prefer: str) -> None:
     assert Job.objects.count() == 0
 
 
+def test_a_server_that_cannot_hold_an_answer_gives_it_at_once(world: World) -> None:
+    answer = world.alice.post("jobs/", JOB, Prefer="wait=20", Idempotency_Key="k-1")
+    assert (answer.status_code, "Preference-Applied" in answer.headers) == (202, False)
+    again = world.alice.post("jobs/", JOB, Prefer="wait=20", Idempotency_Key="k-1")
+    assert (again.status_code, again.json()) == (202, answer.json())
+
+
 def test_another_preference_is_ignored(world: World) -> None:
     assert world.alice.post("jobs/", JOB, Prefer="return=minimal").status_code == 202
-
-
-@pytest.mark.parametrize(("state", "status"), [("succeeded", 200), ("awaiting_approval", 200)])
-def test_a_held_answer_comes_with_the_end_or_when_people_are_asked(
-    world: World, monkeypatch: pytest.MonkeyPatch, state: str, status: int
-) -> None:
-    def later(_: float) -> None:
-        if state == "succeeded":
-            succeed(Job.objects.get())
-        else:
-            Job.objects.update(state=state)
-
-    monkeypatch.setattr("api.prefer.time.sleep", later)
-    began = time.monotonic()
-    body = JOB if state == "succeeded" else PURGE
-    answer = world.alice.post("jobs/", body, Prefer="wait=20", Idempotency_Key="k-1")
-    assert (answer.status_code, answer.json()["state"]) == (status, state)
-    assert time.monotonic() - began < 5
-    assert ("Retry-After" in answer.headers) == (state != "succeeded")
-    again = world.alice.post("jobs/", body, Prefer="wait=20", Idempotency_Key="k-1")
-    assert (again.status_code, again.json()) == (answer.status_code, answer.json())
-
-
-def test_a_repetition_while_the_first_is_held_is_409(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[int] = []
-
-    def meanwhile(_: float) -> None:
-        said.append(Caller(world.alice.token).post("jobs/", JOB, Idempotency_Key="k-1").status_code)
-        succeed(Job.objects.get())
-
-    monkeypatch.setattr("api.prefer.time.sleep", meanwhile)
-    assert world.alice.post("jobs/", JOB, Prefer="wait=9", Idempotency_Key="k-1").status_code == 200
-    assert said == [409]

@@ -47,6 +47,7 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
     assert found.database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert found.is_redis_embedded
     assert found.reconcile_interval == 30
+    assert (found.waiting, found.waiting_each) == (400, 100)
     assert found.shards == len(os.sched_getaffinity(0))
     assert found.allowed_networks is None
     assert [str(network) for network in found.metrics_networks] == ["127.0.0.0/8", "::1/128"]
@@ -92,6 +93,9 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
         ("KEEP_EVENTS", "-1d"),
         ("KEEP_ANSWERS", "1w"),
         ("LOG", "xml"),
+        ("WAITING", "0"),
+        ("WAITING", "many"),
+        ("WAITING_EACH", "10001"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(tmp_path: Path, name: str, value: str) -> None:
@@ -148,6 +152,8 @@ def test_a_postgresql_url_gives_each_part_decoded(key_file: Path) -> None:
     assert (found.database["HOST"], found.database["PORT"]) == ("2001:db8::1", "5433")
     assert found.database["NAME"] == "mx fleet"
     assert found.database["OPTIONS"]["sslmode"] == "require"
+    assert found.database["OPTIONS"]["server_side_binding"] is True
+    assert found.database["OPTIONS"]["prepare_threshold"] == 3
 
 
 def test_a_postgresql_url_may_name_a_socket_directory(key_file: Path) -> None:

@@ -1,0 +1,74 @@
+"""ASGI: so many requests are at work at once, and callers take turns, so nobody waits long behind another one's burst.
+
+Who has no turn yet has no thread and no connection to the database. Without this a burst took one each, until those
+that found no connection within ten seconds were refused, whoever's they were, and the readiness probe with them.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from api.access import App, Message, Receive, Send
+
+
+class Turns:
+    """At most `total` at work, of one caller `each`; the next is that of the caller who had his last turn before."""
+
+    def __init__(self, total: int, each: int) -> None:
+        self._free = total
+        self._each = each
+        self._at_work: Counter[bytes] = Counter()
+        self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, caller: bytes) -> AsyncIterator[None]:
+        """The block is a turn of his."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(mine)
+        self._hand_on()
+        try:
+            await mine
+            yield
+        finally:
+            if not mine.cancelled():
+                self._end(caller)
+
+    def _hand_on(self) -> None:
+        """Begin as many turns as may be."""
+        while self._free:
+            caller = next((each for each in self._waiting if self._at_work[each] < self._each), None)
+            if caller is None:
+                return
+            line = self._waiting.pop(caller)
+            mine = line.popleft()
+            if line:
+                self._waiting[caller] = line  # behind the others
+            if not mine.cancelled():
+                self._free -= 1
+                self._at_work[caller] += 1
+                mine.set_result(None)
+
+    def _end(self, caller: bytes) -> None:
+        self._free += 1
+        self._at_work[caller] -= 1
+        if not self._at_work[caller]:
+            del self._at_work[caller]
+        self._hand_on()
+
+
+def in_turns(app: App, turns: Turns, waiters: Turns) -> App:
+    """`app`, whose callers (by their tokens, or addresses where they have none) take turns.
+
+    Those that will wait anyway, for a held answer or on a stream, take `waiters`: so they hold up nobody else, not even
+    what the same caller asks besides.
+    """
+
+    async def waiting(scope: Message, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        will_wait = b"wait" in headers.get(b"prefer", b"").lower() or scope["path"].endswith("/events/")
+        address, _ = scope.get("client") or ("", 0)
+        async with (waiters if will_wait else turns).turn(headers.get(b"authorization") or address.encode()):
+            await app(scope, receive, send)
+
+    return waiting
