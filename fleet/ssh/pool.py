@@ -20,6 +20,7 @@ from fleet.ssh.login import Login, log_in, look, resolve
 CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
 SESSIONS = 8  # per connection; sshd's MaxSessions is 10
 READERS = 6  # of them: readings may take minutes, and changes and read-backs do not wait for them
+SCAN_TIMEOUT = 10.0  # seconds for a look at a host key, the way through a jump host included
 IDLE = 60.0  # seconds without use, then it is closed
 SWEEP = 5.0
 PAUSES = (2.0, 8.0)  # seconds between three tries
@@ -110,13 +111,21 @@ class Pool:
             del self._warm[warm.endpoint]
 
     async def scan(self, address: str, port: int, jump: Endpoint | None) -> HostKey:
-        """The key a host shows; nothing is trusted by that. Raises NothingSent errors."""
-        checked = (await resolve(address, address, port, self._policy))[0]
-        via = await self.acquire(jump, self._loop.time() + PATIENCE, [Lane.LOOK]) if jump else None
+        """The key a host shows, within SCAN_TIMEOUT; nothing is trusted by that. Raises NothingSent errors."""
+        until = self._loop.time() + SCAN_TIMEOUT
         try:
-            return await look(checked, port, via.connection if via else None)
+            async with asyncio.timeout_at(until):
+                return await self._look(address, port, jump, until)
+        except FleetError:
+            raise
         except Exception as error:
             raise login_error(error, address) from error
+
+    async def _look(self, address: str, port: int, jump: Endpoint | None, until: float) -> HostKey:
+        checked = (await resolve(address, address, port, self._policy))[0]
+        via = await self.acquire(jump, until, [Lane.LOOK]) if jump else None
+        try:
+            return await look(checked, port, via.connection if via else None)
         finally:
             if via is not None:
                 self.release(via)

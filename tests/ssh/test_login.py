@@ -280,6 +280,33 @@ async def test_a_connection_that_is_idle_or_broken_is_replaced(own_sshd: Sshd, m
     await pool.close()
 
 
+async def test_our_own_database_is_refused_by_what_it_resolves_to_when_connecting(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"db.example": "192.0.2.7", "mx1.example": "127.0.0.1"}
+
+    async def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in places:
+            raise OSError("unknown")
+        return [(0, 0, 0, "", (places[host], port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers)
+    pool = Pool(AddressPolicy(own=("db.example",)))
+    endpoint = sshd.endpoint(address="mx1.example")
+    assert (await carried(pool, endpoint, "true")).exit_status == 0
+    for warm in list(pool._warm.values()):
+        pool._discard(warm)
+    for places["db.example"] in ("127.0.0.1", "::ffff:127.0.0.1"):
+        with pytest.raises(Unreachable, match="own database or broker"):
+            await carried(pool, endpoint, "true")
+        with pytest.raises(Unreachable, match="own database or broker"):
+            await pool.scan("127.0.0.1", sshd.port, None)
+    del places["db.example"]
+    with pytest.raises(Unreachable, match=r"db\.example has no address"):
+        await pool.scan("127.0.0.1", sshd.port, None)
+    await pool.close()
+
+
 async def test_a_name_is_resolved_once_and_every_address_is_checked(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
