@@ -94,4 +94,4 @@ def _say_that_we_live(sender: Any, **_: Any) -> None:
     """Readiness needs a live worker: each says so in the database, from a thread that dies with it."""
     from deploy import pulse
 
-    pulse.start(str(sender.hostname))
+    pulse.start(str(sender.hostname), ENV.pulse_file)

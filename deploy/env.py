@@ -37,6 +37,7 @@ NAMES = {
     "MXFLEET_RECONCILE_INTERVAL": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
+    "MXFLEET_PULSE_FILE": False,
 }
 """Every variable; True where `<name>_FILE` may name a file that holds the value (for secrets of an orchestrator)."""
 
@@ -78,6 +79,7 @@ class Env:
     reconcile_interval: int
     log: str
     has_access_log: bool
+    pulse_file: Path | None
     own_services: tuple[str, ...]
 
     @property
@@ -87,6 +89,11 @@ class Env:
         if parts.scheme != "unix":
             return self.redis_url
         return f"redis+socket://{parts.path}?virtual_host={dict(parse_qsl(parts.query)).get('db', '0')}"
+
+    @property
+    def ssh_queues(self) -> list[str]:
+        """The Celery queues of the SSH workers of this site, as jobs/services/bell.py names them."""
+        return [f"ssh.{self.site}.{shard}" if self.site else f"ssh.{shard}" for shard in range(self.shards)]
 
     @property
     def redis_socket(self) -> Path:
@@ -138,6 +145,7 @@ def read(environ: Mapping[str, str]) -> Env:
         reconcile_interval=_duration("MXFLEET_RECONCILE_INTERVAL", values.get("MXFLEET_RECONCILE_INTERVAL", "30s")),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
+        pulse_file=Path(pulse).absolute() if (pulse := values.get("MXFLEET_PULSE_FILE")) else None,
         own_services=tuple(name for name in (*database_hosts, broker_host) if name and not name.startswith("/")),
     )
 
