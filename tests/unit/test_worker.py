@@ -12,12 +12,18 @@ from django.db import DatabaseError
 from deploy import pulse, worker
 from deploy.env import Env
 from jobs.services import beat
+from jobs.services.bell import queue_name
 
 
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Env:
     monkeypatch.setattr(worker, "_taken", [])
     return replace(settings.ENV, data=tmp_path, shards=2, site="fra1")
+
+
+def test_queues_are_named_as_those_who_ring_name_them(env: Env) -> None:
+    assert env.ssh_queues == [queue_name("fra1", 0), queue_name("fra1", 1)]
+    assert replace(env, site="").ssh_queues == [queue_name("", 0), queue_name("", 1)]
 
 
 def test_each_takes_a_shard_that_no_other_one_has_and_its_end_frees_it(env: Env) -> None:
