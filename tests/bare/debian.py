@@ -19,6 +19,7 @@ COMMON = """
 set -e
 prepare() {
   mount --rbind /dev "$1/dev"
+  mount -t tmpfs tmpfs "$1/dev/shm"
   mount --rbind /sys "$1/sys"
   mount -t tmpfs tmpfs "$1/run"
   mount -t proc proc "$1/proc"
@@ -31,13 +32,15 @@ prepare "$1"
 enter "$1"
 exec env -C /src sh -c "$3"
 """
-# The machine around the chroot is the same Debian under an overlay, of which nothing is kept.
+# The chroot and the machine around it are two overlays of the same Debian, of which nothing is kept.
 CHROOT = f"""{COMMON}
 mount -t tmpfs tmpfs "$2"
-mkdir "$2/upper" "$2/work" "$2/outer"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/outer"
-mkdir "$2/outer/chroot"
-mount --bind "$1" "$2/outer/chroot"
+layer() {{
+  mkdir -p "$2" "$3.upper" "$3.work"
+  mount -t overlay overlay -o "lowerdir=$1,upperdir=$3.upper,workdir=$3.work" "$2"
+}}
+layer "$1" "$2/outer" "$2/1"
+layer "$1" "$2/outer/chroot" "$2/2"
 prepare "$2/outer"
 prepare "$2/outer/chroot"
 enter "$2/outer"

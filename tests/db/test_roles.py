@@ -15,7 +15,10 @@ from deploy.grants import APP_ROLE
 from jobs.triggers import APPEND_ONLY, triggers
 from tests.services import Postgres, postgres_program
 
-pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason="roles are PostgreSQL's")
+pytestmark = [
+    pytest.mark.skipif(connection.vendor != "postgresql", reason="roles are PostgreSQL's"),
+    pytest.mark.timeout(300),
+]
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy/postgres/roles.sh"
 
@@ -55,9 +58,7 @@ class Roles:
             "MXFLEET_DATA": str(self.scratch / "data"),
             "DJANGO_SETTINGS_MODULE": "deploy.settings",
         }
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
-        )
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def connect(self, role: str) -> psycopg.Connection:
