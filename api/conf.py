@@ -25,6 +25,9 @@ STALL_LIMIT = 30
 API_RATE = (500.0, 1000)
 """Requests per second and burst of one token, in each process; only against noise."""
 
+SCAN_RATE = (0.2, 20)
+"""The same of scan-host-key: a fleet of twenty at once, then one each five seconds."""
+
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.auth.BearerAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["api.auth.HasScope"],

@@ -20,12 +20,29 @@ class TokenBucket(BaseThrottle):
     _wait = 0.0
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        caller = str(request.user.pk) if request.user else request.META.get("REMOTE_ADDR", "")
-        self._wait = take(caller, time.monotonic(), *settings.API_RATE)
+        self._wait = take(self.key(request), time.monotonic(), *self.rate())
         return self._wait == 0.0
 
     def wait(self) -> float:
         return self._wait
+
+    def key(self, request: Request) -> str:
+        return str(request.user.pk) if request.user else request.META.get("REMOTE_ADDR", "")
+
+    def rate(self) -> tuple[float, float]:
+        rate: tuple[float, float] = settings.API_RATE
+        return rate
+
+
+class ScanBucket(TokenBucket):
+    """`settings.SCAN_RATE`: looks at host keys, which connect to an address of the caller's choice."""
+
+    def key(self, request: Request) -> str:
+        return f"scan {super().key(request)}"
+
+    def rate(self) -> tuple[float, float]:
+        rate: tuple[float, float] = settings.SCAN_RATE
+        return rate
 
 
 def take(caller: str, now: float, rate: float, burst: float) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from deploy import supervise
 from deploy.child import python
 from deploy.env import load
+from tests.lab.root import objection
 
 EX_UNAVAILABLE = 69
 EX_NOPERM = 77
@@ -34,6 +35,10 @@ def main() -> int:
     if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
         print("mxfleet: the demo makes network namespaces: start it as root on Debian or Ubuntu", file=sys.stderr)
         return EX_NOPERM
+    said = objection()
+    if said:
+        print(f"mxfleet: {said}", file=sys.stderr)
+        return EX_UNAVAILABLE
     data = load().data
     demo = data / "demo"
     shutil.rmtree(demo, ignore_errors=True)

@@ -44,6 +44,7 @@ NAMES = {
     "MXFLEET_WAITING_EACH": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
+    "MXFLEET_PULSE_FILE": False,
 }
 """Every variable; True where `<name>_FILE` may name a file that holds the value (for secrets of an orchestrator)."""
 
@@ -58,8 +59,7 @@ class Env:
     `database` is Django's dict of one connection. `redis_url` is in redis-py's form, `broker_url` in kombu's.
     `allowed_networks` None means the default of the address check. `metrics_networks`: from where /metrics needs no
     token. `waiting` and `waiting_each`: held answers at once, and streams at once, of an API process and of each
-    caller. `own_services` are host and port of the database
-    and the broker, which no managed host may be.
+    caller. `own_services` are the names or addresses of the database and the broker, which no managed host may be.
     """
 
     production: bool
@@ -82,7 +82,8 @@ class Env:
     waiting_each: int
     log: str
     has_access_log: bool
-    own_services: tuple[tuple[str, int], ...]
+    pulse_file: Path | None
+    own_services: tuple[str, ...]
 
     @property
     def broker_url(self) -> str:
@@ -91,6 +92,11 @@ class Env:
         if parts.scheme != "unix":
             return self.redis_url
         return f"redis+socket://{parts.path}?virtual_host={dict(parse_qsl(parts.query)).get('db', '0')}"
+
+    @property
+    def ssh_queues(self) -> list[str]:
+        """The Celery queues of the SSH workers of this site, as jobs/services/bell.py names them."""
+        return [f"ssh.{self.site}.{shard}" if self.site else f"ssh.{shard}" for shard in range(self.shards)]
 
     @property
     def redis_socket(self) -> Path:
@@ -123,7 +129,7 @@ def read(environ: Mapping[str, str]) -> Env:
     data = Path(values.get("MXFLEET_DATA", "var")).absolute()
     listen = _listen(values.get("MXFLEET_LISTEN", "127.0.0.1:8000"))
     redis_url = values.get("MXFLEET_REDIS_URL", "")
-    database, database_host = _database(database_url, data)
+    database, database_hosts = _database(database_url, data)
     broker, broker_host = _redis(redis_url or f"unix://{runtime_directory(data)}/redis.sock")
     return Env(
         production=production,
@@ -146,7 +152,8 @@ def read(environ: Mapping[str, str]) -> Env:
         waiting_each=_number("MXFLEET_WAITING_EACH", values.get("MXFLEET_WAITING_EACH", "100"), 10_000),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
-        own_services=tuple(place for place in (database_host, broker_host) if place),
+        pulse_file=Path(pulse).absolute() if (pulse := values.get("MXFLEET_PULSE_FILE")) else None,
+        own_services=tuple(name for name in (*database_hosts, broker_host) if name and not name.startswith("/")),
     )
 
 
@@ -231,15 +238,15 @@ def _split(variable: str, url: str, right: str) -> SplitResult:
     return parts
 
 
-def _database(url: str, data: Path) -> tuple[dict[str, Any], tuple[str, int] | None]:
-    """Django's connection settings, and host and port where the database is reached by network."""
+def _database(url: str, data: Path) -> tuple[dict[str, Any], list[str]]:
+    """Django's connection settings, and the hosts of the database: names, addresses or directories of sockets."""
     right = "postgresql://user:password@host:5432/name or postgresql:///name?host=/run/postgresql"
     if not url:
-        return _sqlite(data / "mxfleet.sqlite3"), None
+        return _sqlite(data / "mxfleet.sqlite3"), []
     parts = _split("MXFLEET_DATABASE_URL", url, right)
     name = unquote(parts.path.removeprefix("/"))
     if parts.scheme == "sqlite" and not parts.netloc and name:
-        return _sqlite(Path("/") / name), None
+        return _sqlite(Path("/") / name), []
     if parts.scheme not in ("postgresql", "postgres") or not name or "/" in name:
         raise ConfigError("MXFLEET_DATABASE_URL", f"{parts.scheme or 'this'} is no usable database URL", right)
     options = dict(parse_qsl(parts.query))
@@ -254,7 +261,7 @@ def _database(url: str, data: Path) -> tuple[dict[str, Any], tuple[str, int] | N
         "CONN_HEALTH_CHECKS": True,
         # Each statement is sent apart from its values, and from its third time on is parsed and planned no more.
         "OPTIONS": {"connect_timeout": 5, **options, "server_side_binding": True, "prepare_threshold": 3},
-    }, None if not host or host.startswith("/") else (host, parts.port or 5432)
+    }, [*host.split(","), *options.get("hostaddr", "").split(",")]
 
 
 def _sqlite(path: Path) -> dict[str, Any]:
@@ -270,7 +277,8 @@ def _sqlite(path: Path) -> dict[str, Any]:
     }
 
 
-def _redis(url: str) -> tuple[str, tuple[str, int] | None]:
+def _redis(url: str) -> tuple[str, str]:
+    """The URL, and the host where it is reached by network."""
     right = "redis://host:6379/0, rediss://:password@host:6380/0 or unix:///run/redis/redis.sock?db=0"
     parts = _split("MXFLEET_REDIS_URL", url, right)
     if parts.scheme == "unix" and not parts.netloc and parts.path:
@@ -278,10 +286,10 @@ def _redis(url: str) -> tuple[str, tuple[str, int] | None]:
             raise ConfigError(
                 "MXFLEET_REDIS_URL", "the socket's path is too long", f"a path of at most {SOCKET_PATH_LIMIT} bytes"
             )
-        return url, None
+        return url, ""
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ConfigError("MXFLEET_REDIS_URL", f"{parts.scheme or 'this'} is no usable Redis URL", right)
-    return url, (parts.hostname, parts.port or 6379)
+    return url, parts.hostname
 
 
 def _secret_key(values: Mapping[str, str], production: bool, data: Path) -> str:

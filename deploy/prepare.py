@@ -40,10 +40,13 @@ def explained(error: DatabaseError) -> str:
 
 def _prepare() -> None:
     from django.conf import settings
+    from django.db import connection
 
+    from deploy.grants import grant
     from jobs.models import Role, RoleName
 
     call_command("migrate", interactive=False, verbosity=0)
+    grant(connection)
     # Not "where the file is missing": who deletes the file after use wants no new token at the next start.
     if not Role.objects.filter(role=RoleName.ADMIN, customer=None).exists():
         call_command("first_admin", token_file=settings.ENV.data / "admin-token", stdout=io.StringIO())

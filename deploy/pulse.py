@@ -1,9 +1,10 @@
-"""A worker's pulse: a row in the database that is moved on while the process lives and can work."""
+"""A worker's pulse: a row in the database, and a file if one is named, moved on while it lives and can work."""
 
 import atexit
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from django.db import DatabaseError, connection
 
@@ -12,23 +13,27 @@ from jobs.services import beat
 log = logging.getLogger(__name__)
 
 
-def start(name: str, queue: str, is_well: Callable[[], bool]) -> None:
+def start(name: str, queue: str, is_well: Callable[[], bool], file: Path | None) -> None:
     """Beat from a thread of its own until the process ends, but not while `is_well` says no."""
     stopped = threading.Event()
-    thread = threading.Thread(target=_beat, args=(name, queue, is_well, stopped), name="pulse", daemon=True)
+    thread = threading.Thread(target=_beat, args=(name, queue, is_well, file, stopped), name="pulse", daemon=True)
     thread.start()
     atexit.register(stopped.set)
 
 
-def _beat(name: str, queue: str, is_well: Callable[[], bool], stopped: threading.Event) -> None:
+def _beat(name: str, queue: str, is_well: Callable[[], bool], file: Path | None, stopped: threading.Event) -> None:
     while True:
         try:
             if is_well():
                 beat.beat(name, queue)
+                if file is not None:
+                    file.touch()
             else:
                 log.warning("this worker lives, but does nothing")
         except DatabaseError as error:
             log.warning("cannot say that this worker lives: %s", error)
             connection.close()
+        except OSError as error:
+            log.warning("MXFLEET_PULSE_FILE: %s", error)
         if stopped.wait(beat.SECONDS):
             return

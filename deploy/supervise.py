@@ -176,9 +176,8 @@ def make_private(directory: Path) -> None:
 def service_commands(env: Env) -> Iterator[tuple[str, list[str]]]:
     """The long-running programs of one machine, in the order of their start."""
     yield "api", python("-m", "deploy.serve")
-    prefix = f"ssh.{env.site}" if env.site else "ssh"
-    for shard in range(env.shards):
-        yield f"worker {shard}", python("-m", "deploy.worker", f"{prefix}.{shard}")
+    for shard, queue in enumerate(env.ssh_queues):
+        yield f"worker {shard}", python("-m", "deploy.worker", queue)
     yield "control worker", python("-m", "deploy.worker", "control")
     yield "scheduler", python("-m", "celery", "--quiet", "-A", "deploy.celery", "beat", "--pidfile=")
 

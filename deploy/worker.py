@@ -1,29 +1,38 @@
-"""Start the worker of one queue: `python -m deploy.worker ssh.0`.
+"""Start the worker of one queue: `python -m deploy.worker ssh.0`, or of a shard that has none: `deploy.worker ssh`.
 
 One process: the threads share the event loop and the warm SSH connections of their shard.
 """
 
+import fcntl
 import sys
 import warnings
-from typing import Any
+from typing import IO, Any
 
 from celery import signals
 
 from deploy import watchdog
 from deploy.celery import CONTROL, ENV, app
+from deploy.env import Env
 from jobs.lanes import THREADS
 
 EX_USAGE = 64
+EX_TEMPFAIL = 75
+FREE = "ssh"
 CONTROL_THREADS = 4
 ANSWER = 5.0
 """Seconds within which the event loop of the SSH connections has to turn."""
+_taken: list[IO[str]] = []
+"""Kept open: the lock is the file's."""
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m deploy.worker QUEUE, such as ssh.0, ssh.SITE.0 or control", file=sys.stderr)
+        print("usage: python -m deploy.worker QUEUE, such as ssh.0, ssh.SITE.0, ssh or control", file=sys.stderr)
         return EX_USAGE
-    (queue,) = arguments
+    queue = free_queue(ENV) if arguments[0] == FREE else arguments[0]
+    if not queue:
+        print(f"mxfleet: each of the {ENV.shards} shards has a worker on this machine", file=sys.stderr)
+        return EX_TEMPFAIL
     threads = CONTROL_THREADS if queue == CONTROL else THREADS
     # Celery warns of root because of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=UserWarning, module="celery.platforms")
@@ -41,9 +50,27 @@ def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
         from deploy import pulse
         from jobs import runner
 
-        pulse.start(str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER))
+        pulse.start(
+            str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER), ENV.pulse_file
+        )
 
     signals.worker_ready.connect(tell, weak=False)
+
+
+def free_queue(env: Env) -> str:
+    """The queue of the first shard that no process has taken in this data directory, ours until we end; "" for none."""
+    directory = env.data / "shards"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for queue in env.ssh_queues:
+        file = (directory / queue).open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        _taken.append(file)
+        return queue
+    return ""
 
 
 if __name__ == "__main__":

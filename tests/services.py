@@ -95,9 +95,11 @@ class Postgres:
     """A PostgreSQL cluster without fsync, as the user postgres (or nobody) when the tests run as root.
 
     `outlives_crashes`: what was committed is there again after `halt`, as in production (fsync is for power cuts only).
+    `superuser`: who may do everything; one of another name than mxfleet gets no database either.
     """
 
-    def __init__(self, *, outlives_crashes: bool = False) -> None:
+    def __init__(self, *, outlives_crashes: bool = False, superuser: str = "mxfleet") -> None:
+        self.superuser = superuser
         self.synchronous_commit = "on" if outlives_crashes else "off"
         self.directory = scratch_directory()
         self.process: subprocess.Popen[bytes] | None = None
@@ -108,9 +110,11 @@ class Postgres:
 
     def start(self) -> None:
         """Make the cluster and start it; returns once it answers."""
-        self._run("initdb", "--auth=trust", "--username=mxfleet", "--encoding=UTF8", "--no-sync", "-D", self._data)
+        user = f"--username={self.superuser}"
+        self._run("initdb", "--auth=trust", user, "--encoding=UTF8", "--no-sync", "-D", self._data)
         self.resume()
-        self._run("createdb", "-h", str(self.directory), "-U", "mxfleet", "mxfleet")
+        if self.superuser == "mxfleet":
+            self._run("createdb", "-h", str(self.directory), user, "mxfleet")
 
     def resume(self) -> None:
         """Start the cluster, after `halt` with the recovery that follows a crash."""
@@ -120,7 +124,7 @@ class Postgres:
 
     def _serve(self, *settings: str) -> None:
         options = [word for setting in ("listen_addresses=", *settings) for word in ("-c", setting)]
-        argv = [_program("postgres"), "-D", self._data, "-k", str(self.directory), *options]
+        argv = [postgres_program("postgres"), "-D", self._data, "-k", str(self.directory), *options]
         with (self.directory / "log").open("ab") as log:
             # SIGQUIT is its immediate shutdown, children included.
             self.process = start_tied(argv, signal.SIGQUIT, stdout=log, stderr=log, **self._as_account())
@@ -153,7 +157,10 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [_program(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **self._as_account()
+            [postgres_program(program), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **self._as_account(),
         )
         assert done.returncode == 0, f"{program} failed: {done.stdout.decode(errors='replace')}"
 
@@ -164,7 +171,7 @@ class Postgres:
         return options
 
 
-def _program(name: str) -> str:
+def postgres_program(name: str) -> str:
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     path = str(found[-1]) if found else shutil.which(name)
     assert path, f"tests need PostgreSQL's {name}: apt-get install postgresql"

@@ -11,6 +11,7 @@ from api import prefer
 from api.errors import Problem
 from api.filters import equals, flag, label
 from api.idempotency import Answer
+from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
 from api.v1.render import instant
 from api.v1.shapes_fleet import (
@@ -167,6 +168,7 @@ class ScanHostKey(ApiView):
 
     tag = "fleet"
     scopes = FLEET
+    throttle_classes = [TokenBucket, ScanBucket]
     methods = {"POST": Method("Show the key that the host has", HostKeyShape, EmptyShape)}
 
     def post(self, request: Request, name: str) -> Response:

@@ -3,16 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
 import asyncssh
 
 from fleet.mta.errors import AuthFailed, FleetError, HostKeyMismatch, Unreachable
-from fleet.ssh.endpoint import Address, AddressPolicy, Endpoint, literal
+from fleet.ssh.endpoint import Address, AddressPolicy, Endpoint, literal, plain_form
 from fleet.ssh.errors import HINTS, login_error
 from fleet.ssh.hostkeys import PREFERRED, HostKey, describe, trusted, trusted_kinds
 
@@ -128,24 +129,35 @@ def options_for(endpoint: Endpoint) -> asyncssh.SSHClientConnectionOptions:
     )
 
 
-async def resolve(name: str, address: str, port: int, policy: AddressPolicy) -> list[Address]:
-    """The addresses to connect to, each of them checked. Raises Unreachable when one is forbidden or none is known."""
-    found = literal(address)
-    if found is not None:
-        addresses = [found]
-    else:
-        loop = asyncio.get_running_loop()
-        try:
-            answers = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise Unreachable(f"{name}: {address} has no address: {error}", hint="Check the host's name.") from None
-        texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers)
-        addresses = [known for known in map(literal, texts) if known is not None]
+async def resolve(name: str, address: str, port: int, policy: AddressPolicy, threads: Executor) -> list[Address]:
+    """The addresses to connect to, each of them checked. Raises Unreachable when one is forbidden or none is known.
+
+    What our own database and broker resolve to is asked anew each time: names move, here as well as there. `threads`
+    are for the hosts' names: their nameservers may be silent, and the loop's own threads serve every login.
+    """
+    addresses = await _lookup(name, address, port, threads)
+    ours = {plain_form(known) for own in policy.own for known in await _lookup(name, own, port, None)}
     for known in addresses:
         objection = policy.objection(known)
+        if objection is None and plain_form(known) in ours:
+            objection = f"{known} is where this service's own database or broker is"
         if objection is not None:
             raise Unreachable(f"{name}: {objection}", hint="See the allowed networks.", forbidden_range=True)
     return addresses
+
+
+async def _lookup(name: str, address: str, port: int, threads: Executor | None) -> list[Address]:
+    """What a host name or an address stands for. Raises Unreachable, on behalf of the host `name`."""
+    found = literal(address)
+    if found is not None:
+        return [found]
+    try:
+        ask = partial(socket.getaddrinfo, address, port, type=socket.SOCK_STREAM)
+        answers = await asyncio.get_running_loop().run_in_executor(threads, ask)
+    except OSError as error:
+        raise Unreachable(f"{name}: {address} has no address: {error}", hint="Check the host's name.") from None
+    texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers)
+    return [known for known in map(literal, texts) if known is not None]
 
 
 async def tcp(address: Address, port: int) -> socket.socket:

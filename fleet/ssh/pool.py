@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from fleet.ssh.login import Login, log_in, look, resolve
 CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
 SESSIONS = 8  # per connection; sshd's MaxSessions is 10
 READERS = 6  # of them: readings may take minutes, and changes and read-backs do not wait for them
+LOOKUPS = 32  # names of hosts at once; a nameserver that says nothing keeps each for some 10 s
+SCAN_TIMEOUT = 10.0  # seconds for a look at a host key, the way through a jump host included
 IDLE = 60.0  # seconds without use, then it is closed
 SWEEP = 5.0
 PAUSES = (2.0, 8.0)  # seconds between three tries
@@ -85,6 +88,7 @@ class Pool:
         self._attempts: dict[Endpoint, Attempt] = {}
         self._places: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._gate = Gate()
+        self._names = ThreadPoolExecutor(LOOKUPS, "mxfleet-names")
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.create_task(self._sweep())
         self.breaker = Breaker()
@@ -110,13 +114,21 @@ class Pool:
             del self._warm[warm.endpoint]
 
     async def scan(self, address: str, port: int, jump: Endpoint | None) -> HostKey:
-        """The key a host shows; nothing is trusted by that. Raises NothingSent errors."""
-        checked = (await resolve(address, address, port, self._policy))[0]
-        via = await self.acquire(jump, self._loop.time() + PATIENCE, [Lane.LOOK]) if jump else None
+        """The key a host shows, within SCAN_TIMEOUT; nothing is trusted by that. Raises NothingSent errors."""
+        until = self._loop.time() + SCAN_TIMEOUT
         try:
-            return await look(checked, port, via.connection if via else None)
+            async with asyncio.timeout_at(until):
+                return await self._look(address, port, jump, until)
+        except FleetError:
+            raise
         except Exception as error:
             raise login_error(error, address) from error
+
+    async def _look(self, address: str, port: int, jump: Endpoint | None, until: float) -> HostKey:
+        checked = (await resolve(address, address, port, self._policy, self._names))[0]
+        via = await self.acquire(jump, until, [Lane.LOOK]) if jump else None
+        try:
+            return await look(checked, port, via.connection if via else None)
         finally:
             if via is not None:
                 self.release(via)
@@ -124,6 +136,7 @@ class Pool:
     async def close(self) -> None:
         """Close every connection and end every attempt."""
         self._sweeper.cancel()
+        self._names.shutdown(wait=False, cancel_futures=True)
         tasks = [attempt.task for attempt in self._attempts.values()]
         for task in tasks:
             task.cancel()
@@ -217,7 +230,7 @@ class Pool:
         raise AssertionError("the last try returns or raises")
 
     async def _try(self, endpoint: Endpoint, attempt: Attempt, via: Warm | None, turn: int) -> Opened:
-        addresses = await resolve(endpoint.name, endpoint.address, endpoint.port, self._policy)
+        addresses = await resolve(endpoint.name, endpoint.address, endpoint.port, self._policy, self._names)
         place = self._places.setdefault((endpoint.address, endpoint.port), asyncio.Semaphore(CONNECTS_PER_HOST))
         async with place:
             tunnel = via.connection if via else None

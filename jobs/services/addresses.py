@@ -2,11 +2,12 @@
 
 import re
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address, ip_address, ip_network
 
 from django.conf import settings
 
-from fleet.ssh.endpoint import Address, AddressPolicy
+from fleet.ssh.endpoint import Address, AddressPolicy, plain_form
 from jobs.errors import Invalid
 
 NEVER = tuple(
@@ -15,14 +16,24 @@ NEVER = tuple(
         "0.0.0.0/8",
         "127.0.0.0/8",
         "169.254.0.0/16",
+        "100.100.100.200/32",
+        "168.63.129.16/32",
+        "192.0.0.0/24",
         "224.0.0.0/3",
         "::/128",
         "::1/128",
+        "64:ff9b:1::/48",
+        "fd00:ec2::/32",
+        "fd20:ce::/32",
+        "fd00:c1::/32",
         "fe80::/10",
+        "fec0::/10",
         "ff00::/8",
     )
 )
-"""This host itself, link-local (where clouds keep credentials), multicast and reserved (RFC 6890)."""
+"""This host itself, link-local and site-local, translation of local use (RFC 8215), multicast and reserved (RFC 6890);
+and where clouds keep credentials, by their documentation: 100.100.100.200 Alibaba, 168.63.129.16 Azure, 192.0.0.192 and
+fd00:c1:: Oracle, fd00:ec2:: Amazon, fd20:ce:: Google."""
 
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?")
 NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
@@ -32,28 +43,26 @@ MOST = 253
 
 
 def address_policy() -> AddressPolicy:
-    """The installation's policy: MXFLEET_ALLOWED_NETWORKS replaces the default."""
-    allowed = settings.ENV.allowed_networks
-    return AddressPolicy(allowed=allowed, denied=NEVER if allowed is None else ())
+    """The installation's policy: what MXFLEET_ALLOWED_NETWORKS and its own database and broker make of the default."""
+    return AddressPolicy(settings.ENV.allowed_networks, NEVER, settings.ENV.own_services)
 
 
-def check_address(text: str, port: int) -> None:
+def check_address(text: str) -> None:
     """Raise Invalid unless `text` is a host name or an IP address at which a host may be.
 
     A name is not resolved here: the transport judges what it resolves to, and connects to exactly that.
     """
-    own = settings.ENV.own_services
-    if (text.lower(), port) in {(name.lower(), number) for name, number in own}:
-        raise _forbidden(f"{text} port {port} is this service's own database or broker")
     literal = _literal(text)
     if literal is not None:
         objection = address_policy().objection(literal)
+        if objection is None and plain_form(literal) in _own_addresses():
+            objection = f"{literal} is where this service's own database or broker is"
         if objection:
             raise _forbidden(objection)
         if str(literal) != text.lower():
             raise Invalid.field("address", "invalid", f"write this address as {literal}")
         return
-    _check_name(text.lower(), {name.lower() for name, _ in own})
+    _check_name(text.lower(), {name.lower() for name in settings.ENV.own_services})
 
 
 def _check_name(name: str, own: set[str]) -> None:
@@ -67,6 +76,16 @@ def _check_name(name: str, own: set[str]) -> None:
         objection = address_policy().objection(ip_address("127.0.0.1"))
         if objection or bare.endswith(CLUSTER):
             raise _forbidden(f"{bare} is a name of the service's own machine or cluster")
+
+
+def _own_addresses() -> set[Address]:
+    """What the database and the broker resolve to now. One without an address is judged at the connection."""
+    found: set[Address] = set()
+    for name in settings.ENV.own_services:
+        with suppress(OSError):
+            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found |= {plain_form(ip_address(str(answer[4][0]).partition("%")[0])) for answer in answers}
+    return found
 
 
 def _literal(text: str) -> Address | None:

@@ -98,7 +98,7 @@ def create_host(actor: Actor, values: Values) -> Host:
     """A new host. Raises Forbidden, Invalid (name_taken, forbidden_range, ...)."""
     customer = administered_customer(actor, values["customer"])
     row = Host(customer=customer, **_host_fields(customer, None, values))
-    check_address(row.address, row.port)
+    check_address(row.address)
     with transaction.atomic():
         _insert(row, "name", f"the name {row.name} is taken; host names are unique in an installation")
         _record(actor, customer.slug, "host.created", row.name, values)
@@ -113,8 +113,8 @@ def update_host(actor: Actor, row: Host, values: Values) -> Host:
     fields = _host_fields(row.customer, row, values)
     if CONNECTION & values.keys():
         fields |= {"status": HostStatus.NEW, "status_reason": ""}
-    if {"address", "port"} & values.keys():
-        check_address(fields.get("address", row.address), fields.get("port", row.port))
+    if "address" in values:
+        check_address(fields.get("address", row.address))
     old_name = row.name
     with transaction.atomic():
         _update(row, fields, "name", "this host name is taken; host names are unique in an installation")

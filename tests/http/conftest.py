@@ -2,12 +2,14 @@
 
 import pytest
 
+from api import throttle
 from tests.http.cast import World, build_world, harmless_bell
 
 
 @pytest.fixture
 def world(db: None) -> World:
-    """Customers, hosts, people and their tokens."""
+    """Customers, hosts, people and their tokens, none of whom has asked for anything yet."""
+    throttle._buckets.clear()
     return build_world()
 
 

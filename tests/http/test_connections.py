@@ -191,7 +191,7 @@ def test_units_and_containers_may_open_the_files_that_the_api_asks_for() -> None
     units = [unit.read_text() for unit in Path("deploy/systemd").glob("*.service")]
     assert units
     assert all(f"LimitNOFILE={FILES}\n" in unit for unit in units)
-    assert f"ulimits: {{nofile: {FILES}}}" in Path("deploy/compose.yaml").read_text()
+    assert f"nofile: {FILES}" in Path("deploy/compose.yaml").read_text()
 
 
 def test_the_soft_limit_of_files_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Customers, people, credentials, hosts, instances, the catalogue."""
 
+import socket
 from datetime import UTC, datetime
 
 import asyncssh
@@ -108,6 +109,16 @@ def test_an_address_that_is_none_is_422(world: World, address: str) -> None:
         "255.255.255.255",
         "db.default.svc.cluster.local",
         "redis.svc",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "2002:7f00:1::1",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::1",
+        "::7f00:1",
+        "fec0::1",
     ],
 )
 def test_an_address_of_our_own_is_forbidden(world: World, address: str) -> None:
@@ -118,10 +129,14 @@ def test_an_address_of_our_own_is_forbidden(world: World, address: str) -> None:
 def test_our_own_database_is_no_host(world: World, settings: object, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    own = (("db.internal.example", 5432), ("192.0.2.7", 6379))
-    settings.ENV = replace(settings.ENV, own_services=own)
-    refused(world.anna.post("hosts/", HOST | {"address": "DB.internal.example"}), 422, "forbidden_range")
-    refused(world.anna.post("hosts/", HOST | {"address": "192.0.2.7", "port": 6379}), 422, "forbidden_range")
+    settings.ENV = replace(settings.ENV, own_services=("db.internal.example", "192.0.2.7"))
+
+    def answers(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", ("2001:db8::7" if host == "db.internal.example" else host, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    for address in ("DB.internal.example", "192.0.2.7", "::ffff:192.0.2.7", "2001:db8::7"):
+        refused(world.anna.post("hosts/", HOST | {"address": address, "port": 2222}), 422, "forbidden_range")
 
 
 @pytest.mark.parametrize(
@@ -273,6 +288,19 @@ def test_a_host_key_is_shown_and_not_trusted(world: World, monkeypatch: pytest.M
     answer = world.anna.post("hosts/mx1/scan-host-key/")
     assert answer.json() == {"host_key": PUBLIC, "fingerprint": "SHA256:x", "algorithm": "ssh-ed25519"}
     assert Host.objects.get(name="mx1").host_key == ""
+
+
+def test_looks_at_host_keys_are_bounded_for_each_caller(
+    world: World, settings: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SCAN_RATE = (0.001, 1)
+    monkeypatch.setattr("jobs.runner.scan_host_key", lambda host: HostKey(PUBLIC, "SHA256:x", "ssh-ed25519"))
+    assert world.anna.post("hosts/mx1/scan-host-key/").status_code == 200
+    answer = world.anna.post("hosts/mx1/scan-host-key/")
+    refused(answer, 429, "rate_limited")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert world.anna.get("hosts/mx1/").status_code == 200
+    assert world.dana.post("hosts/mx1/scan-host-key/").status_code == 200
 
 
 def test_a_host_that_does_not_answer_a_scan_is_502(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

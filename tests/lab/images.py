@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +26,7 @@ TOOLS = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "ssh-keygen": "openssh-cl
 
 
 def ensure_tools() -> None:
-    """Install what is missing. Raises LabError when not root, or when apt cannot help."""
-    if os.geteuid() != 0:
-        raise LabError("the lab needs root: it makes namespaces, mounts and a network link")
+    """Install what is missing. Raises LabError when apt cannot help."""
     missing = [package for program, package in TOOLS.items() if shutil.which(program) is None]
     if not Path(KEYRING).exists():
         missing.append("debian-archive-keyring")
@@ -54,25 +54,27 @@ def ensure_image(suite: str, packages: Iterable[str], preseed: Iterable[str] = (
     wanted = sorted({*COMMON, *packages})
     recipe = "\n".join([suite, *wanted, *preseed])
     image = cache_dir() / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
-    return _ensure(image, lambda building: _build(building, suite, wanted, list(preseed)))
+    label = f"{suite} with {', '.join(sorted(packages))}"
+    return _ensure(image, label, lambda building: _build(building, suite, wanted, list(preseed)))
 
 
 def _ensure_base(suite: str) -> Path:
     """What all images of a suite have in common, apt's lists included: bootstrapping is most of the work."""
     base = cache_dir() / f"base-{suite}-{hashlib.sha256(' '.join(COMMON).encode()).hexdigest()[:10]}"
     options = ["--variant=minbase", "--skip=cleanup/apt/lists", f"--include={','.join(COMMON)}"]
-    return _ensure(base, lambda building: _bootstrap(building, suite, options))
+    return _ensure(base, f"{suite}, which the others are made of", lambda building: bootstrap(building, suite, options))
 
 
-def _ensure(image: Path, build: Callable[[Path], None]) -> Path:
+def _ensure(image: Path, label: str, build: Callable[[Path], None]) -> Path:
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / f"{image.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.exists():
-            building = image.with_suffix(".new")
+            building, begun = image.with_suffix(".new"), time.monotonic()
             clear(building)
             build(building)
             building.rename(image)
+            print(f"lab: image of {label}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return image
 
 
@@ -82,13 +84,14 @@ def _build(building: Path, suite: str, packages: list[str], preseed: list[str]) 
     if preseed:
         answers = "\n".join(preseed).replace("'", "")
         hooks.append(f"--setup-hook=echo '{answers}' | chroot \"$1\" debconf-set-selections")
-    _bootstrap(building, suite, ["--variant=custom", "--skip=update", *hooks, f"--include={','.join(packages)}"])
+    bootstrap(building, suite, ["--variant=custom", "--skip=update", *hooks, f"--include={','.join(packages)}"])
     # A host makes its own keys and policies; a key that is in an image would be the same on every host.
     for stray in (building / "etc/ssh").glob("ssh_host_*"):
         stray.unlink()
 
 
-def _bootstrap(building: Path, suite: str, options: list[str]) -> None:
+def bootstrap(building: Path, suite: str, options: list[str]) -> None:
+    """A root made by mmdebstrap, with the machine's own way to its mirrors. Raises LabError."""
     command = ["mmdebstrap", "--quiet", f"--keyring={KEYRING}", *(f"--aptopt={line}" for line in _apt_options())]
     # Manual pages and translations are half of a root's files, and nobody reads them here; nor need files outlive a
     # power cut before the image is whole.

@@ -33,6 +33,7 @@ from tests.lab.images import ensure_tools
 from tests.lab.inject import Order, Result
 from tests.lab.machine import SSHD, Machine, encoded, ensure_key, locked, stop_state
 from tests.lab.processes import wait_for
+from tests.lab.root import objection
 from tests.lab.sink import Sink
 
 
@@ -155,6 +156,7 @@ class Lab:
     def up(self, *names: str) -> None:
         """Start these hosts, all when none is named, and whatever they need. Idempotent."""
         specs = [_spec(name) for name in names or ALL]
+        _must_be_allowed()
         ensure_tools()
         with locked(_lock("up")):
             run_dir().mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,7 @@ class Lab:
 
     def down(self) -> None:
         """Everything away, and the lanes that a killed run of the tests left."""
+        _must_be_allowed()
         if not LANE:
             for left in base_dir().glob("lane-*"):
                 environment = os.environ | {"MXFLEET_LAB_LANE": left.name.removeprefix("lane-")}
@@ -190,6 +193,12 @@ class Lab:
             "network": {"up": network.is_network_up(), "link": LINK, "run_dir": str(run_dir())},
             "hosts": {name: _host_status(Host(spec)) for name, spec in ALL.items()},
         }
+
+
+def _must_be_allowed() -> None:
+    said = objection()
+    if said:
+        raise LabError(said)
 
 
 def _spec(name: str) -> HostSpec:

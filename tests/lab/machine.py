@@ -19,11 +19,12 @@ from tests.lab.config import DNS, DOMAIN, USER, LabError, cache_dir, run_dir
 from tests.lab.hosts import HostSpec
 from tests.lab.images import ensure_image
 from tests.lab.processes import Process, only_child, run, spawn, wait_for
+from tests.lab.root import MARKERS, guarded
 
 # Runs with the machine's own programs, in the new namespaces; ends as the host's first process, in its own root.
 # "volatile" leaves out every fsync below the overlay: seconds of waiting for a disk, for files that nobody keeps.
 # /var/spool is no overlay: Postfix's queue IDs are inode numbers, and an overlay's are not those of the files.
-INIT = """
+INIT = f"""
 set -e
 image=$1 state=$2 name=$3
 root=$state/root
@@ -32,6 +33,8 @@ mount --bind "$state/spool" "$root/var/spool"
 mount -t proc proc "$root/proc"
 echo "$name" > "$root/proc/sys/kernel/hostname"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mkdir "$root{MARKERS}"
+: > "$root{MARKERS}/$name"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for node in null zero full random urandom tty; do
   : > "$root/dev/$node"
@@ -42,7 +45,7 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pt
 mount -t tmpfs tmpfs "$root/dev/shm"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
-for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%:*}" "$root/dev/${n#*:}"; done
+for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${{n%:*}}" "$root/dev/${{n#*:}}"; done
 cd "$root"
 mkdir -p .machine
 pivot_root . .machine
@@ -165,8 +168,9 @@ class Machine:
         """The argv that runs a shell script as root inside the host, with nothing of our own environment."""
         clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         settings = [f"{name}={value}" for name, value in (clean | (environment or {})).items()]
-        enter = ["nsenter", "-t", str(self._process().pid), "-m", "-p", "-u", "-i", "-n"]
-        return [*enter, "env", "-i", *settings, "sh", "-c", script]
+        # -m alone leads to the namespace's root, which is the host's only where the lab did not start in a chroot.
+        enter = ["nsenter", "-t", str(self._process().pid), "-m", "-p", "-u", "-i", "-n", "-r", "-w"]
+        return [*enter, "env", "-i", *settings, "sh", "-c", guarded(script, self.spec.name)]
 
     def _process(self) -> Process:
         process = self.process

@@ -1,5 +1,7 @@
 """Host keys: pinned or certified, each wrong case named as such, and keys as people paste them."""
 
+import asyncio
+import socket
 import subprocess
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import asyncssh
 import pytest
 
 from fleet.mta.errors import HostKeyMismatch, Unreachable
+from fleet.ssh import pool as pool_module
 from fleet.ssh.endpoint import AddressPolicy
 from fleet.ssh.engine import Engine
 from fleet.ssh.hostkeys import parse_host_key, trusted
@@ -156,6 +159,20 @@ def test_a_scan_of_a_closed_port_or_a_forbidden_address_is_unreachable(engine: E
     with pytest.raises(Unreachable, match="has no address"):
         forbidding.scan_host_key("no-such-host.invalid", 22)
     forbidding.close()
+
+
+async def test_a_scan_ends_in_its_time_though_the_host_says_nothing(
+    pool: Pool, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool_module.SCAN_TIMEOUT <= 10.0
+    monkeypatch.setattr(pool_module, "SCAN_TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        jump = sshd.endpoint(name="bastion", port=port)
+        for way in (pool.scan("127.0.0.1", port, None), pool.scan("127.0.0.1", sshd.port, jump)):
+            async with asyncio.timeout(3):
+                with pytest.raises(Unreachable):
+                    await way
 
 
 async def test_a_scan_goes_through_the_jump_host(sshd: Sshd, own_sshd: Sshd, pool: Pool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -280,18 +281,69 @@ async def test_a_connection_that_is_idle_or_broken_is_replaced(own_sshd: Sshd, m
     await pool.close()
 
 
+async def test_our_own_database_is_refused_by_what_it_resolves_to_when_connecting(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"db.example": "192.0.2.7", "mx1.example": "127.0.0.1"}
+
+    def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in places:
+            raise OSError("unknown")
+        return [(0, 0, 0, "", (places[host], port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    pool = Pool(AddressPolicy(own=("db.example",)))
+    endpoint = sshd.endpoint(address="mx1.example")
+    assert (await carried(pool, endpoint, "true")).exit_status == 0
+    for warm in list(pool._warm.values()):
+        pool._discard(warm)
+    for places["db.example"] in ("127.0.0.1", "::ffff:127.0.0.1"):
+        with pytest.raises(Unreachable, match="own database or broker"):
+            await carried(pool, endpoint, "true")
+        with pytest.raises(Unreachable, match="own database or broker"):
+            await pool.scan("127.0.0.1", sshd.port, None)
+    del places["db.example"]
+    with pytest.raises(Unreachable, match=r"db\.example has no address"):
+        await pool.scan("127.0.0.1", sshd.port, None)
+    await pool.close()
+
+
+async def test_names_of_hosts_that_nobody_answers_for_hold_up_no_host_that_is_named_by_address(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host == "silent.example":
+            answered.wait(20)
+        return [(0, 0, 0, "", ("192.0.2.7", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    pool = Pool(AddressPolicy(own=("db.example",)))
+    waiting = [asyncio.create_task(pool.scan("silent.example", 22, None)) for _ in range(64)]
+    await asyncio.sleep(0)  # they ask, more of them than the loop has threads
+    try:
+        async with asyncio.timeout(10):
+            assert (await carried(pool, sshd.endpoint(), "true")).exit_status == 0
+    finally:
+        answered.set()
+        for task in waiting:
+            task.cancel()
+        await pool.close()
+
+
 async def test_a_name_is_resolved_once_and_every_address_is_checked(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(AddressPolicy(denied=(ip_network("10.0.0.0/8"),)))
     asked = []
 
-    async def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         asked.append(host)
         last = "10.0.0.1" if host == "rebinding.example" else "127.0.0.1"
         return [(0, 0, 0, "", ("127.0.0.1", port)), (0, 0, 0, "", (last, port))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers)
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
     with pytest.raises(Unreachable, match=r"10\.0\.0\.1 is in the forbidden range"):
         await carried(pool, sshd.endpoint(address="rebinding.example"), "true")
     assert (await carried(pool, sshd.endpoint(address="good.example"), "true")).exit_status == 0

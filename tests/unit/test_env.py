@@ -110,7 +110,7 @@ def test_production_starts_with_its_own_keys(key_file: Path) -> None:
     found = read(production(key_file))
     assert found.production
     assert found.key_file == key_file
-    assert found.own_services == (("db", 5432),)
+    assert found.own_services == ("db",)
 
 
 @pytest.mark.parametrize("missing", ["MXFLEET_SECRET_KEY", "MXFLEET_KEY_FILE"])
@@ -160,6 +160,18 @@ def test_a_postgresql_url_may_name_a_socket_directory(key_file: Path) -> None:
     found = read(production(key_file, MXFLEET_DATABASE_URL="postgresql://mx@/mxfleet?host=/run/postgresql"))
     assert found.database["HOST"] == "/run/postgresql"
     assert found.own_services == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("postgresql:///m?host=db1,db2", ("db1", "db2", "cache")),
+        ("postgresql://db/m?hostaddr=192.0.2.9", ("db", "192.0.2.9", "cache")),
+    ],
+)
+def test_our_own_servers_are_all_that_the_urls_name(key_file: Path, url: str, own: tuple[str, ...]) -> None:
+    found = read(production(key_file, MXFLEET_DATABASE_URL=url, MXFLEET_REDIS_URL="redis://cache"))
+    assert found.own_services == own
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.lab import lanes
+from tests.lab import images, lanes
 from tests.lab.dns import MX, NXDOMAIN, Zone
 from tests.lab.hosts import ALL
 from tests.lab.images import mirrors
@@ -113,3 +114,25 @@ def test_a_process_of_pytest_xdist_is_a_lane(monkeypatch: pytest.MonkeyPatch) ->
     assert lanes.lane() == 1
     monkeypatch.setenv("MXFLEET_LAB_LANE", "3")
     assert lanes.lane() == 3
+
+
+def test_images_of_a_suite_are_made_of_one_base_and_each_tells_that_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def bootstrap(building: Path, suite: str, options: list[str]) -> None:
+        building.mkdir()
+        made.append(options[0])
+
+    monkeypatch.setenv("MXFLEET_LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(images, "bootstrap", bootstrap)
+    wanted = [("postfix",), ("sendmail",), ("exim4",), ("opensmtpd",), ("mailfront",)]
+    with ThreadPoolExecutor(5) as pool:
+        roots = set(pool.map(lambda packages: images.ensure_image("bookworm", packages), [*wanted, *wanted]))
+    assert len(roots) == 5
+    assert sorted(made) == ["--variant=custom"] * 5 + ["--variant=minbase"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 6
+    assert said[0].startswith("lab: image of bookworm, which the others are made of: ")
+    assert {line.rpartition(":")[0] for line in said[1:]} == {f"lab: image of bookworm with {one[0]}" for one in wanted}
