@@ -40,8 +40,8 @@ BATCH = 100
 """Jobs of one batch."""
 CHUNK = 500
 """Rows of one DELETE."""
-BUDGET = 10.0
-"""Seconds of one round: the threads that do this have other work, and what is left waits for the next minute."""
+BUDGET = 4.0
+"""Seconds of each step in one round: its thread has other work, and what is left waits for the next minute."""
 BEATS = timedelta(days=1)
 
 log = logging.getLogger(__name__)
@@ -53,17 +53,18 @@ def apply() -> None:
     if not _round.acquire(blocking=False):
         return
     try:
-        now, until = db_now(), time.monotonic() + BUDGET
+        now = db_now()
         keep = settings.ENV.keep
         WorkerBeat.objects.filter(at__lt=now - BEATS).delete()
         for kept, step in ((keep.events, _forget_events), (keep.details, _thin), (keep.jobs, _forget)):
-            apart(_in_batches, step, now - timedelta(seconds=kept), until)
+            apart(_in_batches, step, now - timedelta(seconds=kept))
     finally:
         _round.release()
 
 
-def _in_batches(step: Callable[[datetime], int], before: datetime, until: float) -> None:
+def _in_batches(step: Callable[[datetime], int], before: datetime) -> None:
     """As long as a step finds a whole batch and there is time."""
+    until = time.monotonic() + BUDGET
     while time.monotonic() < until and step(before) == BATCH:
         continue
 
