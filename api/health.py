@@ -14,6 +14,7 @@ from api.errors import Problem, respond
 from api.metrics import Fleet
 from jobs.clock import db_now
 from jobs.models import WorkerBeat
+from jobs.services import pause, watch
 
 BROKER_TIMEOUT = 1.0
 ALIVE = timedelta(seconds=30)
@@ -94,9 +95,25 @@ def _worker() -> str:
     return "" if alive else f"no worker has said that it lives for {ALIVE.seconds} seconds"
 
 
+def _audit() -> str:
+    try:
+        return watch.alarm()
+    except DatabaseError as error:
+        return type(error).__name__
+
+
+def _dispatch() -> str:
+    try:
+        return pause.told()
+    except DatabaseError as error:
+        return type(error).__name__
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "database": _database,
     "broker": _broker,
     "migrations": _migrations,
     "worker": _worker,
+    "audit": _audit,
+    "dispatch": _dispatch,
 }

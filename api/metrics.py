@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from fleet.models import Host, QuarantineLook
 from jobs.clock import db_now
 from jobs.models import AuditChain, Job, Run, WorkerBeat
+from jobs.services import pause
 from jobs.state import JobState, RunState
 
 ALIVE = timedelta(seconds=30)
@@ -31,6 +32,10 @@ class Fleet(Collector):
         yield _age()
         written = AuditChain.objects.aggregate(total=Sum("seq"))["total"] or 0
         yield GaugeMetricFamily("mxfleet_audit_events", "entries of the audit trail", value=written)
+        paused = int(pause.is_on())
+        yield GaugeMetricFamily("mxfleet_paused", "1 while nothing new is begun, see readyz", value=paused)
+        gaps = len(pause.unacknowledged())
+        yield GaugeMetricFamily("mxfleet_audit_gaps", "chains that lack entries, not acknowledged", value=gaps)
         alive = WorkerBeat.objects.filter(at__gt=db_now() - ALIVE).count()
         yield GaugeMetricFamily("mxfleet_workers", "workers that said within 30 s that they live", value=alive)
 

@@ -6,6 +6,7 @@ from celery import Task, shared_task
 
 from jobs import audit, runner
 from jobs.services import sweep as sweeping
+from jobs.services import watch
 from jobs.services.orphans import enroll
 
 
@@ -26,5 +27,6 @@ def sweep() -> None:
 def housekeep() -> None:
     """What is done once a minute: checkpoint the audit chains, erase what was kept long enough, plan first looks."""
     audit.checkpoint()
-    sweeping.expire_quarantine()
+    if not watch.is_paused():
+        sweeping.expire_quarantine()
     enroll()

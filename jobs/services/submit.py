@@ -18,7 +18,7 @@ from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import FieldError, Forbidden, Invalid
 from jobs.models import Job, QuarantineItem, Run
-from jobs.services import bell, moves
+from jobs.services import bell, moves, pause
 from jobs.services.blocks import check_scope
 from jobs.state import JobState, RunState
 
@@ -70,7 +70,8 @@ def submit(actor: Actor, request: Request) -> Job:
 
 
 def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> Job:
-    """Store a job with its runs, audit it and ring for it, all in one transaction."""
+    """Store a job with its runs, audit it and ring for it, all in one transaction. Unavailable while paused."""
+    pause.refuse()
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()

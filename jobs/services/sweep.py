@@ -26,7 +26,7 @@ from jobs.models import (
     QuarantineState,
     Run,
 )
-from jobs.services import bell, blocks, moves, orphans, reconcile
+from jobs.services import bell, blocks, moves, orphans, pause, reconcile, watch
 from jobs.services.accounts import SYSTEM
 from jobs.services.end import stop
 from jobs.services.submit import queue_of_host, run_for, write
@@ -37,19 +37,29 @@ LONGEST_PAUSE = timedelta(minutes=2)
 
 
 def sweep() -> None:
-    """One round: what is due now is done, or rung for at the queues whose workers can do it."""
+    """One round: what is due now is done, or rung for at the queues whose workers can do it.
+
+    While the service is paused only what was sent is looked after.
+    """
     now = db_now()
     reconcile.lose(now)
-    expire_jobs(now)
-    ring_again(now)
-    expire_blocks(now)
-    extend_blocks(now)
+    if watch.is_paused():
+        pause.doubt()
+    else:
+        _go_on(now)
     unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)
     queues = {queue for queue, _ in bell.queues_of(unknown)}
     hosts = _behind(now).values_list("instance__host__name", "instance__host__site").distinct().order_by()
     queues |= {queue_of_host(name, site) for name, site in hosts}
     for queue in queues | orphans.queues(now):
         doorbell.ring(queue, Lane.LOOK)
+
+
+def _go_on(now: datetime) -> None:
+    expire_jobs(now)
+    ring_again(now)
+    expire_blocks(now)
+    extend_blocks(now)
 
 
 def expire_jobs(now: datetime) -> None:
