@@ -120,7 +120,7 @@ class Postgres:
 
     def _serve(self, *settings: str) -> None:
         options = [word for setting in ("listen_addresses=", *settings) for word in ("-c", setting)]
-        argv = [_program("postgres"), "-D", self._data, "-k", str(self.directory), *options]
+        argv = [program("postgres"), "-D", self._data, "-k", str(self.directory), *options]
         with (self.directory / "log").open("ab") as log:
             # SIGQUIT is its immediate shutdown, children included.
             self.process = start_tied(argv, signal.SIGQUIT, stdout=log, stderr=log, **self._as_account())
@@ -151,11 +151,11 @@ class Postgres:
     def _data(self) -> str:
         return str(self.directory / "data")
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str) -> None:
         done = subprocess.run(
-            [_program(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **self._as_account()
+            [program(name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **self._as_account()
         )
-        assert done.returncode == 0, f"{program} failed: {done.stdout.decode(errors='replace')}"
+        assert done.returncode == 0, f"{name} failed: {done.stdout.decode(errors='replace')}"
 
     def _as_account(self) -> dict[str, Any]:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": self.directory}
@@ -164,7 +164,8 @@ class Postgres:
         return options
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     path = str(found[-1]) if found else shutil.which(name)
     assert path, f"tests need PostgreSQL's {name}: apt-get install postgresql"

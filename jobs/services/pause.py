@@ -36,9 +36,16 @@ def is_on() -> bool:
 
 
 def told() -> str:
-    """Since when and why it is paused, and what was found; empty when it is not."""
+    """Since when and why it is paused; empty when it is not."""
     row = Pause.objects.first()
-    return f"paused since {row.since:%Y-%m-%dT%H:%M:%SZ}: {row.reason}; found {_in_words(row.found)}" if row else ""
+    return f"paused since {row.since:%Y-%m-%dT%H:%M:%SZ}: {row.reason}" if row else ""
+
+
+def details() -> list[str]:
+    """What was found when it was paused, what there is now, and what is missing: for an administrator."""
+    row = Pause.objects.first()
+    then = [f"found then: {_in_words(row.found)}"] if row else []
+    return [*then, f"now: {_in_words(census())}", *(f"not acknowledged: {each}" for each in unacknowledged())]
 
 
 def refuse() -> None:

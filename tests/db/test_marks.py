@@ -19,6 +19,12 @@ from tests.db.triggers import run
 pytestmark = pytest.mark.django_db
 
 
+def missed() -> str:
+    """What this machine misses, in words."""
+    assert bool(watch.alarm()) == bool(watch.lost())
+    return "; ".join(map(str, watch.lost()))
+
+
 def write(first: int, last: int, chain: str = "acme") -> None:
     for number in range(first, last + 1):
         append(Entry(chain, "job.submitted", None, object=f"job {number}"))
@@ -75,7 +81,7 @@ def test_the_owner_of_the_database_gets_no_signature_for_a_forgery(
         AuditCheckpoint.objects.filter(chain="acme").delete()
     write(6, 7)
     assert checkpoint() == []
-    assert "chain acme: entry 5" in watch.alarm()
+    assert "chain acme: entry 5" in missed()
     watch.look()
     assert pause.is_on()
     assert not AuditCheckpoint.objects.filter(chain="acme", seq__gt=5).exists()
@@ -88,7 +94,7 @@ def test_checkpoints_that_were_deleted_are_missed() -> None:
     AuditCheckpoint.objects.all().delete()
     write(4, 5)
     assert checkpoint() == []
-    assert "the checkpoint of entry 3, signed here, is gone" in watch.alarm()
+    assert "the checkpoint of entry 3, signed here, is gone" in missed()
 
 
 def test_entries_are_missed_though_they_were_not_signed_yet() -> None:
@@ -97,7 +103,7 @@ def test_entries_are_missed_though_they_were_not_signed_yet() -> None:
     run(connection, drop_sql(connection.vendor))
     cut_the_tail()
     assert checkpoint() == []
-    assert "entry 3 was there, and the chain ends at 2" in watch.alarm()
+    assert "entry 3 was there, and the chain ends at 2" in missed()
 
 
 def test_a_checkpoint_names_the_one_before_it_so_none_can_be_left_out() -> None:
@@ -150,7 +156,7 @@ def test_an_acknowledged_gap_is_signed_named_and_reported_each_time(
     write(6, 9)
     watch.look()
     assert [row.seq for row in checkpoint() if row.chain == "acme"] == [7]
-    assert watch.alarm() == ""
+    assert missed() == ""
     for _ in range(2):
         call_command("audit_verify")
         said = capsys.readouterr().out
@@ -180,7 +186,7 @@ def test_nobody_acknowledges_without_the_key(lost: str) -> None:
     append(Entry("acme", GAP_ACTION, None, data=data))
     watch.look()
     assert checkpoint() == []
-    assert watch.alarm()
+    assert missed()
     bad = verify(["acme"]).first_bad
     assert bad is not None
     assert "acknowledgement of a gap is not signed" in bad.reason
@@ -196,7 +202,7 @@ def test_an_acknowledgement_counts_for_its_gap_only(lost: str) -> None:
     append(Entry("acme", GAP_ACTION, None, data=signed))
     write(4, 9)
     assert checkpoint() == []
-    assert "chain acme" in watch.alarm()
+    assert "chain acme" in missed()
 
 
 def test_there_is_nothing_to_acknowledge_where_nothing_is_missing() -> None:

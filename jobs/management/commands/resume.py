@@ -20,11 +20,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["reason"] is None:
-            self.stdout.write(pause.told() or "not paused")
-            self.stdout.write(f"now: {json.dumps(pause.census())}")
+            self._tell()
             return
         try:
             found = pause.end(None, options["reason"], by=getpass.getuser())
         except ServiceError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"goes on with: {json.dumps(found)}")
+
+    def _tell(self) -> None:
+        self.stdout.write(pause.told() or "not paused")
+        for line in pause.details():
+            self.stdout.write(line)
