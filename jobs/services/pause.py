@@ -16,7 +16,7 @@ from django.db.models import Count, Q, QuerySet
 from jobs import audit
 from jobs.actor import Actor
 from jobs.clock import db_now
-from jobs.errors import Clash, Invalid, Unavailable
+from jobs.errors import Clash, Forbidden, Invalid, Unavailable
 from jobs.marks import Lost, is_acknowledged
 from jobs.models import Block, BlockInstance, BlockState, Job, Pause, QuarantineItem, QuarantineState, Run
 from jobs.services import hosts, moves
@@ -149,9 +149,11 @@ def unacknowledged() -> list[Lost]:
 def end(actor: Actor | None, reason: str, by: str = "") -> dict[str, Any]:
     """Let the service go on. Returns what there is now.
 
-    `by`: who did it, where no account stands for him. Raises Invalid without a reason, Clash `not_paused` or
-    `gap_not_acknowledged`.
+    `by`: who did it, where no account stands for him. Raises Forbidden, Invalid without a reason, Clash `not_paused`
+    or `gap_not_acknowledged`.
     """
+    if actor is not None and not actor.may_everywhere("administer"):
+        raise Forbidden("forbidden", "only who administers everything lets the service go on")
     if not reason.strip():
         raise Invalid.field("reason", "required", "say why the service may go on")
     if lost := unacknowledged():
