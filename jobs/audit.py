@@ -223,11 +223,11 @@ def checkpoint() -> list[AuditCheckpoint]:
             logger.critical("nothing is signed: %s", "; ".join(map(str, lost)))
             return []
         rows = _sign(now)
+        for row in rows:
+            logger.info(json.dumps(checkpoint_line(row)))
         if rows:
             signed = {row.chain: marks.Mark(row.seq, row.hash, row.seq, row.hash) for row in rows}
             marks.write({**marks.moved_on(known, now), **signed})
-    for row in rows:
-        logger.info(json.dumps(checkpoint_line(row)))
     return rows
 
 

@@ -77,11 +77,11 @@ def read() -> Marks | None:
 
 def write(marks: Marks) -> None:
     """Replace the file, which is on disk when this returns. With `locked()`. Raises MarksError."""
-    draft = path().with_name(f".{path().name}.{os.getpid()}")
+    draft = path().with_name(f".{path().name}.draft")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump({chain: asdict(mark) for chain, mark in marks.items()}, file)
+            file.write(json.dumps({chain: asdict(mark) for chain, mark in marks.items()}))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path())

@@ -25,8 +25,8 @@ def sweep() -> None:
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: checkpoint the audit chains, erase what was kept long enough, plan first looks."""
-    audit.checkpoint()
+    """What is done once a minute: erase what was kept long enough, plan first looks, checkpoint the audit chains."""
     if not watch.is_paused():
         sweeping.expire_quarantine()
     enroll()
+    audit.checkpoint()

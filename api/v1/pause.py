@@ -10,7 +10,7 @@ from api.idempotency import Answer
 from api.v1 import render
 from api.view import ApiView, Method
 from jobs.models import Pause as PauseRow
-from jobs.services import pause
+from jobs.services import pause, resume
 
 
 class PauseShape(StrictSerializer):
@@ -68,4 +68,4 @@ class PauseEnd(ApiView):
 
     def post(self, request: Request) -> Response:
         said = self.read(EndRequest)
-        return self.answered(lambda: Answer(200, {"now": pause.end(self.actor, said["reason"])}))
+        return self.answered(lambda: Answer(200, {"now": resume.end(self.actor, said["reason"])}))

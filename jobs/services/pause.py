@@ -6,21 +6,16 @@ Reading back what was sent goes on, and with it starting what we left down on a 
 import logging
 import socket
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, QuerySet
 
 from jobs import audit
-from jobs.actor import Actor
 from jobs.clock import db_now
-from jobs.errors import Clash, Forbidden, Invalid, Unavailable
+from jobs.errors import Unavailable
 from jobs.marks import Lost, is_acknowledged
 from jobs.models import Block, BlockInstance, BlockState, Job, Pause, QuarantineItem, QuarantineState, Run
-from jobs.services import hosts, moves
-from jobs.services.end import tell_runs
 from jobs.state import JobState, RunState
 
 ONLY = 1
@@ -86,7 +81,7 @@ def census() -> dict[str, Any]:
     return {
         "jobs": dict(open_jobs.values_list("state").annotate(Count("pk"))),
         "runs_dispatched": sent.count(),
-        "runs_waiting": _waiting(Run.objects.all()).count(),
+        "runs_waiting": waiting(Run.objects.all()).count(),
         "blocks_wanted": Block.objects.filter(is_wanted=True).count(),
         "blocks_behind": behind.count(),
         "messages_in_quarantine": QuarantineItem.objects.filter(state=QuarantineState.KEPT).count(),
@@ -99,43 +94,9 @@ def _in_words(found: dict[str, Any]) -> str:
     return f"jobs: {jobs}; {rest}"
 
 
-def doubt() -> int:
-    """Put down as unknown what was about to begin when the service was paused, so that it is read back. How many runs.
-
-    The database has forgotten whether it was sent. What becomes ready during the pause is no such case.
-    """
-    row = Pause.objects.first()
-    if row is None:
-        return 0
-    before = Q(job__ready_at=None) | Q(job__ready_at__lte=row.since)
-    jobs = _waiting(Run.objects.filter(before)).order_by().values_list("job", flat=True).distinct()
-    return sum(_doubt(pk, db_now()) for pk in list(jobs))
-
-
-def _waiting(runs: QuerySet[Run]) -> QuerySet[Run]:
+def waiting(runs: QuerySet[Run]) -> QuerySet[Run]:
     """Those of the runs that are planned and approved, and have not begun as far as the database knows."""
     return runs.filter(job__is_changing=True, job__state__in=READY, state=RunState.PENDING, is_planning=False)
-
-
-@transaction.atomic
-def _doubt(pk: UUID, now: datetime) -> int:
-    job = Job.objects.select_for_update(no_key=True).get(pk=pk)
-    runs = list(_waiting(job.runs.all()).select_related("instance__host", "host"))
-    audit.lock_chains(moves.chains_of(job))
-    place: dict[str, Any] = {"ready_at": job.ready_at or now}
-    if not runs or (
-        job.state == JobState.QUEUED and not moves.move(job, JobState.RUNNING, started_at=now, expires_at=None, **place)
-    ):
-        return 0
-    hosts.lease(job, runs, now)
-    job.runs.filter(pk__in=[run.pk for run in runs]).update(
-        state=RunState.UNKNOWN, dispatched_at=now, unknown_at=now, reconcile_at=now
-    )
-    for run in runs:
-        run.state = RunState.UNKNOWN
-    tell_runs(job, runs, now)
-    moves.record(job, "run.doubted", None, {"runs": [str(run.pk) for run in runs]})
-    return len(runs)
 
 
 def unacknowledged() -> list[Lost]:
@@ -144,27 +105,3 @@ def unacknowledged() -> list[Lost]:
     reported = {tuple(each) for losses in (row.lost if row else {}).values() for each in losses}
     losses = [Lost(chain, seq, hash, f"entry {seq} is missing") for chain, seq, hash in sorted(reported)]
     return [each for each in losses if not is_acknowledged(each)]
-
-
-def end(actor: Actor | None, reason: str, by: str = "") -> dict[str, Any]:
-    """Let the service go on. Returns what there is now.
-
-    `by`: who did it, where no account stands for him. Raises Forbidden, Invalid without a reason, Clash `not_paused`
-    or `gap_not_acknowledged`.
-    """
-    if actor is not None and not actor.may_everywhere("administer"):
-        raise Forbidden("forbidden", "only who administers everything lets the service go on")
-    if not reason.strip():
-        raise Invalid.field("reason", "required", "say why the service may go on")
-    if lost := unacknowledged():
-        raise Clash("gap_not_acknowledged", f"acknowledge the gap first: {'; '.join(map(str, lost))}")
-    doubt()
-    with transaction.atomic():
-        row = Pause.objects.select_for_update().first()
-        if row is None:
-            raise Clash("not_paused", "the service is not paused")
-        found = census()
-        data = {"reason": reason, "by": by, "since": row.since, "found": found}
-        audit.append(audit.Entry("", "service.resumed", actor, object=machine(), data=data))
-        row.delete()
-    return found

@@ -26,7 +26,7 @@ from jobs.models import (
     QuarantineState,
     Run,
 )
-from jobs.services import bell, blocks, moves, orphans, pause, reconcile, watch
+from jobs.services import bell, blocks, moves, orphans, reconcile, resume, watch
 from jobs.services.accounts import SYSTEM
 from jobs.services.end import stop
 from jobs.services.submit import queue_of_host, run_for, write
@@ -44,7 +44,7 @@ def sweep() -> None:
     now = db_now()
     reconcile.lose(now)
     if watch.is_paused():
-        pause.doubt()
+        resume.doubt()
     else:
         _go_on(now)
     unknown = Run.objects.filter(state=RunState.UNKNOWN, reconcile_at__lte=now)

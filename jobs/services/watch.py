@@ -10,8 +10,10 @@ from datetime import timedelta
 
 from django.db import transaction
 
+from fleet.secrets import SecretError
 from jobs import audit, marks
 from jobs.clock import db_now
+from jobs.errors import Unavailable
 from jobs.marks import Lost, MarksError
 from jobs.models import AuditEvent, WorkerBeat
 from jobs.services import pause
@@ -23,6 +25,9 @@ FIRST = 60.0
 FORGOTTEN = "the audit trail lacks entries that this machine knows: the database was restored from a backup, or forged"
 UNKNOWN = "this machine knows nothing of the database, which others watched before: it may be a backup"
 
+UNSURE = (MarksError, SecretError, Unavailable)
+"""The marks, the key or the audit trail cannot be used, so nobody can tell; that is no loss yet, and nothing begins."""
+
 log = logging.getLogger(__name__)
 
 
@@ -31,11 +36,11 @@ def is_paused() -> bool:
     try:
         known = _known()
         lost = _open(marks.missing(known, marks.heads()))
-    except MarksError as error:
+        if lost:
+            pause.begin(FORGOTTEN, lost)
+    except UNSURE as error:
         log.critical("nothing is begun: %s", error)
         return True
-    if lost:
-        pause.begin(FORGOTTEN, lost)
     return bool(lost) or pause.is_on()
 
 
@@ -44,13 +49,11 @@ def look() -> None:
     try:
         _known()
         lost = remember()
-    except MarksError as error:
-        log.critical("the service pauses: %s", error)
-        pause.begin(str(error))
-        return
-    if lost:
-        log.critical("%s: %s", FORGOTTEN, "; ".join(map(str, lost)))
-        pause.begin(FORGOTTEN, lost)
+        if lost:
+            log.critical("%s: %s", FORGOTTEN, "; ".join(map(str, lost)))
+            pause.begin(FORGOTTEN, lost)
+    except UNSURE as error:
+        log.critical("what there is cannot be remembered: %s", error)
 
 
 def remember() -> list[Lost]:
@@ -84,7 +87,7 @@ def alarm() -> str:
     """Why the audit trail is not what it was, as this machine sees it; empty when it is. Names no customer."""
     try:
         count = len(lost())
-    except MarksError as error:
+    except UNSURE as error:
         return str(error)
     return f"{FORGOTTEN} (chains: {count})" if count else ""
 

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from fleet.secrets import SecretError
 from jobs import audit, marks
 from jobs.audit import Entry, append, checkpoint, export, verify
 from jobs.audit_verify import GAP_ACTION, event_hash, verify_lines
 from jobs.clock import db_now
+from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent, Pause, WorkerBeat
-from jobs.services import pause, watch
+from jobs.services import beat, pause, watch
 from jobs.triggers import drop_sql
 from tests.db.triggers import run
 
@@ -269,6 +272,29 @@ def test_marks_that_cannot_be_read_begin_nothing() -> None:
     marks.path().write_text("{")
     assert watch.is_paused()
     assert "cannot be read" in watch.alarm()
+
+
+def test_a_process_that_keeps_the_marks_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(1, 2)
+    monkeypatch.setattr(marks, "locked", partial(marks.locked, 0.01))
+    with marks.locked():
+        watch.look()
+    assert not watch.is_paused()
+    assert marks.read() == {}
+
+
+@pytest.mark.parametrize("error", [Unavailable("audit_unavailable", "no"), SecretError("no key")])
+def test_what_cannot_be_told_begins_nothing_and_ends_no_pulse(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    marks.write({"acme": marks.Mark(3, "0" * 64)})
+    monkeypatch.setattr(pause, "begin", fail)
+    beat.beat("ssh-0@here")
+    assert WorkerBeat.objects.filter(name="ssh-0@here").exists()
+    assert watch.is_paused()
 
 
 def test_marks_are_private_and_keep_what_was_signed() -> None:

@@ -18,7 +18,7 @@ from jobs.clock import db_now
 from jobs.errors import Clash, Unavailable
 from jobs.leases import Lease
 from jobs.models import AuditEvent, Block, BlockInstance, Job, Pause, QuarantineItem, Run
-from jobs.services import beat, cancel, pause, sweep, watch
+from jobs.services import beat, cancel, pause, resume, sweep, watch
 from tests.db.fleet import Cast, ask, changed, claimed, message, work
 from tests.services import program
 
@@ -216,7 +216,7 @@ def test_an_intent_is_remembered_before_anything_is_sent(people: Cast) -> None:
 
 def test_only_a_paused_service_is_let_go_and_with_a_reason(people: Cast) -> None:
     with pytest.raises(Clash, match="not paused"):
-        pause.end(None, "why not")
+        resume.end(None, "why not")
     with pytest.raises(CommandError, match="say why"):
         call_command("resume", reason=" ")
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jobs.errors import ServiceError
-from jobs.services import pause
+from jobs.services import pause, resume
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
             self._tell()
             return
         try:
-            found = pause.end(None, options["reason"], by=getpass.getuser())
+            found = resume.end(None, options["reason"], by=getpass.getuser())
         except ServiceError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"goes on with: {json.dumps(found)}")
