@@ -31,7 +31,7 @@ def acknowledge(reason: str, by: str) -> list[Lost]:
 
 def _entry(lost: Lost, reason: str, by: str) -> audit.Entry:
     data = {
-        "from": last_proven(lost.chain) + 1,
+        "from": last_proven(lost) + 1,
         "to": lost.seq,
         "last_known_hash": lost.hash,
         "reason": storable(reason),
@@ -41,11 +41,12 @@ def _entry(lost: Lost, reason: str, by: str) -> audit.Entry:
     return audit.Entry(lost.chain, GAP_ACTION, None, object=pause.machine(), data=data)
 
 
-def last_proven(chain: str) -> int:
-    """The number of the last entry that a checkpoint, signed with our key, still proves. 0: none."""
+def last_proven(lost: Lost) -> int:
+    """The number of the last entry before the lost one that a checkpoint, signed with our key, still proves. 0: none."""
     keys = public_keys()
-    for row in AuditCheckpoint.objects.filter(chain=chain).order_by("-seq").iterator(100):
-        is_there = AuditEvent.objects.filter(chain=chain, seq=row.seq, hash=row.hash).exists()
+    rows = AuditCheckpoint.objects.filter(chain=lost.chain, seq__lt=lost.seq).order_by("-seq")
+    for row in rows.iterator(100):
+        is_there = AuditEvent.objects.filter(chain=lost.chain, seq=row.seq, hash=row.hash).exists()
         if is_there and is_signed(audit.checkpoint_line(row), keys):
             return row.seq
     return 0

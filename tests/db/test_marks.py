@@ -184,6 +184,30 @@ def test_an_acknowledged_gap_explains_kept_checkpoints_and_no_other_ones(lost: s
     assert not verify_lines(lines, keys, kept(6)).ok
 
 
+def test_one_acknowledgement_covers_what_each_machine_has_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(1, 4)
+    watch.look()
+    older = marks.read() or {}
+    write(5, 5)
+    watch.look()
+    newer = marks.read() or {}
+    run(connection, drop_sql(connection.vendor))
+    cut_the_tail()
+    watch.look()
+    monkeypatch.setattr(pause, "machine", lambda: "another one")
+    marks.write(older)
+    watch.look()
+    assert checkpoint() == []
+    call_command("audit_acknowledge_gap", reason="restored")
+    for known in (older, newer):
+        marks.write(known)
+        watch.look()
+        assert missed() == ""
+    call_command("resume", reason="both know")
+    assert [(gap.first, gap.last) for gap in verify().gaps] == [(1, 4), (1, 5)]
+    assert checkpoint()
+
+
 def test_nobody_acknowledges_without_the_key(lost: str) -> None:
     data = {"from": 3, "to": 5, "last_known_hash": lost, "reason": "nothing to see", "signature": "test:AAAA"}
     append(Entry("acme", GAP_ACTION, None, data=data))
