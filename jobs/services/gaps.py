@@ -42,7 +42,7 @@ def _entry(lost: Lost, reason: str, by: str) -> audit.Entry:
 
 
 def last_proven(lost: Lost) -> int:
-    """The number of the last entry before the lost one that a checkpoint, signed with our key, still proves. 0: none."""
+    """The number of the last entry before the lost one that a checkpoint signed with our key still proves. 0: none."""
     keys = public_keys()
     rows = AuditCheckpoint.objects.filter(chain=lost.chain, seq__lt=lost.seq).order_by("-seq")
     for row in rows.iterator(100):
