@@ -247,8 +247,9 @@ def _sign(heads: marks.Marks) -> list[AuditCheckpoint]:
         row.signature = sign(checkpoint_content(checkpoint_line(row)))
     # Where another machine has signed the same chain in this moment, its checkpoint stands: none has two successors.
     AuditCheckpoint.objects.bulk_create(rows, ignore_conflicts=True)
-    stored = set(AuditCheckpoint.objects.filter(at=at).values_list("signature", flat=True)) if rows else set()
-    return [row for row in rows if row.signature in stored]
+    stored = AuditCheckpoint.objects.filter(chain__in=[row.chain for row in rows], seq__in=[row.seq for row in rows])
+    signatures = set(stored.values_list("signature", flat=True))
+    return [row for row in rows if row.signature in signatures]
 
 
 def verify(chains: Sequence[str] | None = None) -> Verdict:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from jobs import audit
 from jobs.actor import Actor
@@ -14,22 +14,41 @@ from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import Job, Pause, Run
 from jobs.services import hosts, moves
 from jobs.services.claim import LEASE
-from jobs.services.end import tell_runs
+from jobs.services.end import stop, tell_runs
 from jobs.services.pause import census, machine, unacknowledged, waiting
 from jobs.state import JobState, RunState
 
+FORGOTTEN = {
+    "code": "conflict",
+    "detail": "the database was restored while this was being planned, and it may have been carried out since",
+    "hint": "Look at the hosts, then submit it again.",
+}
+
 
 def doubt() -> int:
-    """Put down as unknown what was about to begin when the service was paused, so that it is read back. How many runs.
+    """Begin nothing of what may have been carried out already, since the database has forgotten. How many runs.
 
-    The database has forgotten whether it was sent. What becomes ready during the pause is no such case.
+    What was planned and about to begin when the service was paused is put down as unknown, so that it is read back. A
+    change that was being planned has no plan that could be: it would select anew and change what has come since, so it
+    fails. What becomes ready during the pause is no such case.
     """
     row = Pause.objects.first()
     if row is None:
         return 0
+    for pk in list(_in_planning(row.since).values_list("pk", flat=True)):
+        with transaction.atomic():
+            for job in _in_planning(row.since).select_for_update(no_key=True).filter(pk=pk):
+                stop(job, JobState.FAILED, error=FORGOTTEN)
     before = Q(job__ready_at=None) | Q(job__ready_at__lte=row.since)
     jobs = waiting(Run.objects.filter(before)).order_by().values_list("job", flat=True).distinct()
     return sum(_doubt(pk, db_now()) for pk in list(jobs))
+
+
+def _in_planning(since: datetime) -> QuerySet[Job]:
+    """Changes of before the pause that are still being planned, by no worker now."""
+    planned_now = Run.objects.filter(job=OuterRef("pk"), state=RunState.RUNNING)
+    jobs = Job.objects.filter(state=JobState.PLANNING, dry_run=False, created_at__lte=since)
+    return jobs.filter(~Exists(planned_now))
 
 
 @transaction.atomic
