@@ -1,9 +1,9 @@
 """A restore from a backup: the service comes up paused, repeats nothing, and goes on when an administrator says so."""
 
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,19 +33,18 @@ def backup(directory: Path) -> Callable[[], None]:
     copy = directory / "backup"
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":
-        with sqlite3.connect(name) as source, sqlite3.connect(copy) as target:
-            source.backup(target)
-        return lambda: _copy_back(copy, Path(name))
+        _copy(name, copy)
+        return lambda: _copy(copy, name)
     there = ["-h", str(connection.settings_dict["HOST"]), "-U", str(connection.settings_dict["USER"])]
     _run("pg_dump", *there, "-Fc", "-f", str(copy), name)
     return lambda: _run("pg_restore", *there, "--clean", "--if-exists", "-d", name, str(copy))
 
 
-def _copy_back(copy: Path, name: Path) -> None:
+def _copy(one: Path | str, other: Path | str) -> None:
+    """What `.backup` and `.restore` of sqlite3(1) do."""
     connection.close()
-    for left in (name.with_name(f"{name.name}-wal"), name.with_name(f"{name.name}-shm")):
-        left.unlink(missing_ok=True)
-    shutil.copyfile(copy, name)
+    with closing(sqlite3.connect(one)) as source, closing(sqlite3.connect(other)) as target:
+        source.backup(target)
 
 
 def _run(name: str, *arguments: str) -> None:
