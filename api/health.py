@@ -16,7 +16,7 @@ from api.errors import Problem, respond
 from api.metrics import SCRAPED
 from api.origin import is_forwarding, is_inside
 from jobs.actor import Actor
-from jobs.services import beat
+from jobs.services import beat, pause, watch
 
 BROKER_TIMEOUT = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -107,9 +107,25 @@ def _worker() -> str:
     return f"no worker has said for {beat.ALIVE.seconds} seconds that it lives: {', '.join(silent)}" if silent else ""
 
 
+def _audit() -> str:
+    try:
+        return watch.alarm()
+    except DatabaseError as error:
+        return type(error).__name__
+
+
+def _dispatch() -> str:
+    try:
+        return pause.told()
+    except DatabaseError as error:
+        return type(error).__name__
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "database": _database,
     "broker": _broker,
     "migrations": _migrations,
     "worker": _worker,
+    "audit": _audit,
+    "dispatch": _dispatch,
 }

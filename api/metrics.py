@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from fleet.models import Host, QuarantineLook
 from jobs.clock import db_now
 from jobs.models import AuditChain, Job, Run
-from jobs.services import beat
+from jobs.services import beat, pause
 from jobs.state import RUN_ENDED, JobState, RunState
 
 SECONDS = 5.0
@@ -64,6 +64,10 @@ class Fleet(Collector):
         yield _age()
         written = AuditChain.objects.aggregate(total=Sum("seq"))["total"] or 0
         yield GaugeMetricFamily("mxfleet_audit_events", "entries of the audit trail", value=written)
+        paused = int(pause.is_on())
+        yield GaugeMetricFamily("mxfleet_paused", "1 while nothing new is begun, see readyz", value=paused)
+        gaps = len(pause.unacknowledged())
+        yield GaugeMetricFamily("mxfleet_audit_gaps", "chains that lack entries, not acknowledged", value=gaps)
         workers = Counts(("queue",), {(queue,): alive for queue, alive in sorted(beat.workers().items())})
         yield _gauge("mxfleet_workers", "workers that said within 30 s that they live, 0 where one lacks", workers)
 

@@ -3,9 +3,11 @@
 from celery import shared_task
 
 from api import idempotency
+from jobs.services import watch
 
 
 @shared_task
 def forget_answers() -> None:
-    """What is done once a minute: delete answers that are kept no longer."""
-    idempotency.forget()
+    """What is done once a minute, unless the service is paused: delete answers that are kept no longer."""
+    if not watch.is_paused():
+        idempotency.forget()

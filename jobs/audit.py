@@ -19,12 +19,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
-from django.db.models import F, Max, OuterRef, Q, Subquery
+from django.db.models import Max, OuterRef, Subquery
 from django.utils import timezone
 
+from jobs import marks
 from jobs.actor import Actor
 from jobs.audit_keys import public_key, public_keys, sign
-from jobs.audit_verify import CHECKPOINT, Line, Verdict, canonical, event_hash, verify_lines
+from jobs.audit_verify import Line, Verdict, checkpoint_content, event_hash, verify_lines
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 from jobs.storable import storable
@@ -194,15 +195,11 @@ def event_line(row: AuditEvent) -> Line:
 
 
 def checkpoint_line(row: AuditCheckpoint) -> Line:
-    """The checkpoint as exported; its signature is over `chain`, `seq`, `hash`, `at`."""
-    return {
-        "type": "checkpoint",
-        "chain": row.chain,
-        "seq": row.seq,
-        "hash": row.hash,
-        "at": _rfc3339(row.at),
-        "signature": row.signature,
-    }
+    """The checkpoint as exported; its signature is over all but `type`. The first ones name none before them."""
+    line = {"type": "checkpoint", "chain": row.chain, "seq": row.seq, "hash": row.hash, "at": _rfc3339(row.at)}
+    if row.previous is not None:
+        line |= {"previous": row.previous, "previous_hash": row.previous_hash}
+    return {**line, "signature": row.signature}
 
 
 def _rfc3339(at: datetime) -> str:
@@ -212,20 +209,47 @@ def _rfc3339(at: datetime) -> str:
 def checkpoint() -> list[AuditCheckpoint]:
     """Sign how far each chain has got since its last checkpoint; the scheduler calls it each 60 s.
 
-    Each is logged as a JSON line by `mxfleet.audit.checkpoint` too: who keeps that log where this service cannot delete
-    has the proof against a full rewrite. Raises fleet.secrets.SecretError, DatabaseError.
+    Nothing is signed while the database lacks what this machine remembers (jobs.marks): a forgery, or the rest of a
+    backup, is never signed as if it followed what was signed before. Each checkpoint is logged as a JSON line by
+    `mxfleet.audit.checkpoint` too: who keeps that log where this service cannot delete has the proof against a full
+    rewrite. Raises fleet.secrets.SecretError, MarksError, DatabaseError.
     """
-    last = AuditCheckpoint.objects.filter(chain=OuterRef("name")).order_by("-seq").values("seq")[:1]
-    moved = AuditChain.objects.annotate(signed=Subquery(last)).filter(
-        Q(signed__isnull=True, seq__gt=0) | Q(signed__lt=F("seq"))
-    )
-    rows = [AuditCheckpoint(chain=head.name, seq=head.seq, hash=head.hash, at=timezone.now()) for head in moved]
-    for row in rows:
-        row.signature = sign(canonical(checkpoint_line(row), CHECKPOINT))
-    AuditCheckpoint.objects.bulk_create(rows, ignore_conflicts=True)
-    for row in rows:
-        logger.info(json.dumps(checkpoint_line(row)))
+    with marks.locked():
+        known = marks.read()
+        if known is None:
+            return []
+        now = marks.heads()
+        if lost := marks.losses(known, now):
+            logger.critical("nothing is signed: %s", "; ".join(map(str, lost)))
+            return []
+        rows = _sign(now)
+        for row in rows:
+            logger.info(json.dumps(checkpoint_line(row)))
+        if rows:
+            signed = {row.chain: marks.Mark(row.seq, row.hash, row.seq, row.hash) for row in rows}
+            marks.write({**marks.moved_on(known, now), **signed})
     return rows
+
+
+def _sign(heads: marks.Marks) -> list[AuditCheckpoint]:
+    """Checkpoints of those of the chains that have moved since their last one."""
+    newest = AuditCheckpoint.objects.filter(chain=OuterRef("name")).order_by("-seq")[:1]
+    chains = AuditChain.objects.annotate(signed=Subquery(newest.values("seq")), of=Subquery(newest.values("hash")))
+    last = {name: (seq or 0, of or "") for name, seq, of in chains.values_list("name", "signed", "of")}
+    rows = [
+        AuditCheckpoint(chain=name, seq=head.seq, hash=head.hash, previous=last[name][0], previous_hash=last[name][1])
+        for name, head in heads.items()
+        if name in last and last[name][0] < head.seq
+    ]
+    at = timezone.now()
+    for row in rows:
+        row.at = at
+        row.signature = sign(checkpoint_content(checkpoint_line(row)))
+    # Where another machine has signed the same chain in this moment, its checkpoint stands: none has two successors.
+    AuditCheckpoint.objects.bulk_create(rows, ignore_conflicts=True)
+    stored = AuditCheckpoint.objects.filter(chain__in=[row.chain for row in rows], seq__in=[row.seq for row in rows])
+    signatures = set(stored.values_list("signature", flat=True))
+    return [row for row in rows if row.signature in signatures]
 
 
 def verify(chains: Sequence[str] | None = None) -> Verdict:

@@ -21,6 +21,9 @@ Line = dict[str, Any]
 Keys = dict[str, bytes]
 EVENT = ("chain", "seq", "at", "actor", "on_behalf_of", "channel", "source", "action", "object", "job", "data")
 CHECKPOINT = ("chain", "seq", "hash", "at")
+LINKED = (*CHECKPOINT, "previous", "previous_hash")
+GAP = ("chain", "from", "to", "last_known_hash", "reason")
+GAP_ACTION = "audit.gap_acknowledged"
 
 
 def canonical(line: Line, names: tuple[str, ...]) -> bytes:
@@ -35,13 +38,29 @@ def event_hash(prev_hash: str, event: Line) -> str:
     return hashlib.sha256(b"mxfleet-audit-v1\n" + prev_hash.encode() + canonical(event, EVENT)).hexdigest()
 
 
+def checkpoint_content(line: Line) -> bytes:
+    """What a checkpoint's signature is over. Those of mxfleet 0.2 and before do not name the one before them."""
+    return canonical(line, LINKED if "previous" in line else CHECKPOINT)
+
+
 def is_signed(line: Line, keys: Keys) -> bool:
-    """Whether the checkpoint's signature `KEYID:BASE64` is by one of these Ed25519 public keys."""
-    key_id, _, signature = line["signature"].partition(":")
+    """Whether the checkpoint's signature is by one of these keys."""
+    return _is_by(line["signature"], checkpoint_content(line), keys)
+
+
+def is_gap_signed(chain: str, data: Line, keys: Keys) -> bool:
+    """Whether the acknowledgement of a gap, an entry's `data`, is signed by one of these keys, for this chain."""
     try:
-        Ed25519PublicKey.from_public_bytes(keys[key_id]).verify(
-            base64.b64decode(signature), canonical(line, CHECKPOINT)
-        )
+        return _is_by(data["signature"], canonical({**data, "chain": chain}, GAP), keys)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_by(signature: str, content: bytes, keys: Keys) -> bool:
+    """Whether the signature `KEYID:BASE64` of the content is by one of these Ed25519 public keys."""
+    key_id, _, value = signature.partition(":")
+    try:
+        Ed25519PublicKey.from_public_bytes(keys[key_id]).verify(base64.b64decode(value), content)
     except (KeyError, ValueError, InvalidSignature):
         return False
     return True
@@ -53,6 +72,18 @@ class Bad(NamedTuple):
     reason: str
 
 
+class Gap(NamedTuple):
+    """Entries `first` to `last`, as they once were, are not all in the chain: the entry `seq` acknowledges that."""
+
+    chain: str
+    seq: int
+    first: int
+    last: int
+    last_known_hash: str
+    at: str
+    reason: str
+
+
 class Verdict(NamedTuple):
     """`checked`: good entries. `unsigned`: those after the last checkpoint, which a rewrite could have made."""
 
@@ -60,6 +91,7 @@ class Verdict(NamedTuple):
     checked: int
     unsigned: int
     first_bad: Bad | None
+    gaps: list[Gap]
 
 
 @dataclass(slots=True)
@@ -71,7 +103,11 @@ class Chain:
     seq: int = 0
     hash: str = ""
     signed: int = 0
+    signed_hash: str = ""
+    is_linked: bool = False
     has_head: bool = False
+    doubted: list[int] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def event(self, line: Line, keys: Keys) -> str:
         if line["seq"] != self.seq + 1:
@@ -81,15 +117,28 @@ class Chain:
         if line["hash"] != event_hash(self.hash, line):
             return "the hash does not fit the content"
         self.seq, self.hash = line["seq"], line["hash"]
-        is_kept = self.kept.pop(self.seq, self.hash) == self.hash
-        return "" if is_kept else "a checkpoint kept elsewhere names another hash: the chain was rewritten"
+        if self.kept.pop(self.seq, self.hash) != self.hash:
+            self.doubted.append(self.seq)
+        return self._gap(line, keys) if line["action"] == GAP_ACTION else ""
+
+    def _gap(self, line: Line, keys: Keys) -> str:
+        data = line["data"]
+        if not is_gap_signed(self.name, data, keys):
+            return "the acknowledgement of a gap is not signed by a known key"
+        first, last, known = data["from"], data["to"], data["last_known_hash"]
+        self.gaps.append(Gap(self.name, self.seq, first, last, known, line["at"], data["reason"]))
+        return ""
 
     def checkpoint(self, line: Line, keys: Keys) -> str:
         if not is_signed(line, keys):
             return "the checkpoint's signature is not by a known key"
         if (line["seq"], line["hash"]) != (self.seq, self.hash):
             return f"a checkpoint names an entry {line['seq']} that is not there: the chain was cut or rewritten"
-        self.signed = self.seq
+        if "previous" in line and (line["previous"], line["previous_hash"]) != (self.signed, self.signed_hash):
+            return f"the checkpoint before it, of entry {line['previous']}, is not there"
+        if self.is_linked and "previous" not in line:
+            return "the checkpoint does not name the one before it"
+        self.signed, self.signed_hash, self.is_linked = self.seq, self.hash, "previous" in line
         return ""
 
     def head(self, line: Line, keys: Keys) -> str:
@@ -100,9 +149,13 @@ class Chain:
     def end(self) -> Iterator[Bad]:
         if not self.has_head:
             yield Bad(self.name, self.seq, "the chain's head is missing: the tail may have been cut")
-        yield from (
-            Bad(self.name, seq, "a checkpoint kept elsewhere names it, and it is not there") for seq in self.kept
-        )
+        for seq in filter(self._is_unexplained, self.doubted):
+            yield Bad(self.name, seq, "a checkpoint kept elsewhere names another hash: the chain was rewritten")
+        for seq in filter(self._is_unexplained, self.kept):
+            yield Bad(self.name, seq, "a checkpoint kept elsewhere names it, and it is not there")
+
+    def _is_unexplained(self, seq: int) -> bool:
+        return not any(gap.first <= seq <= gap.last for gap in self.gaps)
 
 
 def verify_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line] = ()) -> Verdict:
@@ -110,7 +163,8 @@ def verify_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line] = ()) -
     chains: dict[str, Chain] = {}
     bad = next(_bad_lines(lines, keys, kept, chains), None)
     unsigned = sum(chain.seq - chain.signed for chain in chains.values())
-    return Verdict(bad is None, sum(chain.seq for chain in chains.values()), unsigned, bad)
+    gaps = [gap for chain in chains.values() for gap in chain.gaps]
+    return Verdict(bad is None, sum(chain.seq for chain in chains.values()), unsigned, bad, gaps)
 
 
 def _bad_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line], chains: dict[str, Chain]) -> Iterator[Bad]:

@@ -33,8 +33,9 @@ from jobs.errors import Unavailable
 from jobs.lanes import LaneThreads, lanes
 from jobs.leases import Lease
 from jobs.looks import Looks
+from jobs.marks import MarksError
 from jobs.models import Job, Message, Run
-from jobs.services import bell, blocks, reconcile, sweep
+from jobs.services import bell, blocks, reconcile, sweep, watch
 from jobs.services.addresses import address_policy
 from jobs.services.apart import apart
 from jobs.services.claim import Claim, applies, claim
@@ -69,7 +70,8 @@ def work(lane: str, queue: str) -> None:
 def look(queue: str) -> bool:
     """Read back unknown outcomes, catch up blocks, look into quarantines, on this queue's hosts. False: once a ring."""
     apart(read_back, queue)
-    apart(catch_up, queue)
+    if not watch.is_paused():
+        apart(catch_up, queue)
     apart(orphans.look, queue, ask)
     return False
 
@@ -79,11 +81,25 @@ def _next(lane: LaneThreads, queue: str) -> bool:
     with lane.claiming:
         begun = leases.clock()
         claimed = claim(lane, queue)
-    if claimed is not None:
+    if claimed is not None and _is_remembered(claimed):
         with leases.KEEPER.kept(claimed.job, claimed.runs, begun) as lease:
             _carry_out(claimed, lease)
     let_go()
     return claimed is not None
+
+
+def _is_remembered(claimed: Claim) -> bool:
+    """Keep the intent outside of the database too. False: that has lost something in this moment, so nothing is sent.
+
+    A disk that does not take it keeps nobody from working: the intent is on record, and the mark a little older.
+    """
+    if not applies(claimed.job):
+        return True
+    try:
+        return not watch.remember()
+    except MarksError as error:
+        log.critical("what is sent now is not remembered: %s", error)
+        return True
 
 
 def _carry_out(claimed: Claim, lease: Lease) -> None:
@@ -306,10 +322,7 @@ def _look(run: Run) -> Request[Any]:
 
 
 def catch_up(queue: str) -> None:
-    """Bring blocks of this queue's hosts on: put them all off first, then make jobs for the hosts that answer.
-
-    One round at a time: it takes one thread, whatever the hosts do.
-    """
+    """Bring blocks of this queue's hosts on, in one thread at most: put all off, then make jobs where hosts answer."""
     if not CATCHING_UP.acquire(blocking=False):
         return
     try:

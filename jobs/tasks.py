@@ -5,7 +5,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from jobs import audit, runner
-from jobs.services import beat, retention
+from jobs.services import beat, retention, watch
 from jobs.services import sweep as sweeping
 from jobs.services.apart import apart
 from jobs.services.orphans import enroll
@@ -27,6 +27,12 @@ def sweep() -> None:
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: sign the audit chains, erase what was kept long enough, plan first looks, forget."""
-    for duty in (audit.checkpoint, sweeping.expire_quarantine, enroll, retention.apply):
+    """What is done once a minute: sign the audit chains, plan first looks, erase and forget what was kept long enough.
+
+    While the service is paused nothing is erased or forgotten.
+    """
+    for duty in (audit.checkpoint, enroll):
         apart(duty)
+    if not watch.is_paused():
+        apart(sweeping.expire_quarantine)
+        apart(retention.apply)

@@ -35,6 +35,13 @@ def _flush_passes_triggers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _marks() -> None:
+    """Each test begins with a machine that trusts the database as it is then, and has seen nothing of it yet."""
+    (SCRATCH / "data").mkdir(mode=0o700, exist_ok=True)
+    (SCRATCH / "data" / "audit-marks").write_text("{}")
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     """SQLite in a file, as in production: threads in memory share one table lock and do not wait for it."""

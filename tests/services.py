@@ -155,14 +155,14 @@ class Postgres:
     def _data(self) -> str:
         return str(self.directory / "data")
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str) -> None:
         done = subprocess.run(
-            [postgres_program(program), *arguments],
+            [postgres_program(name), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             **self._as_account(),
         )
-        assert done.returncode == 0, f"{program} failed: {done.stdout.decode(errors='replace')}"
+        assert done.returncode == 0, f"{name} failed: {done.stdout.decode(errors='replace')}"
 
     def _as_account(self) -> dict[str, Any]:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": self.directory}

@@ -155,7 +155,8 @@ class AuditVerify(ApiView):
         verdict = audit.verify(selectors.audit_chains(self.actor))
         bad = verdict.first_bad
         first_bad = {"seq": bad.seq, "reason": bad.reason, "customer": bad.chain or None} if bad else None
-        return Response({"ok": verdict.ok, "checked": verdict.checked, "first_bad": first_bad})
+        gaps = [render.gap(each) for each in verdict.gaps]
+        return Response({"ok": verdict.ok, "checked": verdict.checked, "first_bad": first_bad, "gaps": gaps})
 
 
 class AuditExport(ApiView):

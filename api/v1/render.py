@@ -10,6 +10,7 @@ from api.pagination import Page
 from fleet.models import Instance
 from fleet.mta.types import MessageState
 from jobs import selectors
+from jobs.audit_verify import Gap
 from jobs.models import AuditCheckpoint, AuditEvent, Block, Job, Message, QuarantineItem, Run
 from jobs.state import JobState
 from jobs.times import readable, rfc3339
@@ -235,6 +236,12 @@ def audit_event(row: AuditEvent) -> dict[str, Any]:
     }
 
 
+def gap(found: Gap) -> dict[str, Any]:
+    """An acknowledged gap of the audit trail."""
+    said = found._asdict()
+    return {"customer": said.pop("chain") or None, **said}
+
+
 def checkpoint(row: AuditCheckpoint) -> dict[str, Any]:
     """A signed checkpoint."""
     return {
@@ -242,5 +249,7 @@ def checkpoint(row: AuditCheckpoint) -> dict[str, Any]:
         "seq": row.seq,
         "hash": row.hash,
         "at": instant(row.at),
+        "previous": row.previous,
+        "previous_hash": row.previous_hash,
         "signature": row.signature,
     }

@@ -14,7 +14,7 @@ from api.view import ApiView, Method
 API = "/api/v1/"
 PLACES = (
     "jobs", "blocks", "quarantine", "hosts", "instances", "operations", "credentials", "customers", "users",
-    "service-accounts", "tokens", "whoami", "audit", "schema", "docs",
+    "service-accounts", "tokens", "whoami", "audit", "pause", "schema", "docs",
 )  # fmt: skip
 """What lies directly below."""
 

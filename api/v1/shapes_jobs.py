@@ -257,19 +257,34 @@ class FirstBadShape(StrictSerializer):
     customer = Text(allow_null=True)
 
 
+class GapShape(StrictSerializer):
+    """Entries `first` to `last` as they once were are not, or not all, there; the entry `seq` acknowledges it."""
+
+    customer = Text(allow_null=True)
+    seq = Integer()
+    first = Integer()
+    last = Integer()
+    last_known_hash = Text()
+    at = Instant()
+    reason = Text()
+
+
 class VerdictShape(StrictSerializer):
     """Whether the chains are what was written."""
 
     ok = Flag()
     checked = Integer()
     first_bad = FirstBadShape(allow_null=True)
+    gaps = GapShape(many=True)
 
 
 class CheckpointShape(StrictSerializer):
-    """A signed statement of how far a chain had got."""
+    """A signed statement of how far a chain had got; `previous` is null in those of mxfleet 0.2."""
 
     customer = Text(allow_null=True)
     seq = Integer()
     hash = Text()
     at = Instant()
+    previous = Integer(allow_null=True)
+    previous_hash = Text(allow_blank=True)
     signature = Text()

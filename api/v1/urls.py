@@ -3,7 +3,7 @@
 from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from api.v1 import events, fleet, jobs, people, records, root
+from api.v1 import events, fleet, jobs, pause, people, records, root
 
 
 class NameConverter:
@@ -62,6 +62,8 @@ urlpatterns = [
     path("audit/verify/", records.AuditVerify.as_view()),
     path("audit/export/", records.AuditExport.as_view()),
     path("audit/checkpoints/", records.AuditCheckpoints.as_view()),
+    path("pause/", pause.Pause.as_view()),
+    path("pause/end/", pause.PauseEnd.as_view()),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
 ]

@@ -41,17 +41,25 @@ class AuditEvent(models.Model):
 
 
 class AuditCheckpoint(models.Model):
-    """How far a chain had got, signed: shows a cut tail and a full rewrite, which a chain alone does not."""
+    """How far a chain had got, signed: shows a cut tail and a full rewrite, which a chain alone does not.
+
+    `previous` and its hash name the entry of the checkpoint before (0: none was); those of mxfleet 0.2 have None there.
+    """
 
     chain = models.CharField(max_length=63, blank=True)
     seq = models.PositiveBigIntegerField()
     hash = models.CharField(max_length=64)
     at = models.DateTimeField()
+    previous = models.PositiveBigIntegerField(null=True)
+    previous_hash = models.CharField(max_length=64, blank=True, default="")
     signature = models.TextField(help_text="Ed25519, base64, over the canonical JSON of the other fields")
 
     class Meta:
         ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["chain", "seq"], name="checkpoint_per_seq")]
+        constraints = [
+            models.UniqueConstraint(fields=["chain", "seq"], name="checkpoint_per_seq"),
+            models.UniqueConstraint(fields=["chain", "previous"], name="checkpoint_has_one_successor"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.chain or 'installation'} at {self.seq}"

@@ -9,6 +9,7 @@ from fleet.models import Host
 from jobs.clock import db_now
 from jobs.doorbell import CONTROL
 from jobs.models import WorkerBeat
+from jobs.services import watch
 from jobs.services.bell import queue_name
 
 SECONDS = 10
@@ -20,7 +21,11 @@ SCHEDULER = "scheduler"
 
 
 def beat(name: str, queue: str) -> None:
-    """The worker process of that name lives now, and can carry out what comes to its queue."""
+    """The worker process of that name lives now, and can carry out what comes to its queue.
+
+    Looks first whether the database is the one that it knows.
+    """
+    watch.look()
     WorkerBeat.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
 
 

@@ -17,7 +17,7 @@ from jobs import audit
 from jobs.clock import db_now
 from jobs.lanes import LaneThreads
 from jobs.models import HostLease, Job, Run
-from jobs.services import hosts, moves
+from jobs.services import hosts, moves, watch
 from jobs.services.bell import on_queue
 from jobs.services.start import start
 from jobs.state import JobState, RunState
@@ -54,6 +54,8 @@ def claim(lane: LaneThreads, queue: str) -> Claim | None:
     A changing job that is past planning is started by this: digest and roles are checked again, each host is leased to
     it, and `dispatched_at` with its audit event is committed for every run that is returned.
     """
+    if watch.is_paused():
+        return None
     at_work = _at_work(lane, queue)
     for job in _candidates(lane, queue, at_work):
         taken = _take(job, lane, queue)

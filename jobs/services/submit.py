@@ -18,7 +18,7 @@ from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import FieldError, Forbidden, Invalid
 from jobs.models import Job, QuarantineItem, Run
-from jobs.services import bell, moves, own_part
+from jobs.services import bell, moves, own_part, pause
 from jobs.services.blocks import check_scope
 from jobs.state import JobState, RunState
 
@@ -73,8 +73,9 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     """Store a job with its runs, audit it and ring for it, all in one transaction.
 
     `customers`: all whom the job tells of, by its runs or by what its target names; who may not read each of them does
-    not see it.
+    not see it. Raises Unavailable while the service is paused.
     """
+    pause.refuse()
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source
     job.minted_by = list(actor.minted_by) or None
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED

@@ -27,7 +27,7 @@ from jobs.models import (
     QuarantineState,
     Run,
 )
-from jobs.services import bell, blocks, moves, orphans, reconcile
+from jobs.services import bell, blocks, moves, orphans, reconcile, resume, watch
 from jobs.services.accounts import SYSTEM
 from jobs.services.apart import apart
 from jobs.services.end import stop
@@ -39,10 +39,17 @@ LONGEST_PAUSE = timedelta(minutes=2)
 
 
 def sweep() -> None:
-    """One round: what is due now is done, or rung for at the queues whose workers can do it."""
+    """One round: what is due now is done, or rung for at the queues whose workers can do it.
+
+    While the service is paused only what was sent is looked after.
+    """
     now = db_now()
-    for duty in (reconcile.lose, expire_jobs, ring_again, expire_blocks, extend_blocks):
-        apart(duty, now)
+    apart(reconcile.lose, now)
+    if watch.is_paused():
+        apart(resume.doubt)
+    else:
+        for duty in (expire_jobs, ring_again, expire_blocks, extend_blocks):
+            apart(duty, now)
     queues: set[str] = set()
     for find in (_of_unknown, _of_behind, orphans.queues):
         queues |= apart(find, now) or set()

@@ -58,6 +58,7 @@ class FakeEngine:
     plans: dict[str, Answer] = field(default_factory=dict)
     results: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
     before: Callable[[str, str], None] = lambda place, phase: None
     mutates: bool = True
 
@@ -87,6 +88,7 @@ class FakeEngine:
         if cancelled():
             return Outcome(request.key, cancelled=True)
         self.asked.append((place, phase))
+        self.steps.append(getattr(request.steps, "func", request.steps).__name__)
         self.before(place, phase)
         table, empty = (self.plans, Plan()) if request.until_plan else (self.results, Result(Ended.SUCCEEDED))
         answer = table.get(place, empty)

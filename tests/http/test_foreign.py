@@ -15,7 +15,7 @@ from tests.http.test_errors import refused
 from tests.http.test_jobs import DIGEST, ended, planned
 
 VERBS = ("GET", "POST", "PATCH", "DELETE")
-OPEN = {"schema/", "docs/", "whoami/", "operations/"}
+OPEN = {"schema/", "docs/", "whoami/", "operations/", "pause/end/"}
 BODIES: dict[str, Any] = {
     "approve/": {"digest": DIGEST},
     "reject/": {"digest": DIGEST, "comment": "no"},

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
+from django.db import transaction
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
+from api import metrics
 from api.v1.render import jobs as render_jobs
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, JobRequest, QuarantineShape
 from api.v1.urls import urlpatterns
 from fleet.mta.params import CATALOGUE
 from jobs import audit
+from jobs.audit import Entry, append
+from jobs.models import AuditChain, AuditEvent
+from jobs.services import pause, watch
 from tests.http.cast import Caller, World, content_of
 from tests.http.test_errors import JOB, refused
 from tests.http.test_foreign import fill
@@ -100,7 +105,37 @@ def test_readyz_is_200_when_all_works(db: None, redis_url: str) -> None:
         "broker": "ok",
         "migrations": "ok",
         "worker": "ok",
+        "audit": "ok",
+        "dispatch": "ok",
     }
+
+
+def test_a_pause_is_told_by_readyz_metrics_and_api_and_ended_by_an_administrator(world: World) -> None:
+    pause.begin("the database was restored")
+    assert refused(Caller("").get("/readyz"), 503, "not_ready")["parts"]["dispatch"].startswith("paused since 20")
+    assert b"mxfleet_paused 1.0" in metrics.scrape()
+    assert refused(world.alice.post("jobs/", JOB), 503, "paused")["detail"].startswith("the service is paused")
+    told = world.alice.get("pause/").json()
+    assert (told["paused"], told["reason"], told["found"]) == (True, "the database was restored", None)
+    assert world.dana.get("pause/").json()["found"]["jobs"] == {}
+    refused(world.anna.post("pause/end/", {"reason": "mine"}), 403, "forbidden")
+    refused(world.dana.post("pause/end/", {}), 422, "invalid")
+    assert world.dana.post("pause/end/", {"reason": "compared with the hosts"}).status_code == 200
+    entry = AuditEvent.objects.get(action="service.resumed")
+    assert (entry.actor, entry.data["reason"]) == ("dana", "compared with the hosts")
+    assert world.dana.get("pause/").json()["paused"] is False
+    refused(world.dana.post("pause/end/", {"reason": "again"}), 409, "not_paused")
+    assert world.alice.post("jobs/", JOB).status_code == 202
+
+
+def test_a_forged_audit_trail_is_told_by_readyz(world: World) -> None:
+    with transaction.atomic():
+        append(Entry("acme", "x.done", None))
+    watch.look()
+    AuditChain.objects.filter(name="acme").update(seq=0, hash="")
+    told = refused(Caller("").get("/readyz"), 503, "not_ready")["parts"]["audit"]
+    assert "restored from a backup, or forged" in told
+    assert "acme" not in told, "readyz is open to everybody"
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,14 @@ class Service:
 
     def start(self) -> None:
         """Start it and return once it is ready: database, broker and a live worker."""
+        self.launch()
+        await_true(self._is_ready, 120, lambda: f"the service is not ready: {self.log.read_text()[-3000:]}")
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "deploy.supervise"]
             self.process = start_tied(argv, env=self._environment(), stdout=log, stderr=log)
-        await_true(self._is_ready, 120, lambda: f"the service is not ready: {self.log.read_text()[-3000:]}")
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MXFLEET_")}

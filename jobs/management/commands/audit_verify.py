@@ -23,6 +23,12 @@ class Command(BaseCommand):
             self.stdout.write(public_key(), ending="")
             return
         verdict = verify(options["chains"] or None)
+        for gap in verdict.gaps:
+            self.stdout.write(
+                f"gap acknowledged in chain {gap.chain or '(installation)'}: entries {gap.first} to {gap.last} are not "
+                f"those that were there, the last known hash is {gap.last_known_hash}; {gap.at}, entry {gap.seq}: "
+                f"{gap.reason}"
+            )
         if bad := verdict.first_bad:
             raise CommandError(f"chain {bad.chain or '(installation)'}, entry {bad.seq}: {bad.reason}")
         self.stdout.write(f"{verdict.checked} entries are as they were written, {verdict.unsigned} not yet signed")
