@@ -27,12 +27,12 @@ def sweep() -> None:
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: sign the audit chains, plan first looks, erase and forget what was kept long enough.
+    """What is done once a minute: erase what was kept long enough, plan first looks, forget, sign the audit chains.
 
     While the service is paused nothing is erased or forgotten.
     """
-    for duty in (audit.checkpoint, enroll):
-        apart(duty)
-    if not watch.is_paused():
+    if apart(watch.is_paused) is False:
         apart(sweeping.expire_quarantine)
         apart(retention.apply)
+    apart(enroll)
+    apart(audit.checkpoint)

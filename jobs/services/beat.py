@@ -23,7 +23,7 @@ SCHEDULER = "scheduler"
 def beat(name: str, queue: str) -> None:
     """The worker process of that name lives now, and can carry out what comes to its queue.
 
-    Looks first whether the database is the one that it knows.
+    Looks first whether the database is the one that this machine knows.
     """
     watch.look()
     WorkerBeat.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})

@@ -54,7 +54,7 @@ def _in_planning(since: datetime) -> QuerySet[Job]:
 @transaction.atomic
 def _doubt(pk: UUID, now: datetime) -> int:
     job = Job.objects.select_for_update(no_key=True).get(pk=pk)
-    runs = list(waiting(job.runs.all()).select_related("instance__host", "host"))
+    runs = list(waiting(job.runs.all()).select_related("instance__host", "host__customer"))
     audit.lock_chains(moves.chains_of(job))
     place: dict[str, Any] = {"ready_at": job.ready_at or now}
     if not runs or (
@@ -70,7 +70,19 @@ def _doubt(pk: UUID, now: datetime) -> int:
     for run in runs:
         run.state = RunState.UNKNOWN
     tell_runs(job, runs, now)
-    moves.record(job, "run.doubted", None, {"runs": [str(run.pk) for run in runs]})
+    audit.append(
+        *(
+            audit.Entry(
+                customer=run.host.customer.slug,
+                action="run.doubted",
+                actor=None,
+                object=str(run.instance or run.host),
+                job=job.pk,
+                data={"run": str(run.pk), "operation": job.operation},
+            )
+            for run in runs
+        )
+    )
     return len(runs)
 
 

@@ -73,7 +73,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     """Store a job with its runs, audit it and ring for it, all in one transaction.
 
     `customers`: all whom the job tells of, by its runs or by what its target names; who may not read each of them does
-    not see it. Raises Unavailable while the service is paused.
+    not see it. Raises Unavailable, also while the service is paused.
     """
     pause.refuse()
     job.requested_by, job.channel, job.source = actor.account, actor.channel, actor.source

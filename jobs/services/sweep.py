@@ -45,7 +45,7 @@ def sweep() -> None:
     """
     now = db_now()
     apart(reconcile.lose, now)
-    if watch.is_paused():
+    if apart(watch.is_paused) is not False:
         apart(resume.doubt)
     else:
         for duty in (expire_jobs, ring_again, expire_blocks, extend_blocks):

@@ -316,7 +316,7 @@ def test_what_cannot_be_told_begins_nothing_and_ends_no_pulse(
 
     marks.write({"acme": marks.Mark(3, "0" * 64)})
     monkeypatch.setattr(pause, "begin", fail)
-    beat.beat("ssh-0@here")
+    beat.beat("ssh-0@here", "ssh.0")
     assert WorkerBeat.objects.filter(name="ssh-0@here").exists()
     assert watch.is_paused()
 

@@ -91,7 +91,7 @@ def restored(people: Cast, tmp_path: Path) -> dict[str, Job]:
     jobs = dict(zip(("done", "not done"), planned(people, "mx1/postfix", "mx2/postfix"), strict=True))
     jobs["reading"] = ask(people.alice, "queue.list")
     jobs["to be planned"] = purge(people, "mx1/postfixEXT")
-    beat.beat("ssh-0@here")
+    beat.beat("ssh-0@here", "ssh.0")
     restore = backup(tmp_path)
     places = {each.queue_id: f"/quarantine/{each.queue_id}" for each in MESSAGES}
     people.engine.results["mx1/postfix"] = changed(MESSAGES, places=places)
