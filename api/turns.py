@@ -5,11 +5,14 @@ that found no connection within ten seconds were refused, whoever's they were, a
 """
 
 import asyncio
+import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from api.access import App, Message, Receive, Send
+
+MAKES_JOB = re.compile(r"/api/v1/(jobs/([^/]+/(retry|undo)/)?|hosts/[^/]+/discover/)")
 
 
 class Turns:
@@ -66,9 +69,15 @@ def in_turns(app: App, turns: Turns, waiters: Turns) -> App:
 
     async def waiting(scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        will_wait = b"wait" in headers.get(b"prefer", b"").lower() or scope["path"].endswith("/events/")
         address, _ = scope.get("client") or ("", 0)
-        async with (waiters if will_wait else turns).turn(headers.get(b"authorization") or address.encode()):
+        lane = waiters if _will_wait(scope, headers.get(b"prefer", b"")) else turns
+        async with lane.turn(headers.get(b"authorization") or address.encode()):
             await app(scope, receive, send)
 
     return waiting
+
+
+def _will_wait(scope: Message, preference: bytes) -> bool:
+    """Whether the request is for a stream, or makes a job and wants to wait for it: both take but a moment first."""
+    makes_job = scope["method"] == "POST" and MAKES_JOB.fullmatch(scope["path"])
+    return scope["path"].endswith("/events/") or bool(makes_job and b"wait" in preference.lower())

@@ -19,8 +19,8 @@ from deploy.proxies import behind_proxies
 __all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
-REQUESTS = 16  # that are at work at the same moment; half of them of one caller
-WAITERS = 4  # the same for those that will wait
+REQUESTS = 18  # that are at work at the same moment; half of them of one caller
+WAITERS = 2  # the same for those that will wait: few, so that a burst of them leaves others the processor
 keep_connections(REQUESTS + WAITERS + LOOKERS)
 hub = Hub()
 turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS)

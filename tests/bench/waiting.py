@@ -21,7 +21,7 @@ CLIENTS = 300
 """Of each kind."""
 ASKED = 100
 """Requests a turn."""
-SETTLING = 8.0
+SETTLING = 20.0
 """Seconds until what the clients sent at once is worked off, and they do nothing but wait."""
 GOAL = 4
 JOB = {"operation": "queue.list", "target": {"customers": ["of1"]}}

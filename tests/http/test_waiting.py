@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from api import held, hub
 from api.models import StoredAnswer, Token
+from deploy.serve import options
 from deploy.server import Server
 from jobs import news, selectors
 from jobs.models import Account, Job, Role
@@ -300,7 +301,7 @@ async def test_the_end_of_the_process_ends_what_waits(cast: World) -> None:
 
 async def test_a_server_that_is_told_to_stop_lets_go_of_what_waits(api: Site, cast: World, caplog: Any) -> None:
     with create_server(("127.0.0.1", 0)) as listening:
-        server = Server(uvicorn.Config(api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=5), api.hub)
+        server = Server(uvicorn.Config(api.app, **options()), api.hub)
         serving = asyncio.create_task(server.serve([listening]))
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         body = json.dumps(JOB).encode()

@@ -85,8 +85,9 @@ async def test_who_is_cancelled_at_the_moment_of_his_turn_gives_it_on() -> None:
     assert not work.tasks[2].done()
 
 
-def request(path: str = "/", **headers: str) -> dict[str, Any]:
-    return {"path": path, "headers": [(k.encode(), v.encode()) for k, v in headers.items()], "client": ("::1", 5)}
+def request(path: str = "/", method: str = "POST", **headers: str) -> dict[str, Any]:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return {"path": path, "method": method, "headers": pairs, "client": ("::1", 5)}
 
 
 @pytest.mark.parametrize(
@@ -96,9 +97,12 @@ def request(path: str = "/", **headers: str) -> dict[str, Any]:
         (request(authorization="x"), request(authorization="x"), False),
         (request(), request(), False),
         (request(), request(authorization="x"), True),
-        (request(prefer="Wait=9"), request(), True),
+        (request("/api/v1/jobs/", prefer="Wait=9"), request(), True),
+        (request("/api/v1/hosts/mx1/discover/", prefer="wait=9"), request("/api/v1/jobs/"), True),
+        (request("/api/v1/hosts/mx1/scan-host-key/", prefer="wait=9"), request(), False),
+        (request("/api/v1/jobs/", "GET", prefer="wait=9"), request(), False),
         (request("/jobs/1/events/"), request(), True),
-        (request("/jobs/1/events/"), request(prefer="respond-async, wait=9"), False),
+        (request("/jobs/1/events/"), request("/api/v1/jobs/1/undo/", prefer="respond-async, wait=9"), False),
     ],
 )
 async def test_a_caller_is_his_token_or_address_and_those_that_will_wait_hold_up_nobody(
