@@ -11,7 +11,7 @@ from jobs.models import WorkerBeat
 def beat_once(is_well: bool) -> None:
     over = threading.Event()
     over.set()
-    pulse._beat("ssh-1@here", "ssh.1", lambda: is_well, over)
+    pulse._beat("ssh-1@here", "ssh.1", lambda: is_well, None, over)
 
 
 @pytest.mark.django_db
