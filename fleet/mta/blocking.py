@@ -44,6 +44,10 @@ def _no_wiring() -> Steps[Wiring | None]:
     return None
 
 
+def _nothing_refused(path: str, file: BlockFile) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """How one instance keeps its list of blocked senders.
@@ -52,7 +56,8 @@ class Site:
     right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
     answer to a block with that value. `notes`: how a block means something else here than the pattern says. `probes`:
     the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
-    `wider`: further keys that refuse the pattern's senders with the same answer. `text_when_absent`: what a new file
+    `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file in
+    which a line more or less of ours would change what others' lines mean. `text_when_absent`: what a new file
     begins with, in our own file. `wiring`: what makes the list count, None when it does already. `find_unwiring`: our
     wiring as it can be taken out again, None when it is not there as we wrote it.
     """
@@ -66,6 +71,7 @@ class Site:
     probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
     own_domains: tuple[str, ...] = ()
     wider: Callable[[BlockPattern], tuple[str, ...]] = _no_notes
+    refuse: Callable[[str, BlockFile], None] = _nothing_refused
     text_when_absent: str = ""
     wiring: Wiring | None = None
     find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
@@ -73,7 +79,8 @@ class Site:
     def keys_of(self, pattern: str) -> tuple[str, ...]:
         return self.keys(parse_block_pattern(pattern))
 
-    def parse(self, source: Source, text: str) -> BlockFile:
+    def parse(self, source: Source) -> BlockFile:
+        text = source.text if source.exists else self.text_when_absent
         return block_file.parse_file(text, source.path, self.syntax, self.keys_of, exists=source.exists)
 
 
@@ -126,7 +133,7 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
             yield Plan(notes=notes)
             evidence = yield from _evidence(place, looks)
             return Result(Ended.UNCHANGED, data=place.data(), before=evidence, after=evidence)
-        adding = _keeping(place)  # written and not yet in effect: whatever loads it is done again
+        adding: Change = _keeping  # written and not yet in effect: whatever loads it is done again
     else:
         adding = _adding(place, Block(pattern.text, context.job or "-", value))
     yield _plan(place, adding, notes, site.wiring)
@@ -160,14 +167,13 @@ def _refuse_stale(source: Source) -> None:
 def _read(site: Site, pattern: BlockPattern) -> Steps[_Place]:
     site.keys(pattern)
     source = yield from block_edit.read_list(site.list_file)
-    text = source.text if source.exists else site.text_when_absent
-    return _Place(site, source, site.parse(source, text), pattern)
+    return _Place(site, source, site.parse(source), pattern)
 
 
 def _is_done(place: _Place, value: str) -> bool:
     ours = place.file.block(place.pattern.text)
     if ours:
-        return ours.value == value
+        return ours.value == value and ours.is_whole
     return block_file.same_by_hand(place.file, place.keys, value)
 
 
@@ -181,29 +187,56 @@ def _change(place: _Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Ch
     """The same edit of our blocks, whatever else stands in the file by then."""
     site = place.site
 
-    def change(text: str) -> tuple[str | None, block_edit.Checks]:
-        file = site.parse(place.source, text or (site.text_when_absent if not place.source.exists else ""))
+    def change(source: Source) -> tuple[str | None, block_edit.Checks]:
+        file = site.parse(source)
         blocks = edit(file)
-        checks = block_file.checks(file, blocks, site.keys_of) if site.syntax.has_values else ()
-        return block_file.render(file, blocks, site.syntax, site.keys_of), checks
+        text = block_file.render(file, blocks, site.syntax, site.keys_of)
+        if not site.syntax.has_values:
+            return text, ()
+        return text or "", block_file.checks(file, blocks, site.keys_of)  # a map is never without its source
 
     return change
 
 
 def _adding(place: _Place, block: Block) -> Change:
-    return _change(place, lambda file: block_file.with_block(file, block, place.site.keys_of, place.source.path))
+    def edit(file: BlockFile) -> tuple[Block, ...]:
+        place.site.refuse(place.source.path, file)
+        return block_file.with_block(file, block, place.site.keys_of, place.source.path)
+
+    return _change(place, edit)
 
 
 def _removing(place: _Place) -> Change:
-    return _change(place, lambda file: block_file.without_block(file, place.pattern.text))
+    def edit(file: BlockFile) -> tuple[Block, ...]:
+        place.site.refuse(place.source.path, file)
+        return block_file.without_block(file, place.pattern.text)
+
+    return _change(place, edit)
 
 
-def _keeping(place: _Place) -> Change:
-    return lambda text: (text, ())
+def _restoring(place: _Place) -> Change:
+    """Our block of the pattern as it was when the file was read first, or none."""
+    earlier = place.file.block(place.pattern.text)
+    kept = (earlier,) if earlier else ()
+    return _change(place, lambda file: (*block_file.without_block(file, place.pattern.text), *kept))
+
+
+def _vanishing(place: _Place, change: Change) -> Change:
+    """The same, and no file where only that would be left with which a file of ours begins."""
+
+    def vanish(source: Source) -> tuple[str | None, block_edit.Checks]:
+        text, checks = change(source)
+        return (None, ()) if text and text == place.site.text_when_absent else (text, checks)
+
+    return vanish
+
+
+def _keeping(source: Source) -> tuple[str | None, block_edit.Checks]:
+    return (source.text if source.exists else None), ()
 
 
 def _plan(place: _Place, change: Change, notes: tuple[str, ...], wiring: Wiring | None) -> Plan:
-    text, _ = change(place.source.text)
+    text, _ = change(place.source)
     diffs = [block_edit.difference(place.source, text)]
     commands = [place.site.list_file.shown()]
     if wiring:
@@ -246,22 +279,10 @@ def _wire(place: _Place, wiring: Wiring) -> Steps[None]:
 
 
 def _drop(place: _Place) -> Steps[None]:
-    """Take our entry back; a file that was not there before goes as a whole."""
+    """Take our entry back; a file that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from block_edit.read_list(place.site.list_file)
-    earlier = place.file.block(place.pattern.text)
-    change = _adding(place, earlier) if earlier else _removing(place)
-    if not place.source.exists and not earlier and not _has_others(place, now):
-        yield from block_edit.change_list(place.site.list_file, now, lambda text: (None, ()))
-    else:
-        yield from block_edit.change_list(place.site.list_file, now, change)
-
-
-def _has_others(place: _Place, now: Source) -> bool:
-    """Whether the file has anything besides our entry and what a new file of ours begins with."""
-    file = place.site.parse(place.source, now.text)
-    return bool(block_file.without_block(file, place.pattern.text)) or (
-        file.before + file.after != place.site.text_when_absent
-    )
+    change = _restoring(place) if place.source.exists else _vanishing(place, _restoring(place))
+    yield from block_edit.change_list(place.site.list_file, now, change)
 
 
 def _proven(
@@ -348,35 +369,45 @@ def _unblock(place: _Place, block: Block, context: Context) -> Steps[Result]:
     looks = yield from _look(place, context)
     before = yield from _evidence(place, looks)
     if unwiring:
+        refuse_written(
+            (yield from _read(place.site, place.pattern)).file, place.source.path, place.site.text_when_absent
+        )
         yield from unwiring.take_back()
-        yield from _drop_all(place)
-    else:
-        yield from block_edit.change_list(place.site.list_file, place.source, removing)
+        removing = _vanishing(place, removing)
+    yield from block_edit.change_list(place.site.list_file, place.source, removing)
     return (yield from _freed(place, block.value, before, context))
 
 
 def _unwiring(place: _Place, context: Context) -> Steps[Wiring | None]:
+    """None where something else needs the list: another block of ours, wanted or there, or a line of others."""
     others = block_file.without_block(place.file, place.pattern.text)
-    if others or context.wanted_blocks:
+    if others or context.wanted_blocks or is_written(place.file, place.site.text_when_absent):
         return None
     return (yield from place.site.find_unwiring())
 
 
+def is_written(file: BlockFile, head: str) -> bool:
+    """Whether a file of ours, which begins with `head`, has anything that others wrote."""
+    return file.before + file.after != head
+
+
+def refuse_written(file: BlockFile, path: str, head: str) -> None:
+    """Raises Conflict for a file of ours that must not go, because others wrote into it since the plan."""
+    if is_written(file, head):
+        raise Conflict(
+            f"{path} has lines of somebody else since the plan; they would not count any more without our wiring",
+            hint="ask again: the wiring stays then",
+            file=path,
+        )
+
+
 def _unblock_plan(place: _Place, removing: Change, unwiring: Wiring | None) -> Plan:
-    text, _ = removing(place.source.text)
+    text, _ = removing(place.source)
     shown = place.site.list_file.shown()
     if unwiring:
         diffs = (unwiring.diff, block_edit.difference(place.source, None))
         return Plan(diffs=diffs, commands=(unwiring.command, shown))
     return Plan(diffs=(block_edit.difference(place.source, text),), commands=(shown,))
-
-
-def _drop_all(place: _Place) -> Steps[None]:
-    """Our own file goes with its wiring, unless somebody has written into it."""
-    if _has_others(place, place.source):
-        yield from block_edit.change_list(place.site.list_file, place.source, _removing(place))
-    else:
-        yield from block_edit.change_list(place.site.list_file, place.source, lambda text: (None, ()))
 
 
 def _freed(place: _Place, value: str, before: dict[str, Any], context: Context) -> Steps[Result]:
@@ -389,16 +420,17 @@ def _freed(place: _Place, value: str, before: dict[str, Any], context: Context) 
     after = yield from _evidence(place, looks)
     data = place.data()
     refused = _refused(place, looks, value)
-    if not refused:
+    there = [key for key in map(fold, place.keys) if after["lookup"].get(key) == value]
+    if not refused and not there:
         return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
     shared = [other.pattern for other in block_file.without_block(place.file, place.pattern.text)]
     wider = _wider(place)
     if wider and not after["lookup"]:
         data["still_refused_by"] = list(wider)
         return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
-    error = RemoteError(
-        f"{refused[0].sender} is still answered {refused[0].reply!r}", hint=f"our other blocks: {shared}"
-    )
+    still = f"{place.source.path} still has {there[0]}" if there else ""
+    still = f"{refused[0].sender} is still answered {refused[0].reply!r}" if refused else still
+    error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
     return Result(Ended.FAILED, data=data, before=before, after=after, error=error)
 
 
@@ -418,7 +450,7 @@ def _wider(place: _Place) -> tuple[str, ...]:
 def block_list(site: Site) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines. `reply`: the value of a map, else ""."""
     source = yield from block_edit.read_list(site.list_file)
-    file = site.parse(source, source.text if source.exists else "")
+    file = site.parse(source)
     placeholder = site.text_when_absent.splitlines()
     ours = [
         {"pattern": block.pattern, "action": "discard" if block.value == "DISCARD" else "reject", "reply": block.value}

@@ -5,9 +5,9 @@
 #   block_file.sh read  MTA CONFIG FILE NAME   stdout: "SHA256 STATE", the host's addresses, and then the file; STATE fits,
 #                                              stale (newer than its map) or absent
 #   block_file.sh query MTA CONFIG FILE NAME   stdin: keys in lower case; stdout: "KEY<tab>VALUE" for those in effect, "end"
-#   block_file.sh apply MTA CONFIG FILE NAME   stdin: SHA256 of the file as planned ("-": absent), "write" or "remove",
-#                                              number of checks, that many lines "KEY<tab>VALUE" (no value: absent) which
-#                                              a map built of the file must give, the new file
+#   block_file.sh apply MTA CONFIG FILE NAME   stdin: SHA256 of the file as planned ("-": absent), "write SHA256" of the
+#                                              new file or "remove", number of checks, that many lines "KEY<tab>VALUE" (no
+#                                              value: absent) which a map built of the file must give, the new file
 #
 #   MTA sendmail:  CONFIG the .cf file, FILE the source of its access map, NAME the map's type
 #   MTA qmail:     CONFIG its home, FILE control/badmailfrom in it
@@ -150,7 +150,7 @@ nobody_wrote() { [ ! -e "$work/old" ] || [ "$(sha256sum <"$work/old" | cut -d ' 
 is_in_effect() { [ -z "$map" ] || { dump "$file" >"$work/live.dump" && verify "$work/live.dump"; }; }
 
 apply() {
-    IFS= read -r planned && IFS= read -r verb && IFS= read -r number || fail 66 "no header on stdin"
+    IFS= read -r planned && IFS=' ' read -r verb wanted && IFS= read -r number || fail 66 "no header on stdin"
     checks=
     while [ "$number" -gt 0 ] && IFS= read -r line; do
         checks=$checks${checks:+
@@ -167,7 +167,6 @@ apply() {
             ;;
         write)
             write
-            wanted=$(sha256sum <"$work/new" | cut -d ' ' -f 1)
             ;;
         *) fail 66 "unknown verb $verb" ;;
     esac
@@ -187,6 +186,8 @@ write() {
             fail 73 "cannot write beside $file"
     fi
     cat >"$work/new" && sync "$work/new" || fail 73 "cannot write $work/new"
+    # A connection that ends in the middle of it looks like the end of the file.
+    [ "$(sha256sum <"$work/new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
     [ -z "$map" ] || build_map
 }
 

@@ -48,7 +48,7 @@ def _site(instance: InstanceFacts) -> Site:
     """Raises Unsupported for an instance without an access map."""
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(access.entries, has_values=True),
+        syntax=Syntax(access.entries, access.VALUE),
         keys=access.keys_of,
         value_of=access.value_of,
         is_ours=access.is_ours,
