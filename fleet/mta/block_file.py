@@ -1,9 +1,9 @@
 """A file that lists senders: what others wrote stays untouched, ours stand in one marked region.
 
-The one rule of every edit: our region is cut out of the text or put back in its place, and no byte outside of it changes,
-whatever stands there. A last line without an end gets one when our region follows it; that byte is taken back only while
-the file is as we found it, which our first line remembers by a digest. Where it cannot be told what is ours, nothing is
-changed: marks that are not one whole region, or a line inside of it that we did not write, are a conflict.
+The one rule of every edit: our region is cut out of the text or put back in its place, and no byte outside of it
+changes, whatever stands there. A last line without an end gets one when our region follows it; that byte is taken back
+only while the file is as we found it, which our first line remembers by a digest. Where it cannot be told what is ours,
+nothing is changed: marks that are not one whole region, or a line inside that we did not write, are a conflict.
 
 A line whose first character is # is a comment in every such file. Where the file has values (access maps), a line is
 `key<tab>value` and the first of two with the same key counts; else a line is the key.

@@ -13,7 +13,7 @@ from fleet.mta import block_edit, block_file
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, ListFile, Source
 from fleet.mta.block_file import Block, BlockFile, Syntax, fold
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, Seen, read_proof
@@ -56,10 +56,11 @@ class Site:
     right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
     answer to a block with that value. `notes`: how a block means something else here than the pattern says. `probes`:
     the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
-    `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file in
-    which a line more or less of ours would change what others' lines mean. `text_when_absent`: what a new file
-    begins with, in our own file. `wiring`: what makes the list count, None when it does already. `find_unwiring`: our
-    wiring as it can be taken out again, None when it is not there as we wrote it.
+    `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file
+    in which a line more or less of ours changes what others' lines mean. `needs_file`: the MTA must have one, if need
+    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `wiring`: what makes the list
+    count, None when it does already. `find_unwiring`: our wiring as it can be taken out again, None when it is not
+    there as we wrote it.
     """
 
     list_file: ListFile
@@ -72,6 +73,7 @@ class Site:
     own_domains: tuple[str, ...] = ()
     wider: Callable[[BlockPattern], tuple[str, ...]] = _no_notes
     refuse: Callable[[str, BlockFile], None] = _nothing_refused
+    needs_file: bool = False
     text_when_absent: str = ""
     wiring: Wiring | None = None
     find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
@@ -127,13 +129,16 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
     value = site.value_of(operation)
     place = yield from _read_fitting(site, pattern)
     notes = site.notes(pattern)
+    ours = place.file.block(pattern.text)
     if site.wiring is None and _is_done(place, value):
         looks = yield from _look(place, context)
-        if all(_is_settled(place, seen, operation, value) for seen in looks):
+        evidence = yield from _evidence(place, looks)
+        is_there = ours is None or _is_in_effect(place, value, evidence)
+        if is_there and all(_is_settled(place, seen, operation, value) for seen in looks):
             yield Plan(notes=notes)
-            evidence = yield from _evidence(place, looks)
             return Result(Ended.UNCHANGED, data=place.data(), before=evidence, after=evidence)
-        adding: Change = _keeping  # written and not yet in effect: whatever loads it is done again
+        # Written and not yet in effect: whatever loads it is done again.
+        adding = _adding(place, ours) if ours else _keeping
     else:
         adding = _adding(place, Block(pattern.text, context.job or "-", value))
     yield _plan(place, adding, notes, site.wiring)
@@ -191,9 +196,8 @@ def _change(place: _Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Ch
         file = site.parse(source)
         blocks = edit(file)
         text = block_file.render(file, blocks, site.syntax, site.keys_of)
-        if not site.syntax.has_values:
-            return text, ()
-        return text or "", block_file.checks(file, blocks, site.keys_of)  # a map is never without its source
+        checks = block_file.checks(file, blocks, site.keys_of) if site.syntax.has_values else ()
+        return ("" if text is None and site.needs_file else text), checks
 
     return change
 
@@ -318,9 +322,18 @@ def _is_in_effect(place: _Place, value: str, after: dict[str, Any]) -> bool:
 
 
 def _take_back(place: _Place) -> Steps[None]:
-    if place.site.wiring:
-        yield from place.site.wiring.take_back()
-    yield from _drop(place)
+    try:
+        if place.site.wiring:
+            yield from place.site.wiring.take_back()
+        yield from _drop(place)
+    except Refused as error:
+        raise not_taken_back(place.source.path, error) from error
+
+
+def not_taken_back(path: str, error: Refused) -> RemoteError:
+    """For a change that was not proven and is still there, because others stand in the way."""
+    hint = f"look whether our entry is in {path}; an unblock takes it out"
+    return RemoteError(f"the block was not proven and could not be taken back: {error.detail}", hint=hint)
 
 
 def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:

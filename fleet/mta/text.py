@@ -21,7 +21,7 @@ def escape_bytes(text: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Its lines with their ends. Only a line feed ends one, for an MTA as for a shell; str.splitlines knows ten more."""
+    """Its lines with their ends. Only a line feed ends one, for an MTA as for a shell; str.splitlines knows more."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 

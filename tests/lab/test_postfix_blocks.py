@@ -281,8 +281,8 @@ lost=0 odd=0 n=0
 for delay in $(seq 1 60); do
     n=$((n + 1))
     { grep -v '^key' $map; echo "key$n@x.test 550 5.7.1 n"; } > /tmp/new
-    { echo fence 0; digest $map; digest /tmp/new; echo 2; printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"
-      cat /tmp/new; } > /tmp/stdin
+    { echo fence 0; digest $map; digest /tmp/new; echo 2
+      printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((delay * 2)))

@@ -199,8 +199,8 @@ lost=0 odd=0
 echo 'From:bad@one.test	REJECT' >> $map; makemap hash $map < $map
 for n in $(seq 1 60); do
     { grep -v '^From:key' $map; printf "From:key$n@x.test\tREJECT\n"; } > /tmp/new
-    { printf 'fence 0\n%s\nwrite %s\n2\n' $(digest $map) $(digest /tmp/new); printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"
-      cat /tmp/new; } > /tmp/stdin
+    { printf 'fence 0\n%s\nwrite %s\n2\n' $(digest $map) $(digest /tmp/new)
+      printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((n * 2)))

@@ -92,6 +92,7 @@ def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
         probes=partial(_probes, instance),
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
+        needs_file=not is_ours,
         text_when_absent=PLACEHOLDER if is_ours else "",
         wiring=_wiring(instance, source) if wires and rule is None else None,
         find_unwiring=partial(_find_unwiring, instance),

@@ -14,7 +14,7 @@ from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, Checks, Source, difference
 from fleet.mta.block_file import Block, BlockFile
 from fleet.mta.commands import HELPERS
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.postfix import access, access_edit, access_wiring
@@ -133,8 +133,11 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
     value = access.value_of(operation)
     notes = differences(facts, pattern)
     if facts.wired and _is_done(place, pattern, value):
-        yield Plan(notes=notes)
-        return (yield from _unchanged(place, pattern, context))
+        found = yield from _look_up(place, pattern)
+        if place.file.block(pattern.text) is None or _is_in_effect(place, pattern, value, found):
+            yield Plan(notes=notes)
+            evidence = _shown((yield from _look(place, pattern, context.job)), place, pattern, found)
+            return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
     adding = _adding(place, Block(pattern.text, context.job or "-", value))
     main_cf = None if facts.wired else (yield from access_edit.read_main_cf(instance, place.access_map))
     yield _block_plan(place, main_cf, adding, notes)
@@ -172,12 +175,6 @@ def _is_done(place: Place, pattern: BlockPattern, value: str) -> bool:
     return block_file.same_by_hand(place.file, place.keys(pattern.text), value)
 
 
-def _unchanged(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
-    seen = yield from _look(place, pattern, context.job)
-    evidence = yield from _evidence(place, pattern, seen)
-    return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
-
-
 def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tuple[str, ...]) -> Plan:
     text, _ = adding(place.source)
     diffs = [difference(place.source, text)]
@@ -211,6 +208,15 @@ def _drop(place: Place, pattern: BlockPattern) -> Steps[None]:
     yield from access_edit.change_map(place.instance, place.access_map, now, change)
 
 
+def _take_back(place: Place, main_cf: Source | None, pattern: BlockPattern) -> Steps[None]:
+    try:
+        if main_cf:
+            yield from _unwire(place)
+        yield from _drop(place, pattern)
+    except Refused as error:
+        raise blocking.not_taken_back(place.source.path, error) from error
+
+
 def _proven(
     place: Place,
     main_cf: Source | None,
@@ -232,9 +238,7 @@ def _proven(
     is_there = _is_in_effect(place, pattern, access.value_of(operation), found)
     if is_there and (not seen.is_provable or _is_ours(seen, operation)):
         return Result(Ended.SUCCEEDED, data=_data(place, pattern), before=before, after=after)
-    if main_cf:
-        yield from _unwire(place)
-    yield from _drop(place, pattern)
+    yield from _take_back(place, main_cf, pattern)
     error = RemoteError(
         f"the map has the entry, yet {seen.sender} was answered {seen.reply!r}; the change was taken back",
         hint="look at smtpd_sender_restrictions and the restrictions before it",

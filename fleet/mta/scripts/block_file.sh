@@ -211,7 +211,7 @@ swap() {
 
 in_effect() {
     if [ -n "$map" ]; then
-        dump "$file"
+        [ ! -e "$map" ] || dump "$file"
     elif [ -e "$file" ]; then
         awk '{ sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, ""); print tolower($0) "\t" }' "$file"
     fi

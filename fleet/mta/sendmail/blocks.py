@@ -56,6 +56,7 @@ def _site(instance: InstanceFacts) -> Site:
         probes=partial(_probes, instance),
         own_domains=blocking.own_domains(instance),
         wider=access.wider_keys,
+        needs_file=True,
     )
 
 
