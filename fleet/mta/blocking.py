@@ -157,15 +157,23 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
 
 def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[_Place]:
     place = yield from _read(site, pattern)
-    _refuse_stale(place.source)
+    refuse_stale(place.source)
     return place
 
 
-def _refuse_stale(source: Source) -> None:
+def refuse_stale(source: Source, build: str = "build the map") -> None:
+    """Raises Conflict for a file that is not what its map was built of. `build`: what an administrator does then."""
+    if source.is_stale and not source.exists:
+        raise Conflict(
+            f"{source.path} is not there and its map is; one built of our lines alone would lack its entries",
+            hint="put the file back, or take the map away",
+            file=source.path,
+        )
     if source.is_stale:
         raise Conflict(
             f"{source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint="build the map, or take the edit back",
+            hint=f"{build}, or take the edit back",
+            file=source.path,
         )
 
 
@@ -363,7 +371,7 @@ def sender_unblock(find_site: Callable[[], Site], operation: SenderUnblock, cont
     block = place.file.block(pattern.text)
     if block is None:
         return (yield from _not_ours(place, context))
-    _refuse_stale(place.source)
+    refuse_stale(place.source)
     return (yield from _unblock(place, block, context))
 
 

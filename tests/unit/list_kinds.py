@@ -85,7 +85,7 @@ parent_domain_matches_subdomains = smtpd_access_maps
 """
 HOOKED = """#!/bin/sh
 # Somebody else edits right before this program of ours runs, once.
-! mv ROOT/hook-NAME ROOT/hooked 2>/dev/null || sh ROOT/hooked
+! /bin/mv ROOT/hook-NAME ROOT/hooked 2>/dev/null || PATH=/usr/bin:/bin sh ROOT/hooked
 exec "$(PATH=/usr/bin:/bin command -v NAME)" "$@"
 """
 

@@ -10,21 +10,21 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.types import Context, Ended
+from tests.unit import real_scripts
 from tests.unit.edits import BEGIN, Others, is_clean, theirs
 from tests.unit.list_kinds import HOOKED, KINDS, Listed, entry_of
 
-ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "1"))
 SEED = os.environ.get("MXFLEET_FAULT_SEED") or str(random.SystemRandom().randrange(10**6))
 MOST = 4
 """Operations of a round."""
-INSIDE: tuple[str, ...] = ()
+INSIDE = ("flock", "cp", "ln")
 """Programs of our scripts right before which others edit too, beside the borders between our steps."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts edit only what root's own configuration names")
@@ -58,7 +58,7 @@ class Round:
     def between(self) -> None:
         if self.chance.random() < self.rate:
             self.others.edit()
-        if INSIDE and self.chance.random() < self.rate:
+        if self.chance.random() < self.rate:
             self.hook(self.chance.choice(INSIDE))
 
     def hook(self, program: str) -> None:
@@ -130,10 +130,9 @@ class Round:
             made = self.chance.choice((SenderBlock, SenderBlock, SenderUnblock, SenderUnblock, BlockList))
             context = Context(now=0, job="job-1", wiring_approved=True, undo=self.chance.random() < 0.5)
             self.do(made() if made is BlockList else made(pattern), context)
-        self.rate, start = 0.0, self.others.edits
+        self.rate = 0.0
         for pattern in patterns:
             self.do(SenderUnblock(pattern), Context(now=0, job="job-1", undo=True))
-        assert start == self.others.edits
 
 
 def first_content(chance: random.Random, host: Listed) -> bytes | None:
@@ -166,8 +165,9 @@ def one_round(root: Path, kind: str, seed: str) -> tuple[Counter[str], int]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_line_of_others_is_lost_joined_or_moved_whatever_we_answer(
-    kind: str, tmp_path: Path, record_property: Any
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(real_scripts, "RUN", str(tmp_path))
     answers: Counter[str] = Counter()
     edits = 0
     for number in range(ROUNDS):

@@ -45,11 +45,7 @@ def _keys(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
 
 
 def _refuse_stale(place: Place) -> None:
-    if place.source.is_stale:
-        raise Conflict(
-            f"{place.source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint=f"run postmap {place.access_map.name}, or take the edit back",
-        )
+    blocking.refuse_stale(place.source, f"run postmap {place.access_map.name}")
 
 
 def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:

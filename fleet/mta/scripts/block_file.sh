@@ -3,7 +3,7 @@
 # between.
 #
 #   block_file.sh read  MTA CONFIG FILE NAME   stdout: "SHA256 STATE", the host's addresses, and then the file; STATE fits,
-#                                              stale (newer than its map) or absent
+#                                              stale (newer than its map, or gone while its map is there) or absent
 #   block_file.sh query MTA CONFIG FILE NAME   stdin: keys in lower case; stdout: "KEY<tab>VALUE" for those in effect, "end"
 #   block_file.sh apply MTA CONFIG FILE NAME   stdin: SHA256 of the file as planned ("-": absent), "write SHA256" of the
 #                                              new file or "remove", number of checks, that many lines "KEY<tab>VALUE" (no
@@ -80,7 +80,7 @@ digest() {
 
 state() {
     if [ ! -e "$file" ]; then
-        echo absent
+        if [ -n "$map" ] && [ -e "$map" ]; then echo stale; else echo absent; fi
     elif [ -n "$map" ] && { [ ! -e "$map" ] || [ "$file" -nt "$map" ]; }; then
         echo stale
     else
@@ -158,7 +158,7 @@ apply() {
         number=$((number - 1))
     done
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ "$(state)" != stale ] || fail 76 "$file is newer than its map"
+    [ "$(state)" != stale ] || fail 76 "$file is not what its map was built of"
     mkdir -m 700 "$work" || fail 73 "cannot write beside $file"
     case $verb in
         remove)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Reads or replaces one access map of a Postfix instance; smtpd sees the old map or the new one, never anything between.
 #
-#   postfix_access.sh read   CONFIG_DIR TYPE FILE    stdout: "SHA256 STATE" and then the file; STATE fits, stale or absent
+#   postfix_access.sh read   CONFIG_DIR TYPE FILE    stdout: "SHA256 STATE" and then the file; STATE fits, stale (newer than
+#                                                    its map, or gone while its map is there) or absent
 #   postfix_access.sh apply  CONFIG_DIR TYPE FILE    stdin: SHA256 of the file as planned ("-": absent) and of the new one,
 #                                                    number of checks, that many lines "KEY<tab>VALUE" (no value: absent),
 #                                                    the new file
@@ -51,7 +52,7 @@ digest() {
 
 state() {
     if [ ! -e "$file" ]; then
-        echo absent
+        if [ -n "$suffix" ] && [ -e "$map" ]; then echo stale; else echo absent; fi
     elif [ -n "$suffix" ] && { [ ! -e "$map" ] || [ "$file" -nt "$map" ]; }; then
         echo stale
     else
@@ -100,7 +101,7 @@ apply() {
         number=$((number - 1))
     done
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ "$(state)" != stale ] || fail 76 "$file is newer than its map"
+    [ "$(state)" != stale ] || fail 76 "$file is not what its map was built of"
     [ ! -e "$file" ] || cp -p --preserve=all "$file" "$new" || fail 73 "cannot write beside $file"
     cat >"$new" || fail 73 "cannot write $new"
     # A connection that ends in the middle of it looks like the end of the file.
