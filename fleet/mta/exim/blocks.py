@@ -7,11 +7,11 @@ anew for every recipient. Where no such ACL is, nothing is written: an ACL of so
 import re
 from functools import partial
 
-from fleet.mta import block_edit, block_file, blocking
+from fleet.mta import block_edit, block_file, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
 from fleet.mta.block_edit import ListFile
 from fleet.mta.block_file import BlockFile, Syntax
-from fleet.mta.blocking import Site
+from fleet.mta.block_site import Site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
@@ -67,7 +67,7 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=_is_ours,
         notes=_notes,
         probes=partial(_probes, instance),
-        own_domains=blocking.own_domains(instance),
+        own_domains=block_site.own_domains(instance),
         wider=_wider,
         refuse=refuse_negated,
     )
@@ -142,7 +142,7 @@ def _notes(pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each port. Not to postmaster: Debian's ACL accepts mail to him before it looks at the sender."""
-    own = blocking.own_domains(instance)
+    own = block_site.own_domains(instance)
     relayed = instance.options.get("relay_domains", [])
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))

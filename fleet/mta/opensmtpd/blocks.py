@@ -12,7 +12,7 @@ from fleet.mta import block_edit, block_file, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.block_edit import READ_SECONDS, ListFile, Source
 from fleet.mta.block_file import Syntax
-from fleet.mta.blocking import Site, Wiring
+from fleet.mta.block_site import Site, Wiring
 from fleet.mta.commands import CHANGE_SECONDS, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import conf

@@ -4,94 +4,24 @@ Where no such map is wired, the first block makes our own and puts it in front o
 it takes both back. access(5), postconf(5), SMTPD_ACCESS_README.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from fleet.mta import block_file, blocking
+from fleet.mta import block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.block_edit import Change, Checks, Source, difference
-from fleet.mta.block_file import Block, BlockFile
+from fleet.mta.block_edit import Change, Source, difference
+from fleet.mta.block_file import Block
 from fleet.mta.commands import HELPERS
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.postfix import access, access_edit, access_wiring
+from fleet.mta.postfix import access, access_edit, access_place, access_wiring
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
-from fleet.mta.postfix.access_wiring import AccessMap
+from fleet.mta.postfix.access_place import Place
 from fleet.mta.smtp_proof import Seen, read_proof
 from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
 
 LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A map on an instance as it was read: where a block stands or will stand."""
-
-    instance: InstanceFacts
-    facts: BlockFacts
-    access_map: AccessMap
-    source: Source
-    file: BlockFile
-
-    def keys(self, pattern: str) -> tuple[str, ...]:
-        return _keys(self.facts, pattern)
-
-
-def _keys(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
-    return access.keys_of(parse_block_pattern(pattern), facts.rules)
-
-
-def _refuse_stale(place: Place) -> None:
-    blocking.refuse_stale(place.source, f"run postmap {place.access_map.name}")
-
-
-def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:
-    source = yield from access_edit.read_map(instance, access_map)
-    return Place(instance, facts, access_map, source, _parse(facts, access_map, source))
-
-
-def _parse(facts: BlockFacts, access_map: AccessMap, source: Source) -> BlockFile:
-    text = access.OWN_HEAD if access_map == facts.own and not source.exists else source.text
-    return access.parse_access(text, source.path, partial(_keys, facts))
-
-
-def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
-    """The same edit of our blocks, whatever else stands in the file by then."""
-
-    def change(source: Source) -> tuple[str | None, Checks]:
-        file = _parse(place.facts, place.access_map, source)
-        blocks = edit(file)
-        return access.render_access(file, blocks, place.keys), block_file.checks(file, blocks, place.keys)
-
-    return change
-
-
-def _vanishing(place: Place, change: Change) -> Change:
-    """The same, and no map of our own in which only that would be left with which it begins."""
-
-    def vanish(source: Source) -> tuple[str | None, Checks]:
-        text, checks = change(source)
-        return (None, ()) if text == access.OWN_HEAD and place.access_map == place.facts.own else (text, checks)
-
-    return vanish
-
-
-def _adding(place: Place, block: Block) -> Change:
-    return _change(place, lambda file: block_file.with_block(file, block, place.keys, place.source.path))
-
-
-def _removing(place: Place, pattern: str) -> Change:
-    return _change(place, lambda file: block_file.without_block(file, pattern))
-
-
-def _restoring(place: Place, pattern: str) -> Change:
-    """Our block of the pattern as it was when the map was read first, or none."""
-    earlier = place.file.block(pattern)
-    kept = (earlier,) if earlier else ()
-    return _change(place, lambda file: (*block_file.without_block(file, pattern), *kept))
 
 
 def _look(place: Place, pattern: BlockPattern, job: str) -> Steps[Seen]:
@@ -124,8 +54,8 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
     pattern = parse_block_pattern(operation.pattern)
     refuse_own_domain(facts, pattern)
     _refuse_override(facts)
-    place = yield from _read_place(instance, facts, facts.wired or facts.own)
-    _refuse_stale(place)
+    place = yield from access_place.read_place(instance, facts, facts.wired or facts.own)
+    access_place.refuse_stale(place)
     value = access.value_of(operation)
     notes = differences(facts, pattern)
     if facts.wired and _is_done(place, pattern, value):
@@ -134,7 +64,7 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
             yield Plan(notes=notes)
             evidence = _shown((yield from _look(place, pattern, context.job)), place, pattern, found)
             return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
-    adding = _adding(place, Block(pattern.text, context.job or "-", value))
+    adding = access_place.adding(place, Block(pattern.text, context.job or "-", value))
     main_cf = None if facts.wired else (yield from access_edit.read_main_cf(instance, place.access_map))
     yield _block_plan(place, main_cf, adding, notes)
     if main_cf and not context.wiring_approved:
@@ -199,8 +129,8 @@ def _wire(place: Place, main_cf: Source, pattern: BlockPattern) -> Steps[None]:
 def _drop(place: Place, pattern: BlockPattern) -> Steps[None]:
     """Take our entry back; a map that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from access_edit.read_map(place.instance, place.access_map)
-    restoring = _restoring(place, pattern.text)
-    change = restoring if place.source.exists else _vanishing(place, restoring)
+    restoring = access_place.restoring(place, pattern.text)
+    change = restoring if place.source.exists else access_place.vanishing(place, restoring)
     yield from access_edit.change_map(place.instance, place.access_map, now, change)
 
 
@@ -210,7 +140,7 @@ def _take_back(place: Place, main_cf: Source | None, pattern: BlockPattern) -> S
             yield from _unwire(place)
         yield from _drop(place, pattern)
     except Refused as error:
-        raise blocking.not_taken_back(place.source.path, error) from error
+        raise block_site.not_taken_back(place.source.path, error) from error
 
 
 def _proven(
@@ -279,7 +209,7 @@ def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: C
     pattern = parse_block_pattern(operation.pattern)
     try:
         facts = yield from read_facts(instance)
-        _keys(facts, pattern.text)
+        access_place.keys_of(facts, pattern.text)
     except Unsupported as error:
         return (yield from nothing_of_ours(pattern.text, error.detail))
     try:
@@ -288,7 +218,7 @@ def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: C
         return (yield from unreadable(pattern.text, error, [(yield from _look_at(facts, pattern, context.job))]))
     if place.file.block(pattern.text) is None:
         return (yield from _not_ours(place, pattern, context))
-    _refuse_stale(place)
+    access_place.refuse_stale(place)
     return (yield from _unblock(place, pattern, context))
 
 
@@ -301,26 +231,26 @@ def _not_ours(place: Place, pattern: BlockPattern, context: Context) -> Steps[Re
 
 
 def _unblock(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
-    removing = _removing(place, pattern.text)
+    removing = access_place.removing(place, pattern.text)
     main_cf = (yield from _main_cf_to_restore(place, pattern, context)) if context.undo else None
     yield _unblock_plan(place, main_cf, removing)
     seen = yield from _look(place, pattern, context.job)
     before = yield from _evidence(place, pattern, seen)
     if main_cf:
-        now = yield from _read_place(place.instance, place.facts, place.access_map)
-        blocking.refuse_written(now.file, place.source.path, access.OWN_HEAD)
+        now = yield from access_place.read_place(place.instance, place.facts, place.access_map)
+        block_site.refuse_written(now.file, place.source.path, access.OWN_HEAD)
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
         yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
-        removing = _vanishing(place, removing)
+        removing = access_place.vanishing(place, removing)
     yield from access_edit.change_map(place.instance, place.access_map, place.source, removing)
     return (yield from _freed(place, pattern, before, is_unwired=main_cf is not None, context=context))
 
 
 def _find(instance: InstanceFacts, facts: BlockFacts, pattern: BlockPattern) -> Steps[Place]:
     """Where our block stands: the wired map, or our own one that somebody has put behind another since."""
-    place = yield from _read_place(instance, facts, facts.wired or facts.own)
+    place = yield from access_place.read_place(instance, facts, facts.wired or facts.own)
     if place.file.block(pattern.text) is None and place.access_map != facts.own and facts.own in facts.maps:
-        return (yield from _read_place(instance, facts, facts.own))
+        return (yield from access_place.read_place(instance, facts, facts.own))
     return place
 
 
@@ -329,7 +259,7 @@ def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -
     others = [block for block in place.file.blocks if block.pattern != pattern.text]
     if others or context.wanted_blocks or place.access_map != place.facts.own:
         return None
-    if blocking.is_written(place.file, access.OWN_HEAD):
+    if block_site.is_written(place.file, access.OWN_HEAD):
         return None
     main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
     return main_cf if access_wiring.unwire(main_cf.text, place.access_map) is not None else None
@@ -388,7 +318,7 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
             others.append({"file": access_map.name, "line": f"(a {access_map.type} table, not listed)"})
             continue
         source = yield from access_edit.read_map(instance, access_map)
-        file = _parse(facts, access_map, source)
+        file = access_place.parse(facts, access_map, source)
         ours += [_listed(block) for block in file.blocks]
         placeholder = access.OWN_HEAD.splitlines()[-1]
         others += [{"file": source.path, "line": each.text} for each in file.others if each.text != placeholder]
@@ -409,7 +339,7 @@ def read_back_block(instance: InstanceFacts, operation: Operation, context: Cont
     facts = yield from read_facts(instance)
     pattern = parse_block_pattern(operation.pattern)
     place = yield from _find(instance, facts, pattern)
-    _refuse_stale(place)
+    access_place.refuse_stale(place)
     found: dict[str, str] = {}
     if place.source.exists:
         found = yield from _look_up(place, pattern)
