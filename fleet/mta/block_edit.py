@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
-from hashlib import sha256
 
 from fleet.mta.block_file import fold
 from fleet.mta.commands import error_of, script_argv
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.text import escape_bytes
+from fleet.mta.text import digest_of, escape_bytes, split_lines
 from fleet.mta.types import Command, Completed, Diff, Steps, run
 
 SCRIPT = "block_file.sh"
@@ -20,8 +19,6 @@ LARGEST_SOURCE = 32 << 20
 ABSENT = "-"
 
 Checks = tuple[tuple[str, str], ...]
-Change = Callable[[str], tuple[str | None, Checks]]
-"""From the text as it stands to the new one (None: no file) and what a map built of it must give."""
 
 
 class Torn(UnparsedOutput):
@@ -70,6 +67,10 @@ class Source:
         return self.digest != ABSENT
 
 
+Change = Callable[[Source], tuple[str | None, Checks]]
+"""From the file as it stands to its new text (None: no file) and what a map built of it must give."""
+
+
 def sudo_commands(files: Iterable[ListFile]) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root for these files."""
     forms = (("read", READ_SECONDS), ("query", READ_SECONDS), ("apply", EDIT_SECONDS))
@@ -109,7 +110,7 @@ def _read_once(file: ListFile) -> Steps[Source]:
 
 def check_digest(digest: str, text: str) -> None:
     """Raises Torn for a file that came without its end, or was changed while it was read."""
-    if digest != ABSENT and sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != digest:
+    if digest not in (ABSENT, digest_of(text)):
         raise Torn("the file was cut off, or changed while it was read")
 
 
@@ -119,29 +120,38 @@ def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
     done = yield from run(Command(file.argv("query"), script=SCRIPT, stdin=stdin, become=True, timeout=READ_SECONDS))
     if done.exit_status:
         raise edit_error(done, SCRIPT)
-    lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
-    if lines[-1:] != ["end"]:
+    return looked_up(done)
+
+
+def looked_up(done: Completed) -> dict[str, str]:
+    """The answer of a look-up: lines of KEY<tab>VALUE, and "end". Raises UnparsedOutput."""
+    lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+    if lines[-2:] != ["end", ""]:
         raise UnparsedOutput("the answer of the look-up was cut off")
-    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-1])}
+    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-2])}
 
 
 def change_list(file: ListFile, source: Source, change: Change) -> Steps[None]:
-    """Replace the file and what is built from it; one that somebody else changed meanwhile is edited once more.
+    """Replace the file and what is built from it, or remove it, as `edited` does."""
+    yield from edited(source, lambda: read_list(file), lambda found: _write(file, found, change))
 
-    Raises Conflict (changed twice, or the new reading stands in the way), DiskFull, RemoteError; the old ones stay.
+
+def edited(source: Source, read: Callable[[], Steps[Source]], write: Callable[[Source], Steps[None]]) -> Steps[None]:
+    """Write what follows from the source; when somebody else changed it meanwhile, once more from what he left.
+
+    Raises Conflict (changed twice, or the new reading stands in the way), DiskFull, RemoteError; the old file stays.
     """
     try:
-        yield from _write(file, source, change)
+        yield from write(source)
     except ChangedMeanwhile:
-        again = yield from read_list(file)
-        yield from _write(file, again, change)
+        yield from write((yield from read()))
 
 
 def _write(file: ListFile, source: Source, change: Change) -> Steps[None]:
-    text, checks = change(source.text)
+    text, checks = change(source)
     if text is None and not source.exists:
         return
-    verb = "remove" if text is None else "write"
+    verb = "remove" if text is None else f"write {digest_of(text)}"
     head = [source.digest, verb, str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
     stdin = "".join(f"{line}\n" for line in head) + (text or "")
     done = yield from run(
@@ -164,7 +174,7 @@ def difference(source: Source, text: str | None) -> Diff:
     """The change as people read it; bytes that are no UTF-8 as \\xHH."""
     old = source.path if source.exists else "/dev/null"
     new = "/dev/null" if text is None else source.path
-    lines = unified_diff(source.text.splitlines(True), (text or "").splitlines(True), old, new, n=2)
+    lines = unified_diff(split_lines(source.text), split_lines(text or ""), old, new, n=2)
     shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
     return Diff(source.path, escape_bytes(shown))
 

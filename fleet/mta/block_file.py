@@ -1,38 +1,48 @@
-"""A file that lists senders: the administrator's lines stay untouched, ours stand in a marked region at the end.
+"""A file that lists senders: what others wrote stays untouched, ours stand in one marked region.
+
+The one rule of every edit: our region is cut out of the text or put back in its place, and no byte outside of it
+changes, whatever stands there. A last line without an end gets one when our region follows it; that byte is taken back
+only while the file is as we found it, which our first line remembers by a digest. Where it cannot be told what is ours,
+nothing is changed: marks that are not one whole region, or a line inside that we did not write, are a conflict.
 
 A line whose first character is # is a comment in every such file. Where the file has values (access maps), a line is
 `key<tab>value` and the first of two with the same key counts; else a line is the key.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from string import ascii_lowercase, ascii_uppercase
 
 from fleet.mta.address import AddressError, parse_block_pattern
 from fleet.mta.errors import Conflict
+from fleet.mta.text import short_digest, split_lines
 
 BEGIN = "# BEGIN mxfleet"
-BEGIN_JOINED = "# BEGIN mxfleet (the line above had no end)"
-BEGIN_NEW = "# BEGIN mxfleet (there was no file)"
+NEW = "there was no file"
+OPEN = "the line above had no end"
 END = "# END mxfleet"
 STAYING = 3
+BLANKS = " \t\v\f\r"
+"""What isspace(3) takes for white space within a line, in the locale of a daemon."""
 
 _MARK = re.compile(r"# mxfleet:(\S+) (.+)")
+_BEGIN = re.compile(rf"{BEGIN}(?: \((?:({NEW})|{OPEN}(?:: ([0-9a-f]+))?)\))?")
+_ASKABLE = re.compile(r"[\t -~]+")  # in one line of a script's stdin, and by postmap -q
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
-_REGION = re.compile(
-    rf"^({re.escape(BEGIN_JOINED)}|{re.escape(BEGIN_NEW)}|{re.escape(BEGIN)})\n(.*?)^{re.escape(END)}\n",
-    re.MULTILINE | re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of ours: who (`pattern`, canonical), by which job, and the value, "" where the file has none."""
+    """A block of ours: who (`pattern`, canonical), by which job, and the value, "" where the file has none.
+
+    `is_whole`: none of its lines is missing.
+    """
 
     pattern: str
     job: str
     value: str
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,21 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """A source taken apart: what stands before and behind our region, and our blocks. `is_new`: we made the file."""
+    """A source taken apart: what stands before and behind our region, and our blocks. `is_new`: we made the file.
+
+    `above`, `below`: the entries of others there.
+    """
 
     before: str
     after: str
     blocks: tuple[Block, ...]
-    others: tuple[Entry, ...]
+    above: tuple[Entry, ...]
+    below: tuple[Entry, ...] = ()
     is_new: bool = False
+
+    @property
+    def others(self) -> tuple[Entry, ...]:
+        return (*self.above, *self.below)
 
     def block(self, pattern: str) -> Block | None:
         return next((block for block in self.blocks if block.pattern == pattern), None)
@@ -71,15 +89,33 @@ Entries = Callable[[str, int], tuple[Entry, ...]]
 """The entries of a text whose first line has the number offset + 1."""
 
 
+def _none(pattern: str) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How a file is written. `entries` takes the administrator's part apart; `has_values`: lines are key<tab>value."""
+    """How a file is written. `entries` takes the part of others apart.
+
+    `value`: what the values that we write look like, None where lines have none. `other_keys`: keys that a pattern may
+    have been written with when the instance was set up otherwise.
+    """
 
     entries: Entries
-    has_values: bool = False
+    value: re.Pattern[str] | None = None
+    other_keys: Keys = _none
+
+    @property
+    def has_values(self) -> bool:
+        return self.value is not None
 
     def line(self, key: str, value: str) -> str:
         return f"{key}\t{value}\n" if self.has_values else f"{key}\n"
+
+    def is_ours(self, line: str) -> bool:
+        """Whether we may have written the line, key aside."""
+        _, tab, value = line.partition("\t")
+        return not tab if self.value is None else self.value.fullmatch(value) is not None
 
 
 def fold(key: str) -> str:
@@ -90,36 +126,61 @@ def fold(key: str) -> str:
 def plain_entries(text: str, offset: int) -> tuple[Entry, ...]:
     """The entries of a plain list, one key per line; blanks around a key do not count."""
     return tuple(
-        Entry(fold(line.strip()), "", number, line)
+        Entry(fold(line.strip(BLANKS)), "", number, line)
         for number, line in enumerate(text.split("\n"), offset + 1)
-        if line.strip() and not line.lstrip().startswith("#")
+        if line.strip(BLANKS) and not line.lstrip(BLANKS).startswith("#")
     )
 
 
 def parse_file(text: str, path: str, syntax: Syntax, keys: Keys, *, exists: bool = True) -> BlockFile:
     """Take a source apart. Raises Conflict where our region was edited by hand."""
-    regions = list(_REGION.finditer(text))
-    if not regions:
-        if BEGIN in text or END in text:
-            raise Conflict(
-                f"{path}: the marks of our region are damaged", hint="remove the lines with 'mxfleet' by hand"
-            )
+    lines = split_lines(text)
+    region = _region(lines, path)
+    if region is None:
         return BlockFile(text, "", (), syntax.entries(text, 0), is_new=not exists and not text)
-    if len(regions) > 1:
-        raise Conflict(f"{path}: our marked region stands there twice", hint="remove one of them by hand")
-    region = regions[0]
-    before, after = text[: region.start()], text[region.end() :]
-    if region[1] == BEGIN_JOINED:
-        before = before.removesuffix("\n")
-    offset = text[: region.end()].count("\n")
-    blocks = _blocks(region[2], path, text[: region.start(2)].count("\n"), syntax, keys)
-    others = (*syntax.entries(before, 0), *syntax.entries(after, offset))
-    return BlockFile(before, after, blocks, others, region[1] == BEGIN_NEW)
+    first, last = region
+    before, after = "".join(lines[:first]), "".join(lines[last + 1 :])
+    begin = _BEGIN.match(lines[first])
+    assert begin  # noqa: S101 - _region has looked
+    as_found = before.removesuffix("\n")
+    if not after and begin[2] == short_digest(as_found):
+        before = as_found
+    blocks = _blocks(lines[first + 1 : last], path, first + 1, syntax, keys)
+    above, below = syntax.entries(before, 0), syntax.entries(after, last + 1)
+    return BlockFile(before, after, blocks, above, below, is_new=begin[1] is not None)
+
+
+def _region(lines: list[str], path: str) -> tuple[int, int] | None:
+    """Our first and last line, counted from 0, None without any. Raises Conflict for marks that are no whole region."""
+    begins = [at for at, line in enumerate(lines) if BEGIN in line]
+    ends = [at for at, line in enumerate(lines) if END in line]
+    marks = [at for at, line in enumerate(lines) if _MARK.match(line)]
+    if not (begins or ends or marks):
+        return None
+    stray = sorted((*begins, *ends, *marks))
+    if len(begins) == len(ends) == 1 and _is_region(lines, begins[0], ends[0]):
+        stray = [at for at in marks if not begins[0] < at < ends[0]]
+        if not stray:
+            return begins[0], ends[0]
+    named = ", ".join(str(at + 1) for at in stray[:4])
+    raise Conflict(
+        f"{path} line {stray[0] + 1}: our marks are damaged, doubled or out of place (lines {named}), so it cannot be "
+        "told what is ours; nothing was changed",
+        hint=f"put the lines from '{BEGIN}' to '{END}' back as they were, or take out each line that names mxfleet and "
+        "our entries with them, and ask again",
+        file=path,
+        line=stray[0] + 1,
+    )
+
+
+def _is_region(lines: list[str], first: int, last: int) -> bool:
+    begin, end = (lines[at].removesuffix("\n") for at in (first, last))
+    return first < last and _BEGIN.fullmatch(begin) is not None and end == END
 
 
 def render(file: BlockFile, blocks: tuple[Block, ...], syntax: Syntax, keys: Keys) -> str | None:
-    """The source with these blocks of ours. Without any it is byte for byte what it was before the first; None: no
-    file, because there was none and nobody else has written into it."""
+    """The source with these blocks of ours. Without any it is what others wrote, byte for byte; None: no file, because
+    there was none and nobody else has written into it."""
     if not blocks:
         rest = file.before + file.after
         return rest if rest or not file.is_new else None
@@ -136,8 +197,10 @@ def render(file: BlockFile, blocks: tuple[Block, ...], syntax: Syntax, keys: Key
 
 def _begin(file: BlockFile) -> str:
     if file.is_new:
-        return BEGIN_NEW
-    return f"\n{BEGIN_JOINED}" if file.before and not file.before.endswith("\n") else BEGIN
+        return f"{BEGIN} ({NEW})"
+    if file.before and not file.before.endswith("\n"):
+        return f"\n{BEGIN} ({OPEN}: {short_digest(file.before)})"
+    return BEGIN
 
 
 def with_block(file: BlockFile, block: Block, keys: Keys, path: str) -> tuple[Block, ...]:
@@ -171,47 +234,71 @@ def same_by_hand(file: BlockFile, keys: tuple[str, ...], value: str) -> bool:
 
 
 def checks(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> tuple[tuple[str, str], ...]:
-    """(key, value) that the new map must give: ours, the removed ones (""), and up to three others that stay."""
-    expected = {fold(key): block.value for block in reversed(blocks) for key in keys(block.pattern)}
-    for block in file.blocks:
-        for key in keys(block.pattern):
-            expected.setdefault(fold(key), "")
-    others: dict[str, str] = {}
-    for entry in file.others:
+    """(key, value) that the new map must give: ours, the removed ones (""), and up to three others that stay.
+
+    The first line of a key counts, so one of others above ours, or one where ours was, decides instead.
+    """
+    above, below = _stored(file.above), _stored(file.below)
+    kept = {fold(key): block.value for block in reversed(blocks) for key in keys(block.pattern)}
+    gone = {fold(key): "" for block in file.blocks for key in keys(block.pattern)}
+    layers: tuple[dict[str, str | None], ...] = (above, {**kept}, below, {**gone})
+    expected = {key: next(layer[key] for layer in layers if key in layer) for key in (*kept, *gone)}
+    staying = [(key, value) for key, value in (above | below | above).items() if value and key not in expected][
+        :STAYING
+    ]
+    return tuple((key, value) for key, value in (*expected.items(), *staying) if value is not None)
+
+
+def _stored(entries: Iterable[Entry]) -> dict[str, str | None]:
+    """What these lines put into a map; None for a value that cannot be asked for."""
+    found: dict[str, str | None] = {}
+    for entry in entries:
         key = entry.stored or entry.key
-        if "\n" not in entry.text and entry.value and key.isascii() and '"' not in key:
-            others.setdefault(key, entry.value)
-    staying = [(key, value) for key, value in others.items() if key not in expected][:STAYING]
-    return (*expected.items(), *staying)
+        is_askable = entry.value and '"' not in key and _ASKABLE.fullmatch(entry.text)
+        found.setdefault(key, entry.value if is_askable else None)
+    return found
 
 
 def _folded(keys: tuple[str, ...]) -> frozenset[str]:
     return frozenset(fold(key) for key in keys)
 
 
-def _blocks(region: str, path: str, offset: int, syntax: Syntax, keys: Keys) -> tuple[Block, ...]:
+def _blocks(lines: list[str], path: str, offset: int, syntax: Syntax, keys: Keys) -> tuple[Block, ...]:
     blocks: list[Block] = []
     values: dict[str, str] = {}
-    for number, line in enumerate(region.splitlines(), offset + 1):
+    wanted: frozenset[str] = frozenset()
+    for number, line in enumerate((line.removesuffix("\n") for line in lines), offset + 1):
         mark = _MARK.fullmatch(line)
-        key, tab, value = line.partition("\t")
+        key, _, value = line.partition("\t")
         if mark:
-            _ours(mark[2], path, number)
+            _check_pattern(mark[2], path, number)
             blocks.append(Block(mark[2], mark[1], ""))
-        elif blocks and key and not key.startswith(("#", " ")) and (bool(tab and value) is syntax.has_values):
+            wanted = _folded((*keys(mark[2]), *syntax.other_keys(mark[2])))
+        elif syntax.is_ours(line) and fold(key) in wanted and fold(key) not in values:
             values[fold(key)] = value
         else:
-            raise Conflict(f"{path} line {number}: our region was edited by hand: {line!r}", file=path, line=number)
-    # A block whose keys another block wrote already has no line of its own; one whose lines are gone is no block.
-    found = []
-    for block in blocks:
-        folded = [fold(key) for key in keys(block.pattern)]
-        found.append((block, [values[key] for key in folded if key in values]))
-    return tuple(replace(block, value=there[0]) for block, there in found if there)
+            raise _edited(path, number, line)
+    return tuple(found for block in blocks if (found := _with_value(block, keys(block.pattern), values)))
 
 
-def _ours(pattern: str, path: str, number: int) -> None:
+def _with_value(block: Block, keys: tuple[str, ...], values: dict[str, str]) -> Block | None:
+    """A block whose keys another block wrote already has no line of its own; one whose lines are gone is no block."""
+    found = [values[fold(key)] for key in keys if fold(key) in values]
+    is_whole = len(found) == len(keys) and len(set(found)) == 1
+    return replace(block, value=found[0], is_whole=is_whole) if found else None
+
+
+def _check_pattern(pattern: str, path: str, number: int) -> None:
     try:
         parse_block_pattern(pattern)
     except AddressError as error:
-        raise Conflict(f"{path} line {number}: our region was edited by hand: {error.detail}") from error
+        raise _edited(path, number, f"# mxfleet: {pattern}: {error.detail}") from error
+
+
+def _edited(path: str, number: int, shown: str) -> Conflict:
+    return Conflict(
+        f"{path} line {number}: our region was edited by hand, this is not ours: {shown!r}; nothing was changed",
+        hint=f"move that line out of the region between '{BEGIN}' and '{END}', or take it out, and ask again",
+        file=path,
+        line=number,
+    )

@@ -6,129 +6,45 @@ An MTA supplies a `Site`: which file, which keys, which answer. Everything else 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from fleet.mta import block_edit, block_file
+from fleet.mta import block_edit, block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.block_edit import Change, ListFile, Source
-from fleet.mta.block_file import Block, BlockFile, Syntax, fold
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.block_edit import Change
+from fleet.mta.block_file import Block, fold
+from fleet.mta.block_site import Place, Site, Wiring
+from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
-from fleet.mta.smtp_proof import Probe, Seen, read_proof
-from fleet.mta.types import Command, Context, Diff, Ended, InstanceFacts, Plan, Result, Steps, run, talk
+from fleet.mta.smtp_proof import Seen, read_proof
+from fleet.mta.types import Command, Context, Ended, Plan, Result, Steps, run, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """A change of the configuration by which the MTA comes to ask our list, or stops to.
-
-    `command`: as a plan shows it. `apply` makes the change, `take_back` undoes it; either raises FleetError.
-    """
-
-    diff: Diff
-    command: tuple[str, ...]
-    apply: Callable[[], Steps[None]]
-    take_back: Callable[[], Steps[None]]
-
-
-def _no_notes(pattern: BlockPattern) -> tuple[str, ...]:
-    return ()
-
-
-def _no_wiring() -> Steps[Wiring | None]:
-    yield from ()
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """How one instance keeps its list of blocked senders.
-
-    `keys`: the lines (or map keys) of a pattern; raises Unsupported for what the list cannot express. `value_of`: the
-    right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
-    answer to a block with that value. `notes`: how a block means something else here than the pattern says. `probes`:
-    the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
-    `wider`: further keys that refuse the pattern's senders with the same answer. `text_when_absent`: what a new file
-    begins with, in our own file. `wiring`: what makes the list count, None when it does already. `find_unwiring`: our
-    wiring as it can be taken out again, None when it is not there as we wrote it.
-    """
-
-    list_file: ListFile
-    syntax: Syntax
-    keys: Callable[[BlockPattern], tuple[str, ...]]
-    value_of: Callable[[SenderBlock], str]
-    is_ours: Callable[[str, str], bool]
-    notes: Callable[[BlockPattern], tuple[str, ...]]
-    probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
-    own_domains: tuple[str, ...] = ()
-    wider: Callable[[BlockPattern], tuple[str, ...]] = _no_notes
-    text_when_absent: str = ""
-    wiring: Wiring | None = None
-    find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
-
-    def keys_of(self, pattern: str) -> tuple[str, ...]:
-        return self.keys(parse_block_pattern(pattern))
-
-    def parse(self, source: Source, text: str) -> BlockFile:
-        return block_file.parse_file(text, source.path, self.syntax, self.keys_of, exists=source.exists)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A site's list as it was read."""
-
-    site: Site
-    source: Source
-    file: BlockFile
-    pattern: BlockPattern
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.site.keys(self.pattern)
-
-    def data(self) -> dict[str, Any]:
-        return {"pattern": self.pattern.text, "file": self.source.path, "keys": list(self.keys)}
 
 
 Looks = tuple[Seen, ...]
 
 
-def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
-    """The domains whose mail the instance receives, without those of the loopback; the host's own name first."""
-    found = [str(each) for each in instance.options.get("own_domains", ())]
-    real = [each for each in found if "." in each and not each.startswith("localhost.")]
-    return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
-
-
-def refuse_own_domain(own_domains: tuple[str, ...], pattern: BlockPattern) -> None:
-    """Raises Conflict for a whole domain whose mail this instance itself receives."""
-    if pattern.address is None and pattern.domain in own_domains:
-        raise Conflict(
-            f"{pattern.domain} is a domain of this instance itself; blocking it would refuse its own users",
-            hint="block single addresses of it",
-        )
-
-
 def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
     pattern = parse_block_pattern(operation.pattern)
-    refuse_own_domain(site.own_domains, pattern)
+    block_site.refuse_own_domain(site.own_domains, pattern)
     value = site.value_of(operation)
     place = yield from _read_fitting(site, pattern)
     notes = site.notes(pattern)
+    ours = place.file.block(pattern.text)
     if site.wiring is None and _is_done(place, value):
         looks = yield from _look(place, context)
-        if all(_is_settled(place, seen, operation, value) for seen in looks):
+        evidence = yield from _evidence(place, looks)
+        is_there = ours is None or _is_in_effect(place, value, evidence)
+        if is_there and all(_is_settled(place, seen, operation, value) for seen in looks):
             yield Plan(notes=notes)
-            evidence = yield from _evidence(place, looks)
             return Result(Ended.UNCHANGED, data=place.data(), before=evidence, after=evidence)
-        adding = _keeping(place)  # written and not yet in effect: whatever loads it is done again
+        # Written and not yet in effect: whatever loads it is done again.
+        adding = block_site.adding(place, ours) if ours else block_site.keeping
     else:
-        adding = _adding(place, Block(pattern.text, context.job or "-", value))
+        adding = block_site.adding(place, Block(pattern.text, context.job or "-", value))
     yield _plan(place, adding, notes, site.wiring)
     if site.wiring and not context.wiring_approved:
         raise NeedsWiring(
@@ -143,67 +59,33 @@ def sender_block(site: Site, operation: SenderBlock, context: Context) -> Steps[
     return (yield from _proven(place, operation, first, before, context))
 
 
-def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[_Place]:
+def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[Place]:
     place = yield from _read(site, pattern)
-    _refuse_stale(place.source)
+    block_site.refuse_stale(place.source)
     return place
 
 
-def _refuse_stale(source: Source) -> None:
-    if source.is_stale:
-        raise Conflict(
-            f"{source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint="build the map, or take the edit back",
-        )
-
-
-def _read(site: Site, pattern: BlockPattern) -> Steps[_Place]:
+def _read(site: Site, pattern: BlockPattern) -> Steps[Place]:
     site.keys(pattern)
     source = yield from block_edit.read_list(site.list_file)
-    text = source.text if source.exists else site.text_when_absent
-    return _Place(site, source, site.parse(source, text), pattern)
+    return Place(site, source, site.parse(source), pattern)
 
 
-def _is_done(place: _Place, value: str) -> bool:
+def _is_done(place: Place, value: str) -> bool:
     ours = place.file.block(place.pattern.text)
     if ours:
-        return ours.value == value
+        return ours.value == value and ours.is_whole
     return block_file.same_by_hand(place.file, place.keys, value)
 
 
-def _is_settled(place: _Place, seen: Seen, operation: SenderBlock, value: str) -> bool:
+def _is_settled(place: Place, seen: Seen, operation: SenderBlock, value: str) -> bool:
     if not seen.is_provable or operation.action == "discard":
         return True
     return place.site.is_ours(seen.reply, value)
 
 
-def _change(place: _Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
-    """The same edit of our blocks, whatever else stands in the file by then."""
-    site = place.site
-
-    def change(text: str) -> tuple[str | None, block_edit.Checks]:
-        file = site.parse(place.source, text or (site.text_when_absent if not place.source.exists else ""))
-        blocks = edit(file)
-        checks = block_file.checks(file, blocks, site.keys_of) if site.syntax.has_values else ()
-        return block_file.render(file, blocks, site.syntax, site.keys_of), checks
-
-    return change
-
-
-def _adding(place: _Place, block: Block) -> Change:
-    return _change(place, lambda file: block_file.with_block(file, block, place.site.keys_of, place.source.path))
-
-
-def _removing(place: _Place) -> Change:
-    return _change(place, lambda file: block_file.without_block(file, place.pattern.text))
-
-
-def _keeping(place: _Place) -> Change:
-    return lambda text: (text, ())
-
-
-def _plan(place: _Place, change: Change, notes: tuple[str, ...], wiring: Wiring | None) -> Plan:
-    text, _ = change(place.source.text)
+def _plan(place: Place, change: Change, notes: tuple[str, ...], wiring: Wiring | None) -> Plan:
+    text, _ = change(place.source)
     diffs = [block_edit.difference(place.source, text)]
     commands = [place.site.list_file.shown()]
     if wiring:
@@ -212,7 +94,7 @@ def _plan(place: _Place, change: Change, notes: tuple[str, ...], wiring: Wiring 
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=wiring is not None)
 
 
-def _look(place: _Place, context: Context) -> Steps[Looks]:
+def _look(place: Place, context: Context) -> Steps[Looks]:
     return (yield from _look_at(place.site, place.pattern, context, place.source.addresses))
 
 
@@ -224,7 +106,7 @@ def _look_at(site: Site, pattern: BlockPattern, context: Context, addresses: tup
     return tuple(looks)
 
 
-def _evidence(place: _Place, looks: Looks) -> Steps[dict[str, Any]]:
+def _evidence(place: Place, looks: Looks) -> Steps[dict[str, Any]]:
     """What the dialogues showed and what is in effect for our keys: `lookup` {key: value}, without those not found."""
     found = yield from block_edit.look_up(place.site.list_file, place.keys)
     return _shown(looks, found)
@@ -236,7 +118,7 @@ def _shown(looks: Looks, found: dict[str, str]) -> dict[str, Any]:
     return {**first, **({"also": also} if also else {}), "lookup": found}
 
 
-def _wire(place: _Place, wiring: Wiring) -> Steps[None]:
+def _wire(place: Place, wiring: Wiring) -> Steps[None]:
     """The list is there already, so the MTA never meets a check without one. What fails takes the list back too."""
     try:
         yield from wiring.apply()
@@ -245,27 +127,16 @@ def _wire(place: _Place, wiring: Wiring) -> Steps[None]:
         raise
 
 
-def _drop(place: _Place) -> Steps[None]:
-    """Take our entry back; a file that was not there before goes as a whole."""
+def _drop(place: Place) -> Steps[None]:
+    """Take our entry back; a file that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from block_edit.read_list(place.site.list_file)
-    earlier = place.file.block(place.pattern.text)
-    change = _adding(place, earlier) if earlier else _removing(place)
-    if not place.source.exists and not earlier and not _has_others(place, now):
-        yield from block_edit.change_list(place.site.list_file, now, lambda text: (None, ()))
-    else:
-        yield from block_edit.change_list(place.site.list_file, now, change)
-
-
-def _has_others(place: _Place, now: Source) -> bool:
-    """Whether the file has anything besides our entry and what a new file of ours begins with."""
-    file = place.site.parse(place.source, now.text)
-    return bool(block_file.without_block(file, place.pattern.text)) or (
-        file.before + file.after != place.site.text_when_absent
-    )
+    restoring = block_site.restoring(place)
+    change = restoring if place.source.exists else block_site.vanishing(place, restoring)
+    yield from block_edit.change_list(place.site.list_file, now, change)
 
 
 def _proven(
-    place: _Place, operation: SenderBlock, first: Looks, before: dict[str, Any], context: Context
+    place: Place, operation: SenderBlock, first: Looks, before: dict[str, Any], context: Context
 ) -> Steps[Result]:
     site, value = place.site, place.site.value_of(operation)
     looks = yield from _look(place, context)
@@ -291,15 +162,18 @@ def _proven(
     return Result(Ended.FAILED, data=place.data(), before=before, after=after, error=error)
 
 
-def _is_in_effect(place: _Place, value: str, after: dict[str, Any]) -> bool:
+def _is_in_effect(place: Place, value: str, after: dict[str, Any]) -> bool:
     found = after["lookup"]
     return all(found.get(fold(key)) == value for key in place.keys)
 
 
-def _take_back(place: _Place) -> Steps[None]:
-    if place.site.wiring:
-        yield from place.site.wiring.take_back()
-    yield from _drop(place)
+def _take_back(place: Place) -> Steps[None]:
+    try:
+        if place.site.wiring:
+            yield from place.site.wiring.take_back()
+        yield from _drop(place)
+    except Refused as error:
+        raise block_site.not_taken_back(place.source.path, error) from error
 
 
 def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
@@ -329,11 +203,11 @@ def sender_unblock(find_site: Callable[[], Site], operation: SenderUnblock, cont
     block = place.file.block(pattern.text)
     if block is None:
         return (yield from _not_ours(place, context))
-    _refuse_stale(place.source)
+    block_site.refuse_stale(place.source)
     return (yield from _unblock(place, block, context))
 
 
-def _not_ours(place: _Place, context: Context) -> Steps[Result]:
+def _not_ours(place: Place, context: Context) -> Steps[Result]:
     notes = foreign_notes(place.file, place.keys, place.source.path)
     looks = yield from _look(place, context)
     yield Plan(notes=notes)
@@ -341,29 +215,32 @@ def _not_ours(place: _Place, context: Context) -> Steps[Result]:
     return Result(Ended.UNCHANGED, data=place.data() | {"notes": list(notes)}, before=evidence, after=evidence)
 
 
-def _unblock(place: _Place, block: Block, context: Context) -> Steps[Result]:
+def _unblock(place: Place, block: Block, context: Context) -> Steps[Result]:
     unwiring = (yield from _unwiring(place, context)) if context.undo else None
-    removing = _removing(place)
+    removing = block_site.removing(place)
     yield _unblock_plan(place, removing, unwiring)
     looks = yield from _look(place, context)
     before = yield from _evidence(place, looks)
     if unwiring:
+        block_site.refuse_written(
+            (yield from _read(place.site, place.pattern)).file, place.source.path, place.site.text_when_absent
+        )
         yield from unwiring.take_back()
-        yield from _drop_all(place)
-    else:
-        yield from block_edit.change_list(place.site.list_file, place.source, removing)
+        removing = block_site.vanishing(place, removing)
+    yield from block_edit.change_list(place.site.list_file, place.source, removing)
     return (yield from _freed(place, block.value, before, context))
 
 
-def _unwiring(place: _Place, context: Context) -> Steps[Wiring | None]:
+def _unwiring(place: Place, context: Context) -> Steps[Wiring | None]:
+    """None where something else needs the list: another block of ours, wanted or there, or a line of others."""
     others = block_file.without_block(place.file, place.pattern.text)
-    if others or context.wanted_blocks:
+    if others or context.wanted_blocks or block_site.is_written(place.file, place.site.text_when_absent):
         return None
     return (yield from place.site.find_unwiring())
 
 
-def _unblock_plan(place: _Place, removing: Change, unwiring: Wiring | None) -> Plan:
-    text, _ = removing(place.source.text)
+def _unblock_plan(place: Place, removing: Change, unwiring: Wiring | None) -> Plan:
+    text, _ = removing(place.source)
     shown = place.site.list_file.shown()
     if unwiring:
         diffs = (unwiring.diff, block_edit.difference(place.source, None))
@@ -371,15 +248,7 @@ def _unblock_plan(place: _Place, removing: Change, unwiring: Wiring | None) -> P
     return Plan(diffs=(block_edit.difference(place.source, text),), commands=(shown,))
 
 
-def _drop_all(place: _Place) -> Steps[None]:
-    """Our own file goes with its wiring, unless somebody has written into it."""
-    if _has_others(place, place.source):
-        yield from block_edit.change_list(place.site.list_file, place.source, _removing(place))
-    else:
-        yield from block_edit.change_list(place.site.list_file, place.source, lambda text: (None, ()))
-
-
-def _freed(place: _Place, value: str, before: dict[str, Any], context: Context) -> Steps[Result]:
+def _freed(place: Place, value: str, before: dict[str, Any], context: Context) -> Steps[Result]:
     looks = yield from _look(place, context)
     for _ in range(LOOKS - 1):
         if not _refused(place, looks, value):
@@ -389,24 +258,25 @@ def _freed(place: _Place, value: str, before: dict[str, Any], context: Context) 
     after = yield from _evidence(place, looks)
     data = place.data()
     refused = _refused(place, looks, value)
-    if not refused:
+    there = [key for key in map(fold, place.keys) if after["lookup"].get(key) == value]
+    if not refused and not there:
         return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
     shared = [other.pattern for other in block_file.without_block(place.file, place.pattern.text)]
     wider = _wider(place)
     if wider and not after["lookup"]:
         data["still_refused_by"] = list(wider)
         return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
-    error = RemoteError(
-        f"{refused[0].sender} is still answered {refused[0].reply!r}", hint=f"our other blocks: {shared}"
-    )
+    still = f"{place.source.path} still has {there[0]}" if there else ""
+    still = f"{refused[0].sender} is still answered {refused[0].reply!r}" if refused else still
+    error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
     return Result(Ended.FAILED, data=data, before=before, after=after, error=error)
 
 
-def _refused(place: _Place, looks: Looks, value: str) -> list[Seen]:
+def _refused(place: Place, looks: Looks, value: str) -> list[Seen]:
     return [seen for seen in looks if seen.is_provable and place.site.is_ours(seen.reply, value)]
 
 
-def _wider(place: _Place) -> tuple[str, ...]:
+def _wider(place: Place) -> tuple[str, ...]:
     """Other lines of the list that refuse the same senders: then the answer says nothing about ours."""
     wanted = {fold(key) for key in place.site.wider(place.pattern)}
     kept = block_file.without_block(place.file, place.pattern.text)
@@ -418,7 +288,7 @@ def _wider(place: _Place) -> tuple[str, ...]:
 def block_list(site: Site) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines. `reply`: the value of a map, else ""."""
     source = yield from block_edit.read_list(site.list_file)
-    file = site.parse(source, source.text if source.exists else "")
+    file = site.parse(source)
     placeholder = site.text_when_absent.splitlines()
     ours = [
         {"pattern": block.pattern, "action": "discard" if block.value == "DISCARD" else "reject", "reply": block.value}

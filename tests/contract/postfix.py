@@ -69,7 +69,7 @@ class AccessMap:
         if command.argv[0] == "query":
             found = [f"{key}\t{self.entries[key]}\n" for key in stdin.splitlines() if key in self.entries]
             return Completed(0, "".join([*found, "end\n"]).encode())
-        planned, count, rest = stdin.split("\n", 2)
+        planned, _, count, rest = stdin.split("\n", 3)
         assert planned == digest
         self.text = rest.split("\n", int(count))[-1]
         return Completed(0, f"applied {sha256(self.text.encode()).hexdigest()}\n".encode())

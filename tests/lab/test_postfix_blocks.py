@@ -276,12 +276,13 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: Remote) -> None:
 KILLING = r"""
 set -u
 script=$1 map=$2
+digest() { sha256sum < $1 | cut -d' ' -f1; }
 lost=0 odd=0 n=0
 for delay in $(seq 1 60); do
     n=$((n + 1))
-    old=$(sha256sum < $map | cut -d' ' -f1)
-    { echo fence 0; echo $old; echo 2; printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"
-      grep -v '^key' $map; echo "key$n@x.test 550 5.7.1 n"; } > /tmp/stdin
+    { grep -v '^key' $map; echo "key$n@x.test 550 5.7.1 n"; } > /tmp/new
+    { echo fence 0; digest $map; digest /tmp/new; echo 2
+      printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((delay * 2)))
@@ -294,8 +295,8 @@ for delay in $(seq 1 60); do
 done
 echo "lost $lost odd $odd"
 sh $script apply /etc/postfix hash $map < /tmp/stdin > /dev/null 2>&1
-{ echo fence 0; sha256sum < $map | cut -d' ' -f1; echo 1; printf 'last@x.test\t550 5.7.1 n\n'
-  cat $map; echo 'last@x.test 550 5.7.1 n'; } |
+{ cat $map; echo 'last@x.test 550 5.7.1 n'; } > /tmp/new
+{ echo fence 0; digest $map; digest /tmp/new; echo 1; printf 'last@x.test\t550 5.7.1 n\n'; cat /tmp/new; } |
     sh $script apply /etc/postfix hash $map
 """
 

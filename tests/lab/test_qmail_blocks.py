@@ -177,10 +177,11 @@ def test_a_full_disk_leaves_the_file_as_it_was(remote: BlockedHost) -> None:
 KILLING = r"""
 set -u
 script=$1 list=/var/qmail/control/badmailfrom
+digest() { sha256sum < $1 | cut -d' ' -f1; }
 lost=0 odd=0
 for n in $(seq 1 60); do
-    old=$(sha256sum < $list | cut -d' ' -f1)
-    { echo fence 0; echo $old; echo write; echo 0; grep -v '^key' $list; echo "key$n@x.test"; } > /tmp/stdin
+    { grep -v '^key' $list; echo "key$n@x.test"; } > /tmp/new
+    { echo fence 0; digest $list; echo write $(digest /tmp/new); echo 0; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply qmail /var/qmail $list - < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $n)
@@ -190,7 +191,8 @@ for n in $(seq 1 60); do
     [ "$(stat -c '%U:%G %a' $list)" = 'root:nofiles 640' ] || odd=$((odd + 1))
 done
 echo "lost $lost odd $odd"
-{ echo fence 0; sha256sum < $list | cut -d' ' -f1; echo write; echo 0; cat $list; echo last@x.test; } |
+{ cat $list; echo last@x.test; } > /tmp/new
+{ echo fence 0; digest $list; echo write $(digest /tmp/new); echo 0; cat /tmp/new; } |
     sh $script apply qmail /var/qmail $list -
 ls -d $list.mxfleet-work 2>/dev/null
 ls $list.mxfleet-2* | wc -l

@@ -194,12 +194,13 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: BlockedHost) -> N
 KILLING = r"""
 set -u
 script=$1 map=/etc/mail/access
+digest() { sha256sum < $1 | cut -d' ' -f1; }
 lost=0 odd=0
 echo 'From:bad@one.test	REJECT' >> $map; makemap hash $map < $map
 for n in $(seq 1 60); do
-    old=$(sha256sum < $map | cut -d' ' -f1)
-    { printf 'fence 0\n%s\nwrite\n2\n' $old; printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"
-      grep -v '^From:key' $map; printf "From:key$n@x.test\tREJECT\n"; } > /tmp/stdin
+    { grep -v '^From:key' $map; printf "From:key$n@x.test\tREJECT\n"; } > /tmp/new
+    { printf 'fence 0\n%s\nwrite %s\n2\n' $(digest $map) $(digest /tmp/new)
+      printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((n * 2)))
@@ -212,8 +213,9 @@ for n in $(seq 1 60); do
 done
 echo "lost $lost odd $odd"
 sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /dev/null 2>&1
-{ echo fence 0; sha256sum < $map | cut -d' ' -f1; echo write; echo 1; printf 'from:last@x.test\tREJECT\n'
-  cat $map; printf 'From:last@x.test\tREJECT\n'; } | sh $script apply sendmail /etc/mail/sendmail.cf $map hash
+{ cat $map; printf 'From:last@x.test\tREJECT\n'; } > /tmp/new
+{ echo fence 0; digest $map; echo write $(digest /tmp/new); echo 1; printf 'from:last@x.test\tREJECT\n'
+  cat /tmp/new; } | sh $script apply sendmail /etc/mail/sendmail.cf $map hash
 """
 
 

@@ -1,6 +1,7 @@
 """Our own scripts on this machine, as the transport sends them.
 
-`RUN`: a directory in the place of /run for the fence; a test that gives fences puts one of its own here.
+`RUN`: a directory in the place of /run for the fence, locks and states; a test that gives fences, or that must not wait
+for other tests of this machine, puts one of its own here.
 """
 
 import os
@@ -18,7 +19,7 @@ def text_of(name: str, tools: Path | None = None) -> str:
 
     Whether systemd runs depends on the machine otherwise: here it does where `tools` has a directory of that name.
     """
-    text = script_text(name)[0].replace("/run/mxfleet-fence", f"{RUN}/mxfleet-fence")
+    text = script_text(name)[0].replace("/run/mxfleet-", f"{RUN}/mxfleet-")
     text = text.replace("[ -w /run ]", f"[ -w {RUN} ]")
     text = text.replace("/run/systemd/system", f"{tools or '/nonexistent'}/systemd")
     return text.replace("\nPATH=/usr/", f"\nPATH={tools}:/usr/") if tools else text

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,11 @@ def block_file(at: Path) -> Case:
         (at / name).mkdir()
     (at / "bin/qmail-queue").write_text(PROGRAM)
     (at / "bin/qmail-queue").chmod(0o755)
-    return Case(at, ("apply", "qmail", str(at), f"{at}/control/badmailfrom", "-"), "-\nwrite\n0\na@b.test\n")
+    return Case(
+        at,
+        ("apply", "qmail", str(at), f"{at}/control/badmailfrom", "-"),
+        f"-\nwrite {sha256(b'a@b.test').hexdigest()}\n0\na@b.test",
+    )
 
 
 def sendmail(*words: str, stdin: str) -> Callable[[Path], Case]:
@@ -127,11 +132,11 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "opensmtpd_deliver.sh": opensmtpd("{at}/program", "{at}", "none", "1", stdin="17e3a5b1 release\n"),
     "opensmtpd_quarantine.sh": opensmtpd("{at}/program", "{at}", "out", stdin=f"job-1\n{ENVELOPE}"),
     "opensmtpd_wire.sh": opensmtpd_wire,
-    "postfix_access.sh": postfix("apply", "{at}", "hash", "{at}/mxfleet_senders", stdin="0\n0\nx\tREJECT\n"),
+    "postfix_access.sh": postfix("apply", "{at}", "hash", "{at}/mxfleet_senders", stdin="0\n0\n0\nx\tREJECT\n"),
     "postfix_attempt.sh": postfix("{at}/program", "{at}", stdin="AAAAAA1\n"),
     "postfix_deliver.sh": postfix("{at}/program", "{at}", "{at}", "none", "1", stdin="AAAAAA1\n"),
     "postfix_quarantine.sh": postfix("out", "{at}", stdin="job-1\nAAAAAA1\n"),
-    "postfix_wire.sh": postfix("apply", "{at}", "hash", stdin="0\n"),
+    "postfix_wire.sh": postfix("apply", "{at}", "hash", stdin="0\n0\n"),
     "qmail_change.sh": qmail,
     "sendmail_change.sh": sendmail("delete", "none", "{at}/q1", stdin=f"job-1\n{SENDMAIL}"),
     "sendmail_run.sh": sendmail("attempt", "{at}/program", "/etc/x.cf", "none", "{at}/q1", stdin=f"5\n{SENDMAIL}"),

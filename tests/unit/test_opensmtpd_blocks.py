@@ -66,6 +66,24 @@ def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_ba
     assert (host.config, host.text) == (UNWIRED, None)
 
 
+def test_an_undo_leaves_our_table_and_its_wiring_to_whoever_wrote_into_it() -> None:
+    undo = replace(CONTEXT, undo=True)
+    host = unwired()
+    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    wiring = host.config
+    host.append("his@x.test")
+    assert host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), undo)).ended is Ended.SUCCEEDED
+    assert (host.config, host.text) == (wiring, f"{PLACEHOLDER}his@x.test\n")
+
+
+def test_a_line_that_comes_right_before_our_table_would_go_stays_in_it() -> None:
+    host = unwired()
+    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    host.before[host.changes] = lambda found: found.append("his@x.test")
+    host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
+    assert host.text == f"{PLACEHOLDER}his@x.test\n"
+
+
 def test_wiring_needs_its_approval_and_a_refused_one_leaves_nothing_behind() -> None:
     host = unwired()
     with pytest.raises(NeedsWiring):

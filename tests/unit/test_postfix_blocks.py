@@ -1,5 +1,8 @@
 """The pure half of blocking on Postfix: restrictions, main.cf, access maps, keys, and what a dialogue proves."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from fleet.mta.address import parse_block_pattern
@@ -68,6 +71,20 @@ def test_unwiring_keeps_what_others_added() -> None:
     assert unwire("smtpd_sender_restrictions = a\n", OWN) is None
 
 
+@pytest.mark.parametrize(
+    ("edit", "left"),
+    [
+        (lambda text: f"{text}y = z\n", "a = b\nx = y\ny = z\n"),
+        (lambda text: text.replace("x = y\n", "x = y\ny = z\n"), "a = b\nx = y\ny = z\n"),
+        (lambda text: text.replace("x = y\n", ""), "a = b\n"),
+        (lambda text: re.sub(r" \(\w+\)", "", text), "a = b\nx = y\n"),
+        (lambda text: f"{text}# c\n  continues = ours\n", None),
+    ],
+)
+def test_unwiring_joins_no_lines_of_others(edit: Callable[[str], str], left: str | None) -> None:
+    assert unwire(edit(wire("a = b\nx = y", OWN)), OWN) == left
+
+
 def test_our_map_has_the_default_type_where_it_can_be_built() -> None:
     assert own_map("/e", "lmdb", frozenset({"hash", "lmdb"})).name == "lmdb:/e/mxfleet_senders"
     assert own_map("/e", "hash", frozenset({"lmdb", "pcre"})).type == "lmdb"
@@ -113,6 +130,8 @@ def test_an_administrators_line_is_a_conflict_that_names_the_place() -> None:
         lambda text: text.replace("# mxfleet:job-1 a@b.test", "# mxfleet:job-1 *@*"),
         lambda text: text + text,
         lambda text: text + "\n  continues our line\n",
+        lambda text: text.replace("550 5.7.1 no", "OK"),
+        lambda text: text.replace("# END", "his@b.test\tOK\n# END"),
     ],
 )
 def test_a_region_that_was_edited_by_hand_is_a_conflict(damage: object) -> None:

@@ -7,11 +7,11 @@ anew for every recipient. Where no such ACL is, nothing is written: an ACL of so
 import re
 from functools import partial
 
-from fleet.mta import block_edit, block_file, blocking
+from fleet.mta import block_edit, block_file, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
-from fleet.mta.block_edit import ListFile, Source
-from fleet.mta.block_file import Syntax
-from fleet.mta.blocking import Site
+from fleet.mta.block_edit import ListFile
+from fleet.mta.block_file import BlockFile, Syntax
+from fleet.mta.block_site import Site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
@@ -33,9 +33,7 @@ NOTES = (
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    site = _site(instance)
-    refuse_negated((yield from block_edit.read_list(site.list_file)))
-    return (yield from blocking.sender_block(site, operation, context))
+    return (yield from blocking.sender_block(_site(instance), operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
@@ -69,8 +67,9 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=_is_ours,
         notes=_notes,
         probes=partial(_probes, instance),
-        own_domains=blocking.own_domains(instance),
+        own_domains=block_site.own_domains(instance),
         wider=_wider,
+        refuse=refuse_negated,
     )
 
 
@@ -84,15 +83,17 @@ def _list_file(instance: InstanceFacts) -> ListFile:
     return ListFile("exim", str(instance.options["config_file"]), path)
 
 
-def refuse_negated(source: Source) -> None:
-    """Raises Conflict where the list ends in a negated item: it matches everybody else, and ours would end that."""
-    items = [line.strip() for line in source.text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if items and items[-1].startswith("!"):
+def refuse_negated(path: str, file: BlockFile) -> None:
+    """Raises Conflict where the administrator's list ends in a negated item: it matches everybody else, which a line of
+    ours at the end stops, and the last one that goes brings back."""
+    last = file.others[-1] if file.others else None
+    if last and last.key.startswith("!"):
         raise Conflict(
-            f"{source.path} ends in the negated item {items[-1]!r}, so it refuses every other sender; a line behind it "
-            "would change that",
+            f"{path} line {last.line}: the list ends in the negated item {last.text!r}, so it refuses every other "
+            "sender; a change of our lines would change that",
             hint="end the list in an item that is not negated",
-            file=source.path,
+            file=path,
+            line=last.line,
         )
 
 
@@ -141,7 +142,7 @@ def _notes(pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each port. Not to postmaster: Debian's ACL accepts mail to him before it looks at the sender."""
-    own = blocking.own_domains(instance)
+    own = block_site.own_domains(instance)
     relayed = instance.options.get("relay_domains", [])
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))

@@ -12,13 +12,13 @@ from fleet.mta import block_edit, block_file, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.block_edit import READ_SECONDS, ListFile, Source
 from fleet.mta.block_file import Syntax
-from fleet.mta.blocking import Site, Wiring
+from fleet.mta.block_site import Site, Wiring
 from fleet.mta.commands import CHANGE_SECONDS, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import conf
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
-from fleet.mta.text import escape_bytes
+from fleet.mta.text import escape_bytes, split_lines
 from fleet.mta.types import Command, Completed, Context, Diff, InstanceFacts, Result, Steps, run
 
 WIRE = "opensmtpd_wire.sh"
@@ -79,7 +79,7 @@ def _own_file(instance: InstanceFacts) -> ListFile:
 def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
     """The table that the configuration asks first now; without one, ours, and with `wires` what makes smtpd ask it."""
     source = yield from _read(instance)
-    rule = conf.sender_rule(conf.statements(source.text.splitlines()))
+    rule = conf.sender_rule(conf.statements(split_lines(source.text)))
     is_ours = rule is None or rule.path == _own_file(instance).path
     list_file = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else _own_file(instance)
     return Site(
@@ -92,6 +92,7 @@ def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
         probes=partial(_probes, instance),
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
+        needs_file=not is_ours,
         text_when_absent=PLACEHOLDER if is_ours else "",
         wiring=_wiring(instance, source) if wires and rule is None else None,
         find_unwiring=partial(_find_unwiring, instance),
@@ -138,7 +139,7 @@ def our_lines(instance: InstanceFacts) -> list[str]:
 
 def _wiring(instance: InstanceFacts, source: Source) -> Wiring:
     """Our rule before the first one. Raises Unsupported where it cannot be told which one that is."""
-    lines = source.text.splitlines(keepends=True)
+    lines = split_lines(source.text)
     found = conf.statements(lines)
     at = conf.first_match(found)
     if TABLE in conf.tables(found):
@@ -166,9 +167,9 @@ def _find_unwiring(instance: InstanceFacts) -> Steps[Wiring | None]:
     ours = "".join(our_lines(instance))
     if source.text.count(ours) != 1:
         return None
-    before = source.text.replace(ours, "").splitlines(keepends=True)
+    before = split_lines(source.text.replace(ours, ""))
     return Wiring(
-        diff=_difference(instance, source.text.splitlines(keepends=True), before),
+        diff=_difference(instance, split_lines(source.text), before),
         command=script_argv(WIRE, *_wire_command(instance, "unwire").argv),
         apply=partial(_take_back, instance),
         take_back=lambda: _change(instance, "unwire", f"{source.digest} 0\n"),

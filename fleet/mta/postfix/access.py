@@ -1,4 +1,4 @@
-"""An access map's source as text: the administrator's lines stay untouched, ours stand in a marked region at the end.
+"""An access map's source as text, block_file.py's rule applied to the syntax of Postfix.
 
 access(5), postmap(1): a line whose first character besides white space is # is a comment, a line that begins with
 white space continues the one before, the first of two entries with the same key counts.
@@ -7,15 +7,16 @@ white space continues the one before, the first of two entries with the same key
 import re
 from dataclasses import dataclass
 
-from fleet.mta.address import BlockPattern, PatternKind, to_unicode
-from fleet.mta.block_file import Block, BlockFile, Entry, Keys, Syntax, parse_file, render
+from fleet.mta.address import BlockPattern, PatternKind, parse_block_pattern, to_unicode
+from fleet.mta.block_file import BEGIN, BLANKS, Block, BlockFile, Entry, Keys, Syntax, parse_file, render
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import SenderBlock
+from fleet.mta.text import split_lines
 
 OWN_HEAD = "# Senders that mxfleet blocks. It writes this file; do not edit.\nplaceholder.mxfleet.invalid\tDUNNO\n"
 
 # postmap keeps white space inside double quotes as part of the key.
-_ENTRY = re.compile(r'((?:"(?:\\.|[^"\\])*"|[^\s"])+)\s*(.*)', re.DOTALL)
+_ENTRY = re.compile(r'((?:"(?:\\.|[^"\\])*"|[^\s"])+)\s*(.*)', re.DOTALL | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +71,51 @@ def value_of(operation: SenderBlock) -> str:
 def parse_access(text: str, path: str, keys: Keys) -> BlockFile:
     """Take a source apart. Raises Conflict where our region was edited by hand or something continues it."""
     file = parse_file(text, path, ACCESS, keys)
-    first = re.search(r"^(?!\s*#)(?=.*\S).*$", file.after, re.MULTILINE)
-    if first and first[0][0].isspace():
-        raise Conflict(f"{path}: the line {first[0].strip()!r} continues our last line; move it above our region")
+    above = text.removesuffix(file.after).count("\n")
+    lines = enumerate(split_lines(file.after), above + 1)
+    number, first = next(((number, line) for number, line in lines if not _is_skipped(line)), (0, "-"))
+    if first[0] in BLANKS:
+        raise Conflict(
+            f"{path} line {number} begins with white space, so it continues our last line: {first.strip()!r}",
+            hint=f"move it to the line that it belongs to, or above '{BEGIN}', and ask again",
+            file=path,
+            line=number,
+        )
     return file
 
 
 def render_access(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> str:
-    """The source with these blocks of ours. Without any it is byte for byte what it was before the first."""
+    """The source with these blocks of ours. Without any it is what others wrote, byte for byte."""
     return render(file, blocks, ACCESS, keys) or ""
+
+
+def _is_skipped(line: str) -> bool:
+    """Whether postmap leaves the line out: an empty one, or a comment. It does not end the one before."""
+    stripped = line.strip(f"{BLANKS}\n")
+    return not stripped or stripped.startswith("#")
 
 
 def _entries(text: str, offset: int) -> tuple[Entry, ...]:
     found: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), offset + 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+        if _is_skipped(line):
             continue
-        if line[0].isspace() and found:
-            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line}")
-        elif not line[0].isspace():
+        if line[0] not in BLANKS:
             found.append((number, line))
+        elif found:
+            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line}")
     return tuple(_entry(number, line) for number, line in found)
 
 
 def _entry(number: int, line: str) -> Entry:
     parts = _ENTRY.match(line)
     key, value = (parts[1], parts[2]) if parts else (line, "")
-    return Entry(key.casefold(), value.rstrip(), number, line)
+    return Entry(key.casefold(), value.rstrip(f"{BLANKS}\n"), number, line)
 
 
-ACCESS = Syntax(_entries, has_values=True)
+def _widest_keys(pattern: str) -> tuple[str, ...]:
+    """All keys that a pattern can have, however the instance was set up when we wrote it."""
+    return keys_of(parse_block_pattern(pattern), KeyRules(has_subdomains=False, null_key="<>", has_utf8=True))
+
+
+ACCESS = Syntax(_entries, re.compile(r"[245]\d\d [245]\.\d+\.\d+ .+|DISCARD.*"), _widest_keys)

@@ -1,10 +1,11 @@
 """Reading and replacing access maps and main.cf on the host, by postfix_access.sh and postfix_wire.sh."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from fleet.mta.block_edit import ChangedMeanwhile, Checks, Source, check_digest, edit_error, until_whole
+from fleet.mta.block_edit import Change, Source, check_digest, edit_error, edited, looked_up, until_whole
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access_wiring import BUILT, AccessMap, own_map, wired_map
+from fleet.mta.text import digest_of
 from fleet.mta.types import Command, InstanceFacts, Steps, run
 
 ACCESS = "postfix_access.sh"
@@ -12,8 +13,6 @@ WIRE = "postfix_wire.sh"
 EDIT_SECONDS = 60
 READ = 30
 LARGEST_SOURCE = 32 << 20
-
-Change = Callable[[str], tuple[str, Checks]]
 
 
 def access_argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tuple[str, ...]:
@@ -54,37 +53,30 @@ def look_up(instance: InstanceFacts, access_map: AccessMap, keys: Iterable[str])
     done = yield from run(Command(argv, script=ACCESS, stdin=stdin, become=True, timeout=READ))
     if done.exit_status:
         raise edit_error(done, ACCESS)
-    lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
-    if lines[-1:] != ["end"]:
-        raise UnparsedOutput("the answer of postmap was cut off")
-    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-1])}
+    return looked_up(done)
 
 
 def change_map(instance: InstanceFacts, access_map: AccessMap, source: Source, change: Change) -> Steps[None]:
-    """Replace the source and its map. A file that somebody else changed meanwhile is read and edited once more.
-
-    Raises Conflict (changed twice, or the new reading stands in the way), DiskFull, RemoteError; the old ones stay.
-    """
-    try:
-        yield from _write_map(instance, access_map, source, change)
-    except ChangedMeanwhile:
-        again = yield from read_map(instance, access_map)
-        yield from _write_map(instance, access_map, again, change)
+    """Replace the source and its map, or remove both where nothing refers to them, as `edited` does."""
+    yield from edited(
+        source,
+        lambda: read_map(instance, access_map),
+        lambda found: _write_map(instance, access_map, found, change),
+    )
 
 
 def _write_map(instance: InstanceFacts, access_map: AccessMap, source: Source, change: Change) -> Steps[None]:
-    text, checks = change(source.text)
-    head = [source.digest, str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
-    yield from _changing(ACCESS, access_argv(instance, "apply", access_map), head, text)
+    text, checks = change(source)
+    if text is not None:
+        head = [source.digest, digest_of(text), str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
+        yield from _changing(ACCESS, access_argv(instance, "apply", access_map), head, text)
+    elif source.exists:
+        yield from _changing(ACCESS, access_argv(instance, "remove", access_map), [source.digest], "")
 
 
 def change_main_cf(instance: InstanceFacts, access_map: AccessMap, source: Source, text: str) -> Steps[None]:
     """Replace main.cf and reload. Raises Conflict, DiskFull, RemoteError; the old one stays or is put back."""
-    yield from _changing(WIRE, wire_argv(instance, "apply", access_map), [source.digest], text)
-
-
-def remove_own_map(instance: InstanceFacts, access_map: AccessMap) -> Steps[None]:
-    yield from _changing(ACCESS, access_argv(instance, "remove", access_map), [], "")
+    yield from _changing(WIRE, wire_argv(instance, "apply", access_map), [source.digest, digest_of(text)], text)
 
 
 def _read(script: str, argv: tuple[str, ...], path: str) -> Steps[Source]:

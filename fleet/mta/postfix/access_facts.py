@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from fleet.mta import blocking
+from fleet.mta import block_site
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
@@ -110,7 +110,7 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
 def refuse_own_domain(facts: BlockFacts, pattern: BlockPattern) -> None:
     """Raises Conflict for a whole domain whose mail this instance itself receives."""
     own = facts.domains("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
-    blocking.refuse_own_domain(own, pattern)
+    block_site.refuse_own_domain(own, pattern)
 
 
 def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:

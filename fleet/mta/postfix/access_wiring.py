@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import Unsupported
+from fleet.mta.text import short_digest
 
 # What postfix_access.sh can replace by rename; texthash has no map file.
 EDITABLE = ("hash", "btree", "lmdb", "cdb", "texthash")
@@ -19,7 +20,9 @@ OWN_NAME = "mxfleet_senders"
 
 _DEFINED = re.compile(rf"^{RESTRICTIONS}[ \t]*=", re.MULTILINE)
 _APPENDED = "# Added by mxfleet, so that it can block senders. Undoing the job that added it takes it out.\n"
-_APPENDED_JOINED = "# Added by mxfleet behind a line without end, so that it can block senders.\n"
+_APPENDED_OPEN = "# Added by mxfleet behind a line without end ({}), so that it can block senders.\n"
+_ADDED = r"^# Added by mxfleet(?: behind a line without end(?: \((\w+)\))?)?, so that it can block senders\..*\n"
+_CONTINUES = re.compile(r"(?:[ \t]*(?:#.*)?\n)*[ \t]+[^\s#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +79,30 @@ def element(access_map: AccessMap) -> str:
 
 
 def wire(main_cf: str, access_map: AccessMap) -> str:
-    """main.cf with our check as the first element. Nothing else changes, and `unwire` gives the same bytes back."""
+    """main.cf with our check as the first element. Nothing else changes, and `unwire` gives the same bytes back.
+
+    A last line without an end gets one; our comment remembers by a digest what the file was then.
+    """
     defined = list(_DEFINED.finditer(main_cf))
     if defined:
         at = defined[-1].end()  # the last definition of a parameter counts
         return f"{main_cf[:at]} {element(access_map)},{main_cf[at:]}"
     line = f"{RESTRICTIONS} = {element(access_map)}\n"
     if main_cf and not main_cf.endswith("\n"):
-        return f"{main_cf}\n{_APPENDED_JOINED}{line}"
+        return f"{main_cf}\n{_APPENDED_OPEN.format(short_digest(main_cf))}{line}"
     return f"{main_cf}{_APPENDED}{line}"
 
 
 def unwire(main_cf: str, access_map: AccessMap) -> str | None:
     """main.cf without our check, whatever else was edited since; None when it is not there as we wrote it."""
     line = f"{RESTRICTIONS} = {element(access_map)}\n"
-    for added in (f"\n{_APPENDED_JOINED}{line}", f"{_APPENDED}{line}"):
-        if added in main_cf:
-            return main_cf.replace(added, "", 1)
+    added = re.search(_ADDED + re.escape(line), main_cf, re.MULTILINE)
+    if added:
+        before, after = main_cf[: added.start()], main_cf[added.end() :]
+        as_found = before.removesuffix("\n")
+        if not after and added[1] == short_digest(as_found):
+            return as_found
+        return None if _CONTINUES.match(after) else before + after
     inserted = re.compile(rf"(^{RESTRICTIONS}[ \t]*=) {re.escape(element(access_map))},", re.MULTILINE)
     return inserted.sub(r"\1", main_cf, count=1) if inserted.search(main_cf) else None
 

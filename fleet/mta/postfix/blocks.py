@@ -4,83 +4,24 @@ Where no such map is wired, the first block makes our own and puts it in front o
 it takes both back. access(5), postconf(5), SMTPD_ACCESS_README.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from fleet.mta import block_file
+from fleet.mta import block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.block_edit import Checks, Source, difference
-from fleet.mta.block_file import Block, BlockFile
+from fleet.mta.block_edit import Change, Source, difference
+from fleet.mta.block_file import Block
 from fleet.mta.commands import HELPERS
-from fleet.mta.errors import Conflict, FleetError, NeedsWiring, RemoteError, Unsupported
+from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.postfix import access, access_edit, access_wiring
-from fleet.mta.postfix.access_edit import Change
+from fleet.mta.postfix import access, access_edit, access_place, access_wiring
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
-from fleet.mta.postfix.access_wiring import AccessMap
+from fleet.mta.postfix.access_place import Place
 from fleet.mta.smtp_proof import Seen, read_proof
 from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
 
 LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A map on an instance as it was read: where a block stands or will stand."""
-
-    instance: InstanceFacts
-    facts: BlockFacts
-    access_map: AccessMap
-    source: Source
-    file: BlockFile
-
-    def keys(self, pattern: str) -> tuple[str, ...]:
-        return _keys(self.facts, pattern)
-
-
-def _keys(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
-    return access.keys_of(parse_block_pattern(pattern), facts.rules)
-
-
-def _refuse_stale(place: Place) -> None:
-    if place.source.is_stale:
-        raise Conflict(
-            f"{place.source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint=f"run postmap {place.access_map.name}, or take the edit back",
-        )
-
-
-def _read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:
-    source = yield from access_edit.read_map(instance, access_map)
-    if not source.exists and access_map == facts.own:
-        source = replace(source, text=access.OWN_HEAD)
-    return Place(instance, facts, access_map, source, _parse(facts, source.path, source.text))
-
-
-def _parse(facts: BlockFacts, path: str, text: str) -> BlockFile:
-    return access.parse_access(text, path, partial(_keys, facts))
-
-
-def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
-    """The same edit of our blocks, whatever else stands in the file by then."""
-
-    def change(text: str) -> tuple[str, Checks]:
-        file = _parse(place.facts, place.source.path, text or place.source.text)
-        blocks = edit(file)
-        return access.render_access(file, blocks, place.keys), block_file.checks(file, blocks, place.keys)
-
-    return change
-
-
-def _adding(place: Place, block: Block) -> Change:
-    return _change(place, lambda file: block_file.with_block(file, block, place.keys, place.source.path))
-
-
-def _removing(place: Place, pattern: str) -> Change:
-    return _change(place, lambda file: block_file.without_block(file, pattern))
 
 
 def _look(place: Place, pattern: BlockPattern, job: str) -> Steps[Seen]:
@@ -95,9 +36,16 @@ def _look_at(facts: BlockFacts, pattern: BlockPattern, job: str) -> Steps[Seen]:
 
 def _evidence(place: Place, pattern: BlockPattern, seen: Seen) -> Steps[dict[str, Any]]:
     """What the dialogue showed and what the live map gives, the latter None where nothing is found."""
-    keys = place.keys(pattern.text)
-    found = yield from access_edit.look_up(place.instance, place.access_map, keys)
-    return {**seen.as_json(), "lookup": found.get(keys[0])}
+    found = yield from _look_up(place, pattern)
+    return _shown(seen, place, pattern, found)
+
+
+def _look_up(place: Place, pattern: BlockPattern) -> Steps[dict[str, str]]:
+    return (yield from access_edit.look_up(place.instance, place.access_map, place.keys(pattern.text)))
+
+
+def _shown(seen: Seen, place: Place, pattern: BlockPattern, found: dict[str, str]) -> dict[str, Any]:
+    return {**seen.as_json(), "lookup": found.get(place.keys(pattern.text)[0])}
 
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
@@ -106,14 +54,17 @@ def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Conte
     pattern = parse_block_pattern(operation.pattern)
     refuse_own_domain(facts, pattern)
     _refuse_override(facts)
-    place = yield from _read_place(instance, facts, facts.wired or facts.own)
-    _refuse_stale(place)
+    place = yield from access_place.read_place(instance, facts, facts.wired or facts.own)
+    access_place.refuse_stale(place)
     value = access.value_of(operation)
     notes = differences(facts, pattern)
     if facts.wired and _is_done(place, pattern, value):
-        yield Plan(notes=notes)
-        return (yield from _unchanged(place, pattern, context))
-    adding = _adding(place, Block(pattern.text, context.job or "-", value))
+        found = yield from _look_up(place, pattern)
+        if place.file.block(pattern.text) is None or _is_in_effect(place, pattern, value, found):
+            yield Plan(notes=notes)
+            evidence = _shown((yield from _look(place, pattern, context.job)), place, pattern, found)
+            return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
+    adding = access_place.adding(place, Block(pattern.text, context.job or "-", value))
     main_cf = None if facts.wired else (yield from access_edit.read_main_cf(instance, place.access_map))
     yield _block_plan(place, main_cf, adding, notes)
     if main_cf and not context.wiring_approved:
@@ -146,27 +97,21 @@ def _refuse_override(facts: BlockFacts) -> None:
 def _is_done(place: Place, pattern: BlockPattern, value: str) -> bool:
     ours = place.file.block(pattern.text)
     if ours:
-        return ours.value == value
+        return ours.value == value and ours.is_whole
     return block_file.same_by_hand(place.file, place.keys(pattern.text), value)
 
 
-def _unchanged(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
-    seen = yield from _look(place, pattern, context.job)
-    evidence = yield from _evidence(place, pattern, seen)
-    return Result(Ended.UNCHANGED, data=_data(place, pattern), before=evidence, after=evidence)
-
-
 def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tuple[str, ...]) -> Plan:
-    text, _ = adding(place.source.text)
+    text, _ = adding(place.source)
     diffs = [difference(place.source, text)]
-    commands = [_shown(place, access_edit.ACCESS)]
+    commands = [_command(place, access_edit.ACCESS)]
     if main_cf:
         diffs.append(difference(main_cf, access_wiring.wire(main_cf.text, place.access_map)))
-        commands.append(_shown(place, access_edit.WIRE))
+        commands.append(_command(place, access_edit.WIRE))
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=main_cf is not None)
 
 
-def _shown(place: Place, script: str) -> tuple[str, ...]:
+def _command(place: Place, script: str) -> tuple[str, ...]:
     argv = access_edit.access_argv if script == access_edit.ACCESS else access_edit.wire_argv
     return (f"{HELPERS}/{script}", *argv(place.instance, "apply", place.access_map))
 
@@ -182,14 +127,20 @@ def _wire(place: Place, main_cf: Source, pattern: BlockPattern) -> Steps[None]:
 
 
 def _drop(place: Place, pattern: BlockPattern) -> Steps[None]:
-    """Take our entry back; a map that was not there before goes as a whole."""
-    if not place.source.exists:
-        yield from access_edit.remove_own_map(place.instance, place.access_map)
-        return
+    """Take our entry back; a map that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from access_edit.read_map(place.instance, place.access_map)
-    earlier = place.file.block(pattern.text)
-    change = _adding(place, earlier) if earlier else _removing(place, pattern.text)
+    restoring = access_place.restoring(place, pattern.text)
+    change = restoring if place.source.exists else access_place.vanishing(place, restoring)
     yield from access_edit.change_map(place.instance, place.access_map, now, change)
+
+
+def _take_back(place: Place, main_cf: Source | None, pattern: BlockPattern) -> Steps[None]:
+    try:
+        if main_cf:
+            yield from _unwire(place)
+        yield from _drop(place, pattern)
+    except Refused as error:
+        raise block_site.not_taken_back(place.source.path, error) from error
 
 
 def _proven(
@@ -208,17 +159,23 @@ def _proven(
         yield from run(Command(("sleep", "1")))
         seen = yield from _look(place, pattern, context.job)
     seen = _judged(seen, first, operation)
-    after = yield from _evidence(place, pattern, seen)
-    if not seen.is_provable or _is_ours(seen, operation):
+    found = yield from _look_up(place, pattern)
+    after = _shown(seen, place, pattern, found)
+    is_there = _is_in_effect(place, pattern, access.value_of(operation), found)
+    if is_there and (not seen.is_provable or _is_ours(seen, operation)):
         return Result(Ended.SUCCEEDED, data=_data(place, pattern), before=before, after=after)
-    if main_cf:
-        yield from _unwire(place)
-    yield from _drop(place, pattern)
+    yield from _take_back(place, main_cf, pattern)
     error = RemoteError(
         f"the map has the entry, yet {seen.sender} was answered {seen.reply!r}; the change was taken back",
         hint="look at smtpd_sender_restrictions and the restrictions before it",
     )
+    if not is_there:
+        error = RemoteError(f"the entry was written and {place.access_map.name} lacks it; the change was taken back")
     return Result(Ended.FAILED, data=_data(place, pattern), before=before, after=after, error=error)
+
+
+def _is_in_effect(place: Place, pattern: BlockPattern, value: str, found: dict[str, str]) -> bool:
+    return all(found.get(key) == value for key in place.keys(pattern.text))
 
 
 def _is_ours(seen: Seen, operation: SenderBlock) -> bool:
@@ -252,7 +209,7 @@ def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: C
     pattern = parse_block_pattern(operation.pattern)
     try:
         facts = yield from read_facts(instance)
-        _keys(facts, pattern.text)
+        access_place.keys_of(facts, pattern.text)
     except Unsupported as error:
         return (yield from nothing_of_ours(pattern.text, error.detail))
     try:
@@ -261,7 +218,7 @@ def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: C
         return (yield from unreadable(pattern.text, error, [(yield from _look_at(facts, pattern, context.job))]))
     if place.file.block(pattern.text) is None:
         return (yield from _not_ours(place, pattern, context))
-    _refuse_stale(place)
+    access_place.refuse_stale(place)
     return (yield from _unblock(place, pattern, context))
 
 
@@ -274,31 +231,35 @@ def _not_ours(place: Place, pattern: BlockPattern, context: Context) -> Steps[Re
 
 
 def _unblock(place: Place, pattern: BlockPattern, context: Context) -> Steps[Result]:
-    removing = _removing(place, pattern.text)
+    removing = access_place.removing(place, pattern.text)
     main_cf = (yield from _main_cf_to_restore(place, pattern, context)) if context.undo else None
     yield _unblock_plan(place, main_cf, removing)
     seen = yield from _look(place, pattern, context.job)
     before = yield from _evidence(place, pattern, seen)
     if main_cf:
+        now = yield from access_place.read_place(place.instance, place.facts, place.access_map)
+        block_site.refuse_written(now.file, place.source.path, access.OWN_HEAD)
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
         yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
-        yield from access_edit.remove_own_map(place.instance, place.access_map)
-    else:
-        yield from access_edit.change_map(place.instance, place.access_map, place.source, removing)
+        removing = access_place.vanishing(place, removing)
+    yield from access_edit.change_map(place.instance, place.access_map, place.source, removing)
     return (yield from _freed(place, pattern, before, is_unwired=main_cf is not None, context=context))
 
 
 def _find(instance: InstanceFacts, facts: BlockFacts, pattern: BlockPattern) -> Steps[Place]:
     """Where our block stands: the wired map, or our own one that somebody has put behind another since."""
-    place = yield from _read_place(instance, facts, facts.wired or facts.own)
+    place = yield from access_place.read_place(instance, facts, facts.wired or facts.own)
     if place.file.block(pattern.text) is None and place.access_map != facts.own and facts.own in facts.maps:
-        return (yield from _read_place(instance, facts, facts.own))
+        return (yield from access_place.read_place(instance, facts, facts.own))
     return place
 
 
 def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -> Steps[Source | None]:
+    """None where something else needs the map: another block of ours, wanted or there, or a line of others."""
     others = [block for block in place.file.blocks if block.pattern != pattern.text]
     if others or context.wanted_blocks or place.access_map != place.facts.own:
+        return None
+    if block_site.is_written(place.file, access.OWN_HEAD):
         return None
     main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
     return main_cf if access_wiring.unwire(main_cf.text, place.access_map) is not None else None
@@ -307,9 +268,9 @@ def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -
 def _unblock_plan(place: Place, main_cf: Source | None, removing: Change) -> Plan:
     if main_cf:
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
-        return Plan(diffs=(difference(main_cf, text),), commands=(_shown(place, access_edit.WIRE),))
-    text, _ = removing(place.source.text)
-    return Plan(diffs=(difference(place.source, text),), commands=(_shown(place, access_edit.ACCESS),))
+        return Plan(diffs=(difference(main_cf, text),), commands=(_command(place, access_edit.WIRE),))
+    left, _ = removing(place.source)
+    return Plan(diffs=(difference(place.source, left),), commands=(_command(place, access_edit.ACCESS),))
 
 
 def _freed(
@@ -323,13 +284,17 @@ def _freed(
             break
         yield from run(Command(("sleep", "1")))
         seen = yield from _look(place, pattern, context.job)
-    after = yield from _nothing(seen) if is_unwired else _evidence(place, pattern, seen)
+    found = {} if is_unwired else (yield from _look_up(place, pattern))
+    after = _shown(seen, place, pattern, found)
     data = _data(place, pattern)
-    if _is_refused_by(seen, value):
-        shared = [other.pattern for other in place.file.blocks if other.pattern != pattern.text]
-        error = RemoteError(f"{seen.sender} is still answered {seen.reply!r}", hint=f"our other blocks: {shared}")
-        return Result(Ended.FAILED, data=data, before=before, after=after, error=error)
-    return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
+    there = [key for key in place.keys(pattern.text) if value and found.get(key) == value]
+    if not there and not _is_refused_by(seen, value):
+        return Result(Ended.SUCCEEDED, data=data, before=before, after=after)
+    shared = [other.pattern for other in place.file.blocks if other.pattern != pattern.text]
+    still = f"{place.access_map.name} still has {there[0]}" if there else ""
+    still = f"{seen.sender} is still answered {seen.reply!r}" if _is_refused_by(seen, value) else still
+    error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
+    return Result(Ended.FAILED, data=data, before=before, after=after, error=error)
 
 
 def _is_refused_by(seen: Seen, value: str) -> bool:
@@ -353,7 +318,7 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
             others.append({"file": access_map.name, "line": f"(a {access_map.type} table, not listed)"})
             continue
         source = yield from access_edit.read_map(instance, access_map)
-        file = _parse(facts, source.path, source.text)
+        file = access_place.parse(facts, access_map, source)
         ours += [_listed(block) for block in file.blocks]
         placeholder = access.OWN_HEAD.splitlines()[-1]
         others += [{"file": source.path, "line": each.text} for each in file.others if each.text != placeholder]
@@ -374,17 +339,16 @@ def read_back_block(instance: InstanceFacts, operation: Operation, context: Cont
     facts = yield from read_facts(instance)
     pattern = parse_block_pattern(operation.pattern)
     place = yield from _find(instance, facts, pattern)
-    _refuse_stale(place)
+    access_place.refuse_stale(place)
     found: dict[str, str] = {}
     if place.source.exists:
-        found = yield from access_edit.look_up(instance, place.access_map, place.keys(pattern.text))
+        found = yield from _look_up(place, pattern)
     is_marked = place.file.block(pattern.text) is not None
     seen = yield from _look(place, pattern, context.job)
-    after = {**seen.as_json(), "lookup": found.get(place.keys(pattern.text)[0])}
+    after = _shown(seen, place, pattern, found)
     if isinstance(operation, SenderBlock):
-        value = access.value_of(operation)
-        is_done = facts.wired is not None and is_marked and set(found.values()) == {value}
-        is_done = is_done and len(found) == len(place.keys(pattern.text))
+        is_done = facts.wired is not None and is_marked
+        is_done = is_done and _is_in_effect(place, pattern, access.value_of(operation), found)
     else:
         is_done = not is_marked and not found
     if is_done:

@@ -6,11 +6,11 @@ understand alike is written.
 
 from functools import partial
 
-from fleet.mta import block_edit, block_file, blocking
+from fleet.mta import block_edit, block_file, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.block_edit import ListFile
 from fleet.mta.block_file import Syntax
-from fleet.mta.blocking import Site
+from fleet.mta.block_site import Site
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Probe, reachable, sender_probe
@@ -58,7 +58,7 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=_is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=blocking.own_domains(instance),
+        own_domains=block_site.own_domains(instance),
         wider=_wider,
     )
 
@@ -116,7 +116,7 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each server that the host runs."""
-    own = blocking.own_domains(instance) or ("localhost",)
+    own = block_site.own_domains(instance) or ("localhost",)
     recipients = tuple(f"postmaster@{domain}" for domain in own[:3])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
     return tuple(

@@ -3,11 +3,11 @@
 # between.
 #
 #   block_file.sh read  MTA CONFIG FILE NAME   stdout: "SHA256 STATE", the host's addresses, and then the file; STATE fits,
-#                                              stale (newer than its map) or absent
+#                                              stale (newer than its map, or gone while its map is there) or absent
 #   block_file.sh query MTA CONFIG FILE NAME   stdin: keys in lower case; stdout: "KEY<tab>VALUE" for those in effect, "end"
-#   block_file.sh apply MTA CONFIG FILE NAME   stdin: SHA256 of the file as planned ("-": absent), "write" or "remove",
-#                                              number of checks, that many lines "KEY<tab>VALUE" (no value: absent) which
-#                                              a map built of the file must give, the new file
+#   block_file.sh apply MTA CONFIG FILE NAME   stdin: SHA256 of the file as planned ("-": absent), "write SHA256" of the
+#                                              new file or "remove", number of checks, that many lines "KEY<tab>VALUE" (no
+#                                              value: absent) which a map built of the file must give, the new file
 #
 #   MTA sendmail:  CONFIG the .cf file, FILE the source of its access map, NAME the map's type
 #   MTA qmail:     CONFIG its home, FILE control/badmailfrom in it
@@ -80,7 +80,7 @@ digest() {
 
 state() {
     if [ ! -e "$file" ]; then
-        echo absent
+        if [ -n "$map" ] && [ -e "$map" ]; then echo stale; else echo absent; fi
     elif [ -n "$map" ] && { [ ! -e "$map" ] || [ "$file" -nt "$map" ]; }; then
         echo stale
     else
@@ -150,7 +150,7 @@ nobody_wrote() { [ ! -e "$work/old" ] || [ "$(sha256sum <"$work/old" | cut -d ' 
 is_in_effect() { [ -z "$map" ] || { dump "$file" >"$work/live.dump" && verify "$work/live.dump"; }; }
 
 apply() {
-    IFS= read -r planned && IFS= read -r verb && IFS= read -r number || fail 66 "no header on stdin"
+    IFS= read -r planned && IFS=' ' read -r verb wanted && IFS= read -r number || fail 66 "no header on stdin"
     checks=
     while [ "$number" -gt 0 ] && IFS= read -r line; do
         checks=$checks${checks:+
@@ -158,7 +158,7 @@ apply() {
         number=$((number - 1))
     done
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ "$(state)" != stale ] || fail 76 "$file is newer than its map"
+    [ "$(state)" != stale ] || fail 76 "$file is not what its map was built of"
     mkdir -m 700 "$work" || fail 73 "cannot write beside $file"
     case $verb in
         remove)
@@ -167,7 +167,6 @@ apply() {
             ;;
         write)
             write
-            wanted=$(sha256sum <"$work/new" | cut -d ' ' -f 1)
             ;;
         *) fail 66 "unknown verb $verb" ;;
     esac
@@ -187,6 +186,8 @@ write() {
             fail 73 "cannot write beside $file"
     fi
     cat >"$work/new" && sync "$work/new" || fail 73 "cannot write $work/new"
+    # A connection that ends in the middle of it looks like the end of the file.
+    [ "$(sha256sum <"$work/new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
     [ -z "$map" ] || build_map
 }
 
@@ -210,7 +211,7 @@ swap() {
 
 in_effect() {
     if [ -n "$map" ]; then
-        dump "$file"
+        [ ! -e "$map" ] || dump "$file"
     elif [ -e "$file" ]; then
         awk '{ sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, ""); print tolower($0) "\t" }' "$file"
     fi

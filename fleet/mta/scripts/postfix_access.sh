@@ -1,11 +1,14 @@
 #!/bin/sh
 # Reads or replaces one access map of a Postfix instance; smtpd sees the old map or the new one, never anything between.
 #
-#   postfix_access.sh read   CONFIG_DIR TYPE FILE    stdout: "SHA256 STATE" and then the file; STATE fits, stale or absent
-#   postfix_access.sh apply  CONFIG_DIR TYPE FILE    stdin: SHA256 of the file as planned ("-": absent), number of checks,
-#                                                    that many lines "KEY<tab>VALUE" (no value: absent), the new file
+#   postfix_access.sh read   CONFIG_DIR TYPE FILE    stdout: "SHA256 STATE" and then the file; STATE fits, stale (newer than
+#                                                    its map, or gone while its map is there) or absent
+#   postfix_access.sh apply  CONFIG_DIR TYPE FILE    stdin: SHA256 of the file as planned ("-": absent) and of the new one,
+#                                                    number of checks, that many lines "KEY<tab>VALUE" (no value: absent),
+#                                                    the new file
 #   postfix_access.sh query  CONFIG_DIR TYPE FILE    stdin: keys; stdout: "KEY<tab>VALUE" for those the live map has
-#   postfix_access.sh remove CONFIG_DIR TYPE FILE    our own map, once nothing refers to it
+#   postfix_access.sh remove CONFIG_DIR TYPE FILE    stdin: SHA256 of the file as planned; our own map, once nothing refers
+#                                                    to it
 #
 # Exit status: 65 a check failed, 66 not a map of that instance, 73 could not write, 75 locked, 76 changed meanwhile.
 # shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
@@ -49,7 +52,7 @@ digest() {
 
 state() {
     if [ ! -e "$file" ]; then
-        echo absent
+        if [ -n "$suffix" ] && [ -e "$map" ]; then echo stale; else echo absent; fi
     elif [ -n "$suffix" ] && { [ ! -e "$map" ] || [ "$file" -nt "$map" ]; }; then
         echo stale
     else
@@ -90,7 +93,7 @@ put_back() {
 tell_texthash() { [ -n "$suffix" ] || [ "$file" = "$own" ] || postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-; }
 
 apply() {
-    IFS= read -r planned && IFS= read -r number || fail 66 "no header on stdin"
+    IFS= read -r planned && IFS= read -r wanted && IFS= read -r number || fail 66 "no header on stdin"
     checks=
     while [ "$number" -gt 0 ] && IFS= read -r line; do
         checks=$checks${checks:+
@@ -98,9 +101,11 @@ apply() {
         number=$((number - 1))
     done
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ "$(state)" != stale ] || fail 76 "$file is newer than its map"
+    [ "$(state)" != stale ] || fail 76 "$file is not what its map was built of"
     [ ! -e "$file" ] || cp -p --preserve=all "$file" "$new" || fail 73 "cannot write beside $file"
     cat >"$new" || fail 73 "cannot write $new"
+    # A connection that ends in the middle of it looks like the end of the file.
+    [ "$(sha256sum <"$new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
     if [ -n "$suffix" ]; then
         # postmap gives up root for the owner of the source, who may not write in this directory.
         chown 0:0 "$new" && postmap -c "$config" "$type:$new" || fail 73 "cannot build the map beside $map"
@@ -133,6 +138,8 @@ remove_own() {
     if postconf -c "$config" -n | grep -qF -- "$own" || grep -qF -- "$own" "$config/master.cf"; then
         fail 76 "$file is still referred to"
     fi
+    IFS= read -r planned || fail 66 "no header on stdin"
+    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
     rm -f "$file" "$map" "$file".mxfleet-[0-9]* && echo removed
 }
 

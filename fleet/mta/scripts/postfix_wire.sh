@@ -2,7 +2,7 @@
 # Puts our check of senders into main.cf, or takes it out; refuses a main.cf that would change anything else.
 #
 #   postfix_wire.sh read  CONFIG_DIR TYPE    stdout: "SHA256 fits" and then main.cf
-#   postfix_wire.sh apply CONFIG_DIR TYPE    stdin: SHA256 of main.cf as planned, then the new main.cf
+#   postfix_wire.sh apply CONFIG_DIR TYPE    stdin: SHA256 of main.cf as planned and of the new one, then the new main.cf
 #
 # Exit status: 65 the new main.cf is not accepted, 66 not an instance, 73 could not write, 75 locked, 76 changed meanwhile.
 set -u
@@ -58,9 +58,11 @@ put_back() {
 }
 
 apply() {
-    IFS= read -r planned || fail 66 "no header on stdin"
+    IFS= read -r planned && IFS= read -r wanted || fail 66 "no header on stdin"
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
     cp -p --preserve=all "$file" "$new" && cat >"$new" && sync "$new" || fail 73 "cannot write beside $file"
+    # A connection that ends in the middle of it looks like the end of the file.
+    [ "$(sha256sum <"$new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new main.cf did not come as a whole"
     only_ours || fail 65 "the new main.cf changes more than $parameter"
     keep_five && ln "$file" "$new.old" || fail 73 "cannot keep a copy of $file"
     [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"

@@ -7,13 +7,15 @@ one that begins with white space, and keeps the first of two lines with the same
 import re
 
 from fleet.mta.address import BlockPattern, PatternKind
-from fleet.mta.block_file import Entry, fold
+from fleet.mta.block_file import BLANKS, Entry, fold
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import SenderBlock
 
 TAG = "From:"
 LONGEST_LINE = 1000  # makemap reads lines into 1024 bytes, and leaves out the rest
 DISCARD = "DISCARD"
+VALUE = re.compile(r'ERROR:\d\.\d+\.\d+:"\d{3} .*"|DISCARD')
+"""Each value that `value_of` gives."""
 
 _TAGGED = re.compile(r"[a-z_]+:")
 _ERROR = re.compile(r'ERROR:\d\.\d+\.\d+:"(\d{3}) (.*)"')
@@ -57,14 +59,14 @@ def entries(text: str, offset: int) -> tuple[Entry, ...]:
     """The administrator's lines. One without a tag decides about senders too, so it counts as From:."""
     found = []
     for number, line in enumerate(text.split("\n"), offset + 1):
-        if not line.strip() or line.startswith("#") or line[0].isspace():
+        if not line.strip(BLANKS) or line.startswith("#") or line[0] in BLANKS:
             continue
         stored, _, rest = line.replace("\t", " ").partition(" ")
         stored = fold(stored)
         key = stored if _TAGGED.match(stored) else f"{TAG.lower()}{stored}"
         value = line[len(stored) :].lstrip(" \t")
         # What ends in white space, or has none, is not the same in every makemap: never looked for in the map.
-        found.append(Entry(key, "" if rest != rest.rstrip() else value, number, line, stored))
+        found.append(Entry(key, "" if rest != rest.rstrip(BLANKS) else value, number, line, stored))
     return tuple(found)
 
 

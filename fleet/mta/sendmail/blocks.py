@@ -5,11 +5,11 @@ An instance without an access map is not wired by us: that takes a new sendmail.
 
 from functools import partial
 
-from fleet.mta import block_edit, blocking
+from fleet.mta import block_edit, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.block_edit import ListFile
 from fleet.mta.block_file import Syntax
-from fleet.mta.blocking import Site
+from fleet.mta.block_site import Site
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
 from fleet.mta.sendmail import access
@@ -48,14 +48,15 @@ def _site(instance: InstanceFacts) -> Site:
     """Raises Unsupported for an instance without an access map."""
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(access.entries, has_values=True),
+        syntax=Syntax(access.entries, access.VALUE),
         keys=access.keys_of,
         value_of=access.value_of,
         is_ours=access.is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=blocking.own_domains(instance),
+        own_domains=block_site.own_domains(instance),
         wider=access.wider_keys,
+        needs_file=True,
     )
 
 
@@ -92,7 +93,7 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     if not listen:
         return ()
     address, port = min(listen, key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))
-    own = blocking.own_domains(instance) or ("localhost",)
+    own = block_site.own_domains(instance) or ("localhost",)
     # root is an account of every host; postmaster is often missing in the aliases.
     recipients = tuple(f"{local}@{domain}" for domain in own[:2] for local in ("root", "postmaster"))
     return (
