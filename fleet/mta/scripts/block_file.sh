@@ -16,11 +16,8 @@
 #
 # Exit status: 65 a check failed, 66 not a list of that MTA, 73 could not write, 75 locked, 76 changed meanwhile.
 # shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 

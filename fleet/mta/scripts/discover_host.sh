@@ -2,9 +2,8 @@
 # discover_host.sh HELPER_DIRECTORY
 #
 # Tells what the host is, one "name value" per line, then "end". Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 echo "time $(date +%s)"
 echo "uid $(id -u)"

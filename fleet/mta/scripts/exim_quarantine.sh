@@ -7,9 +7,8 @@
 # removes the old names; so a message is always whole in one of both. Killed between those steps it is in both, or the
 # old queue keeps a -D file alone: run again, this first takes away the half that is not needed. Prints what Exim says,
 # and "end".
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 action=$1

@@ -20,10 +20,8 @@
 #
 # Exit status: 64 and 66 bad arguments, 69 smtpd is not running, 73 could not write, 75 cannot be moved, 76 another run
 # is at work; nothing was changed then. 74: it broke off, and some messages may be changed.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 

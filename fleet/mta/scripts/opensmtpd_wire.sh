@@ -11,11 +11,8 @@
 #
 # Exit status: 65 smtpd does not take the configuration, 66 not ours to change, 73 could not write, 75 locked or in the
 # way, 76 changed meanwhile.
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 smtpd=$2

@@ -5,10 +5,8 @@
 # there, look: only tells. Each message moves by rename(2) within one file system, so it is always whole and in exactly
 # one of both places, however this ends; run again, it goes on where it was. An existing name is never overwritten.
 # Tells the IDs that lie in mxfleet-quarantine/JOB afterwards, then "end".
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 

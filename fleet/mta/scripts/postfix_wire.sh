@@ -5,14 +5,10 @@
 #   postfix_wire.sh apply CONFIG_DIR TYPE    stdin: SHA256 of main.cf as planned, then the new main.cf
 #
 # Exit status: 65 the new main.cf is not accepted, 66 not an instance, 73 could not write, 75 locked, 76 changed meanwhile.
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
-unset MAIL_CONFIG
 
 action=$1 config=$2 type=$3
 file=$config/main.cf

@@ -26,13 +26,10 @@
 # - A message moves by rename(2), activating files (info, todo) first out and last in, mess/ID last out and first in. So
 #   where mess/ID lies tells where the rest belongs, and a half moved message is never attempted. After a reboot
 #   qmail-send runs beside what was cut off then, until the next change puts it right.
-set -u
-umask 077
-LC_ALL=C
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 state=
 split=
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 trap '' HUP INT PIPE

@@ -17,11 +17,8 @@
 # data file behind it, back the other way round, so a queue file is never where Sendmail works without its data. hold and
 # release exchange the text of the file and rename it: in between it is a qf with a q line, which Sendmail itself turns
 # into an hf. An existing name is never overwritten by another file.
-set -u
-umask 077
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 LOT=200 # locks held at a time
