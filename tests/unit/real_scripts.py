@@ -1,6 +1,6 @@
 """Our own scripts on this machine, as the transport sends them.
 
-`RUN`: a directory in the place of /run for the fence; a test that gives fences puts one of its own here.
+`RUN`: a directory in the place of /run for fence and locks; a test that gives fences puts one of its own here.
 """
 
 import os
@@ -18,7 +18,9 @@ def text_of(name: str, tools: Path | None = None) -> str:
 
     Whether systemd runs depends on the machine otherwise: here it does where `tools` has a directory of that name.
     """
-    text = script_text(name)[0].replace("/run/mxfleet-fence", f"{RUN}/mxfleet-fence")
+    text = script_text(name)[0]
+    for kind in ("fence", "locks"):
+        text = text.replace(f"/run/mxfleet-{kind}", f"{RUN}/mxfleet-{kind}")
     text = text.replace("[ -w /run ]", f"[ -w {RUN} ]")
     text = text.replace("/run/systemd/system", f"{tools or '/nonexistent'}/systemd")
     return text.replace("\nPATH=/usr/", f"\nPATH={tools}:/usr/") if tools else text
