@@ -20,18 +20,20 @@ from tests.unit.real_scripts import argv_of
 
 OTHER = 65533
 """Some account that is neither root nor ours."""
-STEPS = "cp find ln makemap mktemp mv perl postmap rm rmdir smtpctl sync systemctl"
+STEPS = "cp find ln makemap mktemp mv perl postmap python3 rm rmdir smtpctl sync systemctl"
 """The programs that are counted: none of them runs beside another one."""
 COUNT = """#!/bin/sh
 PATH=/usr/bin:/usr/sbin
-read -r at <{tools}/at
 read -r when <{tools}/when
-at=$((at + 1))
-echo $at >{tools}/at
-[ "$at" != "$when" ] || sh {tools}/hook >>{tools}/hooked 2>&1
+echo "${{0##*/}}" >>{tools}/steps
+[ "$(wc -l <{tools}/steps)" != "$when" ] || sh {tools}/hook >>{tools}/hooked 2>&1
 program={tools}/real/${{0##*/}}
 [ -e "$program" ] || program=/usr/bin/${{0##*/}}
 exec "$program" "$@"
+"""
+WITHOUT = """#!/bin/sh
+case {0}$1 in mv--exchange | perl-e | python3-I) exit 1 ;; esac
+exec /usr/bin/{0} "$@"
 """
 PROGRAMS = {
     "real/makemap": """#!/bin/sh
@@ -100,7 +102,7 @@ class Edited:
 
         `digest`: of the file as it was planned with, where that is not `old`.
         """
-        for name, text in (("at", "0"), ("when", str(when)), ("hook", f"cd {self.place}\n{hook}\n"), ("hooked", "")):
+        for name, text in (("steps", ""), ("when", str(when)), ("hook", f"cd {self.place}\n{hook}\n"), ("hooked", "")):
             (self.tools / name).write_text(text)
         stdin = self.head.format(digest=digest or sha256(self.old.encode()).hexdigest()) + (
             "" if self.is_wiring else self.new
@@ -112,9 +114,9 @@ class Edited:
         )
         return Completed(done.returncode, done.stdout, done.stderr)
 
-    def steps(self) -> int:
-        """How many the last run has made."""
-        return int((self.tools / "at").read_text())
+    def steps(self) -> list[str]:
+        """The programs of the last run, in order."""
+        return (self.tools / "steps").read_text().split()
 
     def reset(self) -> None:
         """The directory as it was at first."""
@@ -215,7 +217,7 @@ def edited(kind: str, without: tuple[str, ...] = ()) -> Iterator[Edited]:
             for name, text in PROGRAMS.items()
         }
         texts |= dict.fromkeys(STEPS.split(), COUNT.format(tools=base / "tools"))
-        texts |= {f"real/{name}": "#!/bin/sh\nexit 1\n" for name in without}
+        texts |= {f"real/{name}": WITHOUT.format(name) for name in without}
         for name, text in texts.items():
             (base / "tools" / name).write_text(text)
             (base / "tools" / name).chmod(0o755)

@@ -11,7 +11,7 @@ from fleet.ssh.quoting import SCRIPTS, TAKES_IN, script_text
 
 PROLOGUE = script_text("prologue.sh")[0]
 CALLED = sorted(path.name for path in SCRIPTS.glob("*.sh") if path.read_text().startswith("#!/bin/sh\n"))
-PARTS = {"prologue.sh", "fence.sh", "exchange.sh", "place.sh"}
+PARTS = {"prologue.sh", "fence.sh", "exchange.sh", "enter.sh", "place.sh"}
 
 
 def commands_of(text: str) -> str:

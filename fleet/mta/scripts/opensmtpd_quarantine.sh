@@ -24,6 +24,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -31,7 +33,8 @@ fail() {
 }
 
 smtpctl=$1
-cd "$2" && cd queue && cd .. || fail 66 "no spool $2"
+go_to "$2/queue" # so nobody can exchange what is in the spool directory itself
+cd -P .. || fail 66 "no spool $2"
 action=$3
 [ "$action" = look ] || read_fence
 read -r job || fail 64 "no job"

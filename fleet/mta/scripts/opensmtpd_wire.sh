@@ -15,6 +15,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 # shellcheck source=exchange.sh
 . "${0%/*}/exchange.sh"
 # shellcheck source=place.sh
@@ -98,6 +100,8 @@ fi
 # What it includes is put in here where the script travels, and read beside it where it is installed.
 restarting=$(
     cat <<'RESTARTING'
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 # shellcheck source=exchange.sh
 . "${0%/*}/exchange.sh"
 # shellcheck source=place.sh

@@ -1,11 +1,9 @@
 # shellcheck shell=sh
 # How a script changes a file in a directory where others may write: Debian's /etc/mail is of Sendmail's group, and the
-# account of a control panel may own the directory of a map. Needs exchange.sh, and a function fail STATUS WORDS.
+# account of a control panel may own the directory of a map. Needs enter.sh, exchange.sh, and a function fail STATUS WORDS.
 #
-#   go_to DIRECTORY   makes it the current one, when nobody but root (or this account) can exchange a directory on the way
-#   enter NAME        goes into a directory there that is ours alone, and nothing that was put in its place
 #   take_lock NAME    one run at a time, on descriptor 9
-#   go_to_file FILE   the same for the directory of a file, whose name there is $name
+#   go_to_file FILE   goes to the directory of a file, whose name there is $name, as go_to does
 #   content, digest   its bytes, sha256 of them or - without a file
 #   state SUFFIX      fits, stale (newer than the map of that suffix, which is built of it) or absent
 #   open_work         puts right what a cut-off run left, and enters a new directory of our own beside $name
@@ -24,32 +22,6 @@
 # shellcheck disable=SC2154 # $name is the script's
 # shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
 work=
-
-go_to() {
-    odd=$(namei -mo -- "$1" | awk -v me="$(id -un)" '
-        NR == 1 { next }
-        {
-            is_ours = $2 == "root" || $2 == me
-            if (above && (loose || (sticky && !is_ours))) { print above; exit }
-        }
-        $1 ~ /^d/ {
-            above = $NF
-            is_open = substr($1, 6, 1) == "w" || substr($1, 9, 1) == "w"
-            sticky = is_open && $1 ~ /[tT]$/
-            loose = !is_ours || (is_open && !sticky)
-        }')
-    [ -z "$odd" ] || fail 66 "$1: others than root may write in $odd above it"
-    cd -P -- "$1" 2>/dev/null || fail 66 "cannot enter $1"
-}
-
-enter() {
-    beside=$(stat -c %d:%i .)
-    cd -P "./$1" 2>/dev/null || fail 73 "cannot enter $1"
-    case "$(stat -c '%F %u %a' .) $(stat -c %d:%i ..)" in
-    "directory $(id -u) 700 $beside" | "directory $(id -u) 2700 $beside") ;;
-    *) fail 77 "$1 is not ours" ;;
-    esac
-}
 
 go_to_file() {
     go_to "${1%/*}/"
@@ -83,6 +55,7 @@ state() {
     fi
 }
 
+# What goes through cat tells in its words that the disk is full.
 identity() { # FILE: of a regular one
     [ -f "$1" ] && [ ! -L "$1" ] && echo "$(stat -c %d:%i -- "$1") $(sum "$1")"
 }
@@ -101,7 +74,7 @@ open_work() {
     work=$made
     trap close_work EXIT
     trap 'exit 73' HUP INT TERM
-    find_exchange
+    find_exchange || fail 73 "cannot write beside $name"
 }
 
 settle() { # in what a cut-off run left: what had come to hand and is neither ours nor was is somebody's edit
@@ -122,7 +95,8 @@ settle() { # in what a cut-off run left: what had come to hand and is neither ou
 take() {
     [ -e "../$name$1" ] || [ -L "../$name$1" ] || return 0
     ln -PT -- "../$name$1" "pin$1" || fail 73 "cannot make a second name of $name$1"
-    identity "pin$1" >"was$1.id" || fail 66 "$name$1 is no file"
+    identity "pin$1" | cat >"was$1.id" || fail 73 "cannot write beside $name"
+    [ -s "was$1.id" ] || fail 66 "$name$1 is no file"
     cp -p --preserve=all "pin$1" "was$1" || fail 73 "cannot write beside $name"
     rm -f "pin$1"
     [ "$(sum "was$1")" = "$(cut -d ' ' -f 2 "was$1.id")" ] || fail 76 "$name$1 was changed meanwhile"
@@ -140,7 +114,7 @@ dress() {
 }
 
 mark() {
-    identity "new$1" >"ours$1.id" && sync "new$1" "ours$1.id" && mv -T "new$1" "hand$1" ||
+    identity "new$1" | cat >"ours$1.id" && sync "new$1" "ours$1.id" && mv -T "new$1" "hand$1" ||
         fail 73 "cannot write beside $name"
 }
 

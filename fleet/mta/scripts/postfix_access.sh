@@ -12,6 +12,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 # shellcheck source=exchange.sh
 . "${0%/*}/exchange.sh"
 # shellcheck source=place.sh
