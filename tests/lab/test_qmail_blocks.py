@@ -192,7 +192,7 @@ done
 echo "lost $lost odd $odd"
 { echo fence 0; sha256sum < $list | cut -d' ' -f1; echo write; echo 0; cat $list; echo last@x.test; } |
     sh $script apply qmail /var/qmail $list -
-ls -d $list.mxfleet-work 2>/dev/null
+ls -d $list.mxfleet-work.* 2>/dev/null
 ls $list.mxfleet-2* | wc -l
 """
 

@@ -20,7 +20,7 @@ from tests.unit.real_scripts import argv_of
 
 OTHER = 65533
 """Some account that is neither root nor ours."""
-STEPS = "cp find ln makemap mktemp mv perl postmap python3 rm rmdir smtpctl sync systemctl"
+STEPS = "cp find ln makemap mktemp mv perl postmap python3 rm rmdir smtpctl stat sync systemctl"
 """The programs that are counted: none of them runs beside another one."""
 COUNT = """#!/bin/sh
 PATH=/usr/bin:/usr/sbin

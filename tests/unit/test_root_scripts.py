@@ -123,12 +123,17 @@ def test_a_change_that_is_cut_off_anywhere_leaves_a_whole_file_and_the_next_one_
 SWAP_WORK = """for work in *.mxfleet-work*; do
     if [ -d $work ] && [ ! -L $work ]; then mv $work taken.$$; ln -s ../victim $work; fi
 done"""
+EXCHANGES_WORK = """for work in *.mxfleet-work*; do
+    if [ -d $work ]; then mv $work taken.$$; mv private $work; fi
+done
+[ ! -d private ] || mv private {first}.mxfleet-work.x"""
 ATTACKS = {
     "links to a file": "for each in {names}; do mv $each was.$each; ln -s ../victim/file $each; done",
     "links to a directory": "for each in {names}; do mv $each was.$each; ln -s ../victim $each; done",
     "pipes": "for each in {names}; do rm -f $each; mkfifo $each; done",
     "directories": "for each in {names}; do rm -f $each; mkdir $each; ln -s ../../victim/file $each/x; done",
     "links in the place of our directory": SWAP_WORK,
+    "root's own directory in the place of ours": EXCHANGES_WORK,
     "second names of a file": "for each in {names}; do rm -f $each; ln ../victim/file $each; done",
 }
 AS_OTHER = f"setpriv --reuid={OTHER} --regid={OTHER} --clear-groups sh -s <<'END'\n{{}}\nEND\n"
@@ -149,12 +154,15 @@ def test_who_owns_the_directory_has_root_write_and_tell_nothing_elsewhere(kind: 
         (victim / "file").write_text("secret\n")
         (victim / "file").chmod(0o600)
         before = tree(victim)
-        hook = ATTACKS[attack].format(names=" ".join(path.name for path in made.files))
+        hook = ATTACKS[attack].format(names=" ".join(path.name for path in made.files), first=made.list.name)
         if "second names" not in attack:  # where links are protected (fs.protected_hardlinks) only root can make them
             hook = AS_OTHER.format(hook)
         for when in steps(made, kind):
+            (made.place / "private").mkdir(mode=0o700)
+            (made.place / "private/own").touch()
             done = made.run(when, hook)
             assert tree(victim) == before, said(made, when, done)
+            assert list(made.place.rglob("own")), said(made, when, done)
             assert b"secret" not in done.stdout + done.stderr, said(made, when, done)
             for path in made.place.rglob("*"):
                 if path.is_file() and not path.is_symlink() and path.stat().st_ino != (victim / "file").stat().st_ino:

@@ -19,8 +19,9 @@ go_to() {
             is_open = substr($1, 6, 1) == "w" || substr($1, 9, 1) == "w"
             sticky = is_open && $1 ~ /[tT]$/
             loose = !is_ours || (is_open && !sticky)
-        }')
-    [ -z "$odd" ] || fail 66 "$1: others than root may write in $odd above it"
+        }
+        END { if (!above) print "a directory that namei does not tell of" }')
+    [ -z "$odd" ] || fail 66 "$1 can be exchanged: others than root may write in $odd above it"
     cd -P -- "$1" 2>/dev/null || fail 66 "cannot enter $1"
 }
 

@@ -65,12 +65,19 @@ is() { # FILE NAME: that file, with the bytes that it had
 }
 
 open_work() {
-    for left in "$name".mxfleet-work* "$name".mxfleet-new*; do
-        [ ! -d "$left" ] || [ -L "$left" ] || (enter "$left" && settle) 2>/dev/null
-        rm -rf -- "./$left"
+    for left in "$name".mxfleet-work.* "$name".mxfleet-new*; do
+        if [ -d "$left" ] && [ ! -L "$left" ]; then
+            (enter "$left" && [ "$(cat made)" = "$(stat -c %d:%i .)" ] && settle && find . -mindepth 1 -delete) 2>/dev/null
+            rmdir "./$left" 2>/dev/null
+        else
+            rm -f -- "./$left"
+        fi
     done
     made=$(mktemp -d "./$name.mxfleet-work.XXXXXX") || fail 73 "cannot write beside $name"
     enter "$made"
+    # Somebody could have put another directory of root's there, and at the end we delete what is in it.
+    [ -z "$(ls -A)" ] || fail 77 "$made is not ours"
+    stat -c %d:%i . | cat >made || fail 73 "cannot write beside $name"
     work=$made
     trap close_work EXIT
     trap 'exit 73' HUP INT TERM
