@@ -167,10 +167,11 @@ def test_a_full_disk_leaves_the_file_as_it_was(remote: BlockedHost) -> None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             remote.host.sh(f"cd {CONTROL}; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
             break
+        remote.host.sh(f"rm {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
         remote.unblock()
     else:
         pytest.fail("the disk never was full")
-    remote.host.sh(f"rm {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
+    remote.host.sh(f"rm -f {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
     assert remote.block().ended is Ended.SUCCEEDED
 
 

@@ -183,10 +183,11 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: BlockedHost) -> N
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             remote.host.sh("cd /srv/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
             break
+        remote.host.sh("rm /srv/small/fill /srv/small/*.mxfleet-2*")
         remote.unblock()
     else:
         pytest.fail("the disk never was full")
-    remote.host.sh("rm /srv/small/fill /srv/small/*.mxfleet-2*")
+    remote.host.sh("rm -f /srv/small/fill /srv/small/*.mxfleet-2*")
     assert remote.block().ended is Ended.SUCCEEDED
 
 
