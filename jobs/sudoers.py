@@ -3,6 +3,7 @@
 from fleet.inventory import instance_facts
 from fleet.models import Host
 from fleet.mta.base import adapter_for
+from fleet.mta.commands import sudoers_section
 
 HEAD = """# mxfleet on {host}, made for what discovery found there; make it anew when instances come or go.
 #
@@ -11,13 +12,17 @@ HEAD = """# mxfleet on {host}, made for what discovery found there; make it anew
 #      install -o root -g root -m 0755 fleet/mta/scripts/*.sh /usr/local/libexec/mxfleet/
 # 2. Check this file with visudo -c -f, and install it as /etc/sudoers.d/mxfleet with mode 0440.
 # 3. Discover the host again, so that the scripts there are known and called.
+#
+# What stands behind Defaults! is for these commands only, whatever the host's own defaults are: nothing of the caller's
+# environment decides which programs root runs, and no terminal is needed.
 """
 
 
 def sudoers_file(host: Host) -> str:
     """The file's text for the enabled instances; only comments when there are none (sudoers(5))."""
     parts = [HEAD.format(host=host.name)]
-    for instance in host.instances.filter(enabled=True).select_related("host"):
+    instances = host.instances.filter(enabled=True).select_related("host")
+    for number, instance in enumerate(instances, 1):
         lines = adapter_for(instance.mta).sudoers(instance_facts(instance), host.username)
-        parts.append(f"\n# {instance}\n" + "".join(f"{line}\n" for line in lines))
+        parts.append(f"\n# {instance}\n{sudoers_section(host.username, number, lines)}")
     return "".join(parts)

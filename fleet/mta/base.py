@@ -13,9 +13,16 @@ from typing import Any, ClassVar, Protocol
 from fleet.mta import REGISTRY
 from fleet.mta.in_quarantine import InQuarantine
 from fleet.mta.operations import Operation
-from fleet.mta.types import Capability, Command, Context, HostFacts, InstanceFacts, Result, Steps, Support, T
+from fleet.mta.types import Capability, Command, Context, HostFacts, InstanceFacts, Plan, Result, Steps, Support, T
 
 Carry = Callable[[InstanceFacts, Operation, Context], Steps[Result]]
+
+REPLACES = "replaces_files"
+"""The option of an instance on whose host nothing exchanges two files in one step."""
+REPLACED = (
+    "nothing on this host exchanges two files in one step (mv of coreutils 9.5, exch, perl or python3): what somebody "
+    "saves under the same name in the moment between our last look and our rename is lost"
+)
 
 
 class Adapter(Protocol):
@@ -57,25 +64,33 @@ def adapter_for(mta: str) -> Adapter:
 
 
 def carry(adapter: Adapter, operation_name: str) -> Carry | None:
-    """The adapter's method for an operation, its commands fenced by the context, or None when it has none."""
+    """The adapter's method for an operation, or None when it has none.
+
+    No adapter has to think of the context's fence, or of what a plan says of the host, so none can forget it.
+    """
     method: Carry | None = getattr(adapter, operation_name.replace(".", "_"), None)
     if method is None:
         return None
 
     @wraps(method)
-    def fenced(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result]:
-        return _fenced(method(instance, operation, context), context.fence)
+    def completed(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result]:
+        notes = (REPLACED,) if instance.options.get(REPLACES) else ()
+        return _completed(method(instance, operation, context), context.fence, notes)
 
-    return fenced
+    return completed
 
 
-def _fenced(steps: Steps[T], fence: int) -> Steps[T]:
-    """The same steps, each command with this fence. No adapter has to think of it, so none can forget it."""
+def _completed(steps: Steps[T], fence: int, notes: tuple[str, ...]) -> Steps[T]:
+    """The same steps, each command with this fence, and a plan that changes a file with these notes."""
     answer: Any = None
     try:
         while True:
             step = steps.send(answer)
-            answer = yield replace(step, fence=fence) if isinstance(step, Command) else step
+            if isinstance(step, Command):
+                step = replace(step, fence=fence)
+            elif isinstance(step, Plan) and step.diffs:
+                step = replace(step, notes=(*step.notes, *notes))
+            answer = yield step
     except StopIteration as end:
         result: T = end.value
         return result

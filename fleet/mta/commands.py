@@ -1,5 +1,6 @@
 """What the command lines of all adapters share: time limits, lots, sudoers lines, and the error behind a failure."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -27,6 +28,8 @@ CHUNK = 10_000
 FENCE_STATUS = 75
 """How fence.sh ends a script; others have that status for their own reasons, so its words decide."""
 
+SUDO_DEFAULTS = 'env_reset, !env_keep, !setenv, secure_path="/usr/sbin:/usr/bin:/sbin:/bin", !requiretty'
+
 Markers = Sequence[tuple[bytes, type[FleetError], str]]
 
 
@@ -48,7 +51,21 @@ def sudoers_line(user: str, seconds: int, argv: Sequence[str]) -> str:
     sudo stands before timeout(1), so timeout is the command and the rest its arguments.
     """
     words = ("/usr/bin/timeout", "-k", "5", str(seconds), *(_escaped(word) for word in argv))
-    return f"{user} ALL=(root) NOPASSWD: {' '.join(words)}"
+    return _rule(user, " ".join(words))
+
+
+def sudoers_section(user: str, number: int, lines: Sequence[str]) -> str:
+    """The rules of these lines by way of an alias with this number, with settings that count for their commands only.
+
+    sudoers(5): Defaults! takes no command's arguments but those in an alias.
+    """
+    alias = f"MXFLEET_{re.sub('[^A-Z0-9]', '_', user.upper())}_{number}"
+    commands = ", \\\n    ".join(line.removeprefix(_rule(user, "")) for line in lines)
+    return f"Cmnd_Alias {alias} = \\\n    {commands}\nDefaults!{alias} {SUDO_DEFAULTS}\n{_rule(user, alias)}\n"
+
+
+def _rule(user: str, commands: str) -> str:
+    return f"{user} ALL=(root) NOPASSWD: {commands}"
 
 
 def _escaped(word: str) -> str:

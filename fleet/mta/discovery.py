@@ -1,9 +1,10 @@
 """`host.discover`: what the host is, and which MTA instances it has. Changes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fleet.mta import REGISTRY
-from fleet.mta.base import adapter_for
+from fleet.mta.base import REPLACES, adapter_for
 from fleet.mta.bounds import instance_of, second_of
 from fleet.mta.commands import HELPERS
 from fleet.mta.errors import LoginShell, RemoteError, UnparsedOutput
@@ -36,8 +37,15 @@ def discover_host(
     instances: list[InstanceFacts] = []
     for mta in REGISTRY:
         found = yield from adapter_for(mta).discover(facts, name)
-        instances.extend(instance_of(each) for each in found)
+        instances.extend(_on_host(instance_of(each), facts) for each in found)
     return facts, tuple(instances)
+
+
+def _on_host(instance: InstanceFacts, facts: HostFacts) -> InstanceFacts:
+    """The instance with what its adapter need not ask for: see fleet.mta.base."""
+    if facts.exchange != "none":
+        return instance
+    return replace(instance, options={**instance.options, REPLACES: True})
 
 
 def parse_shell(done: Completed) -> str:
@@ -77,6 +85,7 @@ def parse_facts(done: Completed, shell: str, asked_at: float | None) -> HostFact
         clock_skew=None if asked_at is None else second_of(said["time"]) + 0.5 - asked_at,
         service_manager=said.get("service", ""),
         log_source=said.get("log", ""),
+        exchange=said.get("exchange", ""),
         helpers=tuple(_pair(value) for word, value in pairs if word == "helper"),
     )
 

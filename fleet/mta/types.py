@@ -257,7 +257,11 @@ def ask(query: DnsQuery) -> Steps[DnsReply]:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What discovery learnt about the host itself. `clock_skew`: seconds the host is ahead of us, None if unknown."""
+    """What discovery learnt about the host itself.
+
+    `clock_skew`: seconds the host is ahead of us, None if unknown. `exchange`: by which program two files can be
+    exchanged in one step (exchange.sh), "none", or "" if unknown.
+    """
 
     os: str = ""
     login_shell: str = ""
@@ -266,6 +270,7 @@ class HostFacts:
     clock_skew: float | None = None
     service_manager: str = ""
     log_source: str = ""
+    exchange: str = ""
     helpers: tuple[tuple[str, str], ...] = ()
 
 

@@ -1,6 +1,7 @@
 """The one place that quotes: a `Command` becomes one line for a POSIX login shell."""
 
 import hashlib
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,8 @@ KILL_AFTER = 5  # seconds between TERM and KILL, timeout(1) -k
 LONGEST = 120 * 1024
 
 FENCE = "fence.sh"
-FENCED = '# shellcheck source=fence.sh\n. "${0%/*}/fence.sh"\n'
-"""How a script takes in what stands in fence.sh: where it is installed, from the file beside it."""
+TAKES_IN = re.compile(r'^# shellcheck source=(\w+\.sh)\n\. "\$\{0%/\*\}/\1"\n', re.MULTILINE)
+"""How a script takes in a part, such as fence.sh: where it is installed, from the file beside it."""
 
 PREFIX = f"exec env LC_ALL=C PATH={PATH} "
 NOTHING: frozenset[tuple[str, str]] = frozenset()
@@ -24,25 +25,32 @@ NOTHING: frozenset[tuple[str, str]] = frozenset()
 
 @cache
 def script_text(name: str) -> tuple[str, str]:
-    """A script's text as it travels, and the sha256 hex of its file. Raises ValueError for a name that is not ours."""
+    """A script's text as it travels, with its parts, and the sha256 hex of its file.
+
+    Raises ValueError for a name that is not ours.
+    """
     if "/" in name or not name.endswith(".sh"):
         raise ValueError(f"not the name of a script: {name!r}")
     content = (SCRIPTS / name).read_bytes()
-    text = content.decode("ascii")
-    if FENCED in text:
-        text = text.replace(FENCED, script_text(FENCE)[0])
+    text = TAKES_IN.sub(lambda part: script_text(part[1])[0], content.decode("ascii"))
     return text, hashlib.sha256(content).hexdigest()
 
 
 @cache
+def files_of(name: str) -> frozenset[str]:
+    """The names of the script's own file and of those that it takes in."""
+    parts = TAKES_IN.findall((SCRIPTS / name).read_text("ascii"))
+    return frozenset({name}).union(*(files_of(part) for part in parts))
+
+
 def is_fenced(name: str) -> bool:
     """Whether the script has fence.sh in it."""
-    return FENCED.encode() in (SCRIPTS / name).read_bytes()
+    return FENCE in files_of(name) - {name}
 
 
 def _is_installed(name: str, helpers: frozenset[tuple[str, str]]) -> bool:
-    """Whether the host's file, and that of what it takes in, are those of this release."""
-    return all((each, script_text(each)[1]) in helpers for each in ((name, FENCE) if is_fenced(name) else (name,)))
+    """Whether the host's file, and those of what it takes in, are those of this release."""
+    return all((each, script_text(each)[1]) in helpers for each in files_of(name))
 
 
 def stdin_of(command: Command) -> bytes:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -15,7 +16,7 @@ from fleet.match import parse, unsupported_fields
 from fleet.mta import REGISTRY, operations
 from fleet.mta.base import adapter_for
 from fleet.mta.base import carry as method_of
-from fleet.mta.commands import CHANGE_SECONDS, script_argv, sudoers_line
+from fleet.mta.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
 from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
 from fleet.mta.operations import Quarantined, Selection
 from fleet.mta.params import CATALOGUE
@@ -147,6 +148,19 @@ def check_command(host: Host, command: Command) -> None:
         argv = command.argv if command.script is None else script_argv(command.script, *command.argv)
         line = sudoers_line("fleetops", command.timeout, argv)
         assert line in host.adapter.sudoers(host.instance, "fleetops"), line
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_sudo_takes_the_rules_with_an_environment_of_their_own(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    lines = host.adapter.sudoers(host.instance, "fleet-ops")
+    text = sudoers_section("fleet-ops", 1, lines) + sudoers_section("fleet-ops", 2, lines)
+    (tmp_path / "sudoers").write_text(f"Defaults env_keep += PATH, requiretty\n{text}")
+    done = subprocess.run(["visudo", "-c", "-f", tmp_path / "sudoers"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("env_reset", "!env_keep", "!setenv", "secure_path=", "!requiretty"):
+        assert re.search(rf"^Defaults!MXFLEET_FLEET_OPS_2 .*{word}", text, re.MULTILINE), word
+    assert text.count("/usr/bin/timeout -k 5 ") == 2 * len(lines)
 
 
 @pytest.mark.parametrize("mta", REGISTRY)

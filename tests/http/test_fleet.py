@@ -375,7 +375,7 @@ def test_the_catalogue_has_every_operation_with_its_schema(world: World) -> None
 def test_a_sudoers_file_is_text(world: World) -> None:
     answer = world.alice.get("hosts/mx1/sudoers/")
     assert answer.headers["Content-Type"].startswith("text/plain")
-    assert "mxfleet ALL=(root) NOPASSWD:" in answer.content.decode()
+    assert "mxfleet ALL=(root) NOPASSWD: MXFLEET_MXFLEET_1\n" in answer.content.decode()
 
 
 def test_customers_are_made_by_the_administrator_of_all(world: World) -> None:

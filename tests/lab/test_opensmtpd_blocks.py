@@ -187,8 +187,8 @@ def test_a_configuration_that_does_not_start_is_taken_back(unwired: Remote) -> N
 def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
     killer = threading.Thread(
         target=lambda: unwired.host.sh(
-            "for i in $(seq 400); do [ ! -e /etc/smtpd.conf.mxfleet-new ] || break; sleep 0.01; done; "
-            "find /proc/[0-9]*/fd -lname '*/mxfleet-opensmtpd-wire.lock' 2>/dev/null | cut -d / -f 3 | sort -u | "
+            "for i in $(seq 400); do ! ls -d /etc/smtpd.conf.mxfleet-work.* || break; sleep 0.01; done; "
+            "find /proc/[0-9]*/fd -lname '*/mxfleet-locks/opensmtpd-wire' 2>/dev/null | cut -d / -f 3 | sort -u | "
             "while read -r pid; do grep -qx smtpd /proc/$pid/comm || kill -KILL $pid; done; true"
         )
     )

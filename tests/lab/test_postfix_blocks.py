@@ -264,12 +264,13 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: Remote) -> None:
         outcome = first.outcome(lambda: blocks.sender_block(instance, BLOCK, CONTEXT))
         if outcome.error is not None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
-            first.host.sh("cd /etc/postfix/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-new")
+            first.host.sh("cd /etc/postfix/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
             break
+        first.host.sh("rm /etc/postfix/small/fill /etc/postfix/small/*.mxfleet-2*")
         first.unblock(instance)
     else:
         pytest.fail("the disk never was full")
-    first.host.sh("rm /etc/postfix/small/fill /etc/postfix/small/*.mxfleet-2*")
+    first.host.sh("rm -f /etc/postfix/small/fill; rm -f /etc/postfix/small/*.mxfleet-2*")
     assert first.block(instance).ended is Ended.SUCCEEDED
 
 

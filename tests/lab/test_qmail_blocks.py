@@ -167,10 +167,11 @@ def test_a_full_disk_leaves_the_file_as_it_was(remote: BlockedHost) -> None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             remote.host.sh(f"cd {CONTROL}; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
             break
+        remote.host.sh(f"rm {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
         remote.unblock()
     else:
         pytest.fail("the disk never was full")
-    remote.host.sh(f"rm {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
+    remote.host.sh(f"rm -f {CONTROL}/fill {CONTROL}/*.mxfleet-2*")
     assert remote.block().ended is Ended.SUCCEEDED
 
 
@@ -194,7 +195,7 @@ echo "lost $lost odd $odd"
 { cat $list; echo last@x.test; } > /tmp/new
 { echo fence 0; digest $list; echo write $(digest /tmp/new); echo 0; cat /tmp/new; } |
     sh $script apply qmail /var/qmail $list -
-ls -d $list.mxfleet-work 2>/dev/null
+ls -d $list.mxfleet-work.* 2>/dev/null
 ls $list.mxfleet-2* | wc -l
 """
 

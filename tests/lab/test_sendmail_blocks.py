@@ -163,31 +163,31 @@ def test_an_answer_that_is_not_ours_fails_and_is_taken_back(first: BlockedHost) 
 
 
 def test_a_full_disk_leaves_source_and_map_as_they_were(first: BlockedHost) -> None:
+    # Not below /etc/mail: who may write there could exchange the directory.
     first.host.sh(
-        "mount -t tmpfs -o size=128k tmpfs /mnt && cp -p /etc/mail/access /etc/mail/access.db /mnt && "
-        "mkdir -p /etc/mail/small && mount --move /mnt /etc/mail/small 2>/dev/null || "
-        "{ umount /mnt; mount -t tmpfs -o size=128k tmpfs /etc/mail/small; "
-        "cp -p /etc/mail/access /etc/mail/access.db /etc/mail/small; }; "
-        "sed 's,/etc/mail/access,/etc/mail/small/access,' -i /etc/mail/sendmail.cf"
+        "mkdir -p /srv/small && mount -t tmpfs -o size=128k tmpfs /srv/small && "
+        "cp -p /etc/mail/access /etc/mail/access.db /srv/small && "
+        "sed 's,/etc/mail/access,/srv/small/access,' -i /etc/mail/sendmail.cf"
     )
     first.host.stop_mta()
     first.host.start_mta()
-    options = {**first.instance.options, "access_map": "hash:/etc/mail/small/access"}
+    options = {**first.instance.options, "access_map": "hash:/srv/small/access"}
     remote = first.of(replace(first.instance, options=options))
     for filled in range(0, 128, 8):
         remote.host.sh(
-            f"cd /etc/mail/small; rm -f fill; head -c {filled}k /dev/zero > fill || true; "
+            f"cd /srv/small; rm -f fill; head -c {filled}k /dev/zero > fill || true; "
             "sha256sum access access.db > /tmp/before"
         )
         outcome = remote.outcome(lambda: blocks.sender_block(remote.instance, BLOCK, CONTEXT))
         if outcome.error is not None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
-            remote.host.sh("cd /etc/mail/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
+            remote.host.sh("cd /srv/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
             break
+        remote.host.sh("rm /srv/small/fill /srv/small/*.mxfleet-2*")
         remote.unblock()
     else:
         pytest.fail("the disk never was full")
-    remote.host.sh("rm /etc/mail/small/fill /etc/mail/small/*.mxfleet-2*")
+    remote.host.sh("rm -f /srv/small/fill /srv/small/*.mxfleet-2*")
     assert remote.block().ended is Ended.SUCCEEDED
 
 

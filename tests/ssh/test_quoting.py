@@ -65,6 +65,11 @@ HOSTILE = [
 ]
 
 
+def forget() -> None:
+    quoting.script_text.cache_clear()
+    quoting.files_of.cache_clear()
+
+
 @pytest.fixture(params=["dash", "bash"])
 def login_shell(request: pytest.FixtureRequest, own_sshd: Sshd) -> Sshd:
     """Hands the line to the shell as sshd hands it to a login shell: as the one argument of -c."""
@@ -89,9 +94,9 @@ async def test_a_script_gets_hostile_arguments_byte_identical(
 ) -> None:
     (tmp_path / "say.sh").write_text('# it\'s a "test"; `touch x` $(y)\nprintf \'%s\\0\' "$0" "$@"\n')
     monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
-    quoting.script_text.cache_clear()
+    forget()
     done = await carried(pool, login_shell.endpoint(), *HOSTILE, script="say.sh")
-    quoting.script_text.cache_clear()
+    forget()
     assert done.stdout == b"".join(os.fsencode(text) + b"\0" for text in ["say.sh", *HOSTILE])
 
 
@@ -119,7 +124,7 @@ def test_an_installed_helper_is_used_only_for_root_and_when_its_digest_is_ours(
 ) -> None:
     (tmp_path / "edit.sh").write_text("exit 0\n")
     monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
-    quoting.script_text.cache_clear()
+    forget()
     ours = hashlib.sha256(b"exit 0\n").hexdigest()
     command = Command(("a b",), script="edit.sh", become=True)
     installed = frozenset({("edit.sh", ours)})
@@ -128,7 +133,7 @@ def test_an_installed_helper_is_used_only_for_root_and_when_its_digest_is_ours(
     assert render(unprivileged, "none", installed).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
     for other in (frozenset({("edit.sh", "0" * 64)}), frozenset({("other.sh", ours)}), frozenset()):
         assert render(command, "none", other).endswith("/bin/sh -c 'exit 0\n' edit.sh 'a b'")
-    quoting.script_text.cache_clear()
+    forget()
 
 
 def test_a_changing_script_gets_its_fence_as_the_first_line_of_stdin_and_nothing_else_does() -> None:
@@ -144,17 +149,18 @@ def test_a_script_that_changes_and_checks_no_fence_is_refused() -> None:
         render(Command((), script="postfix_times.sh", mutates=True), "none")
 
 
-def test_a_fenced_script_travels_with_the_fence_and_is_called_when_both_files_are_installed() -> None:
+def test_a_script_travels_with_its_parts_and_is_called_when_all_its_files_are_installed() -> None:
     command = Command(("exim4", "-Mf"), script="exim_change.sh", become=True, mutates=True)
     travelling = render(command, "sudo")
     assert "check_fence() {" in travelling
-    assert "fence.sh" not in travelling.replace("/mxfleet-fence", "")
-    own, fence = (("exim_change.sh", script_text("exim_change.sh")[1]), ("fence.sh", script_text("fence.sh")[1]))
-    assert render(command, "sudo", frozenset({own, fence})).endswith(
-        "/usr/local/libexec/mxfleet/exim_change.sh exim4 -Mf"
-    )
-    for other in ({own}, {own, ("fence.sh", "0" * 64)}, {fence}):
-        assert render(command, "sudo", frozenset(other)) == travelling
+    assert "umask 077" in travelling
+    assert '. "${0%/*}' not in travelling
+    files = {(name, script_text(name)[1]) for name in ("exim_change.sh", "fence.sh", "prologue.sh")}
+    called = "/usr/local/libexec/mxfleet/exim_change.sh exim4 -Mf"
+    assert render(command, "sudo", frozenset(files)).endswith(called)
+    for one in files:
+        for other in (files - {one}, files - {one} | {(one[0], "0" * 64)}):
+            assert render(command, "sudo", frozenset(other)) == travelling
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/bin/sh", "x"])

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from fleet.mta import discovery
+from fleet.mta.base import REPLACES
 from fleet.mta.errors import LoginShell, UnparsedOutput
 from fleet.mta.postfix.instances import parse_instances
 from fleet.mta.qmail import instances as qmail
 from fleet.mta.sendmail import instances as sendmail
-from fleet.mta.types import Completed, HostFacts
+from fleet.mta.types import Command, Completed, HostFacts
 
 FACTS = b"""time 1795180000
 uid 1000
@@ -63,6 +64,24 @@ end
 
 def passwd(shell: str) -> Completed:
     return Completed(0, f"fleetops:x:1000:1000:,,,:/home/fleetops:{shell}\n".encode())
+
+
+@pytest.mark.parametrize(("said", "is_told"), [(b"exchange none\n", True), (b"exchange perl\n", False), (b"", False)])
+def test_instances_know_that_nothing_on_their_host_exchanges_files(said: bytes, is_told: bool) -> None:
+    steps = discovery.discover_host("mx1")
+    answers = {"discover_host.sh": FACTS.replace(b"end\n", said + b"end\n"), "postfix_discover.sh": POSTFIX}
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            facts, instances = end.value
+            break
+        assert isinstance(step, Command)
+        answer = Completed(0, answers.get(step.script or "", b"absent\n")) if step.script else passwd("/bin/sh")
+    assert facts.exchange == said.decode().partition(" ")[2].strip()
+    assert len(instances) == 2
+    assert all(instance.options.get(REPLACES, False) is is_told for instance in instances)
 
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh", "/usr/bin/zsh", "/bin/dash", ""])

@@ -24,7 +24,7 @@ ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "1"))
 SEED = os.environ.get("MXFLEET_FAULT_SEED") or str(random.SystemRandom().randrange(10**6))
 MOST = 4
 """Operations of a round."""
-INSIDE = ("flock", "cp", "ln")
+INSIDE = ("flock", "cp", "ln", "mv", "perl", "dd", "sync")
 """Programs of our scripts right before which others edit too, beside the borders between our steps."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts edit only what root's own configuration names")

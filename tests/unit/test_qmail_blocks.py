@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.mta.address import parse_block_pattern
+from fleet.mta.base import REPLACED, REPLACES, adapter_for, carry
 from fleet.mta.block_file import fold
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
@@ -44,6 +45,18 @@ def refused(host: ListHost, sender: str) -> str:
 
 def make_host(text: str | None = None) -> ListHost:
     return ListHost(refused, text, refused_at_mail=True)
+
+
+@pytest.mark.parametrize("operation", [BLOCK, UNBLOCK])
+def test_a_plan_says_where_files_cannot_be_exchanged_in_one_step(operation: SenderBlock | SenderUnblock) -> None:
+    method = carry(adapter_for("qmail"), operation.name)
+    assert method is not None
+    without = replace(INSTANCE, options={**INSTANCE.options, REPLACES: True})
+    host = make_host()
+    if operation is UNBLOCK:
+        host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
+    assert REPLACED not in host.plan_of(method(INSTANCE, operation, CONTEXT)).notes
+    assert REPLACED in host.plan_of(method(without, operation, CONTEXT)).notes
 
 
 @pytest.mark.parametrize("text", [None, "", "mine@x.test\n", "# no end\nmine@x.test\r\n last@x.test"])

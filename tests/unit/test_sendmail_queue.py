@@ -268,7 +268,8 @@ def test_a_move_that_was_cut_off_between_both_files_is_completed(host: SendmailH
     plan = host.drive(SENDMAIL.queue_purge(host.instance(), QueuePurge(only(ONE)), context()), until_plan=True)
     there = host.root / "mqueue/q1/mxfleet-quarantine/job-1"
     if cut == "out":
-        there.mkdir(parents=True)
+        for directory in (there.parent, there):
+            directory.mkdir(mode=0o700)
         (host.root / f"mqueue/q1/qf{ONE}").rename(there / f"qf{ONE}")
     else:
         do(host, "queue_purge", QueuePurge(only(ONE)))

@@ -4,10 +4,8 @@
 # An attempt now for each message of the main queue, eight at a time: a forced queue run from ID to ID (exim -qf ID ID),
 # which passes over frozen ones. After SECONDS no further one is begun; those under way go on by themselves. Prints
 # "begun ID" for each that Exim says it delivers and does not find locked or frozen, and "end".
-set -u
-LC_ALL=C
-export LC_ALL
-umask 077
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 case $2 in

@@ -3,10 +3,8 @@
 #
 # exim -Mg for each message of the main queue, four at a time: Exim gives it up and tells its sender. Prints
 # "cancelled ID" for each that Exim says it cancelled, and "end". After SECONDS no further one is begun.
-set -u
-LC_ALL=C
-export LC_ALL
-umask 077
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 case $2 in

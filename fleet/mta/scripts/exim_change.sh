@@ -3,9 +3,8 @@
 #
 # exim -Mf, -Mt or -Mrm for these messages of the main queue, many per process. Prints what Exim says of each, and "end".
 # Exim locks a message before it changes it. Its exit status is 1 as soon as one message was not changed.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 case $2 in

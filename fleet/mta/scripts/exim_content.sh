@@ -5,10 +5,8 @@
 # from -D, up to so many bytes of each. Every message is announced by the lengths that follow ("ID 0 H B", then the
 # bytes), so nothing inside it can pose as the next one. "ID absent" when it is not queued. Stops after BUDGET bytes;
 # the last line is "end". Changes nothing. Follows no link that Exim's account could have put in the place of a file.
-set -u
-LC_ALL=C
-export LC_ALL
-umask 077
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 read -r budget headers body || exit 64
 case $budget$headers$body in
 '' | *[!0-9]*) exit 64 ;;

@@ -4,10 +4,8 @@
 # One attempt for this message of the main queue, now: exim -v -M, which also thaws it. Waits at most so long; an attempt
 # that takes longer goes on by itself. Prints what Exim said so far (the SMTP dialogue, and "LOG: MAIN" before each line
 # that it logged), then "ended" when the attempt is over, and "end".
-set -u
-LC_ALL=C
-export LC_ALL
-umask 077
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 case $2 in

@@ -4,10 +4,9 @@
 # For every Exim binary "program PATH", what -bV says of its version and configuration file, "option NAME" with the
 # settings as `exim -bP` prints them, and "config" with the configuration itself; then "end". Says "absent" where there
 # is no Exim. Changes nothing; needs no rights: Exim prints all but hidden settings to everybody.
-set -u
-PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/exim/bin
-LC_ALL=C
-export PATH LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
+PATH=$PATH:/usr/exim/bin
 program=$(command -v exim4 || command -v exim)
 if [ -z "$program" ]; then
     echo absent

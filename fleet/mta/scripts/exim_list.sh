@@ -7,9 +7,8 @@
 # FROZEN: epoch seconds or 0. WORD: delivering when an Exim process holds the lock on the -D file, else frozen or queued.
 # With the second line also its header, "H" before each line: at least MOST bytes of it, and none after BUDGET bytes of all.
 # "X ID" for a file that is not in the format. Last line: "end COUNT". Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 IFS= read -r queue || exit 64
 case $queue in
 '' | mxfleet-*) ;;

@@ -7,9 +7,8 @@
 # removes the old names; so a message is always whole in one of both. Killed between those steps it is in both, or the
 # old queue keeps a -D file alone: run again, this first takes away the half that is not needed. Prints what Exim says,
 # and "end".
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 action=$1
@@ -43,15 +42,18 @@ is_shared() { # KIND ID SUFFIX: one file with a name in either queue
         [ "$(stat -c %i "$in_main")" = "$(stat -c %i "$in_quarantine")" ]
 }
 
+drop() { # QUEUE KIND NAME: in its flat or split directory; find follows no link that Exim's account puts anywhere there
+    top=${1%/}
+    find "./${top:-$2}" -maxdepth 3 -type f -path "./$1$2/*" -name "$3" -delete 2>/dev/null
+}
+
 drop_from_quarantine() { # ID: -H first, it is what makes a message
-    for part in input:-H input:-D msglog:; do
-        if path=$(at "$queue/" "${part%%:*}" "$1" "${part#*:}"); then rm -f "$path"; fi
-    done
+    for part in input:-H input:-D msglog:; do drop "$queue/" "${part%%:*}" "$1${part#*:}"; done
 }
 
 drop_from_main() { # ID without -H there: names that the quarantine has too
     for part in input:-D msglog:; do
-        if is_shared "${part%%:*}" "$1" "${part#*:}"; then rm -f "$in_main"; fi
+        if is_shared "${part%%:*}" "$1" "${part#*:}"; then drop '' "${part%%:*}" "$1${part#*:}"; fi
     done
 }
 

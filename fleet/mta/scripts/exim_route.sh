@@ -3,9 +3,8 @@
 #
 # `exim -bt` of the address in the first line of stdin, for the sender in the second (empty: none, <>: the null sender),
 # between "test" and "tested N" (its exit status), then "hostname NAME" and "end". An address test sends nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 program=$1
 case $program in

@@ -2,9 +2,8 @@
 # host_addresses.sh <names
 #
 # What the host's own getent(1) says of each name of stdin, one a line: "NAME ADDRESS" for each address, then "end".
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 while IFS= read -r name; do
     case $name in

@@ -3,9 +3,8 @@
 #
 # Tells how this host resolves names: "nameserver ADDRESS" in the order of /etc/resolv.conf, "host ADDRESS NAME..." for
 # the lines of /etc/hosts, then "end". Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 if [ -r /etc/resolv.conf ]; then
     awk '$1 == "nameserver" && NF > 1 { print "nameserver", $2 }' /etc/resolv.conf

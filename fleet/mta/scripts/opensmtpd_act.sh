@@ -5,9 +5,8 @@
 # alone what is being delivered, and schedule paused envelopes: smtpctl would deliver them. What was in flight after all
 # when we paused it is resumed. Tells "ID" for each message of which smtpctl says that it changed an envelope; then "end".
 # Exit status 74: it broke off, and some messages may be changed.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 smtpctl=$1

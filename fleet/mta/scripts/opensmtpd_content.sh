@@ -4,10 +4,8 @@
 # Reads queued messages, up to so many bytes of header and body. Every message is announced by the lengths that follow
 # ("ID 0 H B", then the bytes), so nothing inside a message can pose as the next one. "ID absent" when it is not queued.
 # Stops after BUDGET bytes; the last line is "end". The body begins with the empty line that ends the header.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 smtpctl=$1
 cd "$2/queue" || exit 66
 work=$(mktemp -d) || exit 73

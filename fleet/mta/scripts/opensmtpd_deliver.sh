@@ -6,10 +6,8 @@
 # is in flight, and the log tells of it or the message is gone. LOG: a file, journald, or none. Prints the log's lines
 # about the message since then, and "end". Before each look 1 s passes: after a temporary failure a route may rest 30 s.
 # Exit status 74: it broke off, and something may have been released or attempted.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 smtpctl=$1

@@ -5,10 +5,8 @@
 # addresses of interfaces, the configuration's lines as "conf LINE" with what it includes in its place, and what files of
 # tables of domains list as "entry TABLE DOMAIN"; then "end".
 # Says "absent" where there is no OpenSMTPD. Changes nothing.
-set -u
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 if ! command -v smtpctl >/dev/null || ! command -v smtpd >/dev/null; then
     echo absent
     exit 0

@@ -4,9 +4,8 @@
 # The queue: for each message "ID SIZE", followed by its envelopes as `smtpctl show queue` prints them. Sorted, so that
 # the lines of one message stand together. The first line is "!TIME", in epoch seconds; "~listed" and "end" are the last lines. The size is that of the message file,
 # also of one that a removal of ours has just put aside. Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 smtpctl=$1
 cd "$2/queue" || exit 66
 

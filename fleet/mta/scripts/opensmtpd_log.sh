@@ -2,9 +2,8 @@
 # opensmtpd_log.sh SOURCE <message ID
 #
 # The mail log's lines about deliveries of that message, then "end". SOURCE: a file, or journald. Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 read -r id || exit 64
 case $id in
 '' | *[!0-9a-f]*) exit 64 ;;

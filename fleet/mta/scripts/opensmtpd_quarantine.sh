@@ -20,12 +20,12 @@
 #
 # Exit status: 64 and 66 bad arguments, 69 smtpd is not running, 73 could not write, 75 cannot be moved, 76 another run
 # is at work; nothing was changed then. 74: it broke off, and some messages may be changed.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -33,7 +33,8 @@ fail() {
 }
 
 smtpctl=$1
-cd "$2" && cd queue && cd .. || fail 66 "no spool $2"
+go_to "$2/queue" # so nobody can exchange what is in the spool directory itself
+cd -P .. || fail 66 "no spool $2"
 action=$3
 [ "$action" = look ] || read_fence
 read -r job || fail 64 "no job"

@@ -2,9 +2,8 @@
 # opensmtpd_tables.sh FILE...
 #
 # The entries of table files: "file PATH", then "line TEXT" for each line, or "unreadable PATH"; then "end".
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 for file; do
     if [ -f "$file" ] && [ -r "$file" ]; then

@@ -11,15 +11,21 @@
 #
 # Exit status: 65 smtpd does not take the configuration, 66 not ours to change, 73 could not write, 75 locked or in the
 # way, 76 changed meanwhile.
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
+# shellcheck source=exchange.sh
+. "${0%/*}/exchange.sh"
+# shellcheck source=place.sh
+. "${0%/*}/place.sh"
 smtpd=$2
 config=$3
+# shellcheck disable=SC2034 # place.sh names it
+file=$config
+name=${config##*/}
 
 fail() {
     status=$1
@@ -35,8 +41,6 @@ case ${smtpd##*/} in smtpd) ;; *) fail 66 "not smtpd: $smtpd" ;; esac
 [ -n "$(find -H "$smtpd" -prune -user root ! -perm /022)" ] || fail 66 "$smtpd is not root's own file"
 list=${config%/*}/mxfleet_senders
 
-digest() { sha256sum <"$config" | cut -d ' ' -f 1; }
-
 ours() {
     cat <<END
 # BEGIN mxfleet
@@ -50,38 +54,36 @@ parent() { # the pid of smtpd's first process
     ps -eo pid=,ppid=,comm= | awk '$3 == "smtpd" { is[$1] = $2 } END { for (pid in is) if (!(is[pid] in is)) print pid }'
 }
 
+go_to_file "$config"
 case $1 in
 read)
     digest
-    cat "$config"
+    content
     exit
     ;;
 wire | unwire) ;;
 *) fail 66 "unknown action $1" ;;
 esac
 
-exec 9>/run/mxfleet-opensmtpd-wire.lock || fail 73 "cannot lock"
-flock -w 20 9 || fail 75 "another change is running"
+take_lock opensmtpd-wire
 read_fence
 check_fence
 read -r planned line || fail 66 "no header on stdin"
 case $line in '' | *[!0-9]*) fail 66 "bad line" ;; esac
-[ "$(digest)" = "$planned" ] || fail 76 "$config was changed meanwhile"
-new=$config.mxfleet-new
-trap 'rm -f "$new"' EXIT
-trap 'exit 73' HUP INT TERM
-cp -p "$config" "$new" || fail 73 "cannot write beside $config"
+open_work
+take_planned "$planned" ''
+[ -e was ] && cp -p --preserve=all was new || fail 73 "cannot write beside $config"
 if [ "$1" = wire ]; then
     [ -e "$list" ] || fail 66 "$list is not there yet"
-    sed -n "${line}p" "$config" | grep -q '^[[:space:]]*match[[:space:]]' || fail 66 "line $line is no rule"
-    { head -n "$((line - 1))" "$config" && ours && tail -n "+$line" "$config"; } >"$new" || fail 73 "cannot write $new"
+    sed -n "${line}p" was | grep -q '^[[:space:]]*match[[:space:]]' || fail 66 "line $line is no rule"
+    { head -n "$((line - 1))" was && ours && tail -n "+$line" was; } >new || fail 73 "cannot write beside $config"
 else
-    first=$(grep -nxF '# BEGIN mxfleet' "$config" | head -n 1 | cut -d : -f 1)
-    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" "$config")" = "$(ours)" ] || fail 66 "our lines are not as we wrote them"
-    sed "$first,$((first + 3))d" "$config" >"$new" || fail 73 "cannot write $new"
+    first=$(grep -nxF '# BEGIN mxfleet' was | head -n 1 | cut -d : -f 1)
+    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" was)" = "$(ours)" ] || fail 66 "our lines are not as we wrote them"
+    sed "$first,$((first + 3))d" was >new || fail 73 "cannot write beside $config"
 fi
-sync "$new" || fail 73 "cannot write $new"
-said=$("$smtpd" -n -f "$new" 2>&1) || fail 65 "smtpd does not take the configuration: $said"
+said=$("$smtpd" -n -f new 2>&1) || fail 65 "smtpd does not take the configuration: $said"
+mark ''
 
 running=$(parent)
 case $running in
@@ -97,58 +99,66 @@ if [ "$(ps -p 1 -o comm=)" = systemd ]; then
     [ -n "$unit" ] || fail 75 "systemd does not know the running smtpd"
 fi
 
-# shellcheck disable=SC2016
-swap='
-    parent() { ps -eo pid=,ppid=,comm= | awk '\''$3 == "smtpd" { is[$1] = $2 } END { for (pid in is) if (!(is[pid] in is)) print pid }'\''; }
-    wait_for() { # TRIES COMMAND...
-        tries=$1
-        shift
-        while ! "$@" >/dev/null 2>&1; do
-            [ "$tries" -gt 0 ] || return 1
-            tries=$((tries - 1))
-            sleep 0.2
-        done
-    }
-    is_down() { [ -z "$(parent)" ]; }
-    is_up() { [ -n "$(parent)" ] && smtpctl show status; }
-    restart() { # the same command line again
-        if [ -n "$unit" ]; then
-            systemctl restart "$unit" 9>&- 6>&-
-        else
-            pid=$(parent)
-            if [ -n "$pid" ]; then
-                kill -TERM "$pid"
-                wait_for 100 is_down || return 1
-            fi
-            tr "\0" "\n" <"$work/cmdline" >"$work/words"
-            set --
-            while IFS= read -r word; do set -- "$@" "$word"; done <"$work/words"
-            shift
-            "$smtpd" "$@" 9>&- 6>&- # which would keep the locks
+# What it includes is put in here where the script travels, and read beside it where it is installed.
+restarting=$(
+    cat <<'RESTARTING'
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
+# shellcheck source=exchange.sh
+. "${0%/*}/exchange.sh"
+# shellcheck source=place.sh
+. "${0%/*}/place.sh"
+fail() {
+    echo "mxfleet: $2" >&2
+    exit "$1"
+}
+parent() { ps -eo pid=,ppid=,comm= | awk '$3 == "smtpd" { is[$1] = $2 } END { for (pid in is) if (!(is[pid] in is)) print pid }'; }
+wait_for() { # TRIES COMMAND...
+    tries=$1
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        [ "$tries" -gt 0 ] || return 1
+        tries=$((tries - 1))
+        sleep 0.2
+    done
+}
+is_down() { [ -z "$(parent)" ]; }
+is_up() { [ -n "$(parent)" ] && smtpctl show status; }
+restart() { # the same command line again
+    if [ -n "$unit" ]; then
+        systemctl restart "$unit" 9>&- 6>&-
+    else
+        pid=$(parent)
+        if [ -n "$pid" ]; then
+            kill -TERM "$pid"
+            wait_for 100 is_down || return 1
         fi
-        wait_for 50 is_up && sleep 1 && is_up
-    }
-    cp -p "$config" "$work/old" || exit 73
-    mv -f "$new" "$config" || exit 73
-    sync "$config"
-    if restart; then
-        echo applied >"$work/result"
-        exit
+        tr '\0' '\n' <cmdline >words
+        set --
+        while IFS= read -r word; do set -- "$@" "$word"; done <words
+        shift
+        (cd / && umask 022 && exec "$smtpd" "$@" 9>&- 6>&-) # which would keep the locks
     fi
-    cp -p "$work/old" "$config.mxfleet-old" && mv -f "$config.mxfleet-old" "$config"
-    restart
-    echo failed >"$work/result"
-'
-work=$(mktemp -d) || fail 73 "no temporary directory"
-cp "/proc/$running/cmdline" "$work/cmdline" || fail 73 "cannot read the command line of smtpd"
-# shellcheck disable=SC2016
-ls -1 "$config".mxfleet-[0-9]* 2>/dev/null | sort | head -n -4 | while IFS= read -r old; do rm -f "$old"; done
-cp -p "$config" "$config.mxfleet-$(date -u +%Y%m%d%H%M%S)-$$" || fail 73 "cannot keep a copy of $config"
-trap - EXIT
-smtpd=$smtpd config=$config new=$new work=$work unit=$unit setsid sh -c "$swap" </dev/null >"$work/log" 2>&1 &
+    wait_for 50 is_up && sleep 1 && is_up
+}
+work=$in
+trap close_work EXIT
+find_exchange
+swap ''
+restart && exit
+trade '' ours was
+restart
+fail 65 "smtpd did not come up with the new configuration; the old one is back: $(tail -n 3 "$log")"
+RESTARTING
+)
+cp "/proc/$running/cmdline" cmdline || fail 73 "cannot read the command line of smtpd"
+log=$(mktemp) || fail 73 "no temporary file"
+smtpd=$smtpd name=$name in=$work log=$log unit=$unit setsid sh -c "$restarting" "$0" </dev/null >"$log" 2>&1 &
+work= # it is the other's from here on
+cd /
 wait $!
-result=$(cat "$work/result" 2>/dev/null)
-said=$(tail -n 3 "$work/log")
-rm -rf "$work"
-[ "$result" = applied ] || fail 65 "smtpd did not come up with the new configuration; the old one is back: $said"
-echo "applied $(digest)"
+status=$?
+[ "$status" -eq 0 ] || cat "$log" >&2
+rm -f "$log"
+[ "$status" -eq 0 ] || exit "$status"
+echo "applied $(sum "$config")"

@@ -11,19 +11,20 @@
 #                                                    to it
 #
 # Exit status: 65 a check failed, 66 not a map of that instance, 73 could not write, 75 locked, 76 changed meanwhile.
-# shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
-unset MAIL_CONFIG
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
+# shellcheck source=exchange.sh
+. "${0%/*}/exchange.sh"
+# shellcheck source=place.sh
+. "${0%/*}/place.sh"
 
 action=$1 config=$2 type=$3 file=$4
+name=${file##*/}
 own=$config/mxfleet_senders
-new=$file.mxfleet-new
 tab=$(printf '\t')
 
 fail() {
@@ -46,20 +47,6 @@ known() {
     } | tr ', {}' '\n\n\n\n' | grep -qxF -- "$type:$file"
 }
 
-digest() {
-    if [ -e "$file" ]; then sha256sum <"$file" | cut -d ' ' -f 1; else echo -; fi
-}
-
-state() {
-    if [ ! -e "$file" ]; then
-        if [ -n "$suffix" ] && [ -e "$map" ]; then echo stale; else echo absent; fi
-    elif [ -n "$suffix" ] && { [ ! -e "$map" ] || [ "$file" -nt "$map" ]; }; then
-        echo stale
-    else
-        echo fits
-    fi
-}
-
 verify() {
     [ -n "$checks" ] || return 0
     while IFS=$tab read -r key value; do
@@ -72,20 +59,10 @@ END
 
 count() { postmap -c "$config" -s "$1" | wc -l; }
 
-keep_five() {
-    cp -p --preserve=all "$file" "$file.mxfleet-$(date -u +%Y%m%d%H%M%S)-$$" || return 1
-    ls -1 "$file".mxfleet-[0-9]* | sort | head -n -5 | while IFS= read -r old; do rm -f "$old"; done
-}
-
-like_before() {
-    [ ! -e "$file" ] || chown --reference="$file" "$new" || return 1
-    [ -n "$suffix" ] && [ -e "$map" ] || return 0
-    chown --reference="$map" "$new$suffix" && chmod --reference="$map" "$new$suffix"
-}
-
+# What somebody else wrote since is his, and stays.
 put_back() {
-    if [ -e "$new.oldmap" ]; then mv -f "$new.oldmap" "$map"; elif [ -n "$suffix" ]; then rm -f "$map"; fi
-    if [ -e "$new.old" ]; then mv -f "$new.old" "$file"; else rm -f "$file"; fi
+    trade '' ours was || return
+    [ -z "$suffix" ] || trade "$suffix" ours was
     tell_texthash
 }
 
@@ -100,37 +77,35 @@ apply() {
 }$line
         number=$((number - 1))
     done
-    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ "$(state)" != stale ] || fail 76 "$file is not what its map was built of"
-    [ ! -e "$file" ] || cp -p --preserve=all "$file" "$new" || fail 73 "cannot write beside $file"
-    cat >"$new" || fail 73 "cannot write $new"
-    # A connection that ends in the middle of it looks like the end of the file.
-    [ "$(sha256sum <"$new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
-    if [ -n "$suffix" ]; then
-        # postmap gives up root for the owner of the source, who may not write in this directory.
-        chown 0:0 "$new" && postmap -c "$config" "$type:$new" || fail 73 "cannot build the map beside $map"
-        if [ -e "$map" ]; then
-            gone=$(printf '%s\n' "$checks" | grep -c "$tab\$")
-            [ "$(count "$type:$new")" -ge $(($(count "$type:$file") - gone)) ] || fail 65 "the new map lacks entries"
-        fi
-    fi
-    verify "$type:$new" || fail 65 "the new map is not as it should be"
-    like_before && sync "$new" ${suffix:+"$new$suffix"} || fail 73 "cannot write beside $file"
-    swap
-    verify "$type:$file" || { put_back; fail 65 "the live map is not as it should be; the old one is back"; }
-    echo "applied $(digest)"
+    [ "$(state "$suffix")" != stale ] || fail 76 "$file is not what its map was built of"
+    open_work
+    take_planned "$planned" "$suffix"
+    write
+    swap "$suffix"
+    tell_texthash
+    is_in_effect || ! is "../$name" ours || { put_back; fail 65 "the live map is not as it should be; the old one is back"; }
+    echo "applied $(sum "../$name")"
 }
 
-swap() {
-    if [ -e "$file" ]; then
-        keep_five && ln "$file" "$new.old" || fail 73 "cannot keep a copy of $file"
+# Another map than ours was built by hand since.
+is_in_effect() { is "../$name$suffix" "ours$suffix" || { [ -f "../$name$suffix" ] && verify "$type:$file"; }; }
+
+# postmap gives up root for the owner of the source, who may not write here: so that is root while it builds.
+write() {
+    cat >new && chmod 644 new || fail 73 "cannot write beside $file"
+    # A connection that ends in the middle of it looks like the end of the file.
+    [ "$(sum new)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
+    if [ -n "$suffix" ]; then
+        postmap -c "$config" "$type:new" || fail 73 "cannot build the map"
+        if [ -e "was$suffix" ]; then
+            gone=$(printf '%s\n' "$checks" | grep -c "$tab\$")
+            [ "$(count "$type:new")" -ge $(($(count "$type:was") - gone)) ] || fail 65 "the new map lacks entries"
+        fi
     fi
-    if [ -n "$suffix" ] && [ -e "$map" ]; then ln "$map" "$new.oldmap" || fail 73 "cannot keep a copy of $map"; fi
-    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    [ -z "$suffix" ] || mv -f "$new$suffix" "$map" || fail 73 "cannot rename $new$suffix"
-    mv -f "$new" "$file" || { put_back; fail 73 "cannot rename $new"; }
-    sync "$(dirname "$file")"
-    tell_texthash
+    verify "$type:new" || fail 65 "the new map is not as it should be"
+    dress ''
+    [ -z "$suffix" ] || { dress "$suffix" && mark "$suffix"; }
+    mark ''
 }
 
 remove_own() {
@@ -139,8 +114,10 @@ remove_own() {
         fail 76 "$file is still referred to"
     fi
     IFS= read -r planned || fail 66 "no header on stdin"
-    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    rm -f "$file" "$map" "$file".mxfleet-[0-9]* && echo removed
+    open_work
+    take_planned "$planned" "$suffix"
+    swap "$suffix"
+    echo removed
 }
 
 case $type in
@@ -150,13 +127,12 @@ case $type in
     texthash) suffix= ;;
     *) fail 66 "maps of type $type are not edited" ;;
 esac
-map=$file$suffix
 known || fail 66 "$type:$file is no map that $config checks senders with"
-[ ! -L "$file" ] || fail 66 "$file is a symbolic link"
+go_to_file "$file"
 
 if [ "$action" = read ]; then
-    echo "$(digest) $(state)"
-    [ ! -e "$file" ] || cat "$file"
+    echo "$(digest) $(state "$suffix")"
+    ! is_there || content
     exit
 fi
 if [ "$action" = query ]; then
@@ -166,13 +142,9 @@ if [ "$action" = query ]; then
     echo end
     exit
 fi
-exec 9>/run/mxfleet-postfix.lock || fail 73 "cannot lock"
-flock -w 20 9 || fail 75 "another change is running"
+take_lock postfix
 read_fence
 check_fence
-rm -f "$new" "$new".*
-trap 'rm -f "$new" "$new".*' EXIT
-trap 'exit 73' HUP INT TERM
 case $action in
     apply) apply ;;
     remove) remove_own ;;

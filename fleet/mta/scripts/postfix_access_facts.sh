@@ -1,10 +1,8 @@
 #!/bin/sh
 # What decides about blocking senders on one instance. Reads only, needs no root; sections begin with "== ".
 #   postfix_access_facts.sh CONFIG_DIR PARAMETER...
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
-unset MAIL_CONFIG
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 config=$1
 shift
 echo "== settings"

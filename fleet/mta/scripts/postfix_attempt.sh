@@ -2,9 +2,8 @@
 # postfix_attempt.sh POSTQUEUE CONFIG_DIRECTORY <queue IDs
 #
 # postqueue -i for each queue ID: one attempt now, of these messages only. Stops at the first that is refused.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 read_fence

@@ -9,10 +9,8 @@
 # with a mark that is drawn now: no message can contain it, whatever bytes it has. postcat ends at a message that it
 # cannot open or read, after a second's sleep: that one is read by itself, and all that follow are left to the next
 # command, which looks anew where they are. So a queue that empties meanwhile does not cost a second per message.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM

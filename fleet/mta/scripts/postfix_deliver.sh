@@ -4,10 +4,8 @@
 # One attempt for this message, now: postqueue -i. Then waits, at most so long, until the attempt has ended: the log says
 # "removed", or the queue manager took the file and has put it back. LOG: a file, journald, or none. Prints the log's
 # lines about the message since then, and "end".
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 postqueue=$1

@@ -3,9 +3,8 @@
 #
 # For every Postfix instance "instance DIRECTORY", its parameters as postconf prints them, and whether hold/ is on the
 # file system of the queue directory; then "end". Says "absent" where there is no Postfix. Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 if ! command -v postconf >/dev/null; then
     echo absent
     exit 0

@@ -2,10 +2,8 @@
 # postfix_log.sh SOURCE <texts, one per line
 #
 # The mail log's lines that contain any of the texts, then "end". SOURCE: a file, or journald. Changes nothing.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 texts=$(mktemp) || exit 73
 trap 'rm -f "$texts"' EXIT
 trap 'exit 143' HUP INT TERM

@@ -5,9 +5,8 @@
 # path of a file in a list of domains), then "key KEY". For each map that main.cf names, in that order: "map TYPE:NAME",
 # "found KEY<TAB>VALUE" for each key that is there ("word WORD" for a file), and "status N", postmap's exit status, 0
 # also when a key is absent. Then "end". Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 commands=$1
 config=$2

@@ -3,9 +3,8 @@
 #
 # The settings that decide about routes, "setting NAME = VALUE", and the services of master.cf, "service LINE"; then
 # "end". Needs no rights, changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 commands=$1
 config=$2

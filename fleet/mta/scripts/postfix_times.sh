@@ -3,10 +3,8 @@
 #
 # For those of the IDs that lie in deferred/: "ID CTIME", then "end". The queue manager moves a file for every attempt and
 # sets its next one in the times, so another ctime means that an attempt was made. Changes nothing.
-set -u
-umask 077
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 ids=$(mktemp) || exit 73
 trap 'rm -f "$ids"' EXIT
 trap 'exit 143' HUP INT TERM

@@ -5,18 +5,20 @@
 #   postfix_wire.sh apply CONFIG_DIR TYPE    stdin: SHA256 of main.cf as planned and of the new one, then the new main.cf
 #
 # Exit status: 65 the new main.cf is not accepted, 66 not an instance, 73 could not write, 75 locked, 76 changed meanwhile.
-set -u
-umask 022
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
-unset MAIL_CONFIG
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
+# shellcheck source=exchange.sh
+. "${0%/*}/exchange.sh"
+# shellcheck source=place.sh
+. "${0%/*}/place.sh"
 
 action=$1 config=$2 type=$3
 file=$config/main.cf
-new=$file.mxfleet-new
+name=main.cf
 parameter=smtpd_sender_restrictions
 element="check_sender_access $type:$config/mxfleet_senders"
 
@@ -32,60 +34,51 @@ known() {
     postconf -xh alternate_config_directories multi_instance_directories | tr ', ' '\n\n' | grep -qxF -- "$config"
 }
 
-digest() { sha256sum <"$file" | cut -d ' ' -f 1; }
-
 others() { postconf -c "$1" -n | grep -v -e "^$parameter =" -e "^config_directory ="; }
 
 value() { postconf -c "$1" -h "$parameter" | tr -d ' ,'; }
 
 # Run as root by sudo, this must not become a way to set any parameter.
 only_ours() {
-    mkdir -m 700 "$new.d" && cp "$new" "$new.d/main.cf" && cp "$config/master.cf" "$new.d/" || return 1
+    for each in was new; do
+        mkdir "$each.d" && cp "$each" "$each.d/main.cf" && bytes ../master.cf >"$each.d/master.cf" || return 1
+    done
     ours=$(printf %s "$element" | tr -d ' ,')
-    before=$(value "$config") after=$(value "$new.d")
-    [ "$(others "$config")" = "$(others "$new.d")" ] || return 1
+    before=$(value ./was.d) after=$(value ./new.d)
+    [ "$(others ./was.d)" = "$(others ./new.d)" ] || return 1
     [ "$after" = "$ours$before" ] || [ "$before" = "$ours$after" ]
 }
 
-keep_five() {
-    cp -p --preserve=all "$file" "$file.mxfleet-$(date -u +%Y%m%d%H%M%S)-$$" || return 1
-    ls -1 "$file".mxfleet-[0-9]* | sort | head -n -5 | while IFS= read -r old; do rm -f "$old"; done
-}
-
+# What somebody else wrote since is his, and stays.
 put_back() {
-    mv -f "$new.old" "$file"
+    trade '' ours was || return
     postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-
 }
 
 apply() {
     IFS= read -r planned && IFS= read -r wanted || fail 66 "no header on stdin"
-    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    cp -p --preserve=all "$file" "$new" && cat >"$new" && sync "$new" || fail 73 "cannot write beside $file"
+    open_work
+    take_planned "$planned" ''
+    [ -e was ] && cp -p --preserve=all was new && cat >new || fail 73 "cannot write beside $file"
     # A connection that ends in the middle of it looks like the end of the file.
-    [ "$(sha256sum <"$new" | cut -d ' ' -f 1)" = "$wanted" ] || fail 65 "the new main.cf did not come as a whole"
+    [ "$(sum new)" = "$wanted" ] || fail 65 "the new main.cf did not come as a whole"
     only_ours || fail 65 "the new main.cf changes more than $parameter"
-    keep_five && ln "$file" "$new.old" || fail 73 "cannot keep a copy of $file"
-    [ "$(digest)" = "$planned" ] || fail 76 "$file was changed meanwhile"
-    mv -f "$new" "$file" || fail 73 "cannot rename $new"
-    sync "$config"
+    mark ''
+    swap ''
     postfix -c "$config" check 9>&- 6>&- || { put_back; fail 65 "postfix check refuses it; the old main.cf is back"; }
     postfix -c "$config" reload 9>&- 6>&- || { put_back; fail 65 "postfix reload failed; the old main.cf is back"; }
-    echo "applied $(digest)"
+    echo "applied $(sum "../$name")"
 }
 
 known || fail 66 "$config is no instance of this host"
-[ ! -L "$file" ] || fail 66 "$file is a symbolic link"
+go_to_file "$file"
 if [ "$action" = read ]; then
     echo "$(digest) fits"
-    cat "$file"
+    content
     exit
 fi
 [ "$action" = apply ] || fail 66 "unknown action $action"
-exec 9>/run/mxfleet-postfix.lock || fail 73 "cannot lock"
-flock -w 20 9 || fail 75 "another change is running"
+take_lock postfix
 read_fence
 check_fence
-rm -rf "$new" "$new".*
-trap 'rm -rf "$new" "$new".*' EXIT
-trap 'exit 73' HUP INT TERM
 apply

@@ -26,13 +26,10 @@
 # - A message moves by rename(2), activating files (info, todo) first out and last in, mess/ID last out and first in. So
 #   where mess/ID lies tells where the rest belongs, and a half moved message is never attempted. After a reboot
 #   qmail-send runs beside what was cut off then, until the next change puts it right.
-set -u
-umask 077
-LC_ALL=C
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 state=
 split=
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 trap '' HUP INT PIPE
@@ -122,14 +119,20 @@ across() { # AREA AREA: IDs on stdin, from one to the other
     done
 }
 
+is_ours() { # DIRECTORY...: made by us, and no link that an account of qmail put in its place
+    for each in "$@"; do
+        [ "$(stat -c '%F %u' "$each" 2>/dev/null)" = "directory $(id -u)" ] || return
+    done
+}
+
 make_area() { # AREA
     mkdir -p "$1/mess" "$1/info" "$1/remote" "$1/local" "$1/bounce" "$1/todo" "$1/intd" 2>/dev/null &&
-        [ "$(stat -c %d "$1/mess")" = "$(stat -c %d mess/0)" ]
+        is_ours "${1%/*}" "$1" && [ "$(stat -c %d "$1/mess")" = "$(stat -c %d mess/0)" ]
 }
 
 repair() { # what was cut off goes to where mess/ID is; of a cut-off delete, what is out of the queue goes
     for area in mxfleet-hold mxfleet-delete mxfleet-quarantine/*; do
-        [ -d "$area/mess" ] || continue
+        [ -d "$area/mess" ] && is_ours "${area%/*}" "$area" || continue
         parts=$(names "$area/info" "$area/remote" "$area/local" "$area/bounce" "$area/todo" "$area/intd")
         for id in $(not_in "$(names "$area/mess")" "$parts"); do
             if [ -f "mess/$((id % split))/$id" ]; then
@@ -139,7 +142,7 @@ repair() { # what was cut off goes to where mess/ID is; of a cut-off delete, wha
             fi
         done
     done
-    [ ! -d mxfleet-delete ] || {
+    ! is_ours mxfleet-delete || {
         for kind in todo info intd bounce local remote mess; do
             find "mxfleet-delete/$kind" -type f -delete 2>/dev/null
         done
@@ -479,6 +482,9 @@ fi
 
 take_job 20
 check_fence
+for area in mxfleet-hold mxfleet-delete mxfleet-quarantine "mxfleet-quarantine/$job"; do
+    { [ ! -e "$area" ] && [ ! -L "$area" ]; } || is_ours "$area" || fail 77 "$area is not ours"
+done
 if [ "$action" = erase ]; then
     settle
     erase

@@ -5,10 +5,8 @@
 # up to HEADERS bytes: "ID 0 LENGTH 0", then the bytes. With BODY the first HEADERS + BODY bytes of each file: "ID SIZE" for
 # each, an empty line, then each as head(1) -v shows it, which its size makes unambiguous. "ID absent" for a message that
 # is not queued. The last line is "end".
-set -u
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 fail() {
     echo "qmail_content: $2" >&2

@@ -3,9 +3,8 @@
 #
 # The control files that decide where mail goes: "file NAME" for each that is there and "line TEXT" for each of its
 # lines, "unreadable NAME" for one that this account may not read; then "end". Changes nothing.
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 cd -- "$1" || exit 66
 for file in me locals virtualdomains percenthack smtproutes helohost envnoathost; do

@@ -5,10 +5,9 @@
 # unreadable" for an account that may not look), "control FILE LINE" of the files that name our domains, and the programs
 # svc and svstat. Then every service of daemontools: "service DIRECTORY", "run LINE" of its run file, "log LINE" of its
 # log's. The last line is "end". Says "absent" where there is no qmail. Changes nothing.
-set -u
-LC_ALL=C
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/command
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
+PATH=$PATH:/command
 
 numbered() { # DIRECTORY: how many subdirectories have a number as their name
     find "$1/" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' 2>/dev/null | grep -c '/[0-9]*$'

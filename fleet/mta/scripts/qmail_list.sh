@@ -12,11 +12,8 @@
 #                            moved. Nothing is listed then, except anyway; the change script's look puts it right.
 #   ":end" SPLIT             the last pair
 # Records are read before the times and sizes, so a size that does not fit tells a file that was being written.
-set -u
-umask 077
-LC_ALL=C
-PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 state=
 
 fail() {

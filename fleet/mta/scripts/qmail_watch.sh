@@ -5,10 +5,8 @@
 # deliveries as the message has recipients to do, one of them put off; after none was, its bounce and its end still come.
 # LOG: a directory of multilog(8) or a file, read from where it was SIZE bytes long under that INODE. Prints the log's
 # lines about these messages and their deliveries, and "end".
-set -u
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 log=$1
 read -r inode size seconds || exit 64
 case $inode$size$seconds in

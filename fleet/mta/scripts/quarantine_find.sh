@@ -5,10 +5,8 @@
 # paths below it of the files that make a message on that MTA. Last line "end TOLD MORE ODD": at most 20000 are told, MORE
 # are not; ODD counts names with other characters than ours, or longer than 200. Follows no link, takes no lock, changes
 # nothing.
-set -u
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 mta=$1
 shift
 tops=mxfleet-quarantine

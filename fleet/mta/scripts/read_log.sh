@@ -9,11 +9,8 @@
 # file, files that could not be read, "=cut" when messages had to be left out, "=moved" when the log was rotated
 # meanwhile, and "=end". Changes nothing.
 # shellcheck disable=SC3045 # every sh that Debian may have knows ulimit -v, and POSIX has nothing that limits memory
-set -u
-umask 077
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 most=200000 # messages; the newest are kept
 memory=524288 # KiB of each filter, which keeps a line whole: of a file with a line that is larger the rest is not read
 work=$(mktemp -d) || exit 73

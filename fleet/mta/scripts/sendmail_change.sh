@@ -17,13 +17,12 @@
 # data file behind it, back the other way round, so a queue file is never where Sendmail works without its data. hold and
 # release exchange the text of the file and rename it: in between it is a qf with a q line, which Sendmail itself turns
 # into an hf. An existing name is never overwritten by another file.
-set -u
-umask 077
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=enter.sh
+. "${0%/*}/enter.sh"
 LOT=200 # locks held at a time
 
 exec 4>&2
@@ -174,33 +173,14 @@ change_delete() {
     done <"$work/mine"
 }
 
-ours() { # DIRECTORY...: made by us, and no link that somebody else put there
-    for each in "$@"; do
-        [ "$(stat -c '%F %u' "$each")" = "directory $(id -u)" ] || fail 77 "$each is not ours"
-    done
-}
-
-# Who owns a queue directory may exchange whatever lies in it at any moment: what root makes there is entered first,
-# looked at, and then used as the current directory.
-enter() { # DIRECTORY
-    cd "$1" || fail 73 "cannot enter $1"
-    case $(stat -c '%F %u %a' .) in
-    "directory $(id -u) 700" | "directory $(id -u) 2700") ;;
-    *) fail 77 "$1 is not ours" ;;
-    esac
-}
-
 same_system() { # DIRECTORY...
     [ "$(stat -c %d "$@" | sort -u | wc -l)" -eq 1 ]
 }
 
 change_out() {
-    there=$base/mxfleet-quarantine/$job
-    for each in "$base/mxfleet-quarantine" "$there"; do
-        [ -e "$each" ] || [ -L "$each" ] || mkdir -m 700 "$each" || fail 73 "cannot make $each"
-        ours "$each"
-    done
-    enter "$there"
+    cd -P -- "$base" || fail 66 "cannot enter $base"
+    make_ours mxfleet-quarantine
+    make_ours "$job"
     normal=$(part "$base" df)
     [ "$data" != - ] || data=$normal
     if [ "$data" != "$normal" ] || ! same_system "$queue" "$data" .; then
@@ -217,8 +197,10 @@ change_out() {
 }
 
 rewrite() { # q line, or "" for none: the queue files as they shall be, in $staged, with owner and mode of the old ones
-    staged=$(mktemp -d "$base/mxfleet-staged.XXXXXX") || fail 73 "cannot write in $base"
-    enter "$staged"
+    cd -P -- "$base" || fail 66 "cannot enter $base"
+    made=$(mktemp -d ./mxfleet-staged.XXXXXX) || fail 73 "cannot write in $base"
+    enter "$made"
+    staged=$base/$made
     [ -z "$(ls -A)" ] || fail 77 "$staged is not ours"
     awk -v queue="$queue" -v letter="$letter" -v reason="$1" '
         {
@@ -307,39 +289,45 @@ quarantined() { # "in ID DIRECTORY FILE"
     done | sed 's/^in \([qhd]\)f\([0-9A-Za-z]*\) \(.*\)$/in \2 \3 \1/'
 }
 
+go_to_quarantine() { # DIRECTORY
+    cd -P -- "$1" && [ -d "mxfleet-quarantine/$job" ] || return
+    enter mxfleet-quarantine
+    enter "$job"
+}
+
+leave_empty() { # DIRECTORY
+    cd / && rmdir "$1/mxfleet-quarantine/$job" "$1/mxfleet-quarantine" 2>/dev/null
+}
+
 back() { # the data first: it may be in its place already, where `out` or `back` was cut off
     for directory in $found; do
-        there=$directory/mxfleet-quarantine/$job
-        [ -d "$there" ] || continue
-        ours "$directory/mxfleet-quarantine" "$there"
+        go_to_quarantine "$directory" || continue
         queue=$(part "$directory" qf)
         data=$(part "$directory" df)
-        same_system "$queue" "$data" "$there" || fail 75 "another file system"
+        same_system "$queue" "$data" . || fail 75 "another file system"
         cut -d ' ' -f 1 "$work/wanted" >"$work/mine"
-        sed 's/^/df/' "$work/mine" | moves "$there" "$data"
-        sync "$data" "$there"
+        sed 's/^/df/' "$work/mine" | moves . "$data"
+        sync "$data" .
         # A queue file whose data was not moved stays where it is: Sendmail would lose it.
         while read -r id; do
-            [ -e "$there/df$id" ] || [ -e "$queue/qf$id" ] || [ -e "$queue/hf$id" ] || printf 'qf%s\nhf%s\n' "$id" "$id"
-        done <"$work/mine" | moves "$there" "$queue"
-        sync "$queue" "$there"
-        rmdir "$there" "$directory/mxfleet-quarantine" 2>/dev/null
+            [ -e "./df$id" ] || [ -e "$queue/qf$id" ] || [ -e "$queue/hf$id" ] || printf 'qf%s\nhf%s\n' "$id" "$id"
+        done <"$work/mine" | moves . "$queue"
+        sync "$queue" .
+        leave_empty "$directory"
     done
 }
 
 erase() {
     for directory in $found; do
-        there=$directory/mxfleet-quarantine/$job
-        [ -d "$there" ] || continue
-        ours "$directory/mxfleet-quarantine" "$there"
+        go_to_quarantine "$directory" || continue
         cut -d ' ' -f 1 "$work/wanted" >"$work/mine"
         # Data that was left in the queue directory by a cut-off `out` belongs to the queue file in quarantine.
         data=$(part "$directory" df)
         while read -r id; do
-            if [ -e "$there/qf$id" ] || [ -e "$there/hf$id" ]; then rm -f -- "$data/df$id"; fi
+            if [ -e "./qf$id" ] || [ -e "./hf$id" ]; then rm -f -- "$data/df$id"; fi
         done <"$work/mine"
-        (cd "$there" && sed 's/^.*$/df&\nqf&\nhf&/' "$work/mine" | xargs -r rm -f --)
-        rmdir "$there" "$directory/mxfleet-quarantine" 2>/dev/null
+        sed 's/^.*$/df&\nqf&\nhf&/' "$work/mine" | xargs -r rm -f --
+        leave_empty "$directory"
         sync "$directory"
     done
 }

@@ -5,10 +5,9 @@
 # daemon was started with (-C). Per file "config PATH", then its lines that matter, the queue directories ("dir PATH")
 # the names of class w and class R ("own NAME", "relay NAME"); before them "program PATH", "version V", "flock yes". Last "end"; "absent" without Sendmail.
 # Changes nothing.
-set -u
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec:/usr/lib
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
+PATH=$PATH:/usr/libexec:/usr/lib
 
 program=
 for path in /usr/sbin/sendmail-mta /usr/libexec/sendmail/sendmail /usr/sbin/sendmail.sendmail /usr/sbin/sendmail \

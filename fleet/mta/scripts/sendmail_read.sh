@@ -11,11 +11,8 @@
 #     Sendmail uses itself still marked. At least 64 KiB of each; none after 128 MiB altogether.
 # ACTION contents <"BUDGET HEADERS BODY\nID\nID...": "ID 0 H B" and so many bytes of header and body, "ID absent" when
 #     it is not queued; stops after BUDGET bytes; last "end".
-set -u
-umask 077
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 action=$1
 client=$2
 [ "$client" = none ] && client=

@@ -4,9 +4,8 @@
 # What sendmail says of the address in the first line of stdin: "verify LINE" for each line of -bv, which delivers
 # nothing; "test LINE" of address test mode: the mailers, the host's name, and the MX hosts of each host that -bv named.
 # Then "end".
-set -u
-LC_ALL=C
-export LC_ALL
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 
 program=$1
 config=$2

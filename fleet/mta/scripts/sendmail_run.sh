@@ -10,11 +10,8 @@
 #
 # For every ID that is not run "ID WORD": absent, held, other, double, inside; before Sendmail's own lines "run". Last
 # "end".
-set -u
-umask 077
-LC_ALL=C
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+# shellcheck source=prologue.sh
+. "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
 
