@@ -73,12 +73,12 @@ def test_a_block_that_cannot_be_extended_or_ended_keeps_no_other_one_from_it(
     assert list(Block.objects.order_by("pk").values_list("is_wanted", flat=True)) == [True, False]
 
 
-@pytest.mark.parametrize("broken", ["audit.checkpoint", "sweeping.expire_quarantine", "enroll", "retention.apply"])
+@pytest.mark.parametrize("broken", ["sweeping.expire_quarantine", "retention.apply", "enroll", "audit.checkpoint"])
 def test_each_duty_of_a_minute_is_done_though_another_one_fails(
     db: None, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     did: list[str] = []
-    names = ["audit.checkpoint", "sweeping.expire_quarantine", "enroll", "retention.apply"]
+    names = ["sweeping.expire_quarantine", "retention.apply", "enroll", "audit.checkpoint"]
     for name in names:
         monkeypatch.setattr(f"jobs.tasks.{name}", failing if name == broken else lambda name=name: did.append(name))
     tasks.housekeep()

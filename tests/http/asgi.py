@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgiref.sync import sync_to_async
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.db import connection, connections
 
 from api.held import held
@@ -76,7 +76,7 @@ class Site:
 
     def __init__(self) -> None:
         self.hub = Hub()
-        self.app = held(get_asgi_application(), self.hub)
+        self.app = held(ASGIHandler(), self.hub)
 
     def ask(self, token: str, method: str, path: str, body: Any = None, room: int = 0, **headers: str) -> Asked:
         """Send a request; paths and headers as in tests.http.cast.Caller. `room`: messages until the client is full."""

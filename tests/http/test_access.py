@@ -12,6 +12,7 @@ from api.access import App, logged
 from api.limits import bounded
 from api.models import Token
 from api.v1 import events
+from tests.http.asgi import site
 from tests.http.cast import build_world
 from tests.http.test_events import prepared
 from tests.http.wire import ask, serving
@@ -71,7 +72,8 @@ async def test_a_stream_is_told_at_its_end(caplog: pytest.LogCaptureFixture, mon
     world, job = await sync_to_async(prepared)()
     caplog.set_level(logging.INFO)
     bearer = {"authorization": f"Bearer {world.alice.token}"}
-    sent = await request(bounded(ASGIHandler()), "GET", f"/api/v1/jobs/{job.pk}/events/", **bearer)
+    async with site() as api:
+        sent = await request(bounded(api.app), "GET", f"/api/v1/jobs/{job.pk}/events/", **bearer)
     (line,) = lines(caplog)
     assert (line.caller, line.status) == ("alice", 200)
     assert line.bytes == sum(len(message.get("body", b"")) for message in sent) > 100

@@ -12,6 +12,7 @@ from api import idempotency
 from api.models import StoredAnswer
 from api.tasks import forget_answers
 from jobs.models import Job
+from jobs.services import watch
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
 from tests.http.test_jobs import PURGE
@@ -86,6 +87,10 @@ def test_a_setting_says_how_long_answers_are_kept_and_what_is_older_goes_in_smal
     StoredAnswer.objects.exclude(key="k-3").update(created_at=timezone.now() - timezone.timedelta(seconds=61))
     assert "Idempotency-Replayed" not in world.alice.post("jobs/", JOB, Idempotency_Key="k-0").headers
     assert StoredAnswer.objects.count() == 4, "a request deletes no more than its own"
+    monkeypatch.setattr(watch, "is_paused", lambda: True)
+    forget_answers()
+    assert StoredAnswer.objects.count() == 4, "a paused service forgets nothing"
+    monkeypatch.setattr(watch, "is_paused", lambda: False)
     with django_assert_num_queries(3):  # two that are old, one DELETE, and no more
         forget_answers()
     assert set(StoredAnswer.objects.values_list("key", flat=True)) == {"k-0", "k-3"}
