@@ -31,7 +31,7 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
-from fleet.mta.types import Completed, Ended, MessageState
+from fleet.mta.types import Command, Completed, Ended, MessageState
 from tests.unit.opensmtpd_host import CREATED, FakeHost, Mail, context, instance
 
 OPENSMTPD = OpenSmtpd()
@@ -324,6 +324,21 @@ def test_an_attempt_that_cannot_or_may_not_be_made_is_refused(host: FakeHost) ->
     host.on_attempt = lambda host, name: host.mail.pop(name) and None
     assert deliver(host, "00000003", release=True).data["outcome"] == "left_queue"
     assert host.commands[-2].stdin == b"00000003 release\n"
+
+
+def test_what_its_script_moved_without_seeing_it_is_purged_and_not_gone(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = FakeHost._quarantine
+
+    def forgetful(self: FakeHost, command: Command, words: list[str]) -> Completed:
+        said = play(self, command, words)
+        return Completed(0, b"end\n") if command.argv[2] == "out" else said
+
+    monkeypatch.setattr(FakeHost, "_quarantine", forgetful)
+    result = host.drive(OPENSMTPD.queue_purge(HERE, QueuePurge(by_match("from:news@*")), context()))
+    assert outcomes(result) == {"00000001": "done"}
+    assert set(result.data["places"]) == {"00000001"}
 
 
 def read_back(host: FakeHost, operation: Any, **fields: Any) -> Any:

@@ -213,6 +213,21 @@ def test_quarantine_and_restore_bring_the_same_message_back(host: FakeHost) -> N
     assert host.attempted == ["AAAAAA1"]
 
 
+def test_what_its_script_moved_without_seeing_it_is_purged_and_not_gone(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = FakeHost._quarantine
+
+    def forgetful(self: FakeHost, command: Command, words: list[str]) -> Completed:
+        said = play(self, command, words)
+        return Completed(0, b"end\n") if command.argv[0] == "out" else said
+
+    monkeypatch.setattr(FakeHost, "_quarantine", forgetful)
+    result = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(by("from:news@*")), context()))
+    assert outcomes(result) == {"AAAAAA1": "done", "AAAAAA2": "done"}
+    assert set(result.data["places"]) == {"AAAAAA1", "AAAAAA2"}
+
+
 def test_what_was_held_comes_back_held_and_is_not_attempted(host: FakeHost) -> None:
     mail = host.mail["AAAAAA1"]
     purged = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(ids("AAAAAA1")), context()))

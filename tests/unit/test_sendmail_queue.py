@@ -1,6 +1,7 @@
 """Sendmail's queue as our scripts read and change it, on real queue files."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from fleet.mta.sendmail.deliver import judged
 from fleet.mta.sendmail.instances import parse_instances
 from fleet.mta.sendmail.moving import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
-from fleet.mta.types import Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
+from fleet.mta.types import Command, Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
 from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
 
@@ -258,6 +259,22 @@ def test_quarantine_and_restore_keep_every_byte_in_every_layout(host: SendmailHo
     assert counts(restored) == {"done": 2}
     assert host.files() == before
     assert not host.calls()
+
+
+def test_what_its_script_moved_without_seeing_it_is_purged_and_not_gone(
+    host: SendmailHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.add(ONE)
+    play = SendmailHost.answer
+
+    def forgetful(self: SendmailHost, command: Command) -> Completed:
+        said = play(self, command)
+        return replace(said, stdout=b"end\n") if "out" in command.argv else said
+
+    monkeypatch.setattr(SendmailHost, "answer", forgetful)
+    result = do(host, "queue_purge", QueuePurge(only(ONE)))
+    assert counts(result) == {"done": 1}
+    assert set(result.data["places"]) == {ONE}
 
 
 @pytest.mark.parametrize("cut", ["out", "back"])

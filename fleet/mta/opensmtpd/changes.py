@@ -5,7 +5,9 @@ leave such messages alone, and what they did is looked at again here.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
+from fleet.mta import readback
 from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks, script_argv
@@ -13,7 +15,7 @@ from fleet.mta.errors import FleetError, OutcomeUnknown, UnparsedOutput
 from fleet.mta.opensmtpd.commands import ACT, LOT, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
 from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of
-from fleet.mta.opensmtpd.quarantine import place, script
+from fleet.mta.opensmtpd.quarantine import look, place, script
 from fleet.mta.operations import QueueFlush, QueueHold, QueuePurge, QueueRelease
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
@@ -82,6 +84,8 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
         else:
             outcomes.put([name], MessageState.DONE if name in away else MessageState.ALREADY_GONE)
     at = {name: place(instance, context.job, name) for name in outcomes.of(MessageState.DONE) if name in moved.there}
+    if action == "out":
+        at |= yield from readback.seen_after_all(partial(look, instance, context.job), outcomes)
     return changed(chosen, outcomes, now, places=at)
 
 

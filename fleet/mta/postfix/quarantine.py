@@ -55,6 +55,7 @@ def put_away(
     outcomes.put(moved, MessageState.DONE)
     outcomes.put((name for name in held if name not in there and name not in now), MessageState.ALREADY_GONE)
     outcomes.put((name for name in held if name in now), MessageState.LEFT)
+    moved |= yield from readback.seen_after_all(partial(look, instance, job), outcomes)
     return {name: now[name] for name in held if name in now}, moved
 
 

@@ -17,9 +17,22 @@ fail() {
     exit "$1"
 }
 
-move() { # FROM TO: names on stdin; mv -n keeps what is there already, and absent names are told by the listing
-    sed "s|^|$1/|" | xargs mv -n -t "$2" -- 2>/dev/null
-    sync "$1" "$2" 2>/dev/null || sync
+# Through no pipe: a part of this that is ended by a signal has to end the script, or what it left is told as left, and is
+# done later by another part.
+in_lots() { # FROM COMMAND...: the command with the paths of so many files at once; absent ones are told by the listing
+    from=$1
+    shift
+    lot='' size=0
+    for id in $ids; do
+        lot="$lot $from/$id" size=$((size + 1))
+        [ "$size" -lt 500 ] || { do_lot "$@" && lot='' size=0; }
+    done
+    do_lot "$@"
+}
+
+do_lot() {
+    # shellcheck disable=SC2086 # paths without blanks
+    [ -z "$lot" ] || "$@" $lot 2>/dev/null || [ $? -lt 126 ] || fail 70 "$1 was ended by a signal"
 }
 
 same_system() { [ "$(stat -c %d ../../hold)" = "$(stat -c %d .)" ] || fail 75 "another file system"; }
@@ -54,17 +67,19 @@ fi
 case $1 in
 out)
     same_system
-    [ -z "$ids" ] || printf '%s\n' "$ids" | move ../../hold .
+    in_lots ../../hold mv -n -t . --
+    sync ../../hold . 2>/dev/null || sync
     ;;
 back)
     same_system
-    [ -z "$ids" ] || printf '%s\n' "$ids" | move . ../../hold
+    in_lots . mv -n -t ../../hold --
+    sync ../../hold . 2>/dev/null || sync
     ;;
 erase)
-    [ -z "$ids" ] || printf '%s\n' "$ids" | xargs rm -f --
+    in_lots . rm -f --
     sync . 2>/dev/null || sync
     ;;
 esac
-find . -type f | sed 's|^\./||'
+find . -type f -printf '%P\n' || fail 74 "the quarantine cannot be read"
 [ "$1" != erase ] || rmdir "../$job" 2>/dev/null
 echo end

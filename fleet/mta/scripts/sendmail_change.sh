@@ -151,9 +151,12 @@ check() { # those of $mine that are the messages that were meant; tells the othe
         }' "$work/wanted"
 }
 
-moves() { # FROM TO: names on stdin; nothing is overwritten, and what is not there is left out
+moves() { # FROM TO: names on stdin; nothing is overwritten, and what is not there is left out; false when cut off
     while read -r name; do [ ! -e "$1/$name" ] || echo "$1/$name"; done | xargs -r sh -c 'mv -n -- "$@" "$0/"' "$2"
+    [ $? -le 123 ] # xargs(1): a command failed, as for a file that went meanwhile
 }
+
+cut_off() { fail 70 "moving was ended by a signal"; }
 
 change() {
     : >"$work/other"
@@ -187,9 +190,9 @@ change_out() {
         while read -r id; do say foreign "$id"; done <"$work/mine"
         return
     fi
-    sed "s/^/${letter}f/" "$work/mine" | moves "$queue" .
+    sed "s/^/${letter}f/" "$work/mine" | moves "$queue" . || cut_off
     sync "$queue" .
-    while read -r id; do [ -e "$queue/${letter}f$id" ] || echo "df$id"; done <"$work/mine" | moves "$data" .
+    while read -r id; do [ -e "$queue/${letter}f$id" ] || echo "df$id"; done <"$work/mine" | moves "$data" . || cut_off
     sync "$data" .
     while read -r id; do
         if [ -e "$queue/${letter}f$id" ] || [ -e "$data/df$id" ]; then say failed "$id"; else say "done" "$id"; fi
@@ -306,12 +309,12 @@ back() { # the data first: it may be in its place already, where `out` or `back`
         data=$(part "$directory" df)
         same_system "$queue" "$data" . || fail 75 "another file system"
         cut -d ' ' -f 1 "$work/wanted" >"$work/mine"
-        sed 's/^/df/' "$work/mine" | moves . "$data"
+        sed 's/^/df/' "$work/mine" | moves . "$data" || cut_off
         sync "$data" .
         # A queue file whose data was not moved stays where it is: Sendmail would lose it.
         while read -r id; do
             [ -e "./df$id" ] || [ -e "$queue/qf$id" ] || [ -e "$queue/hf$id" ] || printf 'qf%s\nhf%s\n' "$id" "$id"
-        done <"$work/mine" | moves . "$queue"
+        done <"$work/mine" | moves . "$queue" || cut_off
         sync "$queue" .
         leave_empty "$directory"
     done

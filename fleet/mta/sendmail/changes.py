@@ -5,7 +5,9 @@ and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and 
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
+from fleet.mta import readback
 from fleet.mta.changed import Outcomes, changed, fingerprint_of, is_same, names, plan_of
 from fleet.mta.choosing import choose, everything, not_held, releasable
 from fleet.mta.commands import chunks
@@ -14,7 +16,7 @@ from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
 from fleet.mta.sendmail.commands import CHANGE, LOT, change, change_argv
 from fleet.mta.sendmail.listing import QUEUE, proof
 from fleet.mta.sendmail.parse import changed_lines, messages_input
-from fleet.mta.sendmail.quarantine import place_of, quarantined_in
+from fleet.mta.sendmail.quarantine import look, place_of, quarantined_in
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 SKIPPED = "messages that Sendmail works on at that moment are left alone"
@@ -70,6 +72,8 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
         else:
             is_deleted = action == "delete" and current is None
             outcomes.put([name], _state(said.get(name), current, is_done=is_deleted))
+    if action == "out":
+        places |= yield from readback.seen_after_all(partial(look, instance, context.job), outcomes)
     return changed(chosen, outcomes, now, places=places)
 
 

@@ -1,0 +1,56 @@
+"""A part of a script that is ended by a signal, as by a kernel out of memory, ends the script: half is never told."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet.mta.types import Command, Completed
+from tests.unit.real_scripts import run_script
+from tests.unit.sendmail_host import ARRIVAL, SendmailHost
+
+ID = "AAAAAA1"
+
+
+def killed(directory: Path, program: str) -> Path:
+    """Programs with one among them that is ended as soon as it begins."""
+    tools = directory / "tools"
+    tools.mkdir()
+    (tools / program).write_text("#!/bin/sh\nkill -KILL $$\n")
+    (tools / program).chmod(0o755)
+    return tools
+
+
+def is_refused(done: Completed) -> bool:
+    return done.exit_status in (70, 74) and b"end\n" not in done.stdout
+
+
+@pytest.mark.parametrize(("action", "program"), [("out", "mv"), ("back", "mv"), ("erase", "rm"), ("look", "find")])
+def test_of_postfix(tmp_path: Path, action: str, program: str) -> None:
+    there = tmp_path / "queue/mxfleet-quarantine/job-1"
+    there.mkdir(parents=True)
+    (tmp_path / "queue/hold").mkdir()
+    for directory in (there.parent, there):
+        directory.chmod(0o700)
+    ((tmp_path / "queue/hold" if action == "out" else there) / ID).write_text("x")
+    words = (action, str(tmp_path / "queue"))
+    stdin = f"job-1\n{ID}\n".encode()
+    command = Command(words, script="postfix_quarantine.sh", stdin=stdin, mutates=action != "look")
+    assert is_refused(run_script(command, killed(tmp_path, program)))
+    whole = run_script(command)
+    assert (whole.exit_status, whole.stdout) == (0, f"{ID}\nend\n".encode() if action in ("out", "look") else b"end\n")
+
+
+@pytest.mark.parametrize("action", ["out", "back"])
+def test_of_sendmail(tmp_path: Path, action: str) -> None:
+    host = SendmailHost(tmp_path / "host")
+    name = host.add("6AKAxcId000281")
+    words = (action, "none", f"{host.root}/mqueue/q1")
+    stdin = f"job-1\n{name} {ARRIVAL} news@bulk.example\n".encode()
+    command = Command(words, script="sendmail_change.sh", stdin=stdin, mutates=True)
+    if action == "back":
+        assert (
+            run_script(Command(("out", *words[1:]), script="sendmail_change.sh", stdin=stdin, mutates=True)).exit_status
+            == 0
+        )
+    assert is_refused(run_script(command, killed(tmp_path, "xargs")))
+    assert run_script(command).exit_status == 0
