@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from django.db import transaction
 from django.test import AsyncClient
 from django.utils import timezone
 
@@ -44,8 +45,9 @@ def prepared() -> tuple[World, Job]:
 
 def finish(job: Job) -> None:
     """Its last event and its end, as the services write them."""
-    succeed(job)
-    JobEvent.objects.create(job=job, kind="job", data={"state": "succeeded"}, at=timezone.now())
+    with transaction.atomic():
+        succeed(job)
+        JobEvent.objects.create(job=job, kind="job", data={"state": "succeeded"}, at=timezone.now())
 
 
 def stream(api: Site, caller: Caller, job: Job, query: str = "", **headers: str) -> Asked:

@@ -173,8 +173,7 @@ class Listed:
             return self.wire(command)
         before = self.content()
         done = run_script(command, self.tools)
-        if command.mutates:
-            self.changed(before, self.content())
+        self.changed(before, self.content())
         self.effect_seen = self.in_effect()
         return done
 

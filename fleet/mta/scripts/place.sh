@@ -140,11 +140,19 @@ trade() {
     if [ ! -e "$3$1.id" ]; then
         mv -nT -- "hand$1" "../$name$1"
     else
-        exchange "hand$1" "../$name$1"
-        # Written twice: the later one stays.
-        is "hand$1" "$3$1" || exchange "hand$1" "../$name$1"
+        give_back "$1" "$3"
     fi
     return 1
+}
+
+give_back() { # SUFFIX GIVEN: hand goes there for GIVEN. What comes out instead was written since, so it stays
+    there=$2
+    for other in back again back again back again back; do
+        identity "hand$1" | cat >"$other$1.id"
+        exchange "hand$1" "../$name$1"
+        ! is "hand$1" "$there$1" || return 0
+        there=$other
+    done
 }
 
 swap() {
