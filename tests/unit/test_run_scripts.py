@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -96,9 +96,9 @@ def none_alive(children: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(children, timeout=3)[1]
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    running = Service(tmp_path / ("a-rather-long-name-of-a-data-directory-" * 4))
+@contextmanager
+def started(data: Path) -> Iterator[Service]:
+    running = Service(data)
     try:
         wait_until(running.is_ready, READY)
         yield running
@@ -108,20 +108,33 @@ def service(tmp_path: Path) -> Iterator[Service]:
             running.process.wait(20)
 
 
-def test_it_answers_keeps_the_token_to_its_owner_and_prints_a_line_that_works(service: Service) -> None:
-    assert service.healthz() == 200
-    wait_until(lambda: "try: " in service.log.read_text(), 5)
-    (line,) = re.findall(r"try: (curl .+/api/v1/)\s", service.log.read_text())
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with started(tmp_path / ("a-rather-long-name-of-a-data-directory-" * 4)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """For tests that leave it running, with all its children."""
+    with started(tmp_path_factory.mktemp("shared") / "data") as running:
+        yield running
+
+
+def test_it_answers_keeps_the_token_to_its_owner_and_prints_a_line_that_works(shared: Service) -> None:
+    assert shared.healthz() == 200
+    wait_until(lambda: "try: " in shared.log.read_text(), 5)
+    (line,) = re.findall(r"try: (curl .+/api/v1/)\s", shared.log.read_text())
     said = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, timeout=20, check=True)
-    assert json.loads(said.stdout)["jobs"] == f"http://127.0.0.1:{service.port}/api/v1/jobs/"
-    token = service.data / "admin-token"
+    assert json.loads(said.stdout)["jobs"] == f"http://127.0.0.1:{shared.port}/api/v1/jobs/"
+    token = shared.data / "admin-token"
     assert token.read_text().startswith("mxf_")
     assert token.stat().st_mode & 0o777 == 0o600
-    assert token.read_text().strip() not in service.log.read_text()
-    assert service.data.stat().st_mode & 0o777 == 0o700
-    assert len(service.children()) == 5  # redis, API, worker, control worker, scheduler
+    assert token.read_text().strip() not in shared.log.read_text()
+    assert shared.data.stat().st_mode & 0o777 == 0o700
+    assert len(shared.children()) == 5  # redis, API, worker, control worker, scheduler
     forwarded = {"X-Forwarded-For": "127.0.0.1"}
-    assert (service.status("metrics"), service.status("metrics", **forwarded)) == (200, 401)
+    assert (shared.status("metrics"), shared.status("metrics", **forwarded)) == (200, 401)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -152,14 +165,6 @@ def test_killed_it_leaves_no_orphan_for_long(service: Service) -> None:
     assert alive == []
 
 
-@pytest.mark.parametrize("part", ["deploy.serve", "deploy.worker ssh.0", "redis-server"])
-def test_a_child_that_dies_is_started_again(service: Service, part: str) -> None:
-    before = service.child(part)
-    before.kill()
-    wait_until(lambda: any(part in name and child.pid != before.pid for name, child in service.children().items()), 10)
-    assert "starting it again" in service.log.read_text()
-
-
 def forged(task: str, arguments: list[str], content_type: str = "application/json") -> str:
     """A message as Celery writes them."""
     properties = {"delivery_info": {"exchange": "", "routing_key": "ssh.0"}, "delivery_tag": str(uuid.uuid4())}
@@ -174,9 +179,9 @@ def forged(task: str, arguments: list[str], content_type: str = "application/jso
     )
 
 
-def test_forged_messages_and_garbage_are_dropped_and_the_worker_lives(service: Service) -> None:
-    worker = service.child("deploy.worker ssh.0").pid
-    broker = redis.Redis(unix_socket_path=str(runtime_directory(service.data) / "redis.sock"), socket_timeout=5)
+def test_forged_messages_and_garbage_are_dropped_and_the_worker_lives(shared: Service) -> None:
+    worker = shared.child("deploy.worker ssh.0").pid
+    broker = redis.Redis(unix_socket_path=str(runtime_directory(shared.data) / "redis.sock"), socket_timeout=5)
     messages = [
         "not json",
         b"\xff\xfe",
@@ -199,16 +204,24 @@ def test_forged_messages_and_garbage_are_dropped_and_the_worker_lives(service: S
         broker.lpush("ssh.0", *messages)
     wait_until(lambda: broker.llen("ssh.0") == 0, 30)
     time.sleep(1)
-    assert service.child("deploy.worker ssh.0").pid == worker
-    assert "starting it again" not in service.log.read_text()
+    assert shared.child("deploy.worker ssh.0").pid == worker
 
 
-def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(service: Service) -> None:
-    second = service.start()
+def test_a_second_one_on_the_same_data_is_refused_and_harms_nothing(shared: Service) -> None:
+    second = shared.start()
     assert second.wait(20) == 75
-    assert f"pid {service.process.pid}" in service.log.read_text()
-    assert service.healthz() == 200
-    assert runtime_directory(service.data).exists()
+    assert f"pid {shared.process.pid}" in shared.log.read_text()
+    assert shared.healthz() == 200
+    assert runtime_directory(shared.data).exists()
+
+
+@pytest.mark.parametrize("part", ["deploy.serve", "deploy.worker ssh.0", "redis-server"])
+def test_a_child_that_dies_is_started_again(shared: Service, part: str) -> None:
+    before = shared.child(part)
+    so_far = len(shared.log.read_text())
+    before.kill()
+    wait_until(lambda: any(part in name and child.pid != before.pid for name, child in shared.children().items()), 10)
+    assert "starting it again" in shared.log.read_text()[so_far:]
 
 
 def test_an_address_that_another_one_answers_on_is_refused_and_not_called_ready(tmp_path: Path) -> None:
