@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fleet.mta.commands import sudoers_section
 from fleet.mta.discovery import discover_host
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import (
@@ -201,12 +202,12 @@ def test_links_that_smtpd_did_not_make_lead_to_no_other_file(remote: Remote) -> 
 
 def test_the_sudoers_lines_are_enough_and_other_commands_are_refused(remote: Remote, os2: Host) -> None:
     here = Path(__file__).resolve().parents[2] / "fleet/mta/scripts"
-    for script in (*here.glob("opensmtpd_*.sh"), here / "fence.sh"):
+    for script in here.glob("*.sh"):
         os2.exec(
             f"mkdir -p {HELPERS} && cat > {HELPERS}/{script.name} && chmod 755 {HELPERS}/{script.name}",
             stdin=script.read_text(),
         )
-    lines = "\n".join(OPENSMTPD.sudoers(remote.instance, "fleetops")) + "\n"
+    lines = sudoers_section("fleetops", 1, OPENSMTPD.sudoers(remote.instance, "fleetops"))
     facts, _ = remote.carry(lambda: discover_host("os2", time.time))
     remote.endpoint = replace(remote.endpoint, helpers=frozenset(facts.helpers))
     remote.inject(sender="news@bulk.example", recipients=["r@defer.test"])
