@@ -54,3 +54,15 @@ def test_of_sendmail(tmp_path: Path, action: str) -> None:
         )
     assert is_refused(run_script(command, killed(tmp_path, "xargs")))
     assert run_script(command).exit_status == 0
+
+
+@pytest.mark.parametrize(("program", "status"), [("xargs", 70), ("nothing", 0)])
+def test_of_exim(tmp_path: Path, program: str, status: int) -> None:
+    exim = tmp_path / "exim"
+    exim.write_text("#!/bin/sh\nexit 1\n")
+    exim.chmod(0o755)
+    command = Command(
+        ("out", str(exim), str(tmp_path)), script="exim_quarantine.sh", stdin=b"job-1\n1xUMSQ-00005F-0r\n", mutates=True
+    )
+    done = run_script(command, killed(tmp_path, program))
+    assert (done.exit_status, b"end\n" in done.stdout) == (status, status == 0), done

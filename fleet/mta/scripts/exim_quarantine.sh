@@ -86,6 +86,11 @@ out) printf '%s\n' "$ids" | xargs -n 500 "$exim" -MG "$queue" 2>&1 ;;
 back) printf '%s\n' "$ids" | xargs -n 500 "$exim" "-qG$queue" -MG '' 2>&1 ;;
 erase) printf '%s\n' "$ids" | xargs -n 500 "$exim" "-qG$queue" -Mrm 2>&1 ;;
 esac
+# xargs(1): more than 123 is no word of Exim's. A part that was ended by a signal leaves what another part may do later.
+[ $? -le 123 ] || {
+    echo "exim_quarantine: moving was ended by a signal" >&2
+    exit 70
+}
 empty
 echo
 echo end
