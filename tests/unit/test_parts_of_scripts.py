@@ -66,3 +66,20 @@ def test_of_exim(tmp_path: Path, program: str, status: int) -> None:
     )
     done = run_script(command, killed(tmp_path, program))
     assert (done.exit_status, b"end\n" in done.stdout) == (status, status == 0), done
+
+
+@pytest.mark.parametrize(("fake", "status"), [("kill -KILL $$", 70), ("exit 1", 0)])
+def test_of_sendmails_delete_which_keeps_the_data_of_a_queue_file_that_stays(
+    tmp_path: Path, fake: str, status: int
+) -> None:
+    host = SendmailHost(tmp_path / "host")
+    name = host.add("6AKAxcId000281")
+    before = host.files()
+    tools = killed(tmp_path, "rm")
+    (tools / "rm").write_text(f'#!/bin/sh\ncase $* in *[qd]f6AK*) {fake} ;; esac\nexec /bin/rm "$@"\n')
+    stdin = f"job-1\n{name} {ARRIVAL} news@bulk.example\n".encode()
+    words = ("delete", "none", f"{host.root}/mqueue/q1")
+    done = run_script(Command(words, script="sendmail_change.sh", stdin=stdin, mutates=True), tools)
+    assert done.exit_status == status, done
+    assert host.files() == before
+    assert f"{name} done".encode() not in done.stdout

@@ -156,7 +156,12 @@ moves() { # FROM TO: names on stdin; nothing is overwritten, and what is not the
     [ $? -le 123 ] # xargs(1): a command failed, as for a file that went meanwhile
 }
 
-cut_off() { fail 70 "moving was ended by a signal"; }
+removes() { # paths on stdin; false when cut off
+    xargs -r rm -f --
+    [ $? -le 123 ]
+}
+
+cut_off() { fail 70 "a part of it was ended by a signal"; }
 
 change() {
     : >"$work/other"
@@ -168,9 +173,11 @@ change() {
 }
 
 change_delete() {
-    (cd "$queue" && sed "s/^/${letter}f/" "$work/mine" | xargs rm -f --)
+    sed "s|^|$queue/${letter}f|" "$work/mine" | removes || cut_off
     sync "$queue"
-    [ "$data" = - ] || (cd "$data" && sed 's/^/df/' "$work/mine" | xargs rm -f --)
+    # The data of a queue file that is there still is all that is left of a message.
+    [ "$data" = - ] ||
+        while read -r id; do [ -e "$queue/${letter}f$id" ] || echo "$data/df$id"; done <"$work/mine" | removes || cut_off
     while read -r id; do
         if [ -e "$queue/${letter}f$id" ]; then say failed "$id"; else say "done" "$id"; fi
     done <"$work/mine"
