@@ -33,7 +33,10 @@ def _beat(name: str, queue: str, is_well: Callable[[], bool], file: Path | None,
         except DatabaseError as error:
             log.warning("cannot say that this worker lives: %s", error)
             connection.close()
-        except OSError as error:
-            log.warning("MXFLEET_PULSE_FILE: %s", error)
+        except (
+            Exception
+        ):  # whatever it is, the next beat may do; without this thread a worker that works counts as dead
+            log.exception("cannot say that this worker lives")
+            connection.close()
         if stopped.wait(beat.SECONDS):
             return

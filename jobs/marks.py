@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from django.conf import settings
 from django.db.models import Q
@@ -97,17 +97,27 @@ def write(marks: Marks) -> None:
 @contextmanager
 def locked(patience: float = PATIENCE) -> Iterator[None]:
     """Keep the other processes of this machine from writing. Raises MarksError when one of them does not let go."""
-    until = time.monotonic() + patience
-    with path().with_name(f".{path().name}.lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise MarksError(f"{path()} is kept by another process for {patience} s") from None
-                time.sleep(0.01)
+    try:
+        file = path().with_name(f".{path().name}.lock").open("a")
+    except OSError as error:
+        raise MarksError(f"{path()} cannot be locked: {error}") from error
+    with file:
+        _lock(file, patience)
         yield
+
+
+def _lock(file: IO[str], patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise MarksError(f"{path()} is kept by another process for {patience} s") from None
+        except OSError as error:
+            raise MarksError(f"{path()} cannot be locked: {error}") from error
+        time.sleep(0.01)
 
 
 def heads() -> Marks:

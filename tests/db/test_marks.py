@@ -339,3 +339,14 @@ def test_what_was_not_committed_is_not_remembered() -> None:
         transaction.set_rollback(True)
     watch.look()
     assert marks.read() == {}
+
+
+def test_a_lock_that_cannot_be_had_is_told_as_the_marks_fault_and_burns_no_claim(db: None) -> None:
+    lock = marks.path().with_name(f".{marks.path().name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    try:
+        with pytest.raises(marks.MarksError, match="cannot be locked"), marks.locked():
+            pass
+    finally:
+        lock.rmdir()
