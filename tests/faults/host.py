@@ -44,6 +44,7 @@ class Host:
         self._next = (number + 1) << 24
         for place in ("bin", "ssh", "etc/postfix", f"spool/{QUARANTINE}", *(f"spool/{queue}" for queue in QUEUES)):
             (self.directory / place).mkdir(parents=True)
+        (self.directory / "spool" / QUARANTINE).chmod(0o700)  # as we make it on a host
         keygen(self.sshd.directory / "host_ed25519")
         shutil.copy(key.with_name(key.name + ".pub"), self.sshd.directory / "authorized_keys")
         self._install()

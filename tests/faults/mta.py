@@ -129,20 +129,20 @@ def postsuper(arguments: list[str]) -> int:
 
 def mv(arguments: list[str]) -> int:
     """The move of queue files into our quarantine and back, slow and on record; everything else is the real mv's."""
-    places = [os.getcwd(), arguments[-1].rstrip("/")]
-    if arguments[:2] != ["-n", "--"] or not any("/mxfleet-quarantine/" in place for place in places):
+    here = os.getcwd()
+    if arguments[:2] != ["-n", "-t"] or "/mxfleet-quarantine/" not in here:
         os.execv("/usr/bin/mv", ["mv", *arguments])
-    is_out = "/mxfleet-quarantine/" in places[1]
-    job = os.path.basename(places[is_out])
-    for name in arguments[2:-1]:
+    target = arguments[2]
+    for path in arguments[4:]:
         slow()
-        if os.path.lexists(f"{places[1]}/{name}"):
+        name = os.path.basename(path)
+        if os.path.lexists(f"{target}/{name}"):
             continue
         try:
-            os.rename(name, f"{places[1]}/{name}")
+            os.rename(path, f"{target}/{name}")
         except FileNotFoundError:
             continue
-        effect("out" if is_out else "back", name, job)
+        effect("out" if target == "." else "back", name, os.path.basename(here))
     return 0
 
 
