@@ -32,7 +32,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     refused = _refused(request)
     if refused:
         return refused
-    parts = {name: check() for name, check in PARTS.items()}
+    parts = {name: _wrong(check) for name, check in PARTS.items()}
     bad = next((name for name, wrong in parts.items() if wrong), None)
     if bad is None:
         return JsonResponse({"status": "ok", "parts": dict.fromkeys(parts, "ok")})
@@ -68,21 +68,23 @@ def _refused(request: HttpRequest) -> HttpResponse | None:
     return respond(request, Problem(405, "method_not_allowed", "only GET is known here", {"Allow": "GET, HEAD"}))
 
 
-def _database() -> str:
+def _wrong(check: Callable[[], str]) -> str:
+    """What a check says does not work, or the database's error that kept it from telling."""
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        return check()
     except DatabaseError as error:
         return type(error).__name__
+
+
+def _database() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
     return ""
 
 
 def _migrations() -> str:
-    try:
-        executor = MigrationExecutor(connection)
-        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except DatabaseError as error:
-        return type(error).__name__
+    executor = MigrationExecutor(connection)
+    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     return f"{len(missing)} migrations are missing; run manage.py migrate" if missing else ""
 
 
@@ -100,25 +102,8 @@ def _broker() -> str:
 
 
 def _worker() -> str:
-    try:
-        silent = sorted(queue for queue, alive in beat.workers().items() if not alive)
-    except DatabaseError as error:
-        return type(error).__name__
-    return f"no worker has said for {beat.ALIVE.seconds} seconds that it lives: {', '.join(silent)}" if silent else ""
-
-
-def _audit() -> str:
-    try:
-        return watch.alarm()
-    except DatabaseError as error:
-        return type(error).__name__
-
-
-def _dispatch() -> str:
-    try:
-        return pause.told()
-    except DatabaseError as error:
-        return type(error).__name__
+    silent = sorted(queue for queue, alive in beat.workers().items() if not alive)
+    return f"no worker has said for {watch.ALIVE.seconds} seconds that it lives: {', '.join(silent)}" if silent else ""
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -126,6 +111,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "broker": _broker,
     "migrations": _migrations,
     "worker": _worker,
-    "audit": _audit,
-    "dispatch": _dispatch,
+    "audit": watch.alarm,
+    "dispatch": pause.told,
 }

@@ -1,7 +1,5 @@
 """Workers say that they live, so that readiness and metrics can tell which queue has nobody to serve it."""
 
-from datetime import timedelta
-
 from django.conf import settings
 from django.db.models import Count
 
@@ -14,8 +12,6 @@ from jobs.services.bell import queue_name
 
 SECONDS = 10
 """How often a worker should call `beat`."""
-ALIVE = timedelta(seconds=30)
-"""How long a beat is good for."""
 SCHEDULER = "scheduler"
 """In place of a queue: the scheduler has none, and lives when what it asks for each two seconds is done."""
 
@@ -31,7 +27,7 @@ def beat(name: str, queue: str) -> None:
 
 def workers() -> dict[str, int]:
     """{queue: how many workers of it live}, with 0 for a queue that should have one."""
-    alive = WorkerBeat.objects.filter(at__gt=db_now() - ALIVE).exclude(queue="").order_by()
+    alive = WorkerBeat.objects.filter(at__gt=db_now() - watch.ALIVE).exclude(queue="").order_by()
     return dict.fromkeys(_expected(), 0) | dict(alive.values_list("queue").annotate(Count("pk")))
 
 

@@ -20,6 +20,7 @@ from jobs.services import pause
 
 TRUST = "audit.trust_began"
 ALIVE = timedelta(seconds=30)
+"""How long a worker's beat is good for."""
 FIRST = 60.0
 """Seconds to wait while another process of this machine follows the whole audit trail for the first time."""
 FORGOTTEN = "the audit trail lacks entries that this machine knows: the database was restored from a backup, or forged"
