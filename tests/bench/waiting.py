@@ -22,7 +22,7 @@ CLIENTS = 300
 ASKED = 100
 """Requests a turn."""
 SETTLING = 20.0
-"""Seconds until what the clients sent at once is worked off, and they do nothing but wait."""
+"""Seconds until what the clients sent, or left behind, at once is worked off."""
 GOAL = 4
 JOB = {"operation": "queue.list", "target": {"customers": ["of1"]}}
 
@@ -52,6 +52,7 @@ class Crowd:
         self._loop.call_soon_threadsafe(self._all.cancel)
         self._thread.join()
         self._loop.close()
+        time.sleep(SETTLING)
 
     async def _gather(self) -> None:
         wait = "waits", "POST /api/v1/jobs/", json.dumps(JOB)
