@@ -1,7 +1,7 @@
 """All benchmarks, one after the other: `python -m tests.bench`."""
 
-from tests.bench import fanout, listings, overhead, stream, waiting
+from tests.bench import fanout, listings, malice, overhead, stream, waiting
 from tests.bench.settings import alone
 
 if __name__ == "__main__":
-    alone(overhead.run, fanout.run, listings.run, stream.run, waiting.run)
+    alone(overhead.run, fanout.run, listings.run, stream.run, waiting.run, malice.run)

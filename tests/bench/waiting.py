@@ -98,21 +98,20 @@ def run(farm: Farm) -> str:
     settings = {"MXFLEET_WAITING_EACH": str(CLIENTS + ASKED)}
     with service(farm, "postgresql", settings=settings) as one, _stopped_workers(one):
         job = one.call("POST", "/api/v1/jobs/", JOB, wait=0)["id"]
-        _asked(one)
+        asked(one)
         taken: dict[str, list[float]] = {"alone": [], "beside": []}
         threads: dict[str, int] = {}
         answers: Counter[str] = Counter()
         for _ in range(max(1, ROUNDS // 2)):
-            taken["alone"] += _asked(one)
+            taken["alone"] += asked(one)
             threads["alone"] = _threads(one)
             with Crowd(one, job) as crowd:
-                taken["beside"] += _asked(one)
+                taken["beside"] += asked(one)
                 threads["beside"] = _threads(one)
                 answers += crowd.statuses
     rows = []
     for name, text in (("alone", "alone"), ("beside", f"beside {CLIENTS} held answers and {CLIENTS} streams")):
-        walls = sorted(taken[name])
-        median, high = statistics.median(walls) * 1000, walls[len(walls) * 9 // 10] * 1000
+        median, high = statistics.median(taken[name]) * 1000, percentile(taken[name], 9) * 1000
         rows.append([text, f"{median:.1f}", f"{high:.1f}", str(threads[name])])
     ratio = statistics.median(taken["beside"]) / statistics.median(taken["alone"])
     headings = ("`whoami`", "median ms", "90th percentile", "threads of the API")
@@ -121,7 +120,7 @@ def run(farm: Farm) -> str:
     return table(headings, rows) + "\n\n" + table(("found", "goal"), goal)
 
 
-def _asked(service: Service) -> list[float]:
+def asked(service: Service) -> list[float]:
     """Seconds that each of some requests took."""
     walls = []
     for _ in range(ASKED):
@@ -129,6 +128,11 @@ def _asked(service: Service) -> list[float]:
         service.call("GET", "/api/v1/whoami/")
         walls.append(time.monotonic() - begun)
     return walls
+
+
+def percentile(walls: list[float], tenths: int) -> float:
+    """So many tenths of them took no longer."""
+    return sorted(walls)[len(walls) * tenths // 10]
 
 
 def _threads(service: Service) -> int:
