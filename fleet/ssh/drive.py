@@ -116,7 +116,8 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
 
     sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
     """
-    if command.become and not command.may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
+    may_be_denied = command.may_be_denied or command.is_hint
+    if command.become and not may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
         said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
         return SudoDenied(
             said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))
@@ -125,8 +126,8 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
 
 
 def _check_time(command: Command, done: Completed) -> None:
-    """Raises RemoteTimeout for what timeout(1) ended."""
-    if done.exit_status in (TIMED_OUT, KILLED):
+    """Raises RemoteTimeout for what timeout(1) ended, unless it was a hint."""
+    if not command.is_hint and done.exit_status in (TIMED_OUT, KILLED):
         raise RemoteTimeout(
             f"the command did not end within {command.timeout} s and was ended", seconds=command.timeout
         )

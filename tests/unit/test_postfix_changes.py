@@ -367,6 +367,12 @@ def test_requeue_reports_the_new_id_that_pickup_logs(host: FakeHost) -> None:
     assert (message.outcome, message.new_id) == (MessageState.DONE, "BBBBBB1")
 
 
+def test_what_only_hastens_a_requeue_is_a_hint_and_what_moves_mail_is_none(host: FakeHost) -> None:
+    host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@*")), context()))
+    names = {(each.script or each.argv[0]).rpartition("/")[2]: each.is_hint for each in host.commands}
+    assert [name for name, is_hint in names.items() if is_hint] == ["postkick", "sleep"]
+
+
 def test_a_refused_requeue_leaves_nothing_on_hold(host: FakeHost) -> None:
     answer = host.answer
 
