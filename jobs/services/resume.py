@@ -107,14 +107,21 @@ def end(actor: Actor | None, reason: str, by: str = "") -> dict[str, Any]:
         raise Invalid.field("reason", "required", "say why the service may go on")
     if lost := unacknowledged():
         raise Clash("gap_not_acknowledged", f"acknowledge the gap first: {'; '.join(map(str, lost))}")
-    _fail(Job.objects.filter(state=JobState.AWAITING_APPROVAL), UNDECIDED)
+    row = Pause.objects.first()
+    if row is None:
+        raise _not_paused()
+    _fail(Job.objects.filter(state=JobState.AWAITING_APPROVAL, created_at__lte=row.since), UNDECIDED)
     doubt()
     with transaction.atomic():
         row = Pause.objects.select_for_update().first()
         if row is None:
-            raise Clash("not_paused", "the service is not paused")
+            raise _not_paused()
         found = census()
         data = {"reason": reason, "by": by, "since": row.since, "found": found}
         audit.append(audit.Entry("", "service.resumed", actor, object=machine(), data=data))
         row.delete()
     return found
+
+
+def _not_paused() -> Clash:
+    return Clash("not_paused", "the service is not paused")

@@ -271,8 +271,11 @@ def test_an_intent_is_remembered_before_anything_is_sent(people: Cast) -> None:
 
 
 def test_only_a_paused_service_is_let_go_and_with_a_reason(people: Cast) -> None:
+    job = purge(people, "mx1/postfix", MANY)
+    assert work(job).state == "awaiting_approval"
     with pytest.raises(Clash, match="not paused"):
         resume.end(None, "why not")
+    assert state_of(job) == "awaiting_approval"
     with pytest.raises(CommandError, match="say why"):
         call_command("resume", reason=" ")
 
