@@ -182,6 +182,8 @@ class Plan:
     `selected`: the messages. `queue_total`: how many messages the queue holds (for max_fraction). `bytes` of the
     selected. `commands`: argv lists that will run. `notes`: differences in meaning, for the approver. `wiring`: the
     instance gets its sender check by this. `foreign_holds`: held messages among the selected that no job of ours held.
+    `gone`, `new`: messages asked for that are not queued, and such as match and that the frozen plan does not name.
+    `freed`: of the Context's `ours` those that are not on hold.
     """
 
     selected: tuple[Fingerprint, ...] = ()
@@ -194,6 +196,7 @@ class Plan:
     foreign_holds: int = 0
     gone: int = 0
     new: int = 0
+    freed: tuple[Fingerprint, ...] = ()
 
 
 class MessageState(StrEnum):

@@ -30,11 +30,13 @@ class Trace:
     """What happened so far, over all tries.
 
     `sent`: something reached the host. `mutated`: a changing command began to be sent, the host may have been changed.
+    `applied`: what was found of the plan right before it was carried out.
     """
 
     commands: list[CommandRecord] = field(default_factory=list)
     sent: bool = False
     mutated: bool = False
+    applied: Plan | None = None
 
 
 async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_plan: bool) -> Plan | T:
@@ -55,7 +57,7 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
             if isinstance(step, Plan):
                 if until_plan:
                     return step
-                answer = None
+                answer, trace.applied = None, step
             elif isinstance(step, Dialogue | DnsQuery):
                 answer = await _talk(step, transport, trace)
             else:

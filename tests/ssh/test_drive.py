@@ -203,6 +203,13 @@ async def test_a_missing_program_is_the_adapters_to_name(status: int) -> None:
     assert done[1].exit_status == status
 
 
+async def test_what_a_change_finds_of_its_plan_is_kept_and_a_dry_run_has_nothing_to_compare() -> None:
+    trace, dry = Trace(), Trace()
+    await drive(change(CHANGE), Scripted(OK, OK), trace, until_plan=False)
+    await drive(change(CHANGE), Scripted(OK), dry, until_plan=True)
+    assert (trace.applied, dry.applied) == (Plan(queue_total=3), None)
+
+
 async def test_what_the_adapter_raises_passes_unchanged_and_its_steps_are_closed() -> None:
     closed = []
 
