@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -261,7 +262,13 @@ def _database(url: str, data: Path) -> tuple[dict[str, Any], list[str]]:
         "CONN_HEALTH_CHECKS": True,
         # Each statement is sent apart from its values, and from its third time on is parsed and planned no more.
         "OPTIONS": {"connect_timeout": 5, **options, "server_side_binding": True, "prepare_threshold": 3},
-    }, [*host.split(","), *options.get("hostaddr", "").split(",")]
+    }, _servers(host, options.get("hostaddr", ""))
+
+
+def _servers(hosts: str, addresses: str) -> list[str]:
+    """Where libpq connects to: to its address (hostaddr) rather than to what its name resolves to, where it has one."""
+    pairs = zip_longest(hosts.split(","), addresses.split(","), fillvalue="")
+    return [address or host for host, address in pairs]
 
 
 def _sqlite(path: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.db import connections
 
-OF_OUR_OWN = 3
-"""Threads of a worker besides those of its tasks that use the database: pulse, lease keeper, and one of Celery's."""
+OF_OUR_OWN = 4
+"""Threads of a worker besides its tasks' that use the database: pulse, look, lease keeper, and one of Celery's."""
 
 
 def keep_connections(threads: int) -> None:

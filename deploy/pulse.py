@@ -3,40 +3,86 @@
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from django.db import DatabaseError, connection
 
-from jobs.services import beat
+from jobs.services import beat, watch
+
+FRESH = 60.0
+"""Seconds for which a look counts, so that a slow one after it ends no pulse."""
 
 log = logging.getLogger(__name__)
 
 
+class Sight:
+    """What the looks at the database come to. They have a thread of their own: the first may follow a long audit trail.
+
+    `began`: the first has ended.
+    """
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self._clear_until = float("-inf")
+
+    def tell(self, could_tell: bool) -> None:
+        """A look has ended."""
+        self._clear_until = time.monotonic() + FRESH if could_tell else float("-inf")
+        self.began.set()
+
+    def is_clear(self) -> bool:
+        """Whether this machine knows the database, or that it forgot something; else nothing is begun here."""
+        return time.monotonic() < self._clear_until
+
+
 def start(name: str, queue: str, is_well: Callable[[], bool], file: Path | None) -> None:
     """Beat from a thread of its own until the process ends, but not while `is_well` says no."""
-    stopped = threading.Event()
-    thread = threading.Thread(target=_beat, args=(name, queue, is_well, file, stopped), name="pulse", daemon=True)
-    thread.start()
+    stopped, sight = threading.Event(), Sight()
+    threading.Thread(target=_look, args=(sight, stopped), name="look", daemon=True).start()
+    beating = (name, queue, is_well, sight, file, stopped)
+    threading.Thread(target=_beat, args=beating, name="pulse", daemon=True).start()
     atexit.register(stopped.set)
 
 
-def _beat(name: str, queue: str, is_well: Callable[[], bool], file: Path | None, stopped: threading.Event) -> None:
+def _look(sight: Sight, stopped: threading.Event) -> None:
     while True:
-        try:
-            if is_well():
-                beat.beat(name, queue)
-                if file is not None:
-                    file.touch()
-            else:
-                log.warning("this worker lives, but does nothing")
-        except DatabaseError as error:
-            log.warning("cannot say that this worker lives: %s", error)
-            connection.close()
-        except (
-            Exception
-        ):  # whatever it is, the next beat may do; without this thread a worker that works counts as dead
-            log.exception("cannot say that this worker lives")
-            connection.close()
+        sight.tell(_tried(watch.look) is True)
         if stopped.wait(beat.SECONDS):
             return
+
+
+def _beat(
+    name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None, stopped: threading.Event
+) -> None:
+    while True:
+        sight.began.wait(beat.SECONDS)
+        _tried(lambda: _beat_once(name, queue, is_well, sight, file))
+        if stopped.wait(beat.SECONDS):
+            return
+
+
+def _beat_once(name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None) -> None:
+    if not is_well():
+        log.warning("this worker lives, but does nothing")
+        return
+    if sight.is_clear():
+        beat.beat(name, queue)
+    elif sight.began.is_set():
+        log.warning("this worker begins nothing: it cannot tell whether the database is the one that it knows")
+        return
+    if file is not None:
+        file.touch()
+
+
+def _tried(act: Callable[[], bool | None]) -> bool | None:
+    """What `act` returns. Whatever it raises, the next may do: without these threads a worker counts as dead."""
+    try:
+        return act()
+    except DatabaseError as error:
+        log.warning("cannot say that this worker lives: %s", error)
+    except Exception:
+        log.exception("cannot say that this worker lives")
+    connection.close()
+    return None

@@ -77,19 +77,34 @@ def read() -> Marks | None:
 
 def write(marks: Marks) -> None:
     """Replace the file, which is on disk when this returns. With `locked()`. Raises MarksError."""
+    with replacing(marks):
+        pass
+
+
+@contextmanager
+def replacing(marks: Marks) -> Iterator[None]:
+    """Write the marks, do what is inside, and have them count when that succeeded. As `write` else."""
     draft = path().with_name(f".{path().name}.draft")
-    try:
+    with _told():
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(json.dumps({chain: asdict(mark) for chain, mark in marks.items()}))
             file.flush()
             os.fsync(file.fileno())
+    yield
+    with _told():
         draft.replace(path())
         folder = os.open(path().parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise MarksError(f"{path()} cannot be written: {error}") from error
 

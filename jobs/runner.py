@@ -20,7 +20,7 @@ from fleet.models import Host
 from fleet.mta.base import adapter_for, carry
 from fleet.mta.discovery import discover_host
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.operations import HostDiscover, Operation, QueueRelease, SenderBlock, SenderUnblock
+from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
 from fleet.mta.params import parse_params
 from fleet.mta.types import Context, Ended, Result, Steps
 from fleet.ssh.engine import Engine, Outcome, Request
@@ -230,7 +230,7 @@ def context_for(job: Job, run: Run, operation: Operation, now: float) -> Context
         now=now + (run.host.facts.get("clock_skew") or 0.0),
         job=str(job.pk),
         frozen=asked.frozen_for(job, run) if job.is_changing else None,
-        ours=_held_by_us(run) if isinstance(operation, QueueRelease) else frozenset(),
+        ours=_held_by_us(run) if isinstance(operation, ChangesMessages) else frozenset(),
         wanted_blocks=_wanted_blocks(run, operation),
         wiring_approved=bool(run.plan and run.plan.get("wiring")),
         undo=job.undo_of_id is not None,
@@ -269,6 +269,7 @@ def _report(run: Run, outcome: Outcome) -> Report:
             for command in outcome.trace.commands
         ],
         mutated=outcome.trace.mutated,
+        applied=outcome.trace.applied,
         started_at=outcome.started_at or db_now(),
         finished_at=outcome.finished_at or db_now(),
         is_cancelled=outcome.cancelled,

@@ -21,7 +21,8 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 @shared_task
 def sweep() -> None:
     """One round of what must happen though nobody asked."""
-    apart(beat.beat, beat.SCHEDULER, beat.SCHEDULER)
+    if apart(watch.look):
+        apart(beat.beat, beat.SCHEDULER, beat.SCHEDULER)
     sweeping.sweep()
 
 

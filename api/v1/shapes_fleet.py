@@ -26,22 +26,7 @@ class CustomerShape(StrictSerializer):
     slug = Text(max_length=63, pattern=SLUG)
     name = Text(max_length=200, pattern=LINE)
     contact = Text(max_length=200, allow_blank=True, required=False, pattern=LINE)
-    settings = JsonObject(required=False)
     enabled = Flag(required=False)
-
-    def validate_settings(self, value: dict[str, Any]) -> dict[str, Any]:
-        """PostgreSQL cannot keep a NUL character in JSON."""
-        if "\x00" in _texts(value):
-            raise serializers.ValidationError("a NUL character cannot be stored", code="invalid")
-        return value
-
-
-def _texts(value: Any) -> str:
-    if isinstance(value, dict):
-        return "".join(_texts(item) for pair in value.items() for item in pair)
-    if isinstance(value, list):
-        return "".join(_texts(item) for item in value)
-    return value if isinstance(value, str) else ""
 
 
 class RoleShape(StrictSerializer):

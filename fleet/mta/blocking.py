@@ -14,11 +14,12 @@ from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change
 from fleet.mta.block_file import Block, fold
 from fleet.mta.block_site import Place, Site, Wiring
+from fleet.mta.commands import pause
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.smtp_proof import Seen, read_proof
-from fleet.mta.types import Command, Context, Ended, Plan, Result, Steps, run, talk
+from fleet.mta.types import Context, Ended, Plan, Result, Steps, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
 
@@ -143,7 +144,7 @@ def _proven(
     for _ in range(LOOKS - 1):
         if all(_is_settled(place, seen, operation, value) for seen in looks):
             break
-        yield from run(Command(("sleep", "1")))
+        yield from pause(1)
         looks = yield from _look(place, context)
     looks = tuple(_judged(seen, earlier, operation) for seen, earlier in zip(looks, first, strict=True))
     after = yield from _evidence(place, looks)
@@ -253,7 +254,7 @@ def _freed(place: Place, value: str, before: dict[str, Any], context: Context) -
     for _ in range(LOOKS - 1):
         if not _refused(place, looks, value):
             break
-        yield from run(Command(("sleep", "1")))
+        yield from pause(1)
         looks = yield from _look(place, context)
     after = yield from _evidence(place, looks)
     data = place.data()

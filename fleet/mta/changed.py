@@ -30,7 +30,8 @@ class Chosen:
 
     `entries`: what is queued of them now. `gone`: queue IDs asked for that are not queued. `stale`: queue IDs asked for
     that now name another message; they are not touched. `new`: messages that would match and that the plan does not
-    name. `total`: messages in the queue. `already`: how many are in the wanted state and so were not chosen.
+    name. `total`: messages in the queue. `already`: how many are in the wanted state and so were not chosen. `freed`:
+    our holds that are none any more.
     """
 
     entries: tuple[QueueEntry, ...]
@@ -40,6 +41,7 @@ class Chosen:
     new: int = 0
     already: int = 0
     notes: tuple[str, ...] = ()
+    freed: tuple[Fingerprint, ...] = ()
 
     @property
     def asked(self) -> int:
@@ -123,6 +125,7 @@ def plan_of(chosen: Chosen, context: Context, commands: Sequence[tuple[str, ...]
         foreign_holds=sum(each.state == "hold" and each not in context.ours for each in selected),
         gone=len(chosen.gone) + len(chosen.stale),
         new=chosen.new,
+        freed=chosen.freed,
     )
 
 

@@ -1,10 +1,12 @@
 """Which messages a change is about: by expression, by queue IDs, or those that a plan has frozen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fleet.match import Entry
 from fleet.mta.changed import Chosen, check_limits, check_stale, fingerprint_of, is_same
 from fleet.mta.errors import UnparsedOutput
+from fleet.mta.holds import Holds
 from fleet.mta.operations import ChangesMessages, Selection
 from fleet.mta.reading import Kept, Listed, Queue, select
 from fleet.mta.types import Context, InstanceFacts, QueueEntry, Steps
@@ -38,6 +40,14 @@ def choose(
     queue: Queue, instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant
 ) -> Steps[Chosen]:
     """The messages to change. With `context.frozen` those and no others. Raises TooMany, PlanStale, Unsupported."""
+    holds = Holds(context.ours)
+    chosen = yield from _chosen(holds.watched(queue), instance, operation, context, relevant)
+    return replace(chosen, freed=holds.freed)
+
+
+def _chosen(
+    queue: Queue, instance: InstanceFacts, operation: ChangesMessages, context: Context, relevant: Relevant
+) -> Steps[Chosen]:
     if context.frozen is not None:
         return (yield from choose_frozen(queue, instance, operation.selection, context, relevant))
     if operation.selection.match is None:

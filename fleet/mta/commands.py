@@ -13,7 +13,7 @@ from fleet.mta.errors import (
     SudoDenied,
     UnparsedOutput,
 )
-from fleet.mta.types import Completed
+from fleet.mta.types import Command, Completed, Steps, run
 
 HELPERS = "/usr/local/libexec/mxfleet"
 """Where an administrator may install our scripts, owned by root."""
@@ -38,6 +38,11 @@ def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, .
     waiting = iter(queue_ids)
     while lot := tuple(islice(waiting, size)):
         yield lot
+
+
+def pause(seconds: int) -> Steps[None]:
+    """Time for the MTA, spent on the host: an operation has no clock. Cut short, the next look only comes sooner."""
+    yield from run(Command(("sleep", str(seconds)), is_hint=True))
 
 
 def script_argv(script: str, *arguments: str) -> tuple[str, ...]:

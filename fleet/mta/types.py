@@ -32,8 +32,10 @@ class Command:
     `argv`: program and arguments; with `script` (a file name in fleet/mta/scripts) the script's arguments only.
     `stdin`: bytes. `become`: run as root. `mutates`: may change the host. `timeout`: seconds, enforced on the host too.
     `max_output`: bytes of stdout without a sink, and of stderr. `secret`: argv indexes that are masked when shown.
-    `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then. `fence`: the Context's, which
-    goes to a changing script as the first line of its stdin; no adapter sets it.
+    `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then. `is_hint`: it hastens only
+    what happens anyway, so the steps go on however it ends by itself: sudo's refusal, the end of its time and a signal
+    (as a shell has it, 128 and the signal's number) come as a Completed. `fence`: the Context's, which goes to a
+    changing script as the first line of its stdin; no adapter sets it.
     """
 
     argv: tuple[str, ...]
@@ -46,6 +48,7 @@ class Command:
     sink: Sink | None = field(default=None, compare=False)
     secret: frozenset[int] = frozenset()
     may_be_denied: bool = False
+    is_hint: bool = False
     fence: int = 0
 
 
@@ -179,6 +182,8 @@ class Plan:
     `selected`: the messages. `queue_total`: how many messages the queue holds (for max_fraction). `bytes` of the
     selected. `commands`: argv lists that will run. `notes`: differences in meaning, for the approver. `wiring`: the
     instance gets its sender check by this. `foreign_holds`: held messages among the selected that no job of ours held.
+    `gone`, `new`: messages asked for that are not queued, and such as match and that the frozen plan does not name.
+    `freed`: of the Context's `ours` those that are not on hold.
     """
 
     selected: tuple[Fingerprint, ...] = ()
@@ -191,6 +196,7 @@ class Plan:
     foreign_holds: int = 0
     gone: int = 0
     new: int = 0
+    freed: tuple[Fingerprint, ...] = ()
 
 
 class MessageState(StrEnum):

@@ -30,11 +30,13 @@ class Trace:
     """What happened so far, over all tries.
 
     `sent`: something reached the host. `mutated`: a changing command began to be sent, the host may have been changed.
+    `applied`: what was found of the plan right before it was carried out.
     """
 
     commands: list[CommandRecord] = field(default_factory=list)
     sent: bool = False
     mutated: bool = False
+    applied: Plan | None = None
 
 
 async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_plan: bool) -> Plan | T:
@@ -55,7 +57,7 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
             if isinstance(step, Plan):
                 if until_plan:
                     return step
-                answer = None
+                answer, trace.applied = None, step
             elif isinstance(step, Dialogue | DnsQuery):
                 answer = await _talk(step, transport, trace)
             else:
@@ -116,7 +118,8 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
 
     sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
     """
-    if command.become and not command.may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
+    may_be_denied = command.may_be_denied or command.is_hint
+    if command.become and not may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
         said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
         return SudoDenied(
             said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))
@@ -125,8 +128,8 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
 
 
 def _check_time(command: Command, done: Completed) -> None:
-    """Raises RemoteTimeout for what timeout(1) ended."""
-    if done.exit_status in (TIMED_OUT, KILLED):
+    """Raises RemoteTimeout for what timeout(1) ended, unless it was a hint."""
+    if not command.is_hint and done.exit_status in (TIMED_OUT, KILLED):
         raise RemoteTimeout(
             f"the command did not end within {command.timeout} s and was ended", seconds=command.timeout
         )

@@ -22,6 +22,8 @@ LOGIN_TIMEOUT = 10.0  # seconds from the TCP connection to the end of the login
 SILENT = 2.0  # seconds after which a failure is no refusal: those come at once
 EXPLAIN_TIMEOUT = 5.0  # seconds to find out why a key exchange ended
 BANNER_MOST = 64 * 1024
+NO_ADDRESS = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL})
+"""getaddrinfo(3): what the nameservers said for good. Else, as with EAI_AGAIN, they may say something else next."""
 
 # Asked for explicitly, so that neither a file, an agent nor an environment variable of the worker has a say.
 COMMON: dict[str, Any] = {
@@ -135,8 +137,11 @@ async def resolve(name: str, address: str, port: int, policy: AddressPolicy, thr
     What our own database and broker resolve to is asked anew each time: names move, here as well as there. `threads`
     are for the hosts' names: their nameservers may be silent, and the loop's own threads serve every login.
     """
-    addresses = await _lookup(name, address, port, threads)
-    ours = {plain_form(known) for own in policy.own for known in await _lookup(name, own, port, None)}
+    try:
+        addresses = await _lookup(address, port, threads)
+    except OSError as error:
+        raise Unreachable(f"{name}: {address} has no address: {error}", hint="Check the host's name.") from None
+    ours = {plain_form(known) for own in policy.own for known in await _of_our_own(name, own, port)}
     for known in addresses:
         objection = policy.objection(known)
         if objection is None and plain_form(known) in ours:
@@ -146,16 +151,24 @@ async def resolve(name: str, address: str, port: int, policy: AddressPolicy, thr
     return addresses
 
 
-async def _lookup(name: str, address: str, port: int, threads: Executor | None) -> list[Address]:
-    """What a host name or an address stands for. Raises Unreachable, on behalf of the host `name`."""
+async def _of_our_own(name: str, own: str, port: int) -> list[Address]:
+    """Where our own server `own` is: nowhere, when its name has no address. Raises Unreachable when nobody can tell."""
+    try:
+        return await _lookup(own, port, None)
+    except OSError as error:
+        if error.errno in NO_ADDRESS:
+            return []
+        detail = f"{name}: where this service's own {own} is cannot be told: {error}"
+        raise Unreachable(detail, hint="Look at the nameservers of the service.") from None
+
+
+async def _lookup(address: str, port: int, threads: Executor | None) -> list[Address]:
+    """What a host name or an address stands for. Raises OSError."""
     found = literal(address)
     if found is not None:
         return [found]
-    try:
-        ask = partial(socket.getaddrinfo, address, port, type=socket.SOCK_STREAM)
-        answers = await asyncio.get_running_loop().run_in_executor(threads, ask)
-    except OSError as error:
-        raise Unreachable(f"{name}: {address} has no address: {error}", hint="Check the host's name.") from None
+    ask = partial(socket.getaddrinfo, address, port, type=socket.SOCK_STREAM)
+    answers = await asyncio.get_running_loop().run_in_executor(threads, ask)
     texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers)
     return [known for known in map(literal, texts) if known is not None]
 

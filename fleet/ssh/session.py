@@ -4,6 +4,7 @@ There is no stream reader and no task per channel: what a channel costs is what 
 """
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import asyncssh
@@ -14,6 +15,7 @@ from fleet.mta.types import Command, Completed, Sink
 STREAMED_MOST = 512 << 20  # bytes of stdout that a sink may be fed
 # A daemon that a command started may keep its output open for ever. How long to wait, in seconds, once it has exited.
 LINGER = 3.0
+SIGNALLED = 128  # sh(1): the exit status of what a signal ended, less the number of the signal
 
 
 class CommandSession(asyncssh.SSHClientSession[bytes]):
@@ -109,11 +111,18 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         if self._failure is not None:
             raise self._failure
         if self._signal:
-            raise RemoteError(f"the command was ended by signal {self._signal[:20]}", stderr=self.stderr_tail())
+            self._status = self._status_of_signal()
         if self._status is None:
             raise ConnectionLost("the connection ended before the command's exit status came")
         result = None if self._sink is None else self._closed(self._sink)
         return Completed(self._status, b"".join(self._out), b"".join(self._err), result, duration)
+
+    def _status_of_signal(self) -> int:
+        """What a shell would tell of it, for a hint. Raises RemoteError for any other command."""
+        if not self._command.is_hint:
+            raise RemoteError(f"the command was ended by signal {self._signal[:20]}", stderr=self.stderr_tail())
+        number = getattr(signal, f"SIG{self._signal}", 0)  # RFC 4254 6.10: the name without "SIG"
+        return SIGNALLED + int(number)
 
     def _closed(self, sink: Sink) -> object:
         """A command that failed has no result to be judged: its output may stop anywhere."""

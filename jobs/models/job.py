@@ -158,7 +158,11 @@ class Message(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["run", "queue_id"], name="message_once_per_run")]
-        indexes = [models.Index(fields=["run", "outcome"]), models.Index(fields=["queue_id"])]
+        indexes = [
+            models.Index(fields=["run", "outcome"]),
+            models.Index(fields=["queue_id"]),
+            models.Index(fields=["run"], condition=Q(is_held_by_us=True), name="message_on_hold"),
+        ]
 
     def __str__(self) -> str:
         return self.queue_id

@@ -6,7 +6,8 @@ from django.db import models
 class Pause(models.Model):
     """At most one row (id 1): nothing new is begun while it is there. It goes when an administrator lets go.
 
-    `lost`: {machine: [[chain, number, hash]]}, the entries of the audit trail that machines miss. `found`: counts.
+    `lost`: {machine: [[chain, number, hash]]}, each entry of the audit trail that a machine has missed meanwhile.
+    `found`: counts.
     """
 
     since = models.DateTimeField()

@@ -19,9 +19,9 @@ SCHEDULER = "scheduler"
 def beat(name: str, queue: str) -> None:
     """The worker process of that name lives now, and can carry out what comes to its queue.
 
-    Looks first whether the database is the one that this machine knows.
+    Said only after a `watch.look` that could tell: without one nothing is begun there. Nor is it one of the others that
+    know the database, beside whom a machine is trusted without a pause.
     """
-    watch.look()
     WorkerBeat.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
 
 

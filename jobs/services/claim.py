@@ -25,8 +25,10 @@ from jobs.turns import Waiting, caller_share, customer_share, in_turn
 
 BATCH = 500
 LEASE = timedelta(seconds=30)
-MAX_ATTEMPTS = 2
-"""A run whose workers were lost so often is put aside: it may be what they died of."""
+TOGETHER = (BATCH, 50, 1)
+"""How many runs of a job are tried together after so many workers were lost with them: one of them may be the cause."""
+MAX_ATTEMPTS = len(TOGETHER)
+"""A run whose workers were lost so often, the last time with nothing else of its job, is put aside."""
 
 BEGUN = (JobState.QUEUED, JobState.RUNNING)
 JobCustomer = Job.customers.through
@@ -90,7 +92,7 @@ def _candidates(lane: LaneThreads, queue: str, at_work: _AtWork) -> list[UUID]:
     callers = _full(at_work.callers, caller_share(lane.width))
     if callers:
         runs = runs.exclude(job__requested_by__in=callers)
-    if at_work.has_suspect:  # of those that were with a worker when it died, one at a time: it may have been the cause
+    if at_work.has_suspect:  # of those that were with a worker when it died, one lot at a time: it has the cause, maybe
         runs = runs.filter(attempts=0)
     customers = _full(at_work.customers, customer_share(lane.width))
     if customers:
@@ -160,13 +162,20 @@ def _take(pk: UUID, lane: LaneThreads, queue: str) -> Claim | None:
             start(job)
         if job.state not in (JobState.PLANNING, JobState.RUNNING):
             return Claim(job, [])
-        runs = list(with_hosts(waiting(lane, queue).filter(job=job)).order_by("id")[:BATCH])
+        runs = _together(with_hosts(waiting(lane, queue).filter(job=job)).order_by("attempts", "id")[:BATCH])
         if applies(job):
             audit.lock_chains(moves.chains_of(job))
             return _apply(job, runs)
         now = db_now()
         fence = max(hosts.fence_at(now), *(run.fence + 1 for run in runs)) if runs else 0
         return _begin(job, [(fence, runs)], now)
+
+
+def _together(runs: Iterable[Run]) -> list[Run]:
+    """Those that no worker was lost with, else so few that what they died of is found among them."""
+    found = list(runs)
+    least = [run for run in found if run.attempts == found[0].attempts]
+    return least[: TOGETHER[found[0].attempts]] if found else []
 
 
 def _locked(pk: UUID) -> Job | None:

@@ -1,6 +1,7 @@
 """What a result means beyond its run: messages, quarantine, holds, instances."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from django.db.models import Q
 
 from fleet.models import Host, Instance
 from fleet.mta.operations import QueuePurge
-from fleet.mta.types import HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
+from fleet.mta.types import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
 from jobs import asked
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.services import blocks
@@ -58,6 +59,19 @@ def _released(run: Run) -> None:
     Message.objects.filter(run__instance=run.instance, is_held_by_us=True, queue_id__in=freed).update(
         is_held_by_us=False
     )
+
+
+def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:
+    """Others released what we had put on hold before then, or it left the queue: a later hold of it is none of ours.
+
+    What lies in our quarantine goes back as it was.
+    """
+    away = QuarantineItem.objects.filter(instance=run.instance, state=QuarantineState.KEPT).values("queue_id")
+    rows = Message.objects.filter(run__instance=run.instance, run__finished_at__lt=since, is_held_by_us=True)
+    gone = frozenset(found)
+    ids = [row.pk for row in rows.exclude(queue_id__in=away) if asked.fingerprint(row) in gone]
+    for start in range(0, len(ids), CHUNK):
+        Message.objects.filter(pk__in=ids[start : start + CHUNK]).update(is_held_by_us=False)
 
 
 def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> None:

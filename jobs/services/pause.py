@@ -55,22 +55,30 @@ def machine() -> str:
 
 
 def begin(reason: str, lost: Sequence[Lost] = ()) -> None:
-    """Pause the service, or add to a pause what this machine misses."""
+    """Pause the service, or add to a pause what this machine misses. What was reported before stays reported.
+
+    Machines may share a name, and the containers of one machine have several: nothing hangs on it.
+    """
     mine = [list(each[:3]) for each in lost]
     row = Pause.objects.filter(pk=ONLY).first()
-    if row and row.lost.get(machine(), []) == mine:
+    if row and not _added(row, mine):
         return
     with transaction.atomic():
         found = census()
         defaults = {"since": db_now(), "reason": reason, "found": found}
         row, is_new = Pause.objects.select_for_update().get_or_create(pk=ONLY, defaults=defaults)
-        row.lost[machine()] = mine
+        row.lost[machine()] = [*row.lost.get(machine(), []), *_added(row, mine)]
         row.save(update_fields=["lost"])
         if is_new:
             data = {"reason": reason, "lost": [str(each) for each in lost], "found": found}
             audit.append(audit.Entry("", "service.paused", None, object=machine(), data=data))
     if is_new:
         log.critical("the service is paused: %s; found %s", reason, _in_words(found))
+
+
+def _added(row: Pause, mine: list[list[Any]]) -> list[list[Any]]:
+    known = row.lost.get(machine(), [])
+    return [each for each in mine if each not in known]
 
 
 def census() -> dict[str, Any]:

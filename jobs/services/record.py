@@ -48,7 +48,7 @@ FIELDS = [
 class Report:
     """What a worker says of one run, whose `fence` names the claim. `value`: Plan, Result or Discovered.
 
-    `commands` as in the API.
+    `commands` as in the API. `applied`: what a change found of its plan.
     """
 
     run: Run
@@ -59,6 +59,7 @@ class Report:
     started_at: datetime
     finished_at: datetime
     is_cancelled: bool = False
+    applied: Plan | None = None
 
 
 def record(job: Job, reports: Sequence[Report]) -> None:
@@ -83,7 +84,8 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         for report in ended:
             _fill(report, now)
         store_runs([report.run for report in ended], FIELDS)
-        _effects(job, ended, now)
+        store_runs([report.run for report in ended if _has_drifted(report)], ["plan"])
+        _effects(job, ours, ended, now)
         _audit(job, ended)
         _hosts(ours, now)
         tell_runs(job, [report.run for report in ended], now)
@@ -138,13 +140,26 @@ def _fill(report: Report, now: datetime) -> None:
         run.unknown_at, run.reconcile_at, run.finished_at = now, now, None
 
 
+def _has_drifted(report: Report) -> bool:
+    """Whether the queue was no longer what the plan was made from when it was carried out; then the plan says so."""
+    run, found = report.run, report.applied
+    if found is None or run.plan is None or run.state == RunState.PENDING or not (found.gone or found.new):
+        return False
+    run.plan = {**run.plan, "drift": {"gone": run.plan["drift"]["gone"] + found.gone, "new": found.new}}
+    return True
+
+
 def _was_not_begun(report: Report) -> bool:
     """Whether the worker found its lease gone before it sent anything, and another one may still try."""
     is_lost = isinstance(report.error, errors.LeaseLost) and not report.mutated
     return is_lost and report.run.attempts < MAX_ATTEMPTS and report.run.job.state not in JobState.final()
 
 
-def _effects(job: Job, ended: Iterable[Report], now: datetime) -> None:
+def _effects(job: Job, reports: Iterable[Report], ended: Sequence[Report], now: datetime) -> None:
+    for report in reports:
+        plan = report.value if isinstance(report.value, Plan) else report.applied
+        if plan is not None and plan.freed:
+            effects.freed(report.run, plan.freed, report.started_at)
     for report in ended:
         run, value = report.run, report.value
         if isinstance(value, Result):

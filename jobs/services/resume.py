@@ -23,25 +23,34 @@ FORGOTTEN = {
     "detail": "the database was restored while this was being planned, and it may have been carried out since",
     "hint": "Look at the hosts, then submit it again.",
 }
+UNDECIDED = {
+    "code": "conflict",
+    "detail": "the database was restored while this awaited approval; it may have been approved and carried out since",
+    "hint": "Look at the hosts, then submit it again.",
+}
 
 
 def doubt() -> int:
     """Begin nothing of what may have been carried out already, since the database has forgotten. How many runs.
 
-    What was planned and about to begin when the service was paused is put down as unknown, so that it is read back. A
-    change that was being planned has no plan that could be: it would select anew and change what has come since, so it
-    fails. What becomes ready during the pause is no such case.
+    What was planned when the service was paused, and is approved by now, is put down as unknown, so that it is read
+    back. A change that was being planned has no plan that could be: it would select anew and change what has come
+    since, so it fails.
     """
     row = Pause.objects.first()
     if row is None:
         return 0
-    for pk in list(_in_planning(row.since).values_list("pk", flat=True)):
-        with transaction.atomic():
-            for job in _in_planning(row.since).select_for_update(no_key=True).filter(pk=pk):
-                stop(job, JobState.FAILED, error=FORGOTTEN)
-    before = Q(job__ready_at=None) | Q(job__ready_at__lte=row.since)
+    _fail(_in_planning(row.since), FORGOTTEN)
+    before = Q(job__frozen_at=None) | Q(job__frozen_at__lte=row.since)
     jobs = waiting(Run.objects.filter(before)).order_by().values_list("job", flat=True).distinct()
     return sum(_doubt(pk, db_now()) for pk in list(jobs))
+
+
+def _fail(jobs: QuerySet[Job], error: dict[str, str]) -> None:
+    for pk in list(jobs.values_list("pk", flat=True)):
+        with transaction.atomic():
+            for job in jobs.select_for_update(no_key=True).filter(pk=pk):
+                stop(job, JobState.FAILED, error=error)
 
 
 def _in_planning(since: datetime) -> QuerySet[Job]:
@@ -98,13 +107,21 @@ def end(actor: Actor | None, reason: str, by: str = "") -> dict[str, Any]:
         raise Invalid.field("reason", "required", "say why the service may go on")
     if lost := unacknowledged():
         raise Clash("gap_not_acknowledged", f"acknowledge the gap first: {'; '.join(map(str, lost))}")
+    row = Pause.objects.first()
+    if row is None:
+        raise _not_paused()
+    _fail(Job.objects.filter(state=JobState.AWAITING_APPROVAL, created_at__lte=row.since), UNDECIDED)
     doubt()
     with transaction.atomic():
         row = Pause.objects.select_for_update().first()
         if row is None:
-            raise Clash("not_paused", "the service is not paused")
+            raise _not_paused()
         found = census()
         data = {"reason": reason, "by": by, "since": row.since, "found": found}
         audit.append(audit.Entry("", "service.resumed", actor, object=machine(), data=data))
         row.delete()
     return found
+
+
+def _not_paused() -> Clash:
+    return Clash("not_paused", "the service is not paused")

@@ -98,12 +98,12 @@ def ring_again(now: datetime) -> None:
         doorbell.ring(queue, lane)
 
 
-def system() -> Actor:
-    """The account in whose name the schedule acts."""
+def system(on_behalf_of: str = "") -> Actor:
+    """The account in whose name the schedule acts. `on_behalf_of`: who had asked for what it does now, by username."""
     account, _ = Account.objects.get_or_create(
         username=SYSTEM, defaults={"name": "mxfleet's own schedule", "kind": AccountKind.SERVICE}
     )
-    return Actor(account, channel="schedule")
+    return Actor(account, channel="schedule", on_behalf_of=on_behalf_of)
 
 
 def behind(now: datetime, queue: str) -> list[BlockInstance]:
@@ -147,7 +147,11 @@ def catch_up(rows: Iterable[BlockInstance]) -> list[Job]:
     """Jobs of channel `schedule` that bring instances, whose hosts answer again, to what is wanted."""
     by_block: dict[Block, list[BlockInstance]] = {}
     # As they are now: asking the hosts may have taken a minute.
-    fresh = _unattended().filter(pk__in=[row.pk for row in rows]).select_related("block", "instance__host")
+    fresh = (
+        _unattended()
+        .filter(pk__in=[row.pk for row in rows])
+        .select_related("block__owner", "block__ended_by__requested_by", "instance__host")
+    )
     for row in blocks.yield_to_others(fresh, db_now()):
         by_block.setdefault(row.block, []).append(row)
     return [_catch_up(block, behind) for block, behind in by_block.items()]
@@ -166,18 +170,25 @@ def _catch_up(block: Block, rows: list[BlockInstance]) -> Job:
         ticket=block.ticket,
     )
     with transaction.atomic():
-        scheduled(job, [row.instance for row in rows])
+        scheduled(job, [row.instance for row in rows], _who_wants(block).username)
         BlockInstance.objects.filter(pk__in=[row.pk for row in rows]).update(attempt=job)
     return job
 
 
-def scheduled(job: Job, instances: Iterable[Instance]) -> Job:
-    """Submit a job of our own on instances."""
+def _who_wants(block: Block) -> Account:
+    """Who wanted the block, or ended it before its time."""
+    if block.is_wanted or block.ended_by is None:
+        return block.owner
+    return block.ended_by.requested_by
+
+
+def scheduled(job: Job, instances: Iterable[Instance], on_behalf_of: str = "") -> Job:
+    """Submit a job of our own on instances, for a person or for none."""
     chosen = list(instances)
     job.is_changing = True
     job.target = {"instances": [str(instance) for instance in chosen]}
     runs = [run_for(instance.host, instance) for instance in chosen]
-    return write(system(), job, runs, {instance.host.customer_id for instance in chosen})
+    return write(system(on_behalf_of), job, runs, {instance.host.customer_id for instance in chosen})
 
 
 def expire_blocks(now: datetime) -> None:

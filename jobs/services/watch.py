@@ -21,8 +21,6 @@ from jobs.services import pause
 TRUST = "audit.trust_began"
 ALIVE = timedelta(seconds=30)
 """How long a worker's beat is good for."""
-FIRST = 60.0
-"""Seconds to wait while another process of this machine follows the whole audit trail for the first time."""
 FORGOTTEN = "the audit trail lacks entries that this machine knows: the database was restored from a backup, or forged"
 UNKNOWN = "this machine knows nothing of the database, which others watched before: it may be a backup"
 
@@ -35,18 +33,17 @@ log = logging.getLogger(__name__)
 def is_paused() -> bool:
     """Whether nothing new may begin now. Pauses the service when this machine misses something."""
     try:
-        known = _known()
-        lost = _open(marks.missing(known, marks.heads()))
-        if lost:
-            pause.begin(FORGOTTEN, lost)
+        return bool(_reported(_known())) or pause.is_on()
     except UNSURE as error:
         log.critical("nothing is begun: %s", error)
         return True
-    return bool(lost) or pause.is_on()
 
 
-def look() -> None:
-    """Take note of what was lost, else of what has come to be. Each worker does so each ten seconds."""
+def look() -> bool:
+    """Take note of what was lost, else of what has come to be. Each worker does so each ten seconds.
+
+    False: what there is cannot be told, so nothing begins on this machine.
+    """
     try:
         _known()
         lost = remember()
@@ -55,6 +52,8 @@ def look() -> None:
             pause.begin(FORGOTTEN, lost)
     except UNSURE as error:
         log.critical("what there is cannot be remembered: %s", error)
+        return False
+    return True
 
 
 def remember() -> list[Lost]:
@@ -80,17 +79,31 @@ def remember() -> list[Lost]:
 
 def lost() -> list[Lost]:
     """What this machine misses and nobody has acknowledged. Changes nothing; raises MarksError."""
-    known = marks.read() or {}
-    return _open(marks.losses(known, marks.heads()))
+    return _missed(marks.read() or {})
 
 
 def alarm() -> str:
-    """Why the audit trail is not what it was, as this machine sees it; empty when it is. Names no customer."""
+    """Why the audit trail is not what it was, as this machine sees it; empty when it is. Names no customer.
+
+    Pauses the service when this machine misses something: where no worker runs, nobody else tells of it.
+    """
     try:
-        count = len(lost())
+        count = len(_reported(marks.read() or {}))
     except UNSURE as error:
         return str(error)
-    return f"{FORGOTTEN} (chains: {count})" if count else ""
+    return f"{FORGOTTEN} (chains: {count}); an administrator has to acknowledge that" if count else ""
+
+
+def _reported(known: marks.Marks) -> list[Lost]:
+    """What this machine misses and nobody has acknowledged. With any, the service is paused."""
+    lost = _missed(known)
+    if lost:
+        pause.begin(FORGOTTEN, lost)
+    return lost
+
+
+def _missed(known: marks.Marks) -> list[Lost]:
+    return _open(marks.losses(known, marks.heads()))
 
 
 def _open(found: Iterable[Lost]) -> list[Lost]:
@@ -101,7 +114,9 @@ def _known() -> marks.Marks:
     known = marks.read()
     if known is None:
         _begin()
-        known = marks.read() or {}
+        known = marks.read()
+    if known is None:
+        raise MarksError(f"{marks.path()} is gone as soon as it was written")
     return known
 
 
@@ -112,7 +127,7 @@ def _begin() -> None:
     joins others which know the database. But a machine that is alone with a database which was watched before may have
     a backup before it, so that is paused before it is trusted.
     """
-    with marks.locked(FIRST):
+    with marks.locked():
         if marks.read() is not None:
             return
         since = db_now() - ALIVE
@@ -123,7 +138,6 @@ def _begin() -> None:
         verdict = audit.verify()
         bad = verdict.first_bad
         data = {"entries": verdict.checked, "sound": verdict.ok, "first_bad": bad._asdict() if bad else None}
-        with transaction.atomic():
+        with marks.replacing(marks.heads()), transaction.atomic():
             audit.append(audit.Entry("", TRUST, None, object=pause.machine(), data=data))
-        marks.write(marks.heads())
     log.warning("this machine trusts the audit trail as it is from now on: %s", data)

@@ -61,6 +61,8 @@ class FakeEngine:
     steps: list[str] = field(default_factory=list)
     before: Callable[[str, str], None] = lambda place, phase: None
     mutates: bool = True
+    found: dict[str, Plan] = field(default_factory=dict)
+    """What a change finds of its plan, by instance id."""
 
     forgiven: list[str] = field(default_factory=list)
     is_running: bool = True
@@ -95,6 +97,7 @@ class FakeEngine:
         now = timezone.now()
         is_error = isinstance(answer, FleetError)
         trace = Trace([CommandRecord(("true",), 0, 3, "")], mutated=phase == APPLIED and self.mutates)
+        trace.applied = self.found.get(place) if phase == APPLIED else None
         return Outcome(
             request.key,
             value=None if is_error else answer,

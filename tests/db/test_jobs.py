@@ -1,17 +1,21 @@
 """A job's life: planned, decided, run, recorded, undone."""
 
+from datetime import timedelta
 from importlib import import_module
 
 import pytest
 from django.apps import apps
 
 from fleet.mta.errors import ConnectionLost, InDelivery, LeaseLost, OutcomeUnknown, TooMany, Unreachable
-from fleet.mta.types import Ended, MessageState, Plan, Result
+from fleet.mta.types import Ended, Fingerprint, MessageState, Plan, Result
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
+from jobs.plan import digest_of
+from jobs.services import effects
 from jobs.services.again import retry, undo
 from jobs.services.cancel import cancel
 from jobs.services.decide import approve, reject
+from jobs.services.start import plan_rows
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
 
 HOLD = {"match": "from:*@bulk.example"}
@@ -280,6 +284,57 @@ def test_undoing_a_hold_releases_only_what_it_had_held(people: Cast) -> None:
     assert (back.operation, back.state) == ("queue.release", "succeeded")
     assert [m.queue_id for m in Message.objects.filter(run__job=back)] == [messages[0].queue_id]
     assert not Message.objects.filter(is_held_by_us=True).exists()
+
+
+def hold(people: Cast, *messages: Fingerprint) -> Job:
+    people.engine.plans["mx1/postfix"] = Plan(selected=messages, queue_total=100)
+    people.engine.results["mx1/postfix"] = changed(messages)
+    return work(ask(people.alice, "queue.hold", params=HOLD))
+
+
+def held_by_us() -> list[str]:
+    return list(Message.objects.filter(is_held_by_us=True).values_list("queue_id", flat=True).order_by("queue_id"))
+
+
+@pytest.mark.parametrize("is_planning", [True, False])
+def test_what_others_released_is_no_hold_of_ours_once_a_queue_was_listed(people: Cast, is_planning: bool) -> None:
+    one, two, of_mx2 = message(1), message(2), message(3)
+    hold(people, one, two)
+    people.engine.plans["mx2/postfix"] = Plan(selected=(of_mx2,), queue_total=100)
+    people.engine.results["mx2/postfix"] = changed([of_mx2])
+    work(ask(people.alice, "queue.hold", {"instances": ["mx2/postfix"]}, params=HOLD))
+    seen = Plan(selected=(message(4),), queue_total=100, freed=(one, of_mx2))
+    (people.engine.plans if is_planning else people.engine.found)["mx1/postfix"] = seen
+    people.engine.results["mx1/postfix"] = changed([message(4)])
+    work(ask(people.alice, "queue.purge", params=HOLD, dry_run=is_planning))
+    assert held_by_us() == [two.queue_id, of_mx2.queue_id], "the other instance's message was not looked at"
+
+
+def test_a_hold_that_was_made_after_the_queue_was_listed_stays_ours(people: Cast) -> None:
+    hold(people, message(1))
+    runs = Run.objects.all()
+    effects.freed(runs.get(), [message(1)], runs.get().finished_at - timedelta(seconds=1))
+    assert held_by_us() == [message(1).queue_id]
+
+
+def test_a_held_message_in_our_quarantine_stays_a_hold_of_ours_for_its_way_back(people: Cast) -> None:
+    hold(people, message(1))
+    people.engine.results["mx1/postfix"] = changed([message(1)], places={message(1).queue_id: "/there"})
+    work(ask(people.alice, "queue.purge", params=HOLD))
+    people.engine.plans["mx1/postfix"] = Plan(queue_total=1, freed=(message(1),))
+    work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
+    assert held_by_us() == [message(1).queue_id]
+
+
+def test_a_plan_says_what_had_changed_in_the_queue_when_it_was_carried_out(people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1), message(2)), queue_total=100, gone=1)
+    people.engine.found["mx1/postfix"] = Plan(gone=1, new=7)
+    people.engine.results["mx1/postfix"] = changed([message(1)])
+    job = work(ask(people.alice, "queue.hold", params=HOLD))
+    (row,) = job.runs.all()
+    assert row.plan["drift"] == {"gone": 2, "new": 7}
+    assert row.plan["counts"]["messages"] == 2
+    assert job.digest == digest_of(job.operation, job.params, plan_rows(job))
 
 
 def test_a_cancelled_job_stops_what_has_not_begun(people: Cast) -> None:

@@ -9,13 +9,13 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from fleet.secrets import SecretError
-from jobs import audit, marks
+from jobs import audit, marks, tasks
 from jobs.audit import Entry, append, checkpoint, export, verify
 from jobs.audit_verify import GAP_ACTION, event_hash, verify_lines
 from jobs.clock import db_now
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent, Pause, WorkerBeat
-from jobs.services import beat, pause, watch
+from jobs.services import pause, watch
 from jobs.triggers import drop_sql
 from tests.db.triggers import run
 
@@ -208,6 +208,41 @@ def test_one_acknowledgement_covers_what_each_machine_has_reported(monkeypatch: 
     assert checkpoint()
 
 
+def test_machines_of_the_same_name_do_not_take_each_others_reports_away() -> None:
+    one, other = marks.Lost("acme", 4, "a" * 64, "gone"), marks.Lost("acme", 5, "b" * 64, "gone")
+    for lost in ([one], [other], [one], []):
+        pause.begin(watch.FORGOTTEN, lost)
+    pause.begin(watch.UNKNOWN)
+    assert [each[:3] for each in pause.unacknowledged()] == [one[:3], other[:3]]
+
+
+def test_a_lost_checkpoint_pauses_the_next_claim_as_the_next_look() -> None:
+    write(1, 3)
+    checkpoint()
+    run(connection, drop_sql(connection.vendor))
+    AuditCheckpoint.objects.all().delete()
+    assert watch.is_paused()
+    assert pause.is_on()
+
+
+def test_readiness_reports_what_a_machine_without_workers_misses_so_that_one_acknowledgment_covers_it() -> None:
+    write(1, 4)
+    watch.look()
+    of_the_api = marks.read() or {}
+    write(5, 5)
+    watch.look()
+    run(connection, drop_sql(connection.vendor))
+    cut_the_tail()
+    watch.look()
+    of_the_worker = marks.read() or {}
+    marks.write(of_the_api)
+    assert "an administrator has to acknowledge" in watch.alarm()
+    marks.write(of_the_worker)
+    call_command("audit_acknowledge_gap", reason="restored")
+    marks.write(of_the_api)
+    assert watch.alarm() == ""
+
+
 def test_nobody_acknowledges_without_the_key(lost: str) -> None:
     data = {"from": 3, "to": 5, "last_known_hash": lost, "reason": "nothing to see", "signature": "test:AAAA"}
     append(Entry("acme", GAP_ACTION, None, data=data))
@@ -292,6 +327,39 @@ def test_a_machine_alone_with_a_database_that_others_watched_before_pauses() -> 
     assert Pause.objects.get().reason == watch.UNKNOWN
 
 
+def test_a_machine_that_could_not_pause_is_not_trusted_for_its_own_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    append(Entry("", watch.TRUST, None))
+    run(connection, drop_sql(connection.vendor))
+    AuditEvent.objects.update(at="2026-01-01T00:00:00Z")
+    begin_anew()
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.audit.append", failing(Unavailable("audit_unavailable", "no")))
+        tasks.sweep()
+        assert not watch.look()
+    assert marks.read() is None
+    assert watch.is_paused()
+    assert Pause.objects.get().reason == watch.UNKNOWN
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_trust_is_told_once_though_the_marks_cannot_be_written_at_first() -> None:
+    begin_anew()
+    draft = marks.path().with_name(f".{marks.path().name}.draft")
+    draft.unlink(missing_ok=True)
+    draft.mkdir()
+    told = [watch.look(), watch.look(), not watch.is_paused()]
+    draft.rmdir()
+    assert not any(told)
+    assert watch.look()
+    assert AuditEvent.objects.filter(action=watch.TRUST).count() == 1
+
+
 def test_marks_that_cannot_be_read_begin_nothing() -> None:
     marks.path().write_text("{")
     assert watch.is_paused()
@@ -308,17 +376,15 @@ def test_a_process_that_keeps_the_marks_is_no_loss(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("error", [Unavailable("audit_unavailable", "no"), SecretError("no key")])
-def test_what_cannot_be_told_begins_nothing_and_ends_no_pulse(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_what_cannot_be_told_begins_nothing_and_is_said(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
         raise error
 
     marks.write({"acme": marks.Mark(3, "0" * 64)})
     monkeypatch.setattr(pause, "begin", fail)
-    beat.beat("ssh-0@here", "ssh.0")
-    assert WorkerBeat.objects.filter(name="ssh-0@here").exists()
+    assert not watch.look()
     assert watch.is_paused()
+    assert watch.alarm() == str(error)
 
 
 def test_marks_are_private_and_keep_what_was_signed() -> None:

@@ -1,18 +1,24 @@
 """Workers that vanish and outcomes that nobody knows: read back, never repeated blindly, never a false success."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from api.v1 import render
 from fleet.mta.errors import InDelivery, LeaseLost, OutcomeUnknown, UnparsedOutput
 from fleet.mta.types import Ended, MessageState, Plan, Result
+from fleet.ssh.engine import Outcome, Request
 from jobs import runner
 from jobs.clock import db_now
+from jobs.leases import Lease
 from jobs.models import AuditEvent, HostLease, Job, QuarantineItem, Run
 from jobs.services import bell, hosts, reconcile
+from jobs.services.record import Report
 from jobs.state import RunState
-from tests.db.fleet import Cast, ask, changed, claimed, message, work
+from tests.db.fleet import Cast, add_host, ask, changed, claimed, message, work
 
 MESSAGES = [message(1), message(2)]
 
@@ -60,6 +66,37 @@ def test_a_deletion_read_back_counts_what_has_left_the_queue_in_result_audit_and
     assert render.jobs([job], str)[0]["counts"] == {"runs": {"succeeded": 1}, "messages": 0, "left_queue": 2}
 
 
+def test_an_instance_whose_host_is_silent_delays_the_look_at_no_other_one_of_its_job(
+    people: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["mx1/postfix", "mx1/postfixEXT"]
+    for instance in both:
+        people.engine.plans[instance] = Plan(selected=tuple(MESSAGES), queue_total=100)
+        people.engine.results[instance] = OutcomeUnknown("the connection ended")
+    job = work(ask(people.alice, "queue.purge", {"instances": both}, params={"match": "from:*@bulk.example"}))
+    people.engine.results.update(dict.fromkeys(both, changed(MESSAGES)))
+    silent: list[tuple[SimpleQueue[list[Outcome]], list[Outcome]]] = []
+    settled: list[list[str]] = []
+
+    def begin(requests: Sequence[Request[Any]], ready: SimpleQueue[list[Outcome]]) -> None:
+        one, *others = [people.engine._outcome(request, bool) for request in requests]
+        ready.put([one])
+        silent.append((ready, others))
+
+    def settle(job: Job, report: Report) -> None:
+        reconcile_settle(job, report)
+        settled.append(sorted(job.runs.values_list("state", flat=True)))
+        while silent:
+            ready, others = silent.pop()
+            ready.put(others)
+
+    reconcile_settle = reconcile.settle
+    monkeypatch.setattr(people.engine, "begin", begin)
+    monkeypatch.setattr(reconcile, "settle", settle)
+    runner.read_back(bell.queue_of(job.runs.all()[0]))
+    assert settled == [["succeeded", "unknown"], ["succeeded", "succeeded"]]
+
+
 def test_what_is_left_is_not_said_while_the_command_may_still_run(people: Cast) -> None:
     job = unknown_purge(people)
     people.engine.results["mx1/postfix"] = changed(MESSAGES, MessageState.LEFT)
@@ -100,13 +137,13 @@ def test_a_worker_lost_while_reading_is_replaced(people: Cast) -> None:
     assert (job.runs.get().state, work(job).state) == ("pending", "succeeded")
 
 
-def test_a_run_that_kills_its_workers_twice_is_put_aside_and_says_so(people: Cast) -> None:
+def test_a_run_that_kills_its_workers_thrice_is_put_aside_and_says_so(people: Cast) -> None:
     job = ask(people.alice, "queue.list")
-    for _ in range(2):
+    for _ in range(3):
         assert claimed(job)
         lose_worker(job)
     assert (job.state, job.runs.get().state) == ("failed", "failed")
-    assert job.runs.get().error["detail"].startswith("put aside: 2 workers were lost")
+    assert job.runs.get().error["detail"].startswith("put aside: 3 workers were lost")
 
 
 def test_of_those_that_were_with_a_lost_worker_one_at_a_time_is_tried_again(people: Cast) -> None:
@@ -118,6 +155,28 @@ def test_of_those_that_were_with_a_lost_worker_one_at_a_time_is_tried_again(peop
         lose_worker(job)
     assert [claimed(first).job.pk for _ in range(2)] == [first.pk, fresh.pk], "the second may have been the cause, too"
     assert claimed(first) is None
+
+
+def test_a_run_that_kills_its_workers_takes_none_of_its_job_with_it(
+    people: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.services.claim.TOGETHER", (500, 2, 1))
+    names = ["postfix", *(f"postfix{number}" for number in range(4))]
+    add_host(people.acme, "mx7", *names)
+    job = ask(people.alice, "queue.list", {"hosts": ["mx7"]})
+    culprit = job.runs.get(instance__name="postfix2").pk
+    lots = []
+    while (claim := claimed(job)) is not None and claim.runs:
+        lots.append(len(claim.runs))
+        if culprit in {run.pk for run in claim.runs}:
+            assert claimed(job) is None, "the next lot waits for this one"
+            lose_worker(job)
+        else:
+            runner._carry_out(claim, Lease(claim.job.pk, {}, until=float("inf")))
+    assert lots[0] == 5
+    assert 2 in lots
+    assert [run.pk for run in job.runs.exclude(state="succeeded")] == [culprit]
+    assert job.runs.get(pk=culprit).state == "failed"
 
 
 def test_a_worker_lost_after_dispatch_makes_the_outcome_unknown(people: Cast) -> None:

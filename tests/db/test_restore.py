@@ -2,7 +2,7 @@
 
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -12,19 +12,21 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from fleet.mta.errors import Unreachable
-from fleet.mta.types import MessageState, Plan
+from fleet.mta.types import Fingerprint, MessageState, Plan
 from jobs import marks, runner, tasks
 from jobs.clock import db_now
 from jobs.errors import Clash, Unavailable
 from jobs.leases import Lease
 from jobs.models import AuditEvent, Block, BlockInstance, Job, Pause, QuarantineItem, Run
-from jobs.services import beat, cancel, pause, resume, sweep, watch
+from jobs.services import cancel, decide, pause, resume, sweep, watch
 from tests.db.fleet import Cast, ask, changed, claimed, message, work
 from tests.services import postgres_program
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MESSAGES = [message(1), message(2)]
+MANY = [message(number) for number in range(101)]
+"""More than are purged without an approval."""
 QUEUES = ("ssh.0", "ssh.1")
 
 
@@ -64,8 +66,8 @@ def all_that_may_happen() -> None:
         runner.work("look", queue)
 
 
-def purge(people: Cast, instance: str) -> Job:
-    people.engine.plans[instance] = Plan(selected=tuple(MESSAGES), queue_total=100)
+def purge(people: Cast, instance: str, messages: Sequence[Fingerprint] = MESSAGES) -> Job:
+    people.engine.plans[instance] = Plan(selected=tuple(messages), queue_total=10 * len(messages))
     return ask(people.alice, "queue.purge", {"instances": [instance]}, params={"match": "from:*@bulk.example"})
 
 
@@ -91,7 +93,7 @@ def restored(people: Cast, tmp_path: Path) -> dict[str, Job]:
     jobs = dict(zip(("done", "not done"), planned(people, "mx1/postfix", "mx2/postfix"), strict=True))
     jobs["reading"] = ask(people.alice, "queue.list")
     jobs["to be planned"] = purge(people, "mx1/postfixEXT")
-    beat.beat("ssh-0@here", "ssh.0")
+    assert watch.look()
     restore = backup(tmp_path)
     places = {each.queue_id: f"/quarantine/{each.queue_id}" for each in MESSAGES}
     people.engine.results["mx1/postfix"] = changed(MESSAGES, places=places)
@@ -132,6 +134,54 @@ def test_after_a_restore_a_change_without_a_plan_does_not_select_anew(people: Ca
     assert state_of(job) == "failed"
     assert "may have been carried out since" in job.error["detail"]
     assert [run.state for run in job.runs.all()] == ["cancelled"]
+
+
+@pytest.fixture
+def undecided(people: Cast, tmp_path: Path) -> list[Job]:
+    """Two purges that awaited approval in the backup. After it they were approved, and the first was carried out."""
+    jobs = [purge(people, instance, MANY) for instance in ("mx1/postfix", "mx2/postfix")]
+    for job in jobs:
+        assert work(job).state == "awaiting_approval"
+    assert watch.look()
+    restore = backup(tmp_path)
+    people.engine.results["mx1/postfix"] = changed(MANY, places={each.queue_id: "/there" for each in MANY})
+    for job in jobs:
+        decide.approve(people.bob, job, job.digest)
+    assert work(jobs[0]).state == "succeeded"
+    restore()
+    people.engine.results["mx2/postfix"] = changed(MANY, MessageState.LEFT)
+    people.engine.steps.clear()
+    return jobs
+
+
+def test_what_awaited_approval_before_a_restore_is_read_back_when_it_is_approved(
+    people: Cast, undecided: list[Job]
+) -> None:
+    all_that_may_happen()
+    assert [state_of(job) for job in undecided] == ["awaiting_approval"] * 2
+    for job in undecided:
+        decide.approve(people.bob, job, job.digest)
+    all_that_may_happen()
+    let_time_pass()
+    all_that_may_happen()
+    assert [state_of(job) for job in undecided] == ["succeeded", "failed"]
+    assert QuarantineItem.objects.filter(job=undecided[0]).count() == len(MANY)
+    assert "queue_purge" not in people.engine.steps
+
+
+def test_what_nobody_decided_before_the_pause_ended_has_to_be_asked_for_again(
+    people: Cast, undecided: list[Job]
+) -> None:
+    all_that_may_happen()
+    call_command("audit_acknowledge_gap", reason="restored")
+    call_command("resume", reason="compared with the hosts")
+    for job in undecided:
+        assert state_of(job) == "failed"
+        assert "may have been approved and carried out since" in job.error["detail"]
+        with pytest.raises(Clash, match="the job is failed"):
+            decide.approve(people.bob, job, job.digest)
+    all_that_may_happen()
+    assert "queue_purge" not in people.engine.steps
 
 
 def test_while_paused_hosts_are_read_back_and_nothing_else(people: Cast, restored: dict[str, Job]) -> None:
@@ -221,8 +271,11 @@ def test_an_intent_is_remembered_before_anything_is_sent(people: Cast) -> None:
 
 
 def test_only_a_paused_service_is_let_go_and_with_a_reason(people: Cast) -> None:
+    job = purge(people, "mx1/postfix", MANY)
+    assert work(job).state == "awaiting_approval"
     with pytest.raises(Clash, match="not paused"):
         resume.end(None, "why not")
+    assert state_of(job) == "awaiting_approval"
     with pytest.raises(CommandError, match="say why"):
         call_command("resume", reason=" ")
 

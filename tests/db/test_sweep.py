@@ -11,7 +11,7 @@ from fleet.mta.types import Ended, Plan, Result
 from jobs import runner
 from jobs.clock import db_now
 from jobs.errors import Invalid
-from jobs.models import Block, BlockInstance, HostLease, Job, QuarantineItem
+from jobs.models import AuditEvent, Block, BlockInstance, HostLease, Job, QuarantineItem
 from jobs.services import bell, sweep
 from jobs.services.again import undo
 from jobs.services.blocks import want
@@ -101,6 +101,21 @@ def test_a_host_that_was_down_catches_up_by_a_job_of_the_schedule(people: Cast) 
     job.refresh_from_db()
     assert (job.state, states()["mx2/postfix"]) == ("partly_failed", "applied")
     assert Job.objects.get(channel="schedule").state == "succeeded"
+
+
+def test_catching_up_is_on_record_as_done_for_who_asked_for_the_block_or_for_its_end(people: Cast) -> None:
+    people.engine.results["mx2/postfix"] = Unreachable("no route to host")
+    people.engine.mutates = False
+    block(people)
+    people.engine.results.clear()
+    catch_up()
+    people.engine.results["mx2/postfix"] = Unreachable("no route to host")
+    work(ask(people.dana, "sender.unblock", {"customers": ["acme"]}, params=SENDER))
+    people.engine.results.clear()
+    catch_up()
+    assert states() == {}
+    entries = AuditEvent.objects.filter(action="job.submitted", channel="schedule").order_by("id")
+    assert list(entries.values_list("actor", "on_behalf_of")) == [("mxfleet", "alice"), ("mxfleet", "dana")]
 
 
 def test_a_host_that_was_down_while_the_block_was_planned_catches_up_too(people: Cast) -> None:

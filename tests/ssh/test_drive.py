@@ -182,10 +182,32 @@ async def test_a_command_that_may_be_denied_lets_the_steps_go_on() -> None:
     assert (await drive(change(look, READ), Scripted(OK, refusal, OK), Trace(), until_plan=False))[1:] == [refusal, OK]
 
 
+@pytest.mark.parametrize("done", [Completed(124), Completed(137), Completed(141), Completed(1, b"", b"sudo: no\n")])
+async def test_the_steps_go_on_however_a_hint_ends_by_itself(done: Completed) -> None:
+    hint = replace(CHANGE, is_hint=True)
+    assert (await drive(change(CHANGE, hint, READ), Scripted(OK, OK, done, OK), Trace(), until_plan=False))[2:] == [
+        done,
+        OK,
+    ]
+
+
+async def test_a_connection_that_ends_with_a_hint_leaves_the_change_before_it_unknown() -> None:
+    hint = replace(CHANGE, is_hint=True)
+    lost = await failure(Trace(), Scripted(OK, OK, ConnectionLost("x")), CHANGE, hint)
+    assert type(lost) is OutcomeUnknown
+
+
 @pytest.mark.parametrize("status", [126, 127])
 async def test_a_missing_program_is_the_adapters_to_name(status: int) -> None:
     done = await drive(change(CHANGE), Scripted(OK, Completed(status)), Trace(), until_plan=False)
     assert done[1].exit_status == status
+
+
+async def test_what_a_change_finds_of_its_plan_is_kept_and_a_dry_run_has_nothing_to_compare() -> None:
+    trace, dry = Trace(), Trace()
+    await drive(change(CHANGE), Scripted(OK, OK), trace, until_plan=False)
+    await drive(change(CHANGE), Scripted(OK), dry, until_plan=True)
+    assert (trace.applied, dry.applied) == (Plan(queue_total=3), None)
 
 
 async def test_what_the_adapter_raises_passes_unchanged_and_its_steps_are_closed() -> None:

@@ -287,8 +287,6 @@ async def test_our_own_database_is_refused_by_what_it_resolves_to_when_connectin
     places = {"db.example": "192.0.2.7", "mx1.example": "127.0.0.1"}
 
     def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        if host not in places:
-            raise OSError("unknown")
         return [(0, 0, 0, "", (places[host], port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
@@ -302,10 +300,36 @@ async def test_our_own_database_is_refused_by_what_it_resolves_to_when_connectin
             await carried(pool, endpoint, "true")
         with pytest.raises(Unreachable, match="own database or broker"):
             await pool.scan("127.0.0.1", sshd.port, None)
-    del places["db.example"]
-    with pytest.raises(Unreachable, match=r"db\.example has no address"):
+    await pool.close()
+
+
+@pytest.mark.parametrize("said", [socket.EAI_AGAIN, socket.EAI_SYSTEM])
+async def test_while_nobody_can_tell_where_our_own_database_is_no_host_is_reached(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    pool = unresolved("db.example", said, monkeypatch)
+    with pytest.raises(Unreachable, match=r"own db\.example is cannot be told"):
         await pool.scan("127.0.0.1", sshd.port, None)
     await pool.close()
+
+
+@pytest.mark.parametrize("said", [socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_FAIL])
+async def test_a_name_of_our_own_that_has_no_address_keeps_no_host_from_being_reached(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    pool = unresolved("db.example", said, monkeypatch)
+    assert (await carried(pool, sshd.endpoint(), "true")).exit_status == 0
+    await pool.close()
+
+
+def unresolved(name: str, said: int, monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """A pool of a service whose database has a name to which getaddrinfo(3) says this error."""
+
+    def answers(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        raise socket.gaierror(said, host)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    return Pool(AddressPolicy(own=(name,)))
 
 
 async def test_names_of_hosts_that_nobody_answers_for_hold_up_no_host_that_is_named_by_address(

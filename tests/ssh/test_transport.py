@@ -124,6 +124,11 @@ async def test_a_signal_is_no_exit_status(sshd: Sshd, pool: Pool) -> None:
         await carried(pool, sshd.endpoint(), *shell("kill -9 $PPID; sleep 1"))
 
 
+async def test_a_signal_ends_a_hint_as_a_shell_tells_it(sshd: Sshd, pool: Pool) -> None:
+    done = await carried(pool, sshd.endpoint(), *shell("echo part; kill -PIPE $PPID; sleep 1"), is_hint=True)
+    assert (done.exit_status, done.stdout) == (128 + signal.SIGPIPE, b"part\n")
+
+
 async def test_a_command_is_ended_on_the_host_when_its_time_is_over(sshd: Sshd, pool: Pool) -> None:
     done = await carried(pool, sshd.endpoint(), "sleep", "77.25", timeout=1)
     assert done.exit_status == 124

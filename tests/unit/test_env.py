@@ -166,10 +166,12 @@ def test_a_postgresql_url_may_name_a_socket_directory(key_file: Path) -> None:
     ("url", "own"),
     [
         ("postgresql:///m?host=db1,db2", ("db1", "db2", "cache")),
-        ("postgresql://db/m?hostaddr=192.0.2.9", ("db", "192.0.2.9", "cache")),
+        ("postgresql://db/m?hostaddr=192.0.2.9", ("192.0.2.9", "cache")),
+        ("postgresql:///m?host=db1,db2&hostaddr=192.0.2.9,", ("192.0.2.9", "db2", "cache")),
+        ("postgresql:///m?hostaddr=192.0.2.9", ("192.0.2.9", "cache")),
     ],
 )
-def test_our_own_servers_are_all_that_the_urls_name(key_file: Path, url: str, own: tuple[str, ...]) -> None:
+def test_our_own_servers_are_where_the_urls_lead_to(key_file: Path, url: str, own: tuple[str, ...]) -> None:
     found = read(production(key_file, MXFLEET_DATABASE_URL=url, MXFLEET_REDIS_URL="redis://cache"))
     assert found.own_services == own
 

@@ -3,6 +3,7 @@
 import pytest
 
 from fleet import match
+from fleet.mta.changed import fingerprint_of
 from fleet.mta.errors import OutcomeUnknown, PlanStale, SudoDenied, TooMany, Unsupported
 from fleet.mta.operations import (
     Limits,
@@ -18,7 +19,7 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.postfix import Postfix
-from fleet.mta.types import Command, Completed, Ended, Fingerprint, MessageState, Plan, Result
+from fleet.mta.types import Command, Completed, Ended, Fingerprint, MessageState, Plan, QueueEntry, Result
 from tests.unit.postfix_host import FakeHost, Mail, context, instance
 
 POSTFIX = Postfix()
@@ -50,6 +51,10 @@ def plan_for(host: FakeHost, operation: QueuePurge | QueueHold | QueueRelease) -
     plan = host.drive(carried(HERE, operation, context()), until_plan=True)
     assert isinstance(plan, Plan)
     return plan.selected
+
+
+def read_mail(mail: Mail) -> QueueEntry:
+    return QueueEntry(mail.queue_id, mail.state, mail.state, mail.arrival_time, mail.sender, [], mail.size)
 
 
 def quarantined(result: Result, *mails: Mail) -> tuple[Quarantined, ...]:
@@ -179,6 +184,31 @@ def test_release_frees_what_we_hold_and_no_other_hold(host: FakeHost) -> None:
     result = host.drive(POSTFIX.queue_release(HERE, QueueRelease(by("ALL")), context(ours=frozenset(held))))
     assert outcomes(result) == {"AAAAAA1": "done", "AAAAAA2": "done"}
     assert host.mail["AAAAAA3"].state == "hold"
+
+
+@pytest.mark.parametrize("selection", [by("subject:newsletter"), by("ALL"), ids("AAAAAA3")])
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_every_listing_for_a_change_sees_which_of_our_holds_others_ended(
+    host: FakeHost, selection: Selection, is_frozen: bool
+) -> None:
+    kept, released, reused, left = (Mail(name, "hold") for name in ("BBBBBB1", "BBBBBB2", "BBBBBB3", "BBBBBB4"))
+    host.add(kept, released, reused, left)
+    ours = frozenset(fingerprint_of(read_mail(each)) for each in (kept, released, reused, left))
+    released.state = "deferred"
+    reused.arrival_time = OTHER
+    del host.mail[left.queue_id]
+    frozen = plan_for(host, QueueHold(by("ALL"))) if is_frozen else None
+    host.drive(POSTFIX.queue_hold(HERE, QueueHold(selection), context(ours=ours, frozen=frozen)))
+    assert host.plan is not None
+    assert sorted(each.queue_id for each in host.plan.freed) == ["BBBBBB2", "BBBBBB3", "BBBBBB4"]
+
+
+def test_a_listing_that_left_messages_out_proves_no_end_of_a_hold(host: FakeHost) -> None:
+    ours = frozenset({fingerprint_of(read_mail(Mail("BBBBBB1")))})
+    host.garbage = b"{}\n"
+    host.drive(POSTFIX.queue_hold(HERE, QueueHold(by("ALL")), context(ours=ours)), until_plan=True)
+    assert host.plan is not None
+    assert host.plan.freed == ()
 
 
 @pytest.mark.parametrize("selection", [by("state:hold"), ids("AAAAAA3")])
@@ -365,6 +395,12 @@ def test_requeue_reports_the_new_id_that_pickup_logs(host: FakeHost) -> None:
     result = host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@* -id:AAAAAA2")), context()))
     (message,) = result.messages
     assert (message.outcome, message.new_id) == (MessageState.DONE, "BBBBBB1")
+
+
+def test_what_only_hastens_a_requeue_is_a_hint_and_what_moves_mail_is_none(host: FakeHost) -> None:
+    host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@*")), context()))
+    names = {(each.script or each.argv[0]).rpartition("/")[2]: each.is_hint for each in host.commands}
+    assert [name for name, is_hint in names.items() if is_hint] == ["postkick", "sleep"]
 
 
 def test_a_refused_requeue_leaves_nothing_on_hold(host: FakeHost) -> None:

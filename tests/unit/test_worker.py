@@ -56,5 +56,7 @@ def test_a_worker_touches_its_file_while_it_reaches_the_database(
 
     monkeypatch.setattr(beat, "beat", once)
     monkeypatch.setattr(pulse, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
-    pulse._beat("ssh-0@here", "ssh.0", lambda: True, file, Stopped())
+    sight = pulse.Sight()
+    sight.tell(True)
+    pulse._beat("ssh-0@here", "ssh.0", lambda: True, sight, file, Stopped())
     assert beats == [False, False, True]

@@ -11,7 +11,7 @@ from fleet.mta import block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.block_edit import Change, Source, difference
 from fleet.mta.block_file import Block
-from fleet.mta.commands import HELPERS
+from fleet.mta.commands import HELPERS, pause
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
 from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
@@ -19,7 +19,7 @@ from fleet.mta.postfix import access, access_edit, access_place, access_wiring
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
 from fleet.mta.postfix.access_place import Place
 from fleet.mta.smtp_proof import Seen, read_proof
-from fleet.mta.types import Command, Context, Ended, InstanceFacts, Plan, Result, Steps, run, talk
+from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps, talk
 
 LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
 
@@ -156,7 +156,7 @@ def _proven(
     for _ in range(LOOKS - 1):
         if not seen.is_provable or operation.action == "discard" or _is_ours(seen, operation):
             break
-        yield from run(Command(("sleep", "1")))
+        yield from pause(1)
         seen = yield from _look(place, pattern, context.job)
     seen = _judged(seen, first, operation)
     found = yield from _look_up(place, pattern)
@@ -282,7 +282,7 @@ def _freed(
     for _ in range(LOOKS - 1):
         if not _is_refused_by(seen, value):
             break
-        yield from run(Command(("sleep", "1")))
+        yield from pause(1)
         seen = yield from _look(place, pattern, context.job)
     found = {} if is_unwired else (yield from _look_up(place, pattern))
     after = _shown(seen, place, pattern, found)

@@ -57,7 +57,7 @@ def flush_all(instance: InstanceFacts, *arguments: str) -> Command:
 def wake_pickup(instance: InstanceFacts) -> Command:
     """Has pickup(8) look into maildrop now; by itself it does so once a minute (postkick(1), master.cf)."""
     argv = (program(instance, "postkick"), "-c", instance.config_dir, "public", "pickup", "W")
-    return Command(argv, become=True, mutates=True)
+    return Command(argv, become=True, mutates=True, is_hint=True)
 
 
 def postsuper_argv(instance: InstanceFacts, flag: str, queue: str) -> tuple[str, ...]:

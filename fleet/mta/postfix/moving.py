@@ -7,7 +7,7 @@ from fleet.match.nodes import Op, Term
 from fleet.mta.bounds import count_of
 from fleet.mta.changed import Outcomes, changed, plan_of
 from fleet.mta.choosing import choose, everything, means_held, not_held
-from fleet.mta.commands import READ_SECONDS
+from fleet.mta.commands import READ_SECONDS, pause
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush, QueueRequeue, Selection
 from fleet.mta.postfix.changes import SKIPPED, act, freeze, thaw
@@ -17,7 +17,7 @@ from fleet.mta.postfix.log import log_lines, parse_lines, requeued, returned
 from fleet.mta.postfix.parse import error_of, ids_input
 from fleet.mta.types import Command, Completed, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
-PAUSE = "3"
+PAUSE = 3
 LOOKS = 10
 REQUEUE_LOOKS = 25
 FORCE_EXPIRE = (3, 5)
@@ -95,7 +95,7 @@ def not_attempted(instance: InstanceFacts, times: dict[str, str], *, looks: int)
     """Those whose files nobody touched, after up to so many looks with a pause before each."""
     rest = list(times)
     for _ in range(looks if times else 0):
-        yield from pause()
+        yield from pause(PAUSE)
         now = yield from attempt_times(instance, times)
         rest = [name for name in times if now.get(name) == times[name]]
         if not rest:
@@ -189,13 +189,8 @@ def wait_until(
         found = yield from proof(instance, wanted)
         if is_over(found):
             break
-        yield from pause()
+        yield from pause(PAUSE)
     return found
-
-
-def pause() -> Steps[None]:
-    """Time for the queue manager, spent on the host: an operation has no clock."""
-    yield from run(Command(("sleep", PAUSE)))
 
 
 def version(instance: InstanceFacts) -> tuple[int, ...]:
