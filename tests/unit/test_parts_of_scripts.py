@@ -40,8 +40,10 @@ def test_of_postfix(tmp_path: Path, action: str, program: str) -> None:
     assert (whole.exit_status, whole.stdout) == (0, f"{ID}\nend\n".encode() if action in ("out", "look") else b"end\n")
 
 
-@pytest.mark.parametrize("action", ["out", "back"])
-def test_of_sendmail(tmp_path: Path, action: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "program"), [("out", "find"), ("out", "sort"), ("out", "mv"), ("back", "cut"), ("back", "mv")]
+)
+def test_of_sendmail(tmp_path: Path, action: str, program: str) -> None:
     host = SendmailHost(tmp_path / "host")
     name = host.add("6AKAxcId000281")
     words = (action, "none", f"{host.root}/mqueue/q1")
@@ -52,7 +54,7 @@ def test_of_sendmail(tmp_path: Path, action: str) -> None:
             run_script(Command(("out", *words[1:]), script="sendmail_change.sh", stdin=stdin, mutates=True)).exit_status
             == 0
         )
-    assert is_refused(run_script(command, killed(tmp_path, "xargs")))
+    assert is_refused(run_script(command, killed(tmp_path, program)))
     assert run_script(command).exit_status == 0
 
 

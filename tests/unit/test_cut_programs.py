@@ -1,0 +1,47 @@
+"""Whatever program of a script is ended, on every MTA: told is what lies there, and no message is lost."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet.mta.sendmail import Sendmail
+from tests.unit.cut_programs import QUARANTINE, QUEUE, ROUNDS, Cuttable, Tools, cut_rounds
+from tests.unit.real_scripts import run_script
+from tests.unit.sendmail_host import SendmailHost
+
+pytestmark = pytest.mark.timeout(60 + ROUNDS * 10)
+
+
+def sendmail(base: Path) -> Cuttable:
+    host = SendmailHost(base / "host")
+    for part in ("qf", "df"):
+        (host.root / "mqueue/q2" / part).mkdir()
+    names = tuple(f"6AKAxcI{letter}000281" for letter in "defgh")
+
+    def refill() -> None:
+        for at, name in enumerate(names):
+            if not list(host.root.glob(f"**/?f{name}")):
+                host.add(name, queue=f"mqueue/q{at % 2 + 1}", body=name.encode())
+
+    refill()
+    before = {Path(path).name: content for path, content in host.files().items()}
+
+    def places() -> dict[str, str]:
+        """Data alone in quarantine are what an erase has left."""
+        files = host.files()
+        assert all(content == before[Path(path).name] for path, content in files.items())
+        lying = {Path(path).name: "mxfleet-quarantine" in path for path in files}
+        assert len(lying) == len(files)
+        queued = {name for name in names if lying.get(f"qf{name}") is False}
+        kept = {name for name in names if f"qf{name}" in lying} - queued
+        assert all(lying.get(f"df{name}") is False for name in queued)
+        assert all(f"df{name}" in lying for name in kept)
+        rest = {name for name in names if f"df{name}" in lying} - queued - kept
+        assert all(lying[f"df{name}"] for name in rest)
+        return dict.fromkeys(queued, QUEUE) | dict.fromkeys(kept | rest, QUARANTINE)
+
+    return Cuttable(Sendmail(), host.instance(), Tools(base / "tools"), run_script, places, names, refill)
+
+
+def test_of_sendmail(tmp_path: Path) -> None:
+    cut_rounds(sendmail(tmp_path))
