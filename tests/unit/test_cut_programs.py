@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fleet.mta.exim import Exim
 from fleet.mta.sendmail import Sendmail
+from tests.unit import exim_spool
 from tests.unit.cut_programs import QUARANTINE, QUEUE, ROUNDS, Cuttable, Tools, cut_rounds
 from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import SendmailHost
@@ -45,3 +47,32 @@ def sendmail(base: Path) -> Cuttable:
 
 def test_of_sendmail(tmp_path: Path) -> None:
     cut_rounds(sendmail(tmp_path))
+
+
+def exim(base: Path) -> Cuttable:
+    spool, tools = base / "spool", Tools(base / "tools")
+    names = tuple(f"1xUMS{letter}-00005F-0r" for letter in "QRSTU")
+
+    def refill() -> None:
+        for name in names:
+            if not list(spool.glob(f"**/{name}-H")):
+                exim_spool.add(spool, name)
+
+    def places() -> dict[str, str]:
+        """Header and data make a message. A move by links that was cut off is in both queues, and still in the main one."""
+        found = {}
+        for name in names:
+            kinds = [{at.name[-1] for at in spool.glob(f"{queue}input/{name}-?")} for queue in ("", "mxfleet-*/")]
+            wholes = [place for place, kind in zip((QUEUE, QUARANTINE), kinds, strict=True) if kind == {"H", "D"}]
+            assert "H" not in kinds[0] or QUEUE in wholes
+            if wholes:
+                found[name] = wholes[0]
+        return found
+
+    refill()
+    program = tools.put("exim4", exim_spool.EXIM.format(tools=tools.directory, spool=spool))
+    return Cuttable(Exim(), exim_spool.instance(spool, program), tools, run_script, places, names, refill)
+
+
+def test_of_exim(tmp_path: Path) -> None:
+    cut_rounds(exim(tmp_path))

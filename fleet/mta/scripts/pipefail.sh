@@ -14,12 +14,16 @@ sure() {
     "$@" && return
     sure_status=$?
     [ "$sure_status" -ne 141 ] || return 0
-    echo "mxfleet: $1 ended with $sure_status" >&2
+    echo "mxfleet: $* ended with $sure_status" >&2
     kill -USR1 $$
     return "$sure_status"
 }
 
-uncut() { "$@" || [ $? -le 123 ]; } # 124 and more are xargs(1), who tells so of its command, and shells
+uncut() { # xargs(1) tells by 124 and more of an end by a signal, a shell by more
+    "$@" && return
+    uncut_status=$?
+    [ "$uncut_status" -le 123 ] || return "$uncut_status"
+}
 
 seek() { grep "$@" || [ $? -eq 1 ] || return 2; }
 

@@ -109,8 +109,8 @@ lock() { # ID...: then `change`s those that are locked and still in place
     opened=
     {
         opened=1
-        # shellcheck disable=SC3013  # dash, bash, ksh and busybox have -ef
         flock -n 3
+        # shellcheck disable=SC3013  # dash, bash, ksh and busybox have -ef
         case $? in
         0) if [ "/proc/self/fd/3" -ef "$queue/${letter}f$1" ]; then mine="$mine $1"; else say busy "$1"; fi ;;
         1) say busy "$1" ;;
