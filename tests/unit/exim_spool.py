@@ -36,7 +36,16 @@ esac
 
 
 def header_file(queue_id: str) -> str:
-    lines = (f"{queue_id}-H", "exim 100 102", "<a@b.test>", "1795172826 0", "-received_time_usec .1", "XX", "1", "r@x.test")
+    lines = (
+        f"{queue_id}-H",
+        "exim 100 102",
+        "<a@b.test>",
+        "1795172826 0",
+        "-received_time_usec .1",
+        "XX",
+        "1",
+        "r@x.test",
+    )
     return "\n".join((*lines, "", "008  Subj: x\n"))
 
 

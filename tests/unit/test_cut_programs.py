@@ -1,12 +1,14 @@
 """Whatever program of a script is ended, on every MTA: told is what lies there, and no message is lost."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fleet.mta.exim import Exim
+from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.sendmail import Sendmail
-from tests.unit import exim_spool
+from tests.unit import exim_spool, smtpd_spool
 from tests.unit.cut_programs import QUARANTINE, QUEUE, ROUNDS, Cuttable, Tools, cut_rounds
 from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import SendmailHost
@@ -76,3 +78,41 @@ def exim(base: Path) -> Cuttable:
 
 def test_of_exim(tmp_path: Path) -> None:
     cut_rounds(exim(tmp_path))
+
+
+def opensmtpd(base: Path) -> Cuttable:
+    spool, tools = base / "spool", Tools(base / "tools")
+    names = tuple(f"17e3a5b{digit}" for digit in "12345")
+    program = tools.put("smtpctl", smtpd_spool.SMTPCTL.format(spool=spool))
+
+    def refill() -> None:
+        for name in names:
+            if not list(spool.glob(f"**/{name}/message")):
+                smtpd_spool.add(spool, name)
+
+    def settle() -> None:
+        """The guard has the lock when the script has ended without it."""
+        if (lock := spool / "mxfleet-quarantine/lock").exists():
+            subprocess.run(["flock", lock, "true"], check=True)
+
+    def places() -> dict[str, str]:
+        found = {}
+        for name in names:
+            homes = {QUEUE: spool / "queue" / name[:2] / name}
+            homes |= {QUARANTINE: path for path in spool.glob(f"mxfleet-quarantine/*/{name}")}
+            lying = {place: {path.name for path in home.glob("*")} for place, home in homes.items()}
+            lying = {place: files for place, files in lying.items() if files}
+            assert len(lying) <= 1
+            for place, files in lying.items():
+                assert files == {"message", f"{name}00000000", f"{name}00000001"}
+                assert (homes[place] / "message").read_text() == f"Subject: {name}\n\nbody\n"
+                found[name] = place
+        return found
+
+    refill()
+    adapter, instance = OpenSmtpd(), smtpd_spool.instance(spool, program)
+    return Cuttable(adapter, instance, tools, run_script, places, names, refill, settle)
+
+
+def test_of_opensmtpd(tmp_path: Path) -> None:
+    cut_rounds(opensmtpd(tmp_path))
