@@ -1,4 +1,4 @@
-"""An Exim host on real spool files: our own scripts on them, and a stand-in for exim that moves and removes as Exim does.
+"""An Exim host on real spool files, for our own scripts, and a stand-in for exim that moves and removes as Exim does.
 
 Exim moves a message by links, message log first and -H last, and then removes the old names, -H first
 (spool_move_message); -Mrm removes the message log, -D and -H (queue_action).

@@ -1,4 +1,4 @@
-"""An OpenSMTPD host on real files: our own scripts on its queue, and a stand-in for smtpctl, and for the smtpd behind it.
+"""An OpenSMTPD host on real files, for our own scripts, and a stand-in for smtpctl and the smtpd behind it.
 
 An envelope's file is here the line that smtpctl shows of it.
 """
@@ -27,9 +27,8 @@ def add(spool: Path, queue_id: str) -> None:
     home.mkdir(parents=True, exist_ok=True)
     (home / "message").write_text(f"Subject: {queue_id}\n\nbody\n")
     for at in range(2):
-        (home / f"{queue_id}{at:08x}").write_text(
-            f"{queue_id}{at:08x}|inet4|mta||a@b.test|r{at}@x.test|r{at}@x.test|1795172609|1795172609|0|1|pending|9|451 x\n"
-        )
+        line = f"{queue_id}{at:08x}|inet4|mta||a@b.test|r@x.test|r@x.test|1795172609|1795172609|0|1|pending|9|451 x\n"
+        (home / line[:16]).write_text(line)
 
 
 def instance(spool: Path, program: Path) -> InstanceFacts:

@@ -61,7 +61,7 @@ def exim(base: Path) -> Cuttable:
                 exim_spool.add(spool, name)
 
     def places() -> dict[str, str]:
-        """Header and data make a message. A move by links that was cut off is in both queues, and still in the main one."""
+        """Header and data make a message. What is in both queues, amid a move by links, is the main one's."""
         found = {}
         for name in names:
             kinds = [{at.name[-1] for at in spool.glob(f"{queue}input/{name}-?")} for queue in ("", "mxfleet-*/")]
@@ -99,7 +99,7 @@ def opensmtpd(base: Path) -> Cuttable:
         found = {}
         for name in names:
             homes = {QUEUE: spool / "queue" / name[:2] / name}
-            homes |= {QUARANTINE: path for path in spool.glob(f"mxfleet-quarantine/*/{name}")}
+            homes[QUARANTINE] = next(spool.glob(f"mxfleet-quarantine/*/{name}"), spool / "none")
             lying = {place: {path.name for path in home.glob("*")} for place, home in homes.items()}
             lying = {place: files for place, files in lying.items() if files}
             assert len(lying) <= 1
