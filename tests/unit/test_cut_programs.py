@@ -1,5 +1,6 @@
 """Whatever program of a script is ended, on every MTA: told is what lies there, and no message is lost."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from fleet.mta.exim import Exim
 from fleet.mta.opensmtpd import OpenSmtpd
+from fleet.mta.postfix import Postfix
 from fleet.mta.sendmail import Sendmail
+from fleet.mta.types import Command, Completed, InstanceFacts
 from tests.unit import exim_spool, smtpd_spool
 from tests.unit.cut_programs import QUARANTINE, QUEUE, ROUNDS, Cuttable, Tools, cut_rounds
 from tests.unit.real_scripts import run_script
@@ -116,3 +119,69 @@ def opensmtpd(base: Path) -> Cuttable:
 
 def test_of_opensmtpd(tmp_path: Path) -> None:
     cut_rounds(opensmtpd(tmp_path))
+
+
+def played(queue: Path, command: Command) -> Completed:
+    """postqueue -j and -p, and postsuper -h and -H, on a flat queue."""
+    if command.argv[3] == "-p":
+        has_mail = any(path.is_file() for state in ("deferred", "hold") for path in (queue / state).iterdir())
+        return Completed(0, b"-- 1 Kbytes in 5 Requests.\n" if has_mail else b"Mail queue is empty\n")
+    if command.argv[3] == "-j":
+        told = [
+            {
+                "queue_name": path.parent.name,
+                "queue_id": path.name,
+                "arrival_time": 1795172380,
+                "message_size": 5,
+                "forced_expire": False,
+                "sender": "a@b.test",
+                "recipients": [{"address": "r@x.test", "delay_reason": "later"}],
+            }
+            for state in ("deferred", "hold")
+            for path in sorted((queue / state).iterdir())
+        ]
+        return Completed(0, "".join(json.dumps(each) + "\n" for each in told).encode())
+    assert command.argv[3] in ("-h", "-H"), command
+    source, target, word = {
+        "-h": ("deferred", "hold", "placed on hold"),
+        "-H": ("hold", "deferred", "released from hold"),
+    }[command.argv[3]]
+    done = [name for name in command.stdin.decode().split() if (queue / source / name).exists()]
+    for name in done:
+        (queue / source / name).rename(queue / target / name)
+    said = "".join(f"postsuper: {name}: {word}\n" for name in done)
+    return Completed(0, stderr=f"{said}postsuper: {word.capitalize()}: {len(done)} messages\n".encode())
+
+
+def postfix(base: Path) -> Cuttable:
+    queue, tools = base / "queue", Tools(base / "tools")
+    names = tuple(f"AAAAAA{digit}" for digit in "12345")
+    for state in ("deferred", "hold"):
+        (queue / state).mkdir(parents=True)
+
+    def refill() -> None:
+        for name in names:
+            if not list(queue.glob(f"**/{name}")):
+                (queue / "deferred" / name).write_text("whole")
+
+    def places() -> dict[str, str]:
+        found = {}
+        for path in (path for path in queue.rglob("*") if path.is_file()):
+            assert path.name not in found
+            assert path.read_text() == "whole"
+            found[path.name] = QUARANTINE if "mxfleet-quarantine" in path.parts else QUEUE
+        return found
+
+    def answer(command: Command, directory: Path | None) -> Completed:
+        return run_script(command, directory) if command.script else played(queue, command)
+
+    refill()
+    options = {"command_directory": "/usr/sbin", "can_quarantine": True, "log_source": "none"}
+    instance = InstanceFacts("mx1", "postfix", "postfix", "3.7.11", "/etc/postfix", (str(queue),), options=options)
+    host = Cuttable(Postfix(), instance, tools, answer, places, names, refill)
+    host.half = lambda: {path.name for path in (queue / "hold").iterdir()}
+    return host
+
+
+def test_of_postfix(tmp_path: Path) -> None:
+    cut_rounds(postfix(tmp_path))

@@ -26,7 +26,7 @@ esac
 
 if [ "$mta" = sendmail ]; then
     find_queues "$@"
-    # shellcheck disable=SC2086 # paths without blanks
+    # shellcheck disable=SC2086,SC2154 # paths without blanks, which find_queues has found
     set -- $found
 fi
 for directory; do

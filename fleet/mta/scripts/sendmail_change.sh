@@ -80,6 +80,7 @@ say() { # WORD ID...
 look_in_queue() { # "ID FILE OWNER MODE QUEUE" of the wanted, sorted so that like stands by like; tells the others
     for directory in $found; do
         open_queue "$directory"
+        # shellcheck disable=SC2154 # open_queue sets it
         sure search "$queue" -maxdepth 1 -type f -name '[qh]f*' ! -name '*[!0-9A-Za-z]*' -printf "%f %U:%G %m $directory\n"
     done >"$work/files"
     sure awk -v told="$work/told" '

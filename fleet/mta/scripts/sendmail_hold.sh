@@ -62,7 +62,11 @@ change_hold() {
 change_release() {
     same_system "$queue" "$base" || fail 75 "another file system"
     rewrite ""
-    if [ "$letter" = h ]; then rename h q; else while read -r id; do say "done" "$id"; done <"$work/mine"; fi >"$work/renamed"
+    if [ "$letter" = h ]; then
+        rename h q
+    else
+        while read -r id; do say "done" "$id"; done <"$work/mine"
+    fi >"$work/renamed"
     # What could not be renamed keeps its text.
     while read -r id word; do
         [ "$word" = "done" ] || rm -f -- "qf$id" || fail 74 "a text could not be removed"
