@@ -237,7 +237,7 @@ def cut_rounds(host: Cuttable) -> None:
         story.finish(stage, "nothing cut")
     for turn in range(ROUNDS):
         host.refill()
-        stage = chance.choice(stages)
+        stage = chance.choice([each for each in stages if each.calls])
         program = chance.choice(sorted(set(stage.calls)))
         number, how = chance.randint(1, stage.calls.count(program)), chance.choice(HOW)
         what = f"seed {SEED}, turn {turn}, {stage.name}: call {number} of {program}, {how}"
