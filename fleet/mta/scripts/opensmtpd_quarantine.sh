@@ -331,13 +331,14 @@ for ready in "$there"/*.ready; do
     [ -e "$there/$id/message" ] && ! is_queued "$id" || continue
     if [ "$action" != delete ]; then
         echo "$id"
-    elif mv -T "$ready" "$there/$id.erasing" && rm -rf "${there:?}/$id" && rm -f "$there/$id.erasing"; then
+    elif mv -T "$ready" "$there/$id.erasing" && rm -rf "${there:?}/$id"; then
+        rm -f "$there/$id.erasing"
         echo "gone $id"
     fi
 done
 for mark in "$there"/*.erasing; do # what could not be removed
     id=${mark##*/}
-    [ ! -e "$mark" ] || echo "${id%.erasing}"
+    [ ! -e "${mark%.erasing}" ] || echo "${id%.erasing}"
 done
 [ "$action" != delete ] || rmdir "$there" 2>/dev/null
 echo end
