@@ -62,6 +62,7 @@ def restored(
     before: Mapping[str, QueueEntry],
     now: Mapping[str, QueueEntry],
     still_there: Collection[str],
+    notes: tuple[str, ...] = (),
 ) -> Result:
     """The result of a restore: done is what the queue holds again, left what lies in quarantine or has a taken ID."""
     outcomes = Outcomes()
@@ -69,4 +70,5 @@ def restored(
     outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
     outcomes.put(seen_again(now, by_id), MessageState.DONE)
     asked = tuple(by_id)
-    return result_of(Chosen((), len(before)), outcomes, before=evidence(before, asked), after=evidence(now, asked))
+    chosen = Chosen((), len(before), notes=notes)
+    return result_of(chosen, outcomes, before=evidence(before, asked), after=evidence(now, asked))

@@ -62,6 +62,7 @@ class SendmailHost:
     commands: list[Command] = field(default_factory=list)
     before: dict[int, Callable[[], None]] = field(default_factory=dict)
     cut: int | None = None
+    tools: Path | None = None
 
     def __post_init__(self) -> None:
         for directory in ("mqueue/q1", "mqueue/q2", "client"):
@@ -131,7 +132,7 @@ class SendmailHost:
     def answer(self, command: Command) -> Completed:
         self.before.pop(len(self.commands), lambda: None)()
         self.commands.append(command)
-        done = run_script(command)
+        done = run_script(command, self.tools)
         stdout = done.stdout[: self.cut]
         result = None
         if command.sink is not None and not done.exit_status:

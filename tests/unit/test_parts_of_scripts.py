@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.types import Command, Completed
+from tests.unit import smtpd_spool
 from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import ARRIVAL, SendmailHost
 
@@ -40,8 +41,10 @@ def test_of_postfix(tmp_path: Path, action: str, program: str) -> None:
     assert (whole.exit_status, whole.stdout) == (0, f"{ID}\nend\n".encode() if action in ("out", "look") else b"end\n")
 
 
-@pytest.mark.parametrize("action", ["out", "back"])
-def test_of_sendmail(tmp_path: Path, action: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "program"), [("out", "find"), ("out", "sort"), ("out", "mv"), ("back", "cut"), ("back", "mv")]
+)
+def test_of_sendmail(tmp_path: Path, action: str, program: str) -> None:
     host = SendmailHost(tmp_path / "host")
     name = host.add("6AKAxcId000281")
     words = (action, "none", f"{host.root}/mqueue/q1")
@@ -52,11 +55,11 @@ def test_of_sendmail(tmp_path: Path, action: str) -> None:
             run_script(Command(("out", *words[1:]), script="sendmail_change.sh", stdin=stdin, mutates=True)).exit_status
             == 0
         )
-    assert is_refused(run_script(command, killed(tmp_path, "xargs")))
+    assert is_refused(run_script(command, killed(tmp_path, program)))
     assert run_script(command).exit_status == 0
 
 
-@pytest.mark.parametrize(("program", "status"), [("xargs", 70), ("nothing", 0)])
+@pytest.mark.parametrize(("program", "status"), [("xargs", 74), ("grep", 64), ("nothing", 0)])
 def test_of_exim(tmp_path: Path, program: str, status: int) -> None:
     exim = tmp_path / "exim"
     exim.write_text("#!/bin/sh\nexit 1\n")
@@ -83,3 +86,87 @@ def test_of_sendmails_delete_which_keeps_the_data_of_a_queue_file_that_stays(
     assert done.exit_status == status, done
     assert host.files() == before
     assert f"{name} done".encode() not in done.stdout
+
+
+ENVELOPE = "17e3a5b1"
+
+
+def smtpd_tools(directory: Path, program: str, text: str) -> tuple[Path, Path]:
+    """A spool with a message, and the programs, among them one of ours."""
+    spool, tools = directory / "spool", directory / "tools"
+    tools.mkdir()
+    smtpd_spool.add(spool, ENVELOPE)
+    for name, content in (("smtpctl", smtpd_spool.SMTPCTL.format(spool=spool)), (program, text)):
+        (tools / name).write_text(content)
+        (tools / name).chmod(0o755)
+    return spool, tools
+
+
+def quarantine(spool: Path, tools: Path | None, action: str, word: str) -> Completed:
+    words = (str(spool.parent / "tools/smtpctl"), str(spool), action)
+    stdin = f"job-1\n{ENVELOPE} {word}\n".encode()
+    return run_script(Command(words, script="opensmtpd_quarantine.sh", stdin=stdin, mutates=True), tools)
+
+
+@pytest.mark.parametrize("action", ["erase", "delete"])
+def test_of_opensmtpd_of_which_a_copy_could_not_be_removed(tmp_path: Path, action: str) -> None:
+    rm = f'#!/bin/sh\ncase $* in */{ENVELOPE}) exit 1 ;; esac\nexec /bin/rm "$@"\n'
+    spool, tools = smtpd_tools(tmp_path, "rm", rm)
+    if action == "erase":
+        assert quarantine(spool, None, "out", "1795172609").stdout == f"{ENVELOPE}\nend\n".encode()
+    done = quarantine(spool, tools, action, "-" if action == "erase" else "1795172609")
+    assert done.stdout == f"{ENVELOPE}\nend\n".encode()
+    assert list(spool.glob(f"mxfleet-quarantine/*/{ENVELOPE}/message"))
+    assert quarantine(spool, None, "erase", "-").stdout == b"end\n"
+    assert not list(spool.glob("mxfleet-quarantine/**/message"))
+
+
+def test_of_opensmtpd_whose_owner_could_not_be_given_back(tmp_path: Path) -> None:
+    spool, tools = smtpd_tools(tmp_path, "chown", "#!/bin/sh\nexit 1\n")
+    assert quarantine(spool, None, "out", "1795172609").exit_status == 0
+    assert quarantine(spool, tools, "back", "wait").stdout == f"{ENVELOPE}\nend\n".encode()
+    assert quarantine(spool, None, "back", "wait").stdout == b"end\n"
+    assert (spool / "queue/17" / ENVELOPE / "message").exists()
+
+
+def listed(directory: Path, find: str) -> Completed:
+    """What quarantine_find.sh says of a quarantine, with that for find(1)."""
+    (directory / "queue/mxfleet-quarantine/job-1").mkdir(parents=True)
+    (directory / "queue/mxfleet-quarantine/job-1" / ID).touch()
+    tools = directory / "tools"
+    tools.mkdir()
+    (tools / "find").write_text(f'#!/bin/sh\n/usr/bin/find "$@"\n{find}\n')
+    (tools / "find").chmod(0o755)
+    return run_script(Command(("postfix", str(directory / "queue")), script="quarantine_find.sh"), tools)
+
+
+@pytest.mark.parametrize(
+    ("find", "is_whole"),
+    [
+        ("echo \"find: './x': No such file or directory\" >&2; exit 1", True),
+        ("echo \"find: './x': Permission denied\" >&2; exit 1", False),
+        ("echo \"find: './x': Input/output error\" >&2; exit 1", False),
+        ("exit 1", False),
+        ("kill -KILL $$", False),
+    ],
+)
+def test_what_vanished_while_we_looked_is_no_failure_and_all_else_is(tmp_path: Path, find: str, is_whole: bool) -> None:
+    done = listed(tmp_path, find)
+    told = f"in {tmp_path}/queue\n./mxfleet-quarantine/job-1/{ID}\nend 1 0 0\n".encode()
+    assert done.exit_status == (0 if is_whole else 74)
+    assert done.stdout == told or not is_whole
+
+
+POSTCAT = """#!/bin/sh
+echo "$4 of it"
+case $4 in {part}) kill -KILL $$ ;; esac
+"""
+
+
+@pytest.mark.parametrize(("part", "is_whole"), [("-b", False), ("-h", False), ("none", True)])
+def test_of_postfixs_contents(tmp_path: Path, part: str, is_whole: bool) -> None:
+    (tmp_path / "postcat").write_text(POSTCAT.format(part=part).replace("$4", "$3"))
+    (tmp_path / "postcat").chmod(0o755)
+    stdin = f"100000 10 10 10\n{ID}\n".encode()
+    done = run_script(Command((str(tmp_path), "/etc/postfix"), script="postfix_content.sh", stdin=stdin))
+    assert (done.exit_status, done.stdout.endswith(b"end\n")) == ((0, True) if is_whole else (74, False)), done

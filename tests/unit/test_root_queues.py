@@ -70,6 +70,35 @@ def test_a_quarantine_that_is_no_directory_of_ours_is_not_entered(
     assert done.exit_status == (0 if plant is not_ours and action != "out" else 77), done
 
 
+@pytest.mark.parametrize("action", ["delete", "out", "hold"])
+@pytest.mark.parametrize("part", ["qf", "df"])
+def test_a_link_of_the_queues_owner_in_the_place_of_qf_or_df_is_not_followed(
+    part: str, action: str, tmp_path: Path
+) -> None:
+    case = CASES["sendmail_change.sh"](tmp_path)
+    place, victim = tmp_path / "q1", victim_in(tmp_path)
+    os.chown(place, OTHER, OTHER)
+    (victim / f"qf{SENDMAIL}").write_bytes(queue_file())
+    (place / f"df{SENDMAIL}").write_text("body\n")
+    (place / part).symlink_to(victim)
+    before, queued = tree(victim), case.files()
+    done = run("sendmail_change.sh", (action, *case.argv[1:]), case.stdin)
+    assert (done.exit_status, tree(victim)) == (77, before), done
+    assert case.files() == queued
+
+
+def test_a_link_to_a_directory_of_the_same_owner_is_where_sendmail_keeps_its_data(tmp_path: Path) -> None:
+    case = CASES["sendmail_change.sh"](tmp_path)
+    place, other = tmp_path / "q1", tmp_path / "other"
+    other.mkdir()
+    (place / "df").symlink_to(other)
+    (other / f"df{SENDMAIL}").write_text("body\n")
+    for at in (place, other):
+        os.chown(at, OTHER, OTHER)
+    assert run("sendmail_change.sh", case.argv, case.stdin).stdout == f"{SENDMAIL} done\nend\n".encode()
+    assert not list(other.iterdir())
+
+
 SWAPS = """#!/bin/sh
 # After each look somebody exchanges the directory that was looked at.
 /usr/bin/stat "$@"
@@ -87,6 +116,7 @@ def test_a_quarantine_that_is_exchanged_after_our_look_is_the_one_that_was_enter
     there.mkdir(parents=True, mode=0o700)
     there.parent.chmod(0o700)
     (tmp_path / f"q1/qf{SENDMAIL}").rename(there / f"qf{SENDMAIL}")
+    (there / f"df{SENDMAIL}").write_text("body\n")
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/stat").write_text(SWAPS.format(place=tmp_path / "q1", victim=victim))
     (tmp_path / "tools/stat").chmod(0o755)

@@ -309,7 +309,41 @@ def test_restore_overwrites_nothing_and_erase_removes_both_files(host: SendmailH
     assert host.files()[f"mqueue/q1/df{ONE}"] == b"other\n"
     assert counts(do(host, "quarantine_erase", QuarantineErase(stored))) == {"done": 1}
     assert not [name for name in host.files() if "quarantine" in name]
+    assert host.files()[f"mqueue/q1/df{ONE}"] == b"other\n"
     assert counts(do(host, "quarantine_erase", QuarantineErase(stored))) == {"already_gone": 1}
+
+
+def test_a_message_without_its_data_is_neither_taken_away_nor_brought_back_and_a_note_says_so(
+    host: SendmailHost,
+) -> None:
+    for name in (ONE, TWO):
+        host.add(name)
+    (host.root / f"mqueue/q1/df{TWO}").unlink()
+    found = entries(host)
+    purged = do(host, "queue_purge", QueuePurge(everything()))
+    assert counts(purged) == {"done": 1, "left": 1}
+    assert [note for note in purged.data["notes"] if TWO in note and "no data file" in note]
+    there = host.root / "mqueue/q1/mxfleet-quarantine/job-1"
+    (there / f"df{ONE}").unlink()
+    before = host.files()
+    stored = items([entry for entry in found if entry["queue_id"] == ONE], purged)
+    result = do(host, "quarantine_restore", QuarantineRestore(stored), undo=True)
+    assert counts(result) == {"left": 1}
+    assert [note for note in result.data["notes"] if ONE in note and "no data file" in note]
+    assert host.files() == before
+
+
+@pytest.mark.parametrize("file", ["qf", "df"])
+def test_what_a_delete_could_not_remove_is_not_told_as_done(host: SendmailHost, file: str) -> None:
+    host.add(ONE)
+    tools = host.root / "tools"
+    tools.mkdir()
+    (tools / "rm").write_text(f'#!/bin/sh\ncase $* in */{file}6AK*) exit 1 ;; esac\nexec /bin/rm "$@"\n')
+    (tools / "rm").chmod(0o755)
+    host.tools = tools
+    result = do(host, "queue_purge", QueuePurge(only(ONE), mode="delete"))
+    assert counts(result) == {"left": 1}
+    assert f"mqueue/q1/df{ONE}" in host.files()
 
 
 def test_a_place_that_is_no_quarantine_of_ours_is_refused(host: SendmailHost) -> None:

@@ -74,7 +74,8 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
     moved = yield from script(instance, action, context.job, _lines(chosen.entries))
     now = yield from QUEUE.proof(instance, names(chosen.entries))
     outcomes = Outcomes()
-    away = moved.gone | moved.there
+    # Of a deleted one that still lies there, something could not be removed.
+    away, kept = (moved.gone, moved.there) if action == "delete" else (moved.there, frozenset())
     for entry in chosen.entries:
         name = entry.queue_id
         current = now.get(name)
@@ -82,8 +83,9 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
             is_active = name in moved.busy or current.state == "active"
             outcomes.put([name], MessageState.IN_DELIVERY if is_active else MessageState.LEFT)
         else:
-            outcomes.put([name], MessageState.DONE if name in away else MessageState.ALREADY_GONE)
-    at = {name: place(instance, context.job, name) for name in outcomes.of(MessageState.DONE) if name in moved.there}
+            is_left = MessageState.LEFT if name in kept else MessageState.ALREADY_GONE
+            outcomes.put([name], MessageState.DONE if name in away else is_left)
+    at = {name: place(instance, context.job, name) for name in outcomes.of(MessageState.DONE) if action == "out"}
     if action == "out":
         at |= yield from readback.seen_after_all(partial(look, instance, context.job), outcomes)
     return changed(chosen, outcomes, now, places=at)

@@ -20,7 +20,7 @@ go_to() {
             sticky = is_open && $1 ~ /[tT]$/
             loose = !is_ours || (is_open && !sticky)
         }
-        END { if (!above) print "a directory that namei does not tell of" }')
+        END { if (!above) print "a directory that namei does not tell of" }') || fail 66 "cannot tell who owns what is above $1"
     [ -z "$odd" ] || fail 66 "$1 can be exchanged: others than root may write in $odd above it"
     cd -P -- "$1" 2>/dev/null || fail 66 "cannot enter $1"
 }

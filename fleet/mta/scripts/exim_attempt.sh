@@ -15,8 +15,8 @@ work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
 read_fence
-cat >"$work/ids"
-! grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids" || exit 64
+cat >"$work/ids" || exit 74
+[ "$(grep -Evc '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids")" = 0 ] || exit 64
 [ -x "$1" ] || exit 127
 check_fence
 # Each process writes to a file of its own: a pipe that ends would kill a delivery that goes on.
@@ -26,7 +26,7 @@ timeout --foreground "$2" xargs -n 1 -P 8 sh -c 'exec "$0" -v -qf "$2" "$2" >"$1
 while read -r id; do
     [ -e "$work/said.$id" ] || continue
     if grep -aq "^delivering $id" "$work/said.$id" &&
-        ! grep -aqE '^  (Message is frozen|Spool file is locked)|is locked' "$work/said.$id"; then
+        [ "$(grep -acE '^  (Message is frozen|Spool file is locked)|is locked' "$work/said.$id")" = 0 ]; then
         echo "begun $id"
     fi
 done <"$work/ids"

@@ -14,8 +14,8 @@ work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
 read_fence
-cat >"$work/ids"
-! grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids" || exit 64
+cat >"$work/ids" || exit 74
+[ "$(grep -Evc '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids")" = 0 ] || exit 64
 [ -x "$1" ] || exit 127
 check_fence
 # shellcheck disable=SC2016

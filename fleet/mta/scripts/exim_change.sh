@@ -7,15 +7,18 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 case $2 in
 -Mf | -Mt | -Mrm) ;;
 *) exit 64 ;;
 esac
 read_fence
 ids=$(cat) || exit 74
-! printf '%s\n' "$ids" | grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' ||
+[ "$(printf '%s\n' "$ids" | grep -Evc '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$')" = 0 ] ||
     exit 64
 [ -x "$1" ] || exit 127
 check_fence
-printf '%s\n' "$ids" | xargs -n 500 "$1" "$2" 2>&1
+# A part that was ended by a signal leaves what another part may do later.
+printf '%s\n' "$ids" | sure uncut xargs -n 500 "$1" "$2" 2>&1
 echo end

@@ -7,6 +7,8 @@
 # the last line is "end". Changes nothing. Follows no link that Exim's account could have put in the place of a file.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 read -r budget headers body || exit 64
 case $budget$headers$body in
 '' | *[!0-9]*) exit 64 ;;
@@ -14,8 +16,8 @@ esac
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
-cat >"$work/ids"
-! grep -Eqv '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids" || exit 64
+cat >"$work/ids" || exit 74
+[ "$(grep -Evc '^[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})$' "$work/ids")" = 0 ] || exit 64
 cd "$1" || exit 66
 [ -d input ] || mkdir "$work/input"
 cd input 2>/dev/null || cd "$work/input" || exit 66
@@ -58,15 +60,15 @@ FILENAME == ARGV[1] { if ($2 ~ /^\.(\/[0-9A-Za-z])?$/) places[$1] = $2; next }
     file = $1 "-D"
     if (body > 0 && file in places) {
         command = "dd if=" places[file] "/" file " iflag=nofollow,skip_bytes,count_bytes skip=" length($1) + 3 \
-            " count=" body " bs=65536 status=none >" work "/body 2>/dev/null; wc -c <" work "/body"
-        command | getline many
+            " count=" body " bs=65536 status=none >" work "/body 2>/dev/null; [ $? -lt 126 ] && wc -c <" work "/body"
+        if ((command | getline many) <= 0) exit 74
         close(command)
     }
     printf "%s 0 %d %d\n%s", $1, length(text), many, text
-    if (many > 0) { fflush(); system("cat " work "/body") }
+    if (many > 0) { fflush(); if (system("cat " work "/body")) exit 74 }
     used += length(text) + many + 64
     if (used >= budget) exit
 }'
-find . -ignore_readdir_race -maxdepth 2 -type f -name '*-[HD]' -printf '%f %h\n' >"$work/files" || exit 74
-awk -v work="$work" -v budget="$budget" -v limit="$headers" -v body="$body" "$tell" "$work/files" "$work/ids"
+sure search . -maxdepth 2 -type f -name '*-[HD]' -printf '%f %h\n' >"$work/files"
+sure awk -v work="$work" -v budget="$budget" -v limit="$headers" -v body="$body" "$tell" "$work/files" "$work/ids"
 echo end

@@ -6,6 +6,8 @@
 # is no Exim. Changes nothing; needs no rights: Exim prints all but hidden settings to everybody.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 PATH=$PATH:/usr/exim/bin
 program=$(command -v exim4 || command -v exim)
 if [ -z "$program" ]; then
@@ -13,9 +15,9 @@ if [ -z "$program" ]; then
     exit 0
 fi
 echo "program $program"
-"$program" -bV | sed -n 's/^Exim version \([^ ]*\).*/version \1/p'
+sure uncut "$program" -bV | sure sed -n 's/^Exim version \([^ ]*\).*/version \1/p'
 for option; do
-    "$program" -bP "$option" 2>/dev/null | sed 's/^/option /'
+    sure uncut "$program" -bP "$option" 2>/dev/null | sure sed 's/^/option /'
 done
-"$program" -bP config 2>/dev/null | sed 's/^/config /'
+sure uncut "$program" -bP config 2>/dev/null | sure sed 's/^/config /'
 echo end

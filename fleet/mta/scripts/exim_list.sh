@@ -3,12 +3,15 @@
 #
 # Lists a queue from its spool files (Exim's specification, "Format of spool files"): the main queue for an empty line, or
 # one of our named queues. Per message "M ID TIME USEC FROZEN SIZE WORD", then "F <sender>", "R recipient" as the -H file
-# has it, "N address" for what is done (by the -H and -J files and the message log), "L text" for the last deferral of an address in the message log (its last 8 KiB).
+# has it, "N address" for what is done (by the -H and -J files and the message log), "L text" for the last deferral of an
+# address in the message log (its last 8 KiB).
 # FROZEN: epoch seconds or 0. WORD: delivering when an Exim process holds the lock on the -D file, else frozen or queued.
 # With the second line also its header, "H" before each line: at least MOST bytes of it, and none after BUDGET bytes of all.
 # "X ID" for a file that is not in the format. Last line: "end COUNT". Changes nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 IFS= read -r queue || exit 64
 case $queue in
 '' | mxfleet-*) ;;
@@ -62,10 +65,11 @@ function read_logs(from, to,  at, many, command, line, id, has_text, head) {
         command = command " " place[name[at]] "/" name[at]
         many++
     }
-    command = command " 2>/dev/null"
+    command = command " 2>/dev/null; [ $? -le 1 ] && printf \"\\n%s\\n\" " told
     split("", said); split("", heads); split("", succeeded)
     if (!many) return
     has_text = 1
+    line = ""
     while ((command | getline line) > 0) {
         if (has_text && line ~ /^==> [.\/0-9A-Za-z-]+ <==$/) {
             id = line; sub(/ <==$/, "", id); sub(/.*\//, "", id)
@@ -84,6 +88,7 @@ function read_logs(from, to,  at, many, command, line, id, has_text, head) {
         said[head] = line
     }
     close(command)
+    if (line != told) exit 74 # a log that is not there any more is none
 }
 function broken(id) { close(place[id] "/" id "-H"); print "X " id; count++ }
 function next_line(file) { return (getline text < file) > 0 }
@@ -170,7 +175,7 @@ END {
     print "end " count + 0
 }'
 {
-    (cd ../msglog 2>/dev/null && find . -ignore_readdir_race -maxdepth 2 -type f -name '*-*-*' -printf 'log %f\n')
-    find . -ignore_readdir_race -maxdepth 2 -type f -name '*-[HDJ]' -printf '%s %i %f %h\n'
+    [ ! -d ../msglog ] || (cd ../msglog && sure search . -maxdepth 2 -type f -name '*-*-*' -printf 'log %f\n')
+    sure search . -maxdepth 2 -type f -name '*-[HDJ]' -printf '%s %i %f %h\n'
 } |
-    awk -v most="${most:-0}" -v budget="${budget:-0}" "$tell"
+    sure awk -v most="${most:-0}" -v budget="${budget:-0}" -v told==all "$tell"

@@ -11,6 +11,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 action=$1
 exim=$2
 read_fence
@@ -22,13 +24,14 @@ esac
 queue=mxfleet-$job
 ids=$(cat) || exit 74
 [ -n "$ids" ] || ids=none
-! printf '%s\n' "$ids" | grep -Eqv '^([0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})|none)$' ||
-    exit 64
+form='^([0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})|none)$'
+[ "$(printf '%s\n' "$ids" | grep -Evc "$form")" = 0 ] || exit 64
 cd "$3" || exit 66
 [ -x "$exim" ] || exit 127
 
 at() { # QUEUE KIND ID SUFFIX: the path in that queue's flat or split directory, or nothing
-    for path in "$1$2/$3$4" "$1$2/$(printf %s "$3" | cut -c 6)/$3$4"; do
+    split=${3#?????}
+    for path in "$1$2/$3$4" "$1$2/${split%"${split#?}"}/$3$4"; do
         if [ -f "$path" ]; then
             printf '%s\n' "$path"
             return 0
@@ -38,22 +41,22 @@ at() { # QUEUE KIND ID SUFFIX: the path in that queue's flat or split directory,
 }
 
 is_shared() { # KIND ID SUFFIX: one file with a name in either queue
-    in_main=$(at '' "$1" "$2" "$3") && in_quarantine=$(at "$queue/" "$1" "$2" "$3") &&
-        [ "$(stat -c %i "$in_main")" = "$(stat -c %i "$in_quarantine")" ]
+    # shellcheck disable=SC3013  # dash, bash, ksh and busybox have -ef
+    in_main=$(at '' "$1" "$2" "$3") && in_quarantine=$(at "$queue/" "$1" "$2" "$3") && [ "$in_main" -ef "$in_quarantine" ]
 }
 
 drop() { # QUEUE KIND NAME: in its flat or split directory; find follows no link that Exim's account puts anywhere there
     top=${1%/}
-    find "./${top:-$2}" -maxdepth 3 -type f -path "./$1$2/*" -name "$3" -delete 2>/dev/null
+    sure search "./${top:-$2}" -maxdepth 3 -type f -path "./$1$2/*" -name "$3" -delete
 }
 
 drop_from_quarantine() { # ID: -H first, it is what makes a message
-    for part in input:-H input:-D msglog:; do drop "$queue/" "${part%%:*}" "$1${part#*:}"; done
+    for part in input:-H input:-D msglog:; do drop "$queue/" "${part%%:*}" "$1${part#*:}" || return; done
 }
 
 drop_from_main() { # ID without -H there: names that the quarantine has too
     for part in input:-D msglog:; do
-        if is_shared "${part%%:*}" "$1" "${part#*:}"; then drop '' "${part%%:*}" "$1${part#*:}"; fi
+        if is_shared "${part%%:*}" "$1" "${part#*:}"; then drop '' "${part%%:*}" "$1${part#*:}" || return; fi
     done
 }
 
@@ -67,8 +70,9 @@ tidy() { # ID: what a move that was cut off has left; with -H in the main queue 
 }
 
 names() { # QUEUE: messages with a -D file or a message log
-    find "$1input" "$1msglog" -ignore_readdir_race -type f ! -name '*-[HJ]' -printf '%f\n' 2>/dev/null |
-        sed 's/-D$//' | sort -u
+    for part in "$1input" "$1msglog"; do
+        [ ! -d "$part" ] || sure search "$part" -type f ! -name '*-[HJ]' -printf '%f\n'
+    done | sure sed 's/-D$//' | sure sort -u
 }
 
 empty() {
@@ -80,17 +84,12 @@ out | back | erase) ;;
 *) exit 64 ;;
 esac
 check_fence
-[ ! -d "$queue" ] || { names '' && names "$queue/"; } | sort | uniq -d | while read -r id; do tidy "$id"; done
+[ ! -d "$queue" ] || { names '' && names "$queue/"; } | sure sort | sure uniq -d | while read -r id; do tidy "$id"; done
 [ "$ids" = none ] || case $action in
-out) printf '%s\n' "$ids" | xargs -n 500 "$exim" -MG "$queue" 2>&1 ;;
-back) printf '%s\n' "$ids" | xargs -n 500 "$exim" "-qG$queue" -MG '' 2>&1 ;;
-erase) printf '%s\n' "$ids" | xargs -n 500 "$exim" "-qG$queue" -Mrm 2>&1 ;;
+out) printf '%s\n' "$ids" | sure uncut xargs -n 500 "$exim" -MG "$queue" 2>&1 ;;
+back) printf '%s\n' "$ids" | sure uncut xargs -n 500 "$exim" "-qG$queue" -MG '' 2>&1 ;;
+erase) printf '%s\n' "$ids" | sure uncut xargs -n 500 "$exim" "-qG$queue" -Mrm 2>&1 ;;
 esac
-# xargs(1): more than 123 is no word of Exim's. A part that was ended by a signal leaves what another part may do later.
-[ $? -le 123 ] || {
-    echo "exim_quarantine: moving was ended by a signal" >&2
-    exit 70
-}
 empty
 echo
 echo end

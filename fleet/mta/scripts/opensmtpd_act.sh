@@ -19,8 +19,8 @@ work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
 read_fence
-cat >"$work/wanted"
-! grep -qvE '^[0-9a-f]{8} [0-9]+$' "$work/wanted" || exit 64
+cat >"$work/wanted" || exit 73
+[ "$(grep -vcE '^[0-9a-f]{8} [0-9]+$' "$work/wanted")" = 0 ] || exit 64
 
 # shellcheck disable=SC2016
 envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contain bars, but no address two @
@@ -92,5 +92,5 @@ if [ "$action" = pause ]; then
         "$work/said" "$work/now" "$work/then" >"$work/busy" || exit 74
     each resume envelope <"$work/busy" >/dev/null || exit
 fi
-sort -u "$work/said"
+sort -u "$work/said" || exit 74
 echo end

@@ -6,6 +6,8 @@
 # Stops after BUDGET bytes; the last line is "end". The body begins with the empty line that ends the header.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 smtpctl=$1
 cd "$2/queue" || exit 66
 work=$(mktemp -d) || exit 73
@@ -15,12 +17,12 @@ read -r budget headers_limit body_limit || exit 64
 case $budget$headers_limit$body_limit in
 *[!0-9]*) exit 64 ;;
 esac
-cat >"$work/ids"
-! grep -qvE '^[0-9a-f]{8}$' "$work/ids" || exit 64
+cat >"$work/ids" || exit 74
+[ "$(grep -vcE '^[0-9a-f]{8}$' "$work/ids")" = 0 ] || exit 64
 
 plain_one() { # ID: a message of a compressed queue, unpacked
     "$smtpctl" show message "$1" </dev/null >"$work/plain" || return
-    end=$(grep -abm1 -E "^$(printf '\r')?\$" "$work/plain" | sed 's/:.*//')
+    end=$(sure seek -abm1 -E "^$(printf '\r')?\$" "$work/plain" | sure sed 's/:.*//')
     read_one "$1" "${end:--1}" "$(wc -c <"$work/plain")" 3<"$work/plain"
 }
 
@@ -35,22 +37,23 @@ read_one() { # ID END SIZE: the message is open as 3
     [ "$body" -le "$body_limit" ] || body=$body_limit
     echo "$1 0 $headers $body"
     if [ "$headers" -eq "$end" ]; then
-        head -c "$headers" <&3
+        sure head -c "$headers" <&3
     else
-        head -c "$end" <&3 >"$work/long" && head -c "$headers" "$work/long"
+        sure head -c "$end" <&3 >"$work/long"
+        sure head -c "$headers" "$work/long"
     fi
-    [ "$body" -eq 0 ] || head -c "$body" <&3
+    [ "$body" -eq 0 ] || sure head -c "$body" <&3
     budget=$((budget - headers - body - 64))
 }
 
 # What is told of every message by one command each: the offset of its first empty line, its size, whether it is packed.
-sed 's,^\(..\)\(.*\)$,\1/\1\2/message,' "$work/ids" >"$work/files"
+sure sed 's,^\(..\)\(.*\)$,\1/\1\2/message,' "$work/ids" >"$work/files"
 {
-    xargs grep -abHm1 -E "^$(printf '\r')?\$" <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message:\([0-9]*\):.*,\1 end \2,p'
-    xargs stat -c '%n %s' <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message ,\1 size ,p'
-    xargs grep -laE "^$(printf '\037\213')" <"$work/files" | sed -n 's,^../\([0-9a-f]\{8\}\)/message$,\1 packed 1,p'
+    sure uncut xargs grep -abHm1 -E "^$(printf '\r')?\$" <"$work/files" | sure sed -n 's,^../\([0-9a-f]\{8\}\)/message:\([0-9]*\):.*,\1 end \2,p'
+    sure uncut xargs stat -c '%n %s' <"$work/files" | sure sed -n 's,^../\([0-9a-f]\{8\}\)/message ,\1 size ,p'
+    sure uncut xargs grep -laE "^$(printf '\037\213')" <"$work/files" | sure sed -n 's,^../\([0-9a-f]\{8\}\)/message$,\1 packed 1,p'
 } 2>/dev/null >"$work/facts"
-awk 'FILENAME == ARGV[1] { fact[$1, $2] = $3; next }
+sure awk 'FILENAME == ARGV[1] { fact[$1, $2] = $3; next }
     { print $1, (($1, "end") in fact) ? fact[$1, "end"] : -1, fact[$1, "size"] + 0, fact[$1, "packed"] + 0 }' \
     "$work/facts" "$work/ids" >"$work/told"
 
@@ -69,19 +72,19 @@ headers_of='FILENAME == ARGV[1] { regular[$0]; next }
     }
     END { print used + 0 >sum }'
 if [ "$body_limit" -eq 0 ]; then
-    find . -ignore_readdir_race -mindepth 3 -maxdepth 3 -type f -name message >"$work/regular"
+    sure search . -mindepth 3 -maxdepth 3 -type f -name message >"$work/regular"
     : >"$work/left"
     awk -v limit="$headers_limit" -v budget="$budget" -v left="$work/left" -v sum="$work/sum" "$headers_of" \
         "$work/regular" "$work/told" || exit 74
     read -r used <"$work/sum" || exit 74
     budget=$((budget - used))
-    mv "$work/left" "$work/told"
+    sure mv "$work/left" "$work/told"
 fi
 while read -r id end size packed && [ "$budget" -gt 0 ]; do
     file=${id%??????}/$id/message
     if [ -L "${id%??????}" ] || [ -L "${file%/*}" ] || [ -L "$file" ]; then
         echo "$id absent" # smtpd makes no links; whoever broke into it might
-    elif [ "$packed" -eq 1 ] && [ "$(head -c 2 "$file" 2>/dev/null | od -An -t x1)" = " 1f 8b" ]; then
+    elif [ "$packed" -eq 1 ] && [ "$(sure uncut head -c 2 "$file" 2>/dev/null | sure od -An -t x1)" = " 1f 8b" ]; then
         plain_one "$id" || exit 74
     else
         read_one "$id" "$end" "$size" 2>/dev/null 3<"$file" || echo "$id absent"

@@ -13,10 +13,11 @@
 # meanwhile; the rest gets its file back.
 #
 # JOB/ID.ready says that the copy is whole and the message may be removed from the queue; it names the paused envelopes,
-# which come back paused. JOB/ID.coming instead: it is on its way back. A guard outlives this shell: it finishes what is
-# ready or coming and gives back every other file; whatever ended the guard too, the next run of any job does the same.
-# Tells "ID" for each message that lies in JOB afterwards and not in the queue, "busy ID" for one in flight, "gone ID"
-# for what this run removed (delete), "taken ID" where the queue has another message of that ID; then "end".
+# which come back paused. JOB/ID.coming instead: it is on its way back. JOB/ID.erasing instead: it is being removed. A
+# guard outlives this shell when it does not come to its end: it finishes what is ready, coming or erasing and gives back
+# every other file; whatever ended the guard too, the next run of any job does the same. Tells "ID" for each message that
+# lies in JOB afterwards and not in the queue, or of which something could not be removed, "busy ID" for one in flight,
+# "gone ID" for what this run removed (delete), "taken ID" where the queue has another message of that ID; then "end".
 #
 # Exit status: 64 and 66 bad arguments, 69 smtpd is not running, 73 could not write, 75 cannot be moved, 76 another run
 # is at work; nothing was changed then. 74: it broke off, and some messages may be changed.
@@ -26,6 +27,8 @@
 . "${0%/*}/fence.sh"
 # shellcheck source=enter.sh
 . "${0%/*}/enter.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -43,16 +46,16 @@ case $job in
 esac
 work=$(mktemp -d) || exit 73
 guard=
-trap 'rm -rf "$work"; [ -z "$guard" ] || kill "$guard" 2>/dev/null' EXIT
+trap '[ $? -ne 0 ] || [ -z "$guard" ] || kill "$guard" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
-cat >"$work/wanted"
+cat >"$work/wanted" || fail 73 "the input was cut off"
 case $action in
 out | delete) form='^[0-9a-f]{8} [0-9]+$' ;;
 back) form='^[0-9a-f]{8} (schedule|wait)$' ;;
 erase | look) form='^[0-9a-f]{8} -$' ;;
 *) fail 64 "no such action" ;;
 esac
-! grep -qvE "$form" "$work/wanted" || fail 64 "bad line"
+[ "$(grep -vcE "$form" "$work/wanted")" = 0 ] || fail 64 "bad line"
 there=mxfleet-quarantine/$job
 [ "$action" != delete ] || there=mxfleet-quarantine/deleting-$job
 # shellcheck disable=SC2034 # settle looks at it
@@ -109,9 +112,13 @@ settle='
         done
     }
 
+    for mark in mxfleet-quarantine/*/*.erasing; do
+        [ ! -e "$mark" ] || { rm -rf "${mark%.erasing}" && rm -f "$mark"; }
+    done
     for message in mxfleet-quarantine/*/*/message; do
         [ -e "$message" ] || continue
         copy=${message%/message}
+        [ ! -e "$copy.erasing" ] || continue
         id=${copy##*/}
         home=queue/${id%??????}/$id
         if [ ! -e "$copy.ready" ] && [ ! -e "$copy.coming" ] && [ -d "$home" ] && is_plain "$id"; then
@@ -141,7 +148,7 @@ settle='
         id=${copy##*/}
         # What this run removes itself is told first.
         if [ -e "$ready" ] && [ "${ready%/*}" != "${mine:-}" ] && [ ! -d "queue/${id%??????}/$id" ]; then
-            rm -rf "$copy" "$ready"
+            mv -T "$ready" "$copy.erasing" && rm -rf "$copy" && rm -f "$copy.erasing"
         fi
     done'
 
@@ -205,13 +212,10 @@ take_out() {
     look >"$work/now" || exit
     must_run "$work/now"
     awk "$judge" "$work/wanted" /dev/null "$work/now" >"$work/judged" || fail 73 "cannot write $work"
-    sed -n 's/^quiet //p' "$work/judged" >"$work/quiet"
-    sed -n 's/^busy //p' "$work/judged" >"$work/busy"
+    sure sed -n 's/^quiet //p' "$work/judged" >"$work/quiet"
+    sure sed -n 's/^busy //p' "$work/judged" >"$work/busy"
     # Few processes per message: an smtpctl for each is slow enough.
-    sed "s|^|$there/|" "$work/quiet" | xargs -r mkdir 2>/dev/null
-    if read -r id <"$work/quiet"; then
-        sed "s|^|$there/|" "$work/quiet" | xargs chown --reference="$(queue_of "$id")" 2>/dev/null
-    fi
+    sure sed "s|^|$there/|" "$work/quiet" | sure uncut xargs -r mkdir 2>/dev/null
     while read -r id; do
         home=queue/${id%??????}/$id
         if [ -e "$home/message" ] && is_plain "$id" && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
@@ -242,9 +246,9 @@ take_out() {
     eval "$settle"
     rm -f "$there"/*.new
     # What left the queue by itself meanwhile needs no copy.
-    awk '{ print $1 }' "$work/then" | sort -u >"$work/known"
-    grep -vxFf "$work/known" "$work/moved" | while read -r id; do
-        [ -e "$there/$id.ready" ] || [ -d "$(queue_of "$id")" ] || rm -rf "${there:?}/$id"
+    sure awk '{ print $1 }' "$work/then" >"$work/known"
+    sure seek -vxFf "$work/known" "$work/moved" | while read -r id; do
+        [ -e "$there/$id.ready" ] || [ -d "$(queue_of "$id")" ] || sure rm -rf "${there:?}/$id"
     done
     sync "$there" 2>/dev/null || sync
 }
@@ -275,7 +279,9 @@ put_back() {
                 continue
             fi
             is_plain "$id" || continue
-            if mkdir "${home%/*}" 2>/dev/null; then chown -h --reference="$there/$id" "${home%/*}"; fi
+            # smtpd must be able to read what comes back: both directories are the message file's owner's.
+            mkdir "${home%/*}" 2>/dev/null
+            chown -h --reference="$there/$id/message" "$there/$id" "${home%/*}" || continue
             [ ! -s "$there/$id.ready" ] || mode='wait'
             mv -T "$there/$id.ready" "$there/$id.coming" || continue
             # A paused one comes without its file until it is paused, so that nothing can be sent before.
@@ -310,23 +316,29 @@ erase)
         home=$(queue_of "$id")
         # Not what still has its only file here.
         is_queued "$id" && [ ! -e "$home/message" ] && continue
-        rm -rf "${there:?}/$id.ready" "${there:?}/$id"
+        [ -e "$there/$id" ] || [ -e "$there/$id.ready" ] || continue
+        mv -f -T "$there/$id.ready" "$there/$id.erasing" 2>/dev/null || : >"$there/$id.erasing" || broke "cannot write"
     done <"$work/wanted"
+    eval "$settle"
     rmdir "$there" 2>/dev/null
     [ ! -d mxfleet-quarantine ] || sync mxfleet-quarantine 2>/dev/null || sync
     ;;
 esac
-if [ -e "$work/busy" ]; then sort -u "$work/busy" | sed 's/^/busy /'; fi
+if [ -e "$work/busy" ]; then sure sort -u "$work/busy" | sure sed 's/^/busy /'; fi
 for ready in "$there"/*.ready; do
     id=${ready##*/}
     id=${id%.ready}
     [ -e "$there/$id/message" ] && ! is_queued "$id" || continue
-    if [ "$action" = delete ]; then
-        rm -rf "${there:?}/$id" "$ready"
-        echo "gone $id"
-    else
+    if [ "$action" != delete ]; then
         echo "$id"
+    elif mv -T "$ready" "$there/$id.erasing" && rm -rf "${there:?}/$id"; then
+        rm -f "$there/$id.erasing"
+        echo "gone $id"
     fi
+done
+for mark in "$there"/*.erasing; do # what could not be removed
+    id=${mark##*/}
+    [ ! -e "${mark%.erasing}" ] || echo "${id%.erasing}"
 done
 [ "$action" != delete ] || rmdir "$there" 2>/dev/null
 echo end

@@ -11,6 +11,8 @@
 # command, which looks anew where they are. So a queue that empties meanwhile does not cost a second per message.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 work=$(mktemp -d) || exit 73
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' HUP INT TERM
@@ -18,8 +20,14 @@ trap 'exit 143' HUP INT TERM
 part() { # FLAG LIMIT ID
     : >"$work/$1"
     [ "$2" -gt 0 ] || return 0
-    { "$postcat" -c "$config" "-$1" -q "$3" 2>>"$work/stderr" || echo absent >"$work/status"; } |
-        head -c "$2" >"$work/$1"
+    sure uncut told_of "$1" "$3" | sure head -c "$2" >"$work/$1"
+}
+
+told_of() { # FLAG ID
+    "$postcat" -c "$config" "-$1" -q "$2" 2>>"$work/stderr" && return
+    status=$?
+    echo absent >"$work/status"
+    return "$status"
 }
 
 read_one() { # ID
@@ -44,26 +52,23 @@ read_one() { # ID
 }
 
 look() { # FILE of IDs: those that are queued, as "ID PATH", in that order
-    find -H $queues -ignore_readdir_race -type f -printf '%f %p\n' >"$work/all" 2>"$work/stderr" || {
-        cat "$work/stderr" >&2
-        exit 1
-    }
-    awk 'FILENAME == ARGV[1] { name[++count] = $1; wanted[$1]; next }
+    # shellcheck disable=SC2086 # names without blanks
+    sure search -H $queues -type f -printf '%f %p\n' >"$work/all"
+    sure awk 'FILENAME == ARGV[1] { name[++count] = $1; wanted[$1]; next }
         $1 in wanted && $2 ~ ("^[a-z]+(/[0-9A-Za-z])*/" $1 "$") { path[$1] = $2 }
         END { for (at = 1; at <= count; at++) if (name[at] in path) print name[at], path[name[at]] }' "$1" "$work/all"
 }
 
 rest() { # FILE FILE: the IDs of the second that the first does not have
-    awk 'FILENAME == ARGV[1] { has[$1]; next } !($1 in has) { print $1 }' "$1" "$2"
+    sure awk 'FILENAME == ARGV[1] { has[$1]; next } !($1 in has) { print $1 }' "$1" "$2"
 }
 
 locate() { # a message that moves from queue to queue can escape one look, as it can escape postcat -q
-    look "$work/ids" >"$work/here" || exit
+    look "$work/ids" >"$work/here"
     rest "$work/here" "$work/ids" >"$work/missing"
     [ -s "$work/missing" ] || return 0
-    look "$work/missing" >"$work/moved" || exit
-    cat "$work/moved" >>"$work/here"
-    rest "$work/here" "$work/ids" | sed 's/$/ absent/'
+    look "$work/missing" >>"$work/here"
+    rest "$work/here" "$work/ids" | sure sed 's/$/ absent/'
 }
 
 make_mark() { # a queue file whose header is two lines; queue file format: type, length, data
@@ -114,7 +119,7 @@ read_headers() {
     [ -n "$queues" ] || exit 66
     make_mark
     locate
-    split -l 200 -a 4 "$work/here" "$work/lot."
+    sure split -l 200 -a 4 "$work/here" "$work/lot."
     for lot in "$work"/lot.*; do
         [ -e "$lot" ] && [ "$budget" -gt 0 ] && read_lot "$lot" || break
     done
@@ -126,8 +131,8 @@ read -r budget envelope_limit headers_limit body_limit || exit 64
 case $budget$envelope_limit$headers_limit$body_limit in
 *[!0-9]*) exit 64 ;;
 esac
-cat >"$work/ids"
-! grep -qv '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids" || exit 64
+cat >"$work/ids" || exit 74
+[ "$(grep -vc '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids")" = 0 ] || exit 64
 if [ "$envelope_limit" -eq 0 ] && [ "$body_limit" -eq 0 ]; then
     read_headers "$1"
 else

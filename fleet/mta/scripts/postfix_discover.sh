@@ -12,10 +12,13 @@ fi
 main=$(postconf -h config_directory) || exit
 others=$(postconf -h multi_instance_directories) || exit
 set -f
-for directory in "$main" $(echo "$others" | tr ',' ' '); do
+IFS=', 
+'
+for directory in "$main" $others; do
     echo "instance $directory"
-    postconf -c "$directory" "$@" 2>/dev/null || echo "unreadable"
+    postconf -c "$directory" "$@" 2>/dev/null || { [ $? -lt 126 ] && echo "unreadable"; } || exit 74
     queue=$(postconf -c "$directory" -xh queue_directory 2>/dev/null)
-    if [ "$(stat -c %d "$queue/hold" 2>/dev/null)" = "$(stat -c %d "$queue" 2>/dev/null)" ]; then echo "hold flat"; fi
+    system=$(stat -c %d "$queue" 2>/dev/null) || continue
+    if [ "$(stat -c %d "$queue/hold" 2>/dev/null)" = "$system" ]; then echo "hold flat"; fi
 done
 echo end

@@ -11,6 +11,8 @@
 . "${0%/*}/fence.sh"
 # shellcheck source=enter.sh
 . "${0%/*}/enter.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 
 fail() {
     echo "postfix_quarantine: $2" >&2
@@ -35,7 +37,7 @@ do_lot() {
     [ -z "$lot" ] || "$@" $lot 2>/dev/null || [ $? -lt 126 ] || fail 70 "$1 was ended by a signal"
 }
 
-same_system() { [ "$(stat -c %d ../../hold)" = "$(stat -c %d .)" ] || fail 75 "another file system"; }
+same_system() { [ "$(sure stat -c %d ../../hold)" = "$(sure stat -c %d .)" ] || fail 75 "another file system"; }
 
 case $1 in
 out | back | erase | look) ;;
@@ -80,6 +82,6 @@ erase)
     sync . 2>/dev/null || sync
     ;;
 esac
-find . -type f -printf '%P\n' || fail 74 "the quarantine cannot be read"
+sure search . -type f -printf '%P\n'
 [ "$1" != erase ] || rmdir "../$job" 2>/dev/null
 echo end

@@ -5,9 +5,11 @@
 # sets its next one in the times, so another ctime means that an attempt was made. Changes nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 ids=$(mktemp) || exit 73
 trap 'rm -f "$ids"' EXIT
 trap 'exit 143' HUP INT TERM
-cat >"$ids"
-find "$1/deferred" -type f -printf '%f %C@\n' | awk 'NR == FNR { wanted[$1]; next } $1 in wanted' "$ids" - || exit
+cat >"$ids" || exit 74
+sure search "$1/deferred" -type f -printf '%f %C@\n' | sure awk 'NR == FNR { wanted[$1]; next } $1 in wanted' "$ids" -
 echo end

@@ -7,6 +7,10 @@
 # nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
+# shellcheck source=sendmail_queues.sh
+. "${0%/*}/sendmail_queues.sh"
 mta=$1
 shift
 tops=mxfleet-quarantine
@@ -20,44 +24,34 @@ exim) message='./*/input/*-H' tops='mxfleet-*' ;; # a named queue for each job, 
 *) exit 64 ;;
 esac
 
-for pattern; do
-    case $mta:$pattern in
-    sendmail:none) ;;
-    sendmail:*[!A-Za-z0-9_./*-]* | *..* | *\**/*) exit 64 ;;
-    *:/*) ;;
+if [ "$mta" = sendmail ]; then
+    find_queues "$@"
+    # shellcheck disable=SC2086,SC2154 # paths without blanks, which find_queues has found
+    set -- $found
+fi
+for directory; do
+    case $directory in
+    *..*) exit 64 ;;
+    /*) ;;
     *) exit 64 ;;
     esac
 done
-
-directories() { # every queue directory once
-    if [ "$mta" = sendmail ]; then
-        for pattern; do
-            for directory in $pattern; do [ ! -d "$directory" ] || printf '%s\n' "$directory"; done
-        done | awk '!seen[$0]++'
-    else
-        printf '%s\n' "$@"
-    fi
-}
+[ $# -gt 0 ] || exit 66
 
 look() { # in the current directory
     for top in $tops; do
         if [ ! -d "$top" ] || [ -L "$top" ]; then continue; fi
-        find "./$top" -mindepth 2 -maxdepth "$deepest" -ignore_readdir_race -type f -path "$message" \
+        sure search "./$top" -mindepth 2 -maxdepth "$deepest" -type f -path "$message" \
             \( -path '*[!0-9A-Za-z./-]*' -printf '?\n' -o -printf '%p\n' \)
     done
 }
 
-found=$(directories "$@")
-{
-    printf '%s\n' "$found" | while IFS= read -r directory; do
-        [ -n "$directory" ] || continue
-        echo "in $directory"
-        (cd "$directory" && look) || exit
-    done && echo all
-} | awk '
-    $0 == "all" { whole = 1; next }
+for directory; do
+    echo "in $directory"
+    (sure cd "$directory" && look)
+done | sure awk '
     /^in / { print; next }
     $0 == "?" || length($0) > 200 { odd++; next }
     told < 20000 { print; told++; next }
     { more++ }
-    END { if (!whole) exit 66; print "end", told + 0, more + 0, odd + 0 }'
+    END { print "end", told + 0, more + 0, odd + 0 }'

@@ -11,6 +11,8 @@
 # shellcheck disable=SC3045 # every sh that Debian may have knows ulimit -v, and POSIX has nothing that limits memory
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
 most=200000 # messages; the newest are kept
 memory=524288 # KiB of each filter, which keeps a line whole: of a file with a line that is larger the rest is not read
 work=$(mktemp -d) || exit 73
@@ -23,7 +25,7 @@ read -r since || exit 64
 case $since in
 '' | *[!0-9]*) exit 64 ;;
 esac
-cat >"$work/text"
+cat >"$work/text" || exit 74
 [ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
 text=$(cat "$work/text")
 now=$(date +%s)
@@ -50,12 +52,12 @@ zones() { # the offset at SINCE, and each change of it until now
 }
 
 # The MTA's account may write in its log directory: a link of its own leads nowhere for us.
-is_safe() { [ ! -L "$1" ] || [ "$(stat -c %u "$1")" -eq 0 ]; }
+is_safe() { [ ! -L "$1" ] || [ "$(sure uncut stat -c %u "$1")" = 0 ]; }
 
 found() { # DIRECTORY, find's name conditions
     directory=$1
     shift
-    find "$directory" -maxdepth 1 -type f \( "$@" \) -newermt "@$((since - 1))" -printf '%T@ %i %p\n'
+    sure search "$directory" -maxdepth 1 -type f \( "$@" \) -newermt "@$((since - 1))" -printf '%T@ %i %p\n'
 }
 
 list() { # "MTIME INODE PATH" of all files that were written to since then, each source oldest first
@@ -67,7 +69,8 @@ list() { # "MTIME INODE PATH" of all files that were written to since then, each
             ;;
         /*)
             is_safe "$source" || continue
-            path=$(readlink -f "$source") || continue
+            path=$(sure uncut readlink -f "$source")
+            [ -n "$path" ] && [ -d "${path%/*}" ] || continue
             ;;
         *) exit 64 ;;
         esac
@@ -77,7 +80,7 @@ list() { # "MTIME INODE PATH" of all files that were written to since then, each
         else
             found "${path%/*}" -name "$name" -o -name "${name}[.-][0-9]*" -o \
                 -name "${name%.*}[.-][0-9]*.${name##*.}" -o -name "${name%.*}[.-][0-9]*.${name##*.}.[bgxz]*"
-        fi | grep '^[0-9.]* [0-9]* [0-9A-Za-z/@._+-]*$' | sort -n
+        fi | sure seek '^[0-9.]* [0-9]* [0-9A-Za-z/@._+-]*$' | sure sort -n
     done
 }
 
@@ -114,14 +117,14 @@ id='\([0-9A-Za-z]\{6,\}\)'
 ids() { # of lines with TEXT: what the other lines of the same messages contain
     case $kind in
     postfix | sendmail)
-        sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" |
-            grep -vxE 'NOQUEUE|warning|statistics'
+        sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" |
+            sure seek -vxE 'NOQUEUE|warning|statistics'
         ;;
-    exim) grep -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
+    exim) sure seek -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
     opensmtpd)
-        grep -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' | sed 's/^.*id=\(.*\)/&\n for \1/'
+        sure seek -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' | sure sed 's/^.*id=\(.*\)/&\n for \1/'
         ;;
-    qmail) grep -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
+    qmail) sure seek -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sure sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
     esac
 }
 
@@ -161,10 +164,10 @@ choose() { # the messages, and TEXT itself for lines that belong to none
     if [ "$kind$text" = 'sendmail<>' ]; then
         printf '%s\n' ': DSN: ' ': return to sender: ' ': postmaster notify: ' >>"$work/text"
     fi
-    each with_text | (ulimit -v "$memory" && ids) | awk '!seen[$0]++' >"$work/all"
-    tail -n "$most" "$work/all" >"$work/ids"
+    each with_text | (ulimit -v "$memory" && ids) | sure awk '!seen[$0]++' >"$work/all"
+    sure tail -n "$most" "$work/all" >"$work/ids"
     [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"
-    [ "$kind" = qmail ] || cat "$work/text" >>"$work/ids"
+    [ "$kind" = qmail ] || sure cat "$work/text" >>"$work/ids"
     rm -f "$work/unread"
 }
 
@@ -181,7 +184,7 @@ while read -r _ _ path; do
     echo "=file $path"
     content "$path" | bounded "$path" wanted | bounded "$path" sed 's/^/ /'
 done <"$work/files"
-list "$@" | cut -d' ' -f2- >"$work/then"
+list "$@" | sure cut -d' ' -f2- >"$work/then"
 cut -d' ' -f2- "$work/files" | cmp -s - "$work/then" || echo "=moved"
-[ ! -e "$work/unread" ] || sort -u "$work/unread"
+[ ! -e "$work/unread" ] || sure sort -u "$work/unread"
 echo "=end"

@@ -13,30 +13,17 @@
 #     it is not queued; stops after BUDGET bytes; last "end".
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
+# shellcheck source=sendmail_queues.sh
+. "${0%/*}/sendmail_queues.sh"
 action=$1
 client=$2
-[ "$client" = none ] && client=
 shift 2
 
-directories() { # every queue directory once
-    for pattern in $client "$@"; do
-        case $pattern in
-        *[!A-Za-z0-9_./*-]* | *..* | *\**/*) exit 64 ;;
-        /?*) ;;
-        *) exit 64 ;;
-        esac
-        for directory in $pattern; do
-            case $directory in
-            *[!A-Za-z0-9_./-]*) ;;
-            *) [ ! -d "$directory" ] || echo "$directory" ;;
-            esac
-        done
-    done | awk '!seen[$0]++'
-}
-
-found=$(directories "$@") || exit
+find_queues "$client" "$@"
 if [ "$action" = dirs ]; then
-    printf '%s\n' "$found"
+    printf '%s' "$found"
     echo end
     exit 0
 fi
@@ -56,16 +43,22 @@ done
 # A runner has the queue file open that it works on. /proc/locks does not tell inside a container: the lock is taken by a
 # process that leaves it to its child and ends. Only the files found so are asked for their lock, as mailq asks all.
 locked() { # the paths of queue files that are locked
-    grep -ls '^sendmail' /proc/[0-9]*/comm | sed 's|comm$|fd|' | while read -r directory; do
-        find "$directory" -maxdepth 1 -lname '*/[qh]f*' -printf '%l\n' 2>/dev/null
-    done | sort -u | grep -E '^/[A-Za-z0-9_./-]+$' | while read -r path; do
-        [ ! -f "$path" ] || flock -n -s "$path" true || echo "$path"
-    done
+    running=$(sure uncut grep -ls '^sendmail' /proc/[0-9]*/comm)
+    for command in $running; do
+        sure uncut find "${command%comm}fd" -maxdepth 1 -lname '*/[qh]f*' -printf '%l\n' 2>/dev/null
+    done >"$work/open"
+    sure sort -u "$work/open" | sure seek -E '^/[A-Za-z0-9_./-]+$' >"$work/opened"
+    while read -r path; do
+        [ -f "$path" ] || continue
+        flock -n -s "$path" true && continue
+        [ $? -le 123 ] || exit 74
+        echo "$path"
+    done <"$work/opened"
 }
 
 look() { # KINDS FORMAT
     # shellcheck disable=SC2086
-    find -H $places -maxdepth 1 -ignore_readdir_race -type f -name "[$1]f*" ! -name '*[!0-9A-Za-z]*' -printf "$2"
+    sure search -H $places -maxdepth 1 -type f -name "[$1]f*" ! -name '*[!0-9A-Za-z]*' -printf "$2"
 }
 
 # Queue files by ID, from two looks: a file that is renamed during one is in the other. One that is renamed later is read
@@ -138,7 +131,7 @@ list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
             if (state < 0) state = other(at)
             if (state < 0 || (state == 0 && (is_locked || size[at] == 0))) continue # left, or is being received
             if (state == 0) { print "?" name[at]; continue }
-            is_client = client != "" && index(where[at] "/", client "/") == 1
+            is_client = index(where[at] "/", client "/") == 1
             printf ">%s %s %d %d %s %d %d %d %d\n%s", name[at], file[at], is_client, is_locked, T, N, K, header, body[name[at]], text
             if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
             told++
@@ -150,8 +143,8 @@ list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
 case $action in
 list | headers)
     locked >"$work/locks"
-    look qhQ '%h/%f\n' >"$work/early" || exit 74
-    look qhdQ '%f %s %h\n' >"$work/looks" || exit 74
+    look qhQ '%h/%f\n' >"$work/early"
+    look qhdQ '%f %s %h\n' >"$work/looks"
     if [ "$action" = headers ]; then list 131072 134217728; else list; fi
     ;;
 contents)
@@ -159,11 +152,11 @@ contents)
     case $budget$header_limit$body_limit in
     *[!0-9]*) exit 64 ;;
     esac
-    cat >"$work/ids"
-    ! grep -qv '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids" || exit 64
-    look qhdQ '%f %s %h\n' >"$work/looks" || exit 74
-    look qhdQ '%f %s %h\n' >>"$work/looks" || exit 74
-    awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
+    cat >"$work/ids" || exit 74
+    [ "$(grep -vc '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids")" = 0 ] || exit 64
+    look qhdQ '%f %s %h\n' >"$work/looks"
+    look qhdQ '%f %s %h\n' >>"$work/looks"
+    sure awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
             if (letter == "d") data[id] = $3 "/" $1 " " $2
             else if (letter != "Q") queue[id] = $3 "/" $1
             next }

@@ -14,6 +14,10 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=pipefail.sh
+. "${0%/*}/pipefail.sh"
+# shellcheck source=sendmail_queues.sh
+. "${0%/*}/sendmail_queues.sh"
 
 fail() {
     echo "sendmail_run: $2" >&2
@@ -24,7 +28,6 @@ action=$1
 program=$2
 config=$3
 client=$4
-[ "$client" = none ] && client=
 shift 4
 case $action in
 deliver | attempt | bounce) ;;
@@ -34,23 +37,7 @@ case $program$config in
 *[!A-Za-z0-9_./-]*) fail 64 "bad program or configuration" ;;
 esac
 
-directories() { # every queue directory once
-    for pattern in $client "$@"; do
-        case $pattern in
-        *[!A-Za-z0-9_./*-]* | *..* | *\**/*) exit 64 ;;
-        /?*) ;;
-        *) exit 64 ;;
-        esac
-        for directory in $pattern; do
-            case $directory in
-            *[!A-Za-z0-9_./-]*) ;;
-            *) [ ! -d "$directory" ] || echo "$directory" ;;
-            esac
-        done
-    done | awk '!seen[$0]++'
-}
-
-found=$(directories "$@") || exit
+find_queues "$client" "$@"
 [ -n "$found" ] || fail 66 "no queue directory"
 work=$(mktemp -d) || fail 73 "no temporary directory"
 trap 'rm -rf "$work"' EXIT
@@ -61,14 +48,13 @@ case $seconds in
 '' | *[!0-9]*) fail 64 "bad seconds" ;;
 esac
 cat >"$work/wanted" || fail 74 "the input was cut off"
-! cut -d ' ' -f 1 "$work/wanted" | grep -qv '^[0-9A-Za-z][0-9A-Za-z]*$' || fail 64 "bad queue ID"
+[ "$(sure cut -d ' ' -f 1 "$work/wanted" | grep -vc '^[0-9A-Za-z][0-9A-Za-z]*$')" = 0 ] || fail 64 "bad queue ID"
 
 for directory in $found; do
     kept=$directory
     [ ! -d "$directory/qf" ] || kept=$directory/qf
-    find -H "$kept" -maxdepth 1 -ignore_readdir_race -type f -name '[qh]f*' ! -name '*[!0-9A-Za-z]*' \
-        -printf "%f %h $directory\n"
-done >"$work/files" || fail 74 "the queue cannot be read"
+    sure search -H "$kept" -maxdepth 1 -type f -name '[qh]f*' ! -name '*[!0-9A-Za-z]*' -printf "%f %h $directory\n"
+done >"$work/files"
 
 # The IDs of one length cannot contain each other; those of another length are few, or none.
 awk -v client="$client" -v main="$work/main" -v other="$work/client" '
@@ -92,16 +78,16 @@ awk -v client="$client" -v main="$work/main" -v other="$work/client" '
         }
         close(path)
         if (T != arrival || address(S) != $0) { print id, "other"; next }
-        print "-qI" id > ((client != "" && base[id] == client) ? other : main)
+        print "-qI" id > ((base[id] == client) ? other : main)
     }' "$work/files" "$work/wanted" || fail 74 "the queue files cannot be read"
 
 option=MinQueueAge=0
 [ "$action" = bounce ] && option=Timeout.queuereturn=now
 filter() {
     if [ "$action" = deliver ]; then
-        head -c 1000000
+        sure head -c 1000000
     else
-        grep -aE '^Running |: locked$|\.\.\. Cannot send message for too long'
+        sure seek -aE '^Running |: locked$|\.\.\. Cannot send message for too long'
     fi
 }
 
@@ -109,10 +95,10 @@ until=$(($(date +%s) + seconds))
 run() { # FILE OPTION...: the messages in FILE, in what is left of the time
     left=$((until - $(date +%s)))
     [ -s "$1" ] && [ "$left" -gt 0 ] || return 0
-    ids=$1
+    ids=$(sure cat "$1")
     shift
-    # shellcheck disable=SC2046
-    timeout -k 5 "$left" "$program" "$@" -v -O "$option" $(cat "$ids") </dev/null 2>&1 6>&- | filter
+    # shellcheck disable=SC2086 # one argument each
+    timeout -k 5 "$left" "$program" "$@" -v -O "$option" $ids </dev/null 2>&1 6>&- | filter
 }
 
 check_fence

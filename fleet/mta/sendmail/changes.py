@@ -4,7 +4,8 @@ While Sendmail works on a message it holds flock(2) on the queue file, so a mess
 and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and says nothing of a message's identity.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 from fleet.mta import readback
@@ -15,8 +16,8 @@ from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
 from fleet.mta.sendmail.commands import CHANGE, LOT, change, change_argv
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import changed_lines, messages_input
-from fleet.mta.sendmail.quarantine import look, place_of, quarantined_in
+from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
+from fleet.mta.sendmail.quarantine import bare_notes, look, place_of, quarantined_in
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 SKIPPED = "messages that Sendmail works on at that moment are left alone"
@@ -71,10 +72,13 @@ def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context
             outcomes.put([name], MessageState.DONE)
         else:
             is_deleted = action == "delete" and current is None
-            outcomes.put([name], _state(said.get(name), current, is_done=is_deleted))
+            has_left_data = is_deleted and said.get(name) == "failed"
+            state = _state(said.get(name), current, is_done=is_deleted)
+            outcomes.put([name], MessageState.LEFT if has_left_data else state)
     if action == "out":
         places |= yield from readback.seen_after_all(partial(look, instance, context.job), outcomes)
-    return changed(chosen, outcomes, now, places=places)
+    told = replace(chosen, notes=(*chosen.notes, *bare_notes(said)))
+    return changed(told, outcomes, now, places=places)
 
 
 def _state(said: str | None, current: QueueEntry | None, *, is_done: bool) -> MessageState:
@@ -116,9 +120,3 @@ def act(
         if lines is not None:
             lines[:] = [line for line in told if line.startswith("in ")]
     return said
-
-
-def verdicts(lines: Sequence[str]) -> dict[str, str]:
-    """Queue ID to the script's word for it."""
-    pairs = (line.split(" ") for line in lines)
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}

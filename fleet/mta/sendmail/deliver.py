@@ -8,11 +8,11 @@ from fleet.mta.changed import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, RemoteError
 from fleet.mta.operations import MessageDeliver, MessageShow
 from fleet.mta.sendmail import content
-from fleet.mta.sendmail.changes import act, verdicts
+from fleet.mta.sendmail.changes import act
 from fleet.mta.sendmail.commands import DELIVER_SECONDS, RUN, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE
 from fleet.mta.sendmail.moving import read_run
-from fleet.mta.sendmail.parse import changed_lines, messages_input
+from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
 from fleet.mta.types import (
     Context,
     Ended,

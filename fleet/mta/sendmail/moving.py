@@ -8,10 +8,10 @@ from fleet.mta.choosing import choose, everything, not_held
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import QueueBounce, QueueFlush
-from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, same, verdicts
+from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, same
 from fleet.mta.sendmail.commands import RUN, RUN_LOT, RUN_SECONDS, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import changed_lines, messages_input
+from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
 from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
 
 RUNNING = re.compile(r"Running /[^ ]*/([0-9A-Za-z]+) \(sequence \d+ of \d+\)")

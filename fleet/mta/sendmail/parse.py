@@ -162,6 +162,12 @@ def changed_lines(done: Completed, script: str) -> list[str]:
         raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code, **error.data) from error
 
 
+def verdicts(lines: Iterable[str]) -> dict[str, str]:
+    """Queue ID to the script's word for it."""
+    pairs = (line.split(" ") for line in lines)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
 def queue_id_error(queue_id: str) -> str | None:
     """What is wrong with the grammar of a Sendmail queue ID, or None. Case matters and is kept."""
     if QUEUE_ID.fullmatch(queue_id):

@@ -5,13 +5,13 @@ directory other than qf, df and xf.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import groupby
 
 from fleet.mta import readback
-from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
+from fleet.mta.changed import SHOWN, Chosen, Outcomes, plan_of, result_of
 from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
 from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
@@ -30,10 +30,14 @@ from fleet.mta.sendmail.commands import (
     run_queue,
 )
 from fleet.mta.sendmail.listing import QUEUE, proof
-from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error
+from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error, verdicts
 from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
+MESSAGE = "qh"
+"""The files that make a message."""
+ALL_FILES = "qhd"
+"""What an erase removes: data alone are what is left when it was cut off."""
 
 
 def place_of(directory: str, job: str, queue_id: str) -> str:
@@ -41,15 +45,24 @@ def place_of(directory: str, job: str, queue_id: str) -> str:
     return f"{directory}/{DIRECTORY}/{job}/{queue_id}"
 
 
-def quarantined_in(lines: Sequence[str]) -> dict[str, str]:
-    """Queue ID to queue directory, of the messages whose queue file lies in quarantine."""
+def quarantined_in(lines: Sequence[str], files: str = MESSAGE) -> dict[str, str]:
+    """Queue ID to queue directory, of the messages of which such a file lies in quarantine."""
     words = (line.split(" ") for line in lines)
-    return {word[1]: word[2] for word in words if len(word) == 4 and word[0] == "in" and word[3] in {"q", "h"}}
+    return {word[1]: word[2] for word in words if len(word) == 4 and word[0] == "in" and word[3] in files}
 
 
-def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
+def bare_notes(said: Mapping[str, str]) -> tuple[str, ...]:
+    """The sentence about messages that the script did not move since their data are nowhere."""
+    bare = sorted(name for name, word in said.items() if word == "bare")
+    if not bare:
+        return ()
+    shown = ", ".join(bare[:SHOWN])
+    return (f"{len(bare)} messages have no data file (df) and stay where they are: {shown}",)
+
+
+def look(instance: InstanceFacts, job: str, files: str = MESSAGE) -> Steps[dict[str, str]]:
     """The places of what lies in the quarantine of this job. Changes nothing."""
-    found = yield from _script(instance, "look", job, ())
+    found, _ = yield from _script(instance, "look", job, (), files)
     return {name: place_of(directory, job, name) for name, directory in found.items()}
 
 
@@ -63,9 +76,11 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
     attempts = [] if context.undo else [run_argv(instance, "attempt")]
     yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "back"), *attempts])
     still_there: set[str] = set()
+    said: dict[str, str] = {}
     for job, queue_ids in _jobs(instance, operation.items):
-        found = yield from _script(instance, "back", job, queue_ids)
+        found, words = yield from _script(instance, "back", job, queue_ids)
         still_there.update(name for name in queue_ids if name in found)
+        said |= words
     now = yield from proof(instance, by_id)
     seen = seen_again(now, by_id)
     if not context.undo:
@@ -73,7 +88,7 @@ def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, co
         for lot in chunks([entry.queue_id for entry in waiting], RUN_LOT):
             stdin = messages_input(str(RUN_SECONDS), (seen[name] for name in lot))
             changed_lines((yield from run(run_queue(instance, "attempt", stdin))), RUN)
-    return restored(by_id, before, now, still_there)
+    return restored(by_id, before, now, still_there, bare_notes(said))
 
 
 def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
@@ -81,8 +96,8 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
     yield plan_of(as_chosen(operation.items), context, [change_argv(instance, "erase")])
     outcomes = Outcomes()
     for job, queue_ids in _jobs(instance, operation.items):
-        before = yield from _script(instance, "look", job, ())
-        left = yield from _script(instance, "erase", job, queue_ids)
+        before, _ = yield from _script(instance, "look", job, (), ALL_FILES)
+        left, _ = yield from _script(instance, "erase", job, queue_ids, ALL_FILES)
         outcomes.put((name for name in queue_ids if name in before and name not in left), MessageState.DONE)
         outcomes.put((name for name in queue_ids if name not in before), MessageState.ALREADY_GONE)
         outcomes.put((name for name in queue_ids if name in left), MessageState.LEFT)
@@ -92,7 +107,9 @@ def quarantine_erase(instance: InstanceFacts, operation: QuarantineErase, contex
 def read_back_items(instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase) -> Steps[Result]:
     """Where the items of a restore or an erase are now. A queue file is renamed, so no lock is needed to look."""
     jobs = _jobs(instance, operation.items)
-    return (yield from readback.read_back_items(QUEUE, instance, operation, jobs, partial(look, instance)))
+    files = ALL_FILES if isinstance(operation, QuarantineErase) else MESSAGE
+    look_in = partial(look, instance, files=files)
+    return (yield from readback.read_back_items(QUEUE, instance, operation, jobs, look_in))
 
 
 def _jobs(instance: InstanceFacts, items: Iterable[Quarantined]) -> list[tuple[str, list[str]]]:
@@ -112,13 +129,17 @@ def _is_queue(instance: InstanceFacts, directory: str) -> bool:
     return any(fnmatchcase(directory, each) and directory.count("/") == each.count("/") for each in patterns)
 
 
-def _script(instance: InstanceFacts, action: str, job: str, queue_ids: Sequence[str]) -> Steps[dict[str, str]]:
-    """Queue ID to queue directory of what lies in the job's quarantine afterwards."""
+def _script(
+    instance: InstanceFacts, action: str, job: str, queue_ids: Sequence[str], files: str = MESSAGE
+) -> Steps[tuple[dict[str, str], dict[str, str]]]:
+    """Queue ID to queue directory of what lies in the job's quarantine afterwards, and the script's words."""
     found: dict[str, str] = {}
+    said: dict[str, str] = {}
     for lot in list(chunks(queue_ids, LOT)) or [()]:
-        done = yield from run(change(instance, action, ids_input(job, lot)))
-        found = quarantined_in(changed_lines(done, CHANGE))
-    return found
+        lines = changed_lines((yield from run(change(instance, action, ids_input(job, lot)))), CHANGE)
+        found = quarantined_in(lines, files)
+        said |= verdicts(lines)
+    return found, said
 
 
 def in_quarantine(instance: InstanceFacts) -> Steps[InQuarantine]:
