@@ -16,9 +16,9 @@ from api.models import Token
 from jobs import audit
 from jobs.actor import Actor
 from jobs.errors import Forbidden, Invalid
-from jobs.models import Account, AccountKind
+from jobs.models import Account, AccountKind, Role
 from jobs.selectors import visible_accounts
-from jobs.services.accounts import must_reach
+from jobs.services.accounts import must_reach, reach_of
 
 SCOPES = ("jobs:read", "jobs:request", "jobs:approve", "fleet:read", "fleet:write", "audit:read", "admin")
 GRANT_OF = {
@@ -34,7 +34,7 @@ LONGEST = timedelta(days=3660)
 
 
 def visible_tokens(actor: Actor) -> QuerySet[Token]:
-    """His own tokens, and those of the accounts that he administers."""
+    """His own tokens, and those of the accounts all of whose roles are at customers that he administers."""
     rows = Token.objects.select_related("account").prefetch_related("account__roles__customer")
     if actor.may_everywhere("administer") and actor.has_scope("admin"):
         return rows
@@ -42,10 +42,9 @@ def visible_tokens(actor: Actor) -> QuerySet[Token]:
     if not actor.has_scope("admin"):
         return rows.filter(mine)
     administered = actor.customers("administer")
-    within = Account.objects.filter(roles__customer__in=administered)
-    beyond = Account.objects.filter(roles__isnull=False).exclude(roles__customer__in=administered)
-    wide = Account.objects.filter(roles__customer=None, roles__isnull=False)
-    return rows.filter(mine | (Q(account__in=within) & ~Q(account__in=beyond) & ~Q(account__in=wide)))
+    within = Role.objects.filter(customer__in=administered).values("account")
+    beyond = Role.objects.exclude(customer__in=administered).values("account")
+    return rows.filter(mine | (Q(account__in=within) & ~Q(account__in=beyond)))
 
 
 def effective_scopes(actor: Actor) -> list[str]:
@@ -98,7 +97,9 @@ def first_token(username: str) -> str:
 
 
 def revoke(actor: Actor, row: Token) -> None:
-    """End a token at once: each request looks it up anew."""
+    """End a token at once: each request looks it up anew. Raises Forbidden."""
+    if row.account_id != actor.account.pk:
+        must_reach(actor, reach_of(row.account))
     with transaction.atomic():
         _record(actor, row, "token.revoked", {"name": row.name})
         row.delete()
@@ -136,7 +137,7 @@ def _owner(actor: Actor, values: Mapping[str, Any]) -> Account:
     row = visible_accounts(actor, kind).filter(username=username).first()
     if row is None:
         raise Invalid.field(field, "invalid", f"there is no account {username!r} of that kind that you administer")
-    must_reach(actor, {role.customer_id for role in row.roles.all()} or {None})
+    must_reach(actor, reach_of(row))
     return row
 
 
