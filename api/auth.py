@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -67,6 +67,16 @@ def actor_for(header: str, source: str) -> Actor:
     return actor_of(token, source)
 
 
+def scoped_actor(header: str | None, source: str, scope: str) -> Actor:
+    """`actor_for` outside of a view, while an answer goes on. Raises also when the token lacks the scope."""
+    if header is None:
+        raise NotAuthenticated
+    actor = actor_for(header, source)
+    if not actor.has_scope(scope):
+        raise PermissionDenied(f"the token lacks the scope {scope}")
+    return actor
+
+
 def actor_of(token: Token, source: str = "") -> Actor:
     """Who acts with this token, and how far it reaches."""
     return Actor(
@@ -90,5 +100,5 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, Actor):
             return False
-        scope = view.scopes.get(request.method)
+        scope = view.scopes.get("GET" if request.method == "HEAD" else request.method)
         return scope is None or request.auth.has_scope(scope)

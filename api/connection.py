@@ -41,6 +41,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so `stall` is over only when the client has taken all
         _forget_silent_peers(transport)
         self._await_request()
         if len(self.connections) > most_connections():

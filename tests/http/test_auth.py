@@ -117,6 +117,11 @@ def test_a_scope_that_is_missing_is_403(world: World, scopes: list[str], method:
     refused(world.token("dana", scopes=scopes).send(method, path, body), 403, "forbidden")
 
 
+@pytest.mark.parametrize("path", ["audit/export/", "hosts/mx1/", "users/"])
+def test_a_head_needs_the_scope_of_its_get(world: World, path: str) -> None:
+    assert world.token("dana", scopes=["jobs:read"]).send("HEAD", path).status_code == 403
+
+
 def test_a_viewer_reads_and_changes_nothing(world: World) -> None:
     assert world.erin.get("hosts/mx1/").status_code == 200
     assert world.erin.post("jobs/", JOB).status_code == 202
