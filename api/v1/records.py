@@ -165,10 +165,7 @@ class AuditVerify(ApiView):
 
 
 class AuditExport(ApiView):
-    """The chains that the caller may see as JSON lines, for the offline verifier.
-
-    It can be long and its client slow: it is told when Django's request has ended, part by part.
-    """
+    """The chains that the caller may see as JSON lines, for the offline verifier."""
 
     tag = "audit"
     scopes = AUDIT
@@ -188,7 +185,7 @@ class AuditExport(ApiView):
 
 
 class _Export:
-    """What is left to do: tell the chains (None: all) to their end.
+    """What is left to do: tell the chains (None: all) to their end, part by part.
 
     A client that does not read, or may read them no more, is cut off: its answer has no end.
     """

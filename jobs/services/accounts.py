@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, RestrictedError
 
 from fleet.models import Customer
 from jobs import audit
@@ -49,7 +49,10 @@ def update_account(actor: Actor, row: Account, values: Values) -> Account:
 
 
 def delete_account(actor: Actor, row: Account) -> None:
-    """Delete an account that never asked for or decided anything. Raises Forbidden, Clash (in_use)."""
+    """Delete an account that never asked for or decided anything, nor made a token for another one.
+
+    Raises Forbidden, Clash (in_use).
+    """
     reach = reach_of(row)
     must_reach(actor, reach)
     if row.pk == actor.account.pk:
@@ -60,6 +63,8 @@ def delete_account(actor: Actor, row: Account) -> None:
             row.delete()
     except ProtectedError as error:
         raise Clash("in_use", f"{row.username} has jobs or decisions; disable the account instead") from error
+    except RestrictedError as error:
+        raise Clash("in_use", f"tokens of others were made with those of {row.username}; revoke these first") from error
 
 
 def first_admin(username: str) -> Account:
