@@ -15,7 +15,7 @@ from api.v1 import records
 from jobs import audit
 from jobs.audit_verify import verify_lines
 from jobs.models import AuditEvent, Role
-from tests.http.asgi import Asked, Site, database_connections, site, until
+from tests.http.asgi import PATIENCE, Asked, Site, database_connections, site
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
 
@@ -89,8 +89,9 @@ async def test_who_does_not_read_has_no_connection_and_one_export_and_others_hav
     monkeypatch.setattr(held, "EXPORTS", (1, 2))
     async with site() as api:
         slow = await deaf(api, world.alice)
-        await until(lambda: slow._to_client.full())
-        assert await database_connections() == 0
+        async with asyncio.timeout(PATIENCE):
+            while not slow._to_client.full() or await database_connections():
+                await asyncio.sleep(0.01)
         answer = await export(api, world.alice)
         refused(answer, 429, "rate_limited")
         assert answer.headers["Retry-After"] == "5"
