@@ -18,7 +18,9 @@ EMAIL = (r"[^@\s\x00-\x1f<>]{1,64}@[^@\s\x00-\x1f<>]+", "an e-mail address")
 LABEL_KEY = (r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "a label of letters, digits and inner _ . / -")
 MOST_LABELS = 64
 MINTED_BY = "who else had a hand in the token; empty: its person made it. A token that others made decides nothing"
-MADE_WITH = "the token that it was made with, and is revoked with; null: made on the server, or before that was recorded"
+MADE_WITH = (
+    "the token that it was made with, and is revoked with; null: made on the server, or before that was recorded"
+)
 
 
 class CustomerShape(StrictSerializer):
