@@ -65,8 +65,8 @@ class Turns:
 def in_turns(app: App, turns: Turns, waiters: Turns, long: Turns) -> App:
     """`app`, whose callers (by their tokens, or addresses where they have none) take turns.
 
-    Those that will wait anyway, for a held answer or on a stream, take `waiters`, and what keeps its thread for seconds,
-    because it asks a host or follows the audit trail, takes `long`: so they hold up nobody else, not even what the same
+    Those that will wait anyway, for a held answer or on a stream, take `waiters`; what keeps its thread for seconds,
+    because it asks a host or follows the audit trail, takes `long`. So they hold up nobody else, not even what the same
     caller asks besides. Probes of the process take none: they tell of it when all turns are taken.
     """
 
