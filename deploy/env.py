@@ -274,7 +274,7 @@ def _servers(hosts: str, addresses: str) -> list[str]:
 def _sqlite(path: Path) -> dict[str, Any]:
     """IMMEDIATE and WAL: with Django's defaults 184 of 480 concurrent writes failed as locked, with these none.
 
-    FULL: what is committed has to outlive a power cut, for what is done on hosts after it does (sqlite.org/pragma.html).
+    FULL: what is committed has to outlive a power cut, for what is done on a host after that does.
     """
     return {
         "ENGINE": "django.db.backends.sqlite3",

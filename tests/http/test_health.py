@@ -105,6 +105,15 @@ def test_readyz_asks_for_no_migrations_once_they_were_there(db: None, django_ass
     assert not any("django_migrations" in query["sql"] for query in asked.captured_queries)
 
 
+def test_however_many_ask_whether_it_is_ready_one_looks_in_a_second(
+    world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr(health, "LOOKED", Cached(health.look, 60))
+    first = Caller("").get("/readyz")
+    with django_assert_num_queries(0):
+        assert [Caller("").get("/readyz").status_code for _ in range(3)] == [first.status_code] * 3
+
+
 def test_metrics_come_from_the_database(world: World) -> None:
     world.alice.post("jobs/", JOB)
     live("ssh.0", "control")
@@ -182,6 +191,29 @@ def test_while_one_computes_the_others_get_what_was_told_before_at_once() -> Non
     go_on.set()
     slow.join(10)
     assert computed == [b"old", b"new"]
+
+
+def test_nobody_is_told_that_all_was_ready_while_a_look_hangs() -> None:
+    begun, go_on, told = threading.Event(), threading.Event(), list[bytes]()
+
+    def compute() -> bytes:
+        if not told:
+            return b"ready"
+        begun.set()
+        assert go_on.wait(10)
+        return b"not ready"
+
+    cached = Cached(compute, 0, tells_old=False)
+    told.append(cached.get())
+    threads = [threading.Thread(target=lambda: told.append(cached.get())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    assert told == [b"ready"]
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert told == [b"ready"] + [b"not ready"] * 3
 
 
 def test_of_those_who_ask_first_at_the_same_time_one_computes() -> None:
