@@ -41,6 +41,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so `stall` is over only when the client has taken all
         _forget_silent_peers(transport)
         self._await_request()
         if len(self.connections) > most_connections():
@@ -59,9 +60,13 @@ class Connection(H11Protocol):
             self.unfinished.pop(self, None)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        super().on_response_complete()  # which reads on in what came behind the request
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
             self._await_request()
+        elif self.conn.their_state is h11.SEND_BODY:
+            self.unfinished[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_awaiting()

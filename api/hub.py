@@ -69,14 +69,17 @@ class Hub:
     """All ears of this process. Of one event loop."""
 
     def __init__(self) -> None:
-        self._ears: dict[UUID, set[Ear]] = {}
+        self._ears: dict[UUID | None, set[Ear]] = {}
         self._threads = ThreadPoolExecutor(LOOKERS, "looker")
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = False
 
     @contextmanager
-    def listening(self, job: UUID) -> Iterator[Ear]:
-        """An ear for news of that job for as long as the block: look at the job in it, not before."""
+    def listening(self, job: UUID | None) -> Iterator[Ear]:
+        """An ear for news of that job for as long as the block: look at the job in it, not before.
+
+        None: for the end of the client and of the process only.
+        """
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._for_ever(work)) for work in (self._subscribe, self._cast_net)]
         ear = Ear()
@@ -150,7 +153,7 @@ class Hub:
 
         while True:
             await asyncio.sleep(NET)
-            jobs = list(self._ears)
+            jobs = [job for job in self._ears if job is not None]
             found = await self.look(selectors.news_of, jobs) if jobs else {}
             for job in jobs:
                 newest = found[job][1] if job in found else None

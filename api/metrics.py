@@ -26,19 +26,30 @@ NOT_ENDED = [state for state in RunState if state not in RUN_ENDED]
 
 
 class Cached:
-    """Bytes that are computed once in `seconds`, by one thread at a time; others get the last ones meanwhile."""
+    """Bytes that are computed once in `seconds`, by one thread at a time; others get the last ones meanwhile.
 
-    def __init__(self, compute: Callable[[], bytes], seconds: float, clock: Callable[[], float] = time.monotonic):
+    `tells_old` False: they wait for the new ones, so that nobody is told what was while computing hangs.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[], bytes],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        tells_old: bool = True,
+    ) -> None:
         self._compute = compute
         self._seconds = seconds
         self._clock = clock
+        self._tells_old = tells_old
         self._lock = threading.Lock()
         self._content = b""
         self._until = -math.inf
 
     def get(self) -> bytes:
         """The bytes. Raises what computing them raises."""
-        if self._lock.acquire(blocking=not self._content):
+        if self._lock.acquire(blocking=not (self._content and self._tells_old)):
             try:
                 if self._clock() >= self._until:
                     self._content = self._compute()

@@ -11,6 +11,7 @@ class Token(models.Model):
 
     `customers`: slugs of those it is good for, null: all that the account's roles name. `minted_by`: usernames of all
     who had a hand in it besides its account, through any number of tokens; empty: the account's person made it.
+    `made_with`: the token that it was made with, and ends with; null: made on the server, or before that was recorded.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -21,6 +22,7 @@ class Token(models.Model):
     networks = models.JSONField(default=list)
     customers = models.JSONField(null=True, blank=True)
     minted_by = models.JSONField(default=list, blank=True)
+    made_with = models.ForeignKey("self", on_delete=models.RESTRICT, null=True, blank=True, related_name="makes")
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -54,7 +54,8 @@ def holder(request: Request, render: Callable[[Url, Job], Answer]) -> Hold | Non
 
     def hold(first: Answer) -> None:
         if first.job is not None:
-            exchange.go_on(first.job.pk, _Wait(first, first.job, limit, partial(render, lambda path: base + path)))
+            rest = _Wait(first, first.job, limit, partial(render, lambda path: base + path))
+            exchange.go_on(rest, first.job.pk)
 
     return hold
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -16,9 +17,9 @@ from api.models import Token
 from jobs import audit
 from jobs.actor import Actor
 from jobs.errors import Forbidden, Invalid
-from jobs.models import Account, AccountKind
+from jobs.models import Account, AccountKind, Role
 from jobs.selectors import visible_accounts
-from jobs.services.accounts import must_reach
+from jobs.services.accounts import must_reach, reach_of
 
 SCOPES = ("jobs:read", "jobs:request", "jobs:approve", "fleet:read", "fleet:write", "audit:read", "admin")
 GRANT_OF = {
@@ -34,7 +35,7 @@ LONGEST = timedelta(days=3660)
 
 
 def visible_tokens(actor: Actor) -> QuerySet[Token]:
-    """His own tokens, and those of the accounts that he administers."""
+    """His own tokens, and those of the accounts all of whose roles are at customers that he administers."""
     rows = Token.objects.select_related("account").prefetch_related("account__roles__customer")
     if actor.may_everywhere("administer") and actor.has_scope("admin"):
         return rows
@@ -42,10 +43,9 @@ def visible_tokens(actor: Actor) -> QuerySet[Token]:
     if not actor.has_scope("admin"):
         return rows.filter(mine)
     administered = actor.customers("administer")
-    within = Account.objects.filter(roles__customer__in=administered)
-    beyond = Account.objects.filter(roles__isnull=False).exclude(roles__customer__in=administered)
-    wide = Account.objects.filter(roles__customer=None, roles__isnull=False)
-    return rows.filter(mine | (Q(account__in=within) & ~Q(account__in=beyond) & ~Q(account__in=wide)))
+    within = Role.objects.filter(customer__in=administered).values("account")
+    beyond = Role.objects.exclude(customer__in=administered).values("account")
+    return rows.filter(mine | (Q(account__in=within) & ~Q(account__in=beyond)))
 
 
 def effective_scopes(actor: Actor) -> list[str]:
@@ -61,14 +61,21 @@ def effective_scopes(actor: Actor) -> list[str]:
 def issue(actor: Actor, values: Mapping[str, Any]) -> tuple[Token, str]:
     """A new token and its secret. `values`: name, user or service_account, scopes, expires_at, networks.
 
-    It is never wider than the token that the actor uses, whoever it is for. Raises Invalid, Forbidden, and
-    AuthenticationFailed when that token was revoked a moment ago.
+    It is never wider than the token that the actor uses, whoever it is for, and ends with that one. Raises Invalid,
+    Forbidden, and AuthenticationFailed when that token was revoked a moment ago.
     """
-    by = Token.objects.filter(pk=actor.token).first() if actor.token else None
+    with transaction.atomic():
+        return _issue(actor, values)
+
+
+def _issue(actor: Actor, values: Mapping[str, Any]) -> tuple[Token, str]:
+    # Locked, so that who revokes that token at this moment finds the new one too, or this one no more.
+    by = Token.objects.select_for_update().filter(pk=actor.token).first() if actor.token else None
     if by is None:
         raise AuthenticationFailed(UNKNOWN)
     owner = _owner(actor, values)
     row = _unsaved(owner, values)
+    row.made_with = by
     _narrow(row, by)
     is_own = owner.pk == actor.account.pk
     row.customers = by.customers if is_own else _reach(actor, owner)
@@ -98,10 +105,24 @@ def first_token(username: str) -> str:
 
 
 def revoke(actor: Actor, row: Token) -> None:
-    """End a token at once: each request looks it up anew."""
+    """End a token, and all that were made with it, at once: each request looks it up anew. Raises Forbidden."""
+    if row.account_id != actor.account.pk:
+        must_reach(actor, reach_of(row.account))
     with transaction.atomic():
-        _record(actor, row, "token.revoked", {"name": row.name})
-        row.delete()
+        rows = _tree([row.pk])
+        entries = [entry for each in rows for entry in _entries(actor, each, "token.revoked", _told(each, "name"))]
+        audit.append(*entries)
+        Token.objects.filter(pk__in=[each.pk for each in rows]).delete()
+
+
+def _tree(ids: list[UUID]) -> list[Token]:
+    """These tokens and all that were made with them, locked from the root on, so that none is made meanwhile."""
+    tokens = Token.objects.select_for_update(of=("self",)).select_related("account").order_by("pk")
+    level, found = list(tokens.filter(pk__in=ids)), []
+    while level:
+        found += level
+        level = list(tokens.filter(made_with__in=level))
+    return found
 
 
 def _unsaved(owner: Account, values: Mapping[str, Any]) -> Token:
@@ -117,10 +138,10 @@ def _unsaved(owner: Account, values: Mapping[str, Any]) -> Token:
 def _store(actor: Actor | None, row: Token, action: str) -> str:
     secret = f"mxf_{row.pk.hex[-8:]}_{secrets.token_urlsafe(32)}"
     row.digest = digest(secret)
-    told = ("name", "scopes", "networks", "expires_at", "minted_by")
+    told = _told(row, "name", "scopes", "networks", "expires_at", "minted_by")
     with transaction.atomic():
         row.save(force_insert=True)
-        _record(actor, row, action, {name: getattr(row, name) for name in told})
+        audit.append(*_entries(actor, row, action, told))
     return secret
 
 
@@ -136,7 +157,7 @@ def _owner(actor: Actor, values: Mapping[str, Any]) -> Account:
     row = visible_accounts(actor, kind).filter(username=username).first()
     if row is None:
         raise Invalid.field(field, "invalid", f"there is no account {username!r} of that kind that you administer")
-    must_reach(actor, {role.customer_id for role in row.roles.all()} or {None})
+    must_reach(actor, reach_of(row))
     return row
 
 
@@ -185,9 +206,13 @@ def _expiry(moment: datetime | None) -> datetime | None:
     return moment
 
 
-def _record(actor: Actor | None, row: Token, action: str, data: dict[str, Any]) -> None:
+def _told(row: Token, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names} | {"token": row.pk, "made_with": row.made_with_id}
+
+
+def _entries(actor: Actor | None, row: Token, action: str, data: dict[str, Any]) -> list[audit.Entry]:
+    """One for the chain of each customer at which the token's account has roles."""
     owner = row.account
     slugs = {role.customer.slug if role.customer else "" for role in owner.roles.select_related("customer")} or {""}
-    data = {**data, "token": str(row.pk)}
     within = {slug: {} if row.customers is None else {"customers": [slug]} for slug in sorted(slugs)}
-    audit.append(*(audit.Entry(slug, action, actor, owner.username, data=data | own) for slug, own in within.items()))
+    return [audit.Entry(slug, action, actor, owner.username, data=data | own) for slug, own in within.items()]

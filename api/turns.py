@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from api.access import App, Message, Receive, Send
 
 MAKES_JOB = re.compile(r"/api/v1/(jobs/([^/]+/(retry|undo)/)?|hosts/[^/]+/discover/)")
-
-
+IS_LONG = re.compile(r"/api/v1/(hosts/[^/]+/scan-host-key|audit/verify)/")
 PROBES = ("/healthz", "/readyz")
 
 
@@ -63,11 +62,12 @@ class Turns:
         self._hand_on()
 
 
-def in_turns(app: App, turns: Turns, waiters: Turns) -> App:
+def in_turns(app: App, turns: Turns, waiters: Turns, long: Turns) -> App:
     """`app`, whose callers (by their tokens, or addresses where they have none) take turns.
 
-    Those that will wait anyway, for a held answer or on a stream, take `waiters`: so they hold up nobody else, not even
-    what the same caller asks besides. Probes of the process take none: they tell of it when all turns are taken.
+    Those that will wait anyway, for a held answer or on a stream, take `waiters`; what keeps its thread for seconds,
+    because it asks a host or follows the audit trail, takes `long`. So they hold up nobody else, not even what the same
+    caller asks besides. Probes of the process take none: they tell of it when all turns are taken.
     """
 
     async def waiting(scope: Message, receive: Receive, send: Send) -> None:
@@ -76,7 +76,11 @@ def in_turns(app: App, turns: Turns, waiters: Turns) -> App:
             return
         headers = dict(scope["headers"])
         address, _ = scope.get("client") or ("", 0)
-        lane = waiters if _will_wait(scope, headers.get(b"prefer", b"")) else turns
+        lane = turns
+        if IS_LONG.fullmatch(scope["path"]):
+            lane = long
+        elif _will_wait(scope, headers.get(b"prefer", b"")):
+            lane = waiters
         async with lane.turn(_secret(headers.get(b"authorization", b"")) or address.encode()):
             await app(scope, receive, send)
 

@@ -21,9 +21,10 @@ __all__ = ["application", "celery"]  # celery: imported now, so that the first r
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
 REQUESTS = 18  # that are at work at the same moment; half of them of one caller
 WAITERS = 2  # the same for those that will wait: few, so that a burst of them leaves others the processor
-keep_connections(REQUESTS + WAITERS + LOOKERS)
+LONG = 4  # the same for what takes seconds: it asks a host, or follows the whole audit trail
+keep_connections(REQUESTS + WAITERS + LONG + LOOKERS)
 hub = Hub()
-turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS)
+turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS), Turns(LONG, LONG // 2)
 application = behind_proxies(
     logged(bounded(held(in_turns(get_asgi_application(), *turns), hub))), settings.ENV.trusted_proxies
 )

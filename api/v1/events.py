@@ -9,9 +9,8 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
-from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
-from api.auth import actor_for
+from api.auth import scoped_actor
 from api.errors import Problem, as_problem, respond
 from api.held import Exchange, Unread, exchange_of
 from api.hub import Ear
@@ -52,7 +51,7 @@ async def events(request: HttpRequest, pk: UUID) -> HttpResponse:
         if problem.status == 500:
             raise
         return respond(request, problem)
-    exchange.go_on(pk, _Stream(caller, after))
+    exchange.go_on(_Stream(caller, after), pk)
     return HttpResponse()
 
 
@@ -81,11 +80,7 @@ class _Caller:
 
     def authorise(self) -> Actor:
         """Raises what refuses him."""
-        if self.header is None:
-            raise NotAuthenticated
-        actor = actor_for(self.header, self.source)
-        if not actor.has_scope("jobs:read"):
-            raise PermissionDenied("the token lacks the scope jobs:read")
+        actor = scoped_actor(self.header, self.source, "jobs:read")
         found(selectors.visible_jobs(actor), pk=self.job)
         return actor
 

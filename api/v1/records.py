@@ -1,17 +1,20 @@
 """The wanted blocklist, the quarantine, the audit trail."""
 
-from collections.abc import AsyncIterator, Iterator
+import logging
 from itertools import islice
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.db.models import Q
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api.auth import scoped_actor
 from api.errors import Problem
 from api.filters import equals, identity, instance, one_of, when
+from api.held import Exchange, exchange_of
+from api.hub import Ear
 from api.v1 import render
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, QuarantineShape, VerdictShape
 from api.view import ApiView, Filter, Method, Rows, found
@@ -27,6 +30,8 @@ AUDIT = {"GET": "audit:read"}
 NEWEST = {"-created_at": ("-id",)}
 MOST_JUDGED = 5000
 LINES = 500
+NDJSON = "application/x-ndjson"
+log = logging.getLogger(__name__)
 
 
 class Blocks(ApiView):
@@ -164,21 +169,49 @@ class AuditExport(ApiView):
 
     tag = "audit"
     scopes = AUDIT
-    methods = {"GET": Method("Export the audit trail", media="application/x-ndjson")}
+    methods = {"GET": Method("Export the audit trail", media=NDJSON)}
 
-    def get(self, request: Request) -> StreamingHttpResponse:
-        lines = audit.export(selectors.audit_chains(self.actor))
-        return StreamingHttpResponse(_in_parts(lines), content_type="application/x-ndjson")
+    def get(self, request: Request) -> HttpResponse:
+        exchange = exchange_of(request._request)
+        if exchange is None:
+            raise Problem(503, "unavailable", "this server cannot stream")
+        if not exchange.take_place("exports", str(request.user.pk)):
+            detail = "an export of yours is on its way, or as many as may be"
+            raise Problem(429, "rate_limited", detail, {"Retry-After": "5"})
+        chains = selectors.audit_chains(self.actor)
+        if request.method != "HEAD":
+            exchange.go_on(_Export(str(request.META["HTTP_AUTHORIZATION"]), self.actor.source, chains))
+        return HttpResponse(content_type=NDJSON)
 
 
-async def _in_parts(lines: Iterator[str]) -> AsyncIterator[str]:
-    """The lines, some hundred at a time: a synchronous iterator would be read to its end before the first is sent."""
-    while part := await sync_to_async(_joined)(lines):
-        yield part
+class _Export:
+    """What is left to do: tell the chains (None: all) to their end, part by part.
 
+    A client that does not read, or may read them no more, is cut off: its answer has no end.
+    """
 
-def _joined(lines: Iterator[str]) -> str:
-    return "".join(islice(lines, LINES))
+    def __init__(self, header: str, source: str, chains: list[str] | None) -> None:
+        self._header, self._source, self._chains = header, source, chains
+        self._lines = audit.export(chains)
+
+    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+        await exchange.start(200, {})
+        is_last = False
+        while not is_last and not ear.is_over:
+            try:
+                part = await exchange.hub.look(self._part)
+            except Exception as error:
+                log.warning("an export was not told to its end: %s: %s", type(error).__name__, error)
+                return
+            is_last = not part
+            await exchange.write(part, is_last=is_last)
+
+    def _part(self) -> bytes:
+        """The next lines. Raises what refuses the caller now."""
+        actor = scoped_actor(self._header, self._source, AUDIT["GET"])
+        if selectors.audit_chains(actor) != self._chains:
+            raise PermissionDenied("the caller may read other chains now")
+        return "".join(islice(self._lines, LINES)).encode()
 
 
 class AuditCheckpoints(ApiView):

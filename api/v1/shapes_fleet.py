@@ -18,6 +18,9 @@ EMAIL = (r"[^@\s\x00-\x1f<>]{1,64}@[^@\s\x00-\x1f<>]+", "an e-mail address")
 LABEL_KEY = (r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "a label of letters, digits and inner _ . / -")
 MOST_LABELS = 64
 MINTED_BY = "who else had a hand in the token; empty: its person made it. A token that others made decides nothing"
+MADE_WITH = (
+    "the token that it was made with, and is revoked with; null: made on the server, or before that was recorded"
+)
 
 
 class CustomerShape(StrictSerializer):
@@ -80,6 +83,7 @@ class TokenShape(StrictSerializer):
     expires_at = Instant(required=False, allow_null=True)
     customers = Texts(read_only=True, allow_null=True, help_text="null: all that the account's roles name")
     minted_by = Texts(read_only=True, help_text=MINTED_BY)
+    made_with = serializers.UUIDField(read_only=True, allow_null=True, help_text=MADE_WITH)
     created_at = Instant(read_only=True)
     last_used_at = Instant(read_only=True, allow_null=True)
 
@@ -94,6 +98,7 @@ class TokenShape(StrictSerializer):
             "networks": instance.networks,
             "customers": instance.customers,
             "minted_by": instance.minted_by,
+            "made_with": str(instance.made_with_id) if instance.made_with_id else None,
             "expires_at": instant.to_representation(instance.expires_at) if instance.expires_at else None,
             "created_at": instant.to_representation(instance.created_at),
             "last_used_at": instant.to_representation(instance.last_used_at) if instance.last_used_at else None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, RestrictedError
 
 from fleet.models import Customer
 from jobs import audit
@@ -31,7 +31,7 @@ def create_account(actor: Actor, kind: AccountKind, values: Values) -> Account:
 
 def update_account(actor: Actor, row: Account, values: Values) -> Account:
     """Change an account. Who administers some customers changes accounts whose roles are all there."""
-    reach: set[int | None] = {role.customer_id for role in row.roles.all()} or {None}
+    reach = reach_of(row)
     must_reach(actor, reach)
     if values.get("username", row.username) != row.username:
         raise Invalid.field("username", "invalid", "a username cannot be changed: the audit trail names people by it")
@@ -49,8 +49,11 @@ def update_account(actor: Actor, row: Account, values: Values) -> Account:
 
 
 def delete_account(actor: Actor, row: Account) -> None:
-    """Delete an account that never asked for or decided anything. Raises Forbidden, Clash (in_use)."""
-    reach: set[int | None] = {role.customer_id for role in row.roles.all()} or {None}
+    """Delete an account that never asked for or decided anything, nor made a token for another one.
+
+    Raises Forbidden, Clash (in_use).
+    """
+    reach = reach_of(row)
     must_reach(actor, reach)
     if row.pk == actor.account.pk:
         raise Clash("in_use", "nobody deletes his own account")
@@ -60,6 +63,8 @@ def delete_account(actor: Actor, row: Account) -> None:
             row.delete()
     except ProtectedError as error:
         raise Clash("in_use", f"{row.username} has jobs or decisions; disable the account instead") from error
+    except RestrictedError as error:
+        raise Clash("in_use", f"tokens of others were made with those of {row.username}; revoke these first") from error
 
 
 def first_admin(username: str) -> Account:
@@ -73,6 +78,11 @@ def first_admin(username: str) -> Account:
         _set_roles(row, [Role(role=RoleName.ADMIN, customer=None)])
         audit.append(audit.Entry(customer="", action="user.created", actor=None, object=username, data={"first": True}))
     return row
+
+
+def reach_of(row: Account) -> set[int | None]:
+    """The customers at which the account has roles; None stands for all of them, and for an account without any."""
+    return {role.customer_id for role in row.roles.all()} or {None}
 
 
 def must_reach(actor: Actor, customers: Iterable[int | None]) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.test import Client
 
 from api.tokens import issue_on_server
@@ -50,17 +49,6 @@ class Caller:
 
     def delete(self, path: str, **headers: str) -> Any:
         return self.send("DELETE", path, **headers)
-
-
-def content_of(answer: Any) -> bytes:
-    """All of an answer, also of one that is streamed to an ASGI server."""
-    if not answer.streaming:
-        return bytes(answer.content)
-
-    async def collect() -> bytes:
-        return b"".join([part async for part in answer.streaming_content])
-
-    return async_to_sync(collect)()
 
 
 @dataclass

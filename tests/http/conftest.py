@@ -2,7 +2,8 @@
 
 import pytest
 
-from api import throttle
+from api import health, throttle
+from api.metrics import Cached
 from tests.http.cast import World, build_world, harmless_bell
 
 
@@ -11,6 +12,12 @@ def world(db: None) -> World:
     """Customers, hosts, people and their tokens, none of whom has asked for anything yet."""
     throttle._buckets.clear()
     return build_world()
+
+
+@pytest.fixture(autouse=True)
+def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """readyz tells what is, not what was a moment ago."""
+    monkeypatch.setattr(health, "LOOKED", Cached(health.look, 0, tells_old=False))
 
 
 @pytest.fixture(autouse=True)

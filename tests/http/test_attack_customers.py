@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from api.models import Token
+from api.tokens import revoke
+from jobs.actor import Actor
+from jobs.errors import Forbidden
 from jobs.models import Account, AuditEvent, Role
 from tests.http.cast import World
 from tests.http.test_errors import refused
@@ -34,6 +38,24 @@ def test_roles_that_are_not_told_cannot_be_changed_away(shared: World) -> None:
     refused(shared.anna.patch("users/erin/", {"roles": []}), 403, "forbidden")
     refused(shared.anna.delete("users/erin/"), 403, "forbidden")
     assert shared.people["erin"].roles.count() == 2
+
+
+@pytest.mark.parametrize("elsewhere", ["beta", None])
+def test_tokens_of_who_has_a_role_elsewhere_too_are_not_an_administrators_to_see_or_revoke(
+    world: World, elsewhere: str | None
+) -> None:
+    erins = Token.objects.get(account=world.people["erin"])
+    assert world.anna.get(f"tokens/{erins.pk}/").status_code == 200
+    Role.objects.create(account=erins.account, role="viewer", customer=world.beta if elsewhere else None)
+    for ask in (world.anna.get, world.anna.delete):
+        refused(ask(f"tokens/{erins.pk}/"), 404, "not_found")
+    assert {row["user"] for row in world.anna.get("tokens/").json()["results"] if "user" in row} == {
+        "anna", "alice", "bob",
+    }  # fmt: skip
+    with pytest.raises(Forbidden):
+        revoke(Actor(world.people["anna"]), erins)
+    assert Token.objects.filter(pk=erins.pk).exists()
+    assert world.erin.delete(f"tokens/{erins.pk}/").status_code == 204
 
 
 def test_an_integration_that_is_shared_is_no_different(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import threading
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
+from rest_framework.exceptions import AuthenticationFailed
 
 from api.auth import digest
 from api.models import Token
+from api.tokens import issue, revoke
 from jobs import audit
 from jobs.actor import Actor
 from jobs.models import Account, AuditEvent, Role
-from tests.http.cast import Caller, World
+from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import refused
 from tests.http.test_jobs import DIGEST, planned
 
@@ -123,6 +126,71 @@ def test_minting_for_a_person_is_an_act_of_its_own_and_that_person_is_told(world
     assert (other["id"], other["minted_by"], other["created_at"]) == (made["id"], ["anna"], made["created_at"])
     assert world.bob.get(f"tokens/{made['id']}/").json()["minted_by"] == ["anna"]
     assert world.bob.delete(f"tokens/{made['id']}/").status_code == 204
+
+
+def test_a_token_ends_with_the_one_that_it_was_made_with_and_each_is_recorded(world: World) -> None:
+    root = mint(world.anna)
+    branch, other = mint(root, user="bob"), mint(root)
+    leaf = mint(branch, scopes=["jobs:read"])
+    tree = [row_of(each) for each in (root, branch, other, leaf)]
+    parents = [row.made_with_id for row in tree]
+    assert parents == [row_of(world.anna).pk, *[row_of(root).pk] * 2, row_of(branch).pk]
+    for row, parent in zip(tree, parents, strict=True):
+        made = AuditEvent.objects.get(action__startswith="token.created", data__token=str(row.pk))
+        assert made.data["made_with"] == str(parent)
+        assert world.anna.get(f"tokens/{row.pk}/").json()["made_with"] == str(parent)
+    assert world.anna.delete(f"tokens/{row_of(root).pk}/").status_code == 204
+    for caller in (root, branch, other, leaf):
+        refused(caller.get("whoami/"), 401, "unauthenticated")
+    assert world.anna.get("whoami/").status_code == world.bob.get("whoami/").status_code == 200
+    ended = AuditEvent.objects.filter(action="token.revoked").order_by("seq")
+    assert {(each.data["token"], each.data["made_with"]) for each in ended} == {
+        (str(row.pk), str(parent)) for row, parent in zip(tree, parents, strict=True)
+    }
+    assert [(each.actor, each.object) for each in ended if each.data["token"] == str(parents[-1])] == [("anna", "bob")]
+
+
+def test_a_token_that_is_made_on_the_server_names_none_that_it_was_made_with(world: World) -> None:
+    assert world.bob.get(f"tokens/{row_of(world.bob).pk}/").json()["made_with"] is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_token_is_left_that_is_made_while_its_own_is_revoked() -> None:
+    world = build_world()
+    anna = Actor(world.people["anna"], token=row_of(world.anna).pk)
+    row, told = row_of(world.anna), list[str]()
+
+    def make() -> None:
+        try:
+            issue(anna, {"name": "late"})
+        except AuthenticationFailed as error:
+            told.append(str(error))
+        finally:
+            connection.close()
+
+    def entries(*given: audit.Entry) -> None:
+        making.start()
+        making.join(0.3)  # time for what does not wait
+        append(*given)
+
+    making = threading.Thread(target=make)
+    append = audit.append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "append", entries)
+        revoke(anna, row)
+    making.join(20)
+    assert told
+    assert not Token.objects.filter(account=row.account).exists()
+
+
+def test_an_account_whose_tokens_made_others_is_not_deleted_before_these_are_revoked(world: World) -> None:
+    made = mint(mint(world.anna, user="erin"), name="own")
+    assert mint(mint(world.anna), service_account="robot").get("whoami/").status_code == 200
+    refused(world.dana.delete("users/anna/"), 409, "in_use")
+    assert world.dana.delete("users/erin/").status_code == 204
+    refused(made.get("whoami/"), 401, "unauthenticated")
+    assert world.dana.delete(f"tokens/{row_of(world.anna).pk}/").status_code == 204
+    assert world.dana.delete("users/anna/").status_code == 204
 
 
 def test_a_first_token_is_its_persons_own_and_is_told_to_a_file_only(world: World, tmp_path: Path) -> None:

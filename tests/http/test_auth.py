@@ -1,16 +1,22 @@
 """Tokens, scopes, roles."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.utils import timezone
 
 from api.models import Token
 from jobs.models import AuditEvent
-from tests.http.cast import Caller, World
+from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
 
 
@@ -117,6 +123,11 @@ def test_a_scope_that_is_missing_is_403(world: World, scopes: list[str], method:
     refused(world.token("dana", scopes=scopes).send(method, path, body), 403, "forbidden")
 
 
+@pytest.mark.parametrize("path", ["audit/export/", "hosts/mx1/", "users/"])
+def test_a_head_needs_the_scope_of_its_get(world: World, path: str) -> None:
+    assert world.token("dana", scopes=["jobs:read"]).send("HEAD", path).status_code == 403
+
+
 def test_a_viewer_reads_and_changes_nothing(world: World) -> None:
     assert world.erin.get("hosts/mx1/").status_code == 200
     assert world.erin.post("jobs/", JOB).status_code == 202
@@ -190,6 +201,44 @@ def test_last_used_is_coarse(world: World) -> None:
     caller.get("whoami/")
     assert first is not None
     assert Token.objects.get(pk=made["id"]).last_used_at == first
+
+
+@contextmanager
+def writing_elsewhere(token: Any) -> Iterator[None]:
+    """Somebody else has a transaction open that has written that token's row."""
+    begun, end = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with transaction.atomic():
+            Token.objects.filter(pk=token).update(name="busy")
+            begun.set()
+            assert end.wait(20)
+        connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert begun.wait(10)
+    yield
+    end.set()
+    writer.join(10)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_read_waits_for_no_writer_to_tell_that_its_token_was_used() -> None:
+    caller = build_world().alice
+    token = Token.objects.get(account__username="alice")
+    with writing_elsewhere(token.pk):
+        began = time.monotonic()
+        assert caller.get("whoami/").status_code == 200
+        assert time.monotonic() - began < 5
+        with connection.cursor() as cursor:
+            if connection.vendor == "sqlite":
+                assert cursor.execute("PRAGMA busy_timeout").fetchone() == (20_000,)
+    token.refresh_from_db()
+    assert token.last_used_at is None
+    caller.get("whoami/")
+    token.refresh_from_db()
+    assert token.last_used_at is not None
 
 
 def test_the_first_admin_gets_a_file_that_nobody_else_reads(db: None, tmp_path: Path) -> None:

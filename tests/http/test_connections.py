@@ -163,6 +163,22 @@ def test_half_sent_bodies_give_way_too(port: int, settings: Any) -> None:
         assert second.recv(65_536).startswith(b"HTTP/1.1 405 ")
 
 
+@pytest.mark.parametrize(
+    ("rest", "state"),
+    [(HALF, h11.IDLE), (b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", h11.SEND_BODY)],
+)
+def test_what_came_half_behind_a_whole_request_gives_way_too(
+    port: int, settings: Any, rest: bytes, state: type[h11.IDLE]
+) -> None:
+    settings.CONNECTIONS = 1
+    with talking(port, GET + rest) as client:
+        parts = iter(lambda: client.recv(65_536), b"")
+        assert any(b'"ok"}' in part for part in parts)
+        until(lambda: [each.conn.their_state for each in list(Connection.unfinished)] == [state])
+        assert ask(port)[0] == 200
+        assert b'"code": "unavailable"' in b"".join(parts)
+
+
 def test_where_all_connections_are_at_work_a_new_one_is_503(settings: Any) -> None:
     settings.CONNECTIONS = 1
     at_work, done = threading.Event(), threading.Event()

@@ -10,12 +10,13 @@ from django.utils import timezone
 from api.models import Token
 from api.v1.urls import urlpatterns
 from jobs.models import Block, BlockInstance, Job, QuarantineItem
-from tests.http.cast import World, content_of
+from tests.http.cast import World
 from tests.http.test_errors import refused
 from tests.http.test_jobs import DIGEST, ended, planned
 
 VERBS = ("GET", "POST", "PATCH", "DELETE")
 OPEN = {"schema/", "docs/", "whoami/", "operations/", "pause/end/"}
+STREAMED = {"audit/export/"}  # see test_export.py
 BODIES: dict[str, Any] = {
     "approve/": {"digest": DIGEST},
     "reject/": {"digest": DIGEST, "comment": "no"},
@@ -30,7 +31,7 @@ def routes() -> list[str]:
 
 
 OBJECTS = [route for route in routes() if "<" in route]
-LISTS = [route for route in routes() if "<" not in route and route not in OPEN]
+LISTS = [route for route in routes() if "<" not in route and route not in OPEN | STREAMED]
 
 
 def fill(world: World) -> dict[str, str]:
@@ -92,7 +93,7 @@ def test_what_belongs_to_another_customer_is_not_there(world: World, route: str,
 def test_lists_show_nothing_of_another_customer(world: World, route: str) -> None:
     fill(world)
     answer = world.charlie.get(route)
-    content = content_of(answer)
+    content = answer.content
     assert answer.status_code == 200, content
     for word in (b"acme", b"alice", b"mx1", b"spam@x.y"):
         assert word not in content

@@ -7,9 +7,10 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
-from api import metrics
+from api import health, metrics
 from api.metrics import Cached
 from fleet.models import Host, Instance, QuarantineLook
 from jobs.clock import db_now
@@ -54,6 +55,63 @@ def test_the_queues_of_a_site_are_expected_from_its_first_enabled_host_on(world:
     assert detail.endswith("that it lives: ssh.fra1.0, ssh.fra1.1")
     Host.objects.filter(name="mx1").update(enabled=False)
     assert Caller("").get("/readyz").status_code == 200
+
+
+FAR = "203.0.113.7"
+
+
+def test_what_is_not_ready_is_told_to_everybody_and_why_to_those_only_who_may_scrape(
+    world: World, redis_url: str, settings: Any
+) -> None:
+    Host.objects.filter(name="mx1").update(site="fra1")
+    live(*QUEUES)
+    near = Caller("")
+    assert "ssh.fra1.0" in near.get("/readyz").content.decode()
+    tokens = [Caller(""), world.anna, world.token("dana", scopes=["jobs:read"]), Caller("mxf_wrong"), world.dana]
+    told = []
+    for caller in tokens:
+        caller.client.defaults["REMOTE_ADDR"] = FAR
+        body = refused(caller.get("/readyz"), 503, "not_ready")
+        told.append("fra1" in str(body))
+    assert told == [False, False, False, False, True]
+    body = tokens[0].get("/readyz").json()
+    assert (body["detail"], body["parts"]["worker"], body["parts"]["database"]) == ("worker: failed", "failed", "ok")
+    refused(near.get("/readyz", X_Forwarded_For=FAR), 503, "not_ready")
+    assert "fra1" not in near.get("/readyz", X_Forwarded_For=FAR).content.decode()
+
+
+def test_a_stranger_is_told_that_the_database_fails_though_no_token_can_be_looked_up(
+    world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise OperationalError("at 10.0.0.7")
+
+    monkeypatch.setitem(health.PARTS, "database", fail)
+    monkeypatch.setattr("api.auth.digest", lambda _: fail())
+    world.dana.client.defaults["REMOTE_ADDR"] = FAR
+    assert refused(world.dana.get("/readyz"), 503, "not_ready")["detail"] == "database: failed"
+
+
+def test_migrations_are_looked_at_until_they_are_all_there_and_then_no_more() -> None:
+    said = ["2 migrations are missing", "2 migrations are missing", ""]
+    check = health.once_good(lambda: said.pop(0))
+    assert [check() for _ in range(5)] == ["2 migrations are missing"] * 2 + [""] * 3
+
+
+def test_readyz_asks_for_no_migrations_once_they_were_there(db: None, django_assert_max_num_queries: Any) -> None:
+    Caller("").get("/readyz")
+    with django_assert_max_num_queries(20) as asked:
+        Caller("").get("/readyz")
+    assert not any("django_migrations" in query["sql"] for query in asked.captured_queries)
+
+
+def test_however_many_ask_whether_it_is_ready_one_looks_in_a_second(
+    world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr(health, "LOOKED", Cached(health.look, 60))
+    first = Caller("").get("/readyz")
+    with django_assert_num_queries(0):
+        assert [Caller("").get("/readyz").status_code for _ in range(3)] == [first.status_code] * 3
 
 
 def test_metrics_come_from_the_database(world: World) -> None:
@@ -135,6 +193,29 @@ def test_while_one_computes_the_others_get_what_was_told_before_at_once() -> Non
     assert computed == [b"old", b"new"]
 
 
+def test_nobody_is_told_that_all_was_ready_while_a_look_hangs() -> None:
+    begun, go_on, told = threading.Event(), threading.Event(), list[bytes]()
+
+    def compute() -> bytes:
+        if not told:
+            return b"ready"
+        begun.set()
+        assert go_on.wait(10)
+        return b"not ready"
+
+    cached = Cached(compute, 0, tells_old=False)
+    told.append(cached.get())
+    threads = [threading.Thread(target=lambda: told.append(cached.get())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(10)
+    assert told == [b"ready"]
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert told == [b"ready"] + [b"not ready"] * 3
+
+
 def test_of_those_who_ask_first_at_the_same_time_one_computes() -> None:
     computed: list[bytes] = []
     cached = Cached(lambda: computed.append(b"x") or b"x", 60)  # type: ignore[func-returns-value]
@@ -145,9 +226,6 @@ def test_of_those_who_ask_first_at_the_same_time_one_computes() -> None:
     for thread in threads:
         thread.join(10)
     assert computed == [b"x"]
-
-
-FAR = "203.0.113.7"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Settings: each is checked at start, and an error says which one, what is wrong and what would be right."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,14 @@ def test_nothing_set_is_a_complete_configuration_for_a_trial(tmp_path: Path) -> 
     assert [str(network) for network in found.metrics_networks] == ["127.0.0.0/8", "::1/128"]
     assert found.keep == Keep(jobs=365 * DAY, details=90 * DAY, events=7 * DAY, answers=3 * DAY)
     assert len(found.secret_key) >= 50
+
+
+def test_what_sqlite_has_committed_is_on_the_disk(tmp_path: Path) -> None:
+    settings = env(tmp_path).database
+    with closing(sqlite3.connect(settings["NAME"])) as database:
+        database.executescript(settings["OPTIONS"]["init_command"])
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit of the log is synced
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,10 @@ def request(path: str = "/", method: str = "POST", **headers: str) -> dict[str, 
         (request(), request("/readyz", "GET"), True),
         (request("/api/v1/jobs/", prefer="Wait=9"), request(), True),
         (request("/api/v1/hosts/mx1/discover/", prefer="wait=9"), request("/api/v1/jobs/"), True),
-        (request("/api/v1/hosts/mx1/scan-host-key/", prefer="wait=9"), request(), False),
+        (request("/api/v1/hosts/mx1/scan-host-key/", prefer="wait=9"), request(), True),
+        (request("/api/v1/hosts/mx1/scan-host-key/"), request("/api/v1/audit/verify/", "GET"), False),
+        (request("/api/v1/audit/verify/", "GET"), request("/jobs/1/events/"), True),
+        (request("/api/v1/audit/export/", "GET"), request(), False),
         (request("/api/v1/jobs/", "GET", prefer="wait=9"), request(), False),
         (request("/jobs/1/events/"), request(), True),
         (request("/jobs/1/events/"), request("/api/v1/jobs/1/undo/", prefer="respond-async, wait=9"), False),
@@ -117,7 +120,7 @@ async def test_a_caller_is_his_token_or_address_and_those_that_will_wait_hold_up
         served.append(scope)
         await asyncio.Event().wait()
 
-    one = in_turns(app, Turns(2, 1), Turns(2, 1))
+    one = in_turns(app, Turns(2, 1), Turns(2, 1), Turns(2, 1))
     tasks = [asyncio.create_task(one(scope, None, None)) for scope in (first, second)]  # type: ignore[arg-type]
     await settled()
     assert served == ([first, second] if is_served else [first])
@@ -129,7 +132,7 @@ async def test_a_request_that_fails_ends_its_turn() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError
 
-    one = in_turns(app, Turns(1, 1), Turns(1, 1))
+    one = in_turns(app, Turns(1, 1), Turns(1, 1), Turns(1, 1))
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await one(request(), None, None)  # type: ignore[arg-type]
