@@ -63,7 +63,7 @@ esac
     "real/smtpctl": "#!/bin/sh\n",
     "real/systemctl": "#!/bin/sh\n[ $1 != status ] || echo '* smtpd.service'\n",
     "ps": """#!/bin/sh
-if [ $1 = -p ]; then echo systemd; else echo $(/usr/bin/cut -d ' ' -f 4 /proc/$PPID/stat) 1 smtpd; fi
+if [ $1 = -p ]; then echo systemd; else echo $(/usr/bin/cut -d ' ' -f 6 /proc/$PPID/stat) 1 smtpd; fi
 """,
     "sleep": "#!/bin/sh\n",
 }
