@@ -18,6 +18,7 @@
 #
 # Exit status: 65 a check failed, 66 not a list of that MTA, 69 not removed while the configuration names it, 70 a part
 # of this failed, 73 could not write, 74 what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2154 # place.sh sets gone and told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -134,7 +135,7 @@ put_back() { # WORDS
 # smtpd keeps a table in memory until it is told.
 tell() { [ -z "$table" ] || smtpctl update table "$table" >&2 9>&- 6>&-; }
 
-clear_up() { ! put_right "$mta" || tell || fail 74 "smtpd was not told of the table that a change left which was cut off"; }
+clear_up() { ! put_right "$mta" || tell || fail 74 "smtpd was not told what a change that was cut off has left"; }
 
 # Another map than ours was built by hand since.
 is_in_effect() {

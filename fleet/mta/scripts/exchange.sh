@@ -13,7 +13,10 @@ exchange() {
     case $exchange_by in
     mv) mv --exchange -T -- "$1" "$2" ;;
     exch) exch "$1" "$2" ;;
-    perl) perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 2) == 0 or die "$!\n"' "$(renameat2)" "$1" "$2" ;;
+    perl)
+        perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 2) == 0 or die "$!\n"' \
+            "$(renameat2)" "$1" "$2"
+        ;;
     python3)
         python3 -I -S -c 'import ctypes, os, sys
 a, b = map(os.fsencode, sys.argv[1:])

@@ -88,11 +88,14 @@ take_planned "$planned" ''
 [ -e was ] && cp -p --preserve=all was new || fail 73 "cannot write beside $config"
 if [ "$1" = wire ]; then
     [ -e "$list" ] || fail 66 "$list is not there yet"
-    asks awk -v at="$line" 'NR == at + 0 && /^[ \t]*match[ \t]/ { found = 1 } END { exit !found }' was || fail 66 "line $line is no rule"
-    { head -n "$((line - 1))" was && printf '%s\n' "$ours" && tail -n "+$line" was; } >new || fail 73 "cannot write beside $config"
+    asks awk -v at="$line" 'NR == at + 0 && /^[ \t]*match[ \t]/ { found = 1 } END { exit !found }' was ||
+        fail 66 "line $line is no rule"
+    { head -n "$((line - 1))" was && printf '%s\n' "$ours" && tail -n "+$line" was; } >new ||
+        fail 73 "cannot write beside $config"
 else
     first=$(awk '$0 == "# BEGIN mxfleet" { print NR; exit }' was) || fail 70 "cannot read $config"
-    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" was)" = "$ours" ] || fail 66 "our lines are not as we wrote them"
+    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" was)" = "$ours" ] ||
+        fail 66 "our lines are not as we wrote them"
     sed "$first,$((first + 3))d" was >new || fail 73 "cannot write beside $config"
 fi
 said=$("$smtpd" -n -f new 2>&1) || fail 65 "smtpd does not take the configuration: $said"
@@ -104,7 +107,7 @@ case $running in
 '') fail 75 "smtpd is not running" ;;
 *[!0-9]*) fail 75 "more than one smtpd is running" ;;
 esac
-status=$(smtpctl show status) && paused=$(paused) || fail 75 "smtpd does not say what is paused, and a restart would release it"
+status=$(smtpctl show status) && paused=$(paused) || fail 75 "smtpd does not say what is paused"
 case $status in *[Pp]aused* | *PAUSED*) fail 75 "smtpd is paused in part, and a restart would end that" ;; esac
 [ "$paused" -eq 0 ] || fail 75 "$paused envelopes are paused, and a restart would release them"
 unit=

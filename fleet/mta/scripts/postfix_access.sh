@@ -14,6 +14,7 @@
 #
 # Exit status: 65 a check failed, 66 not a map of that instance, 69 not removed while the configuration names it, 70 a
 # part of this failed, 73 could not write, 74 what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2154 # place.sh sets gone and told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -52,9 +53,9 @@ known() {
 }
 
 has_word() { # TEXT WORD
-    case ",$1," in *[" ,{}$tab
-"]"$2"[" ,{}$tab
-"]*) ;; *) return 1 ;; esac
+    between=" ,{}$tab
+"
+    case ",$1," in *["$between"]"$2"["$between"]*) ;; *) return 1 ;; esac
 }
 
 # A status of 1 is also that of a map that postmap cannot read, and says so then.

@@ -8,6 +8,7 @@
 #
 # Exit status: 65 the new main.cf is not accepted, 66 not an instance, 70 a part of this failed, 73 could not write, 74
 # what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2034,SC2154 # place.sh knows name, and sets told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -36,9 +37,9 @@ known() {
     main=$(postconf -h config_directory) || fail 70 "postconf failed"
     [ "$config" != "$main" ] || return 0
     others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
-    case ",$others," in *[" ,
-"]"$config"[" ,
-"]*) ;; *) return 1 ;; esac
+    between=' ,
+'
+    case ",$others," in *["$between"]"$config"["$between"]*) ;; *) return 1 ;; esac
 }
 
 others() { # DIRECTORY: in its file others
