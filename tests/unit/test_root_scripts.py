@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from fleet.mta.types import Completed
 from fleet.ssh.quoting import script_text
 from tests.unit import real_scripts
-from tests.unit.root_scripts import EDITED, OTHER, Edited, edited
+from tests.unit.root_scripts import EDITED, OTHER, Edited, digest_of, edited
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose here")
 
@@ -24,10 +23,6 @@ ALL_STEPS = "MXFLEET_ALL_STEPS" in os.environ
 SOME = tuple(kind for kind in EDITED if kind != "exim")
 OF_EACH_SCRIPT = ("sendmail", "postfix", "postfix_wiring", "opensmtpd_wiring")
 ENOUGH = 0, 76  # done, changed meanwhile
-
-
-def digest_of(text: str) -> str:
-    return sha256(text.encode()).hexdigest() if text else "-"
 
 
 @pytest.fixture(autouse=True)
