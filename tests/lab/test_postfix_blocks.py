@@ -288,7 +288,7 @@ for delay in $(seq 1 60); do
     setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((delay * 2)))
-    kill -KILL -- -$pid 2>/dev/null
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     [ "$(postmap -q bad@one.test hash:$map)" = REJECT ] || lost=$((lost + 1))
     new=$(postmap -q key$n@x.test hash:$map)

@@ -187,7 +187,7 @@ for n in $(seq 1 60); do
     setsid sh $script apply qmail /var/qmail $list - < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $n)
-    kill -KILL -- -$pid 2>/dev/null
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     [ "$(head -n 1 $list)" = mine@x.test ] && [ "$(grep -c '^key' $list)" -le 1 ] || lost=$((lost + 1))
     [ "$(stat -c '%U:%G %a' $list)" = 'root:nofiles 640' ] || odd=$((odd + 1))

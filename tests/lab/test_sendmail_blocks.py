@@ -205,7 +205,7 @@ for n in $(seq 1 60); do
     setsid sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((n * 2)))
-    kill -KILL -- -$pid 2>/dev/null
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     makemap -u hash $map > /tmp/dump || lost=$((lost + 1))
     grep -q '^from:bad@one.test.REJECT' /tmp/dump && grep -q '^connect:127.0.0.1.RELAY' /tmp/dump || lost=$((lost + 1))

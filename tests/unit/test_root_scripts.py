@@ -105,7 +105,7 @@ def test_an_administrators_edit_between_any_two_steps_is_never_lost(kind: str, h
 def test_a_change_that_is_cut_off_anywhere_leaves_a_whole_file_and_the_next_one_tidies_up(kind: str) -> None:
     with edited(kind) as made:
         for when in steps(made, kind):
-            done = made.run(when, "kill -9 -- -$(cut -d ' ' -f 5 /proc/$$/stat)")
+            done = made.run(when, "kill -s KILL -- -$(cut -d ' ' -f 5 /proc/$$/stat)")
             there = made.list.read_text() if made.list.exists() else ""
             assert there in (made.old, made.new), said(made, when, done)
             assert not made.has_map or made.map.read_text() in (made.old, made.new), said(made, when, done)

@@ -170,7 +170,7 @@ is_known() { # as `is`, where nothing may be done on a guess
 
 end_steps() { # SUFFIX: the second of two, where one was cut off
     if exists "hand$1.aside" && ! exists "hand$1"; then mv -T "hand$1.aside" "hand$1"; fi
-    rm -f "hand$1.aside"
+    ! exists "hand$1.aside" || rm -f "hand$1.aside"
     [ -L "hand$1" ] || [ -L "../$name$1" ] || [ ! "hand$1" -ef "../$name$1" ] || rm -f "hand$1"
 }
 
