@@ -21,8 +21,12 @@ go_to() {
             sticky = is_open && $1 ~ /[tT]$/
             loose = !is_ours || (is_open && !sticky)
         }
-        END { if (!told) print whole && above ? "none/" : "a directory that namei does not tell of" }')
-    [ "$odd" = none/ ] || fail 66 "$1 can be exchanged: others than root may write in $odd above it"
+        END { if (!told && whole && above) print "none/" }')
+    case $odd in
+    none/) ;;
+    '') fail 70 "namei does not tell of the directories above $1" ;;
+    *) fail 66 "$1 can be exchanged: others than root may write in $odd above it" ;;
+    esac
     cd -P -- "$1" 2>/dev/null || fail 66 "cannot enter $1"
 }
 
