@@ -247,6 +247,13 @@ def postfix_removal(base: Path) -> Edited:
     return made
 
 
+def opensmtpd(base: Path) -> Edited:
+    table = f"table blocked file:{base}/maps/list\nmatch from any mail-from <blocked> for any reject\n"
+    (base / "etc/smtpd.conf").write_text(table)
+    words = ("apply", "opensmtpd", f"{base}/etc/smtpd.conf", f"{base}/maps/list", "blocked")
+    return Edited(base / "tools", base / "maps/list", "block_file.sh", words, "{digest}\nwrite {new}\n0\n", *PLAIN)
+
+
 MAPS: dict[str, Callable[[Path], Edited]] = {
     each.__name__: each for each in (sendmail, postfix, sendmail_creation, postfix_creation, postfix_removal)
 }
@@ -273,7 +280,7 @@ def edited(kind: str, without: tuple[str, ...] = ()) -> Iterator[Edited]:
             (base / "tools" / name).chmod(0o755)
         for name in ("main.cf", "master.cf"):
             (base / "etc" / name).write_text("")
-        made = {**EDITED, **MAPS}[kind](base)
+        made = {**EDITED, **MAPS, "opensmtpd": opensmtpd}[kind](base)
         made.reset()
         yield made
     finally:

@@ -68,6 +68,17 @@ def test_a_creation_that_was_cut_between_map_and_file_is_made_by_the_next_change
             assert (again.exit_status, pair(made)) == (0, (made.new,) * 2), (when, again)
 
 
+def test_smtpd_is_told_of_a_table_whose_change_was_cut_before_that() -> None:
+    with edited("opensmtpd") as made:
+        made.run()
+        when = made.steps().index("smtpctl") + 1
+        made.reset()
+        made.run(when, CUT.format(SIGKILL))
+        seen = made.ask("read")
+        assert (seen.exit_status, made.list.read_text(), made.leftovers()) == (0, made.new, [])
+        assert made.steps()[when:].count("smtpctl") == 1
+
+
 def test_what_came_to_hand_and_is_no_file_is_moved_beside_and_never_deleted() -> None:
     with edited("exim_removal") as made:
         made.run()
@@ -138,6 +149,7 @@ def test_what_the_system_refuses_is_not_told_as_somebodys_edit(kind: str, progra
 
 
 REFUSING = {
+    "opensmtpd": {"real/smtpctl": "#!/bin/sh\n{}; exit 1\n"},
     "postfix_wiring": {"postfix": "#!/bin/sh\n[ $3 != check ] || {{ {}; exit 1; }}\n"},
     "opensmtpd_wiring": {
         "real/systemctl": "#!/bin/sh\n[ $1 != status ] || exec echo '* smtpd.service'\n{}; touch {tools}/down\n",
