@@ -95,6 +95,17 @@ def test_what_came_to_hand_and_is_no_file_is_moved_beside_and_never_deleted() ->
         assert (kept.read_text(), made.leftovers()) == ("his\n", [])
 
 
+@pytest.mark.parametrize("kind", ["exim", "sendmail"])
+def test_what_a_program_still_writes_into_the_old_file_is_in_the_backup(kind: str) -> None:
+    with edited(kind) as made:
+        made.run()
+        when = len(made.steps()) - made.steps()[::-1].index("sync")
+        made.reset()
+        done = made.run(when, "echo late | tee -a list.mxfleet-work.*/hand")
+        assert (done.exit_status, pair(made)) == (0, (made.new,) * len(made.files)), done
+        assert made.backups() == {f"{made.old}late\n"}
+
+
 def test_two_backups_of_one_second_are_both_kept() -> None:
     with edited("exim") as made:
         (made.tools / "date").write_text("#!/bin/sh\necho 20261130000000\n")

@@ -149,16 +149,17 @@ close_work() {
 
 settle() {
     [ -n "$exchange_by" ] || find_exchange || return
+    [ -e whole ] || undo_half
+    # What is not in hand any more cannot be told from what was never there, so the file goes last.
+    for each in .db .lmdb .cdb ''; do let_go "$each" || return; done
+}
+
+undo_half() {
     for each in '' .db .lmdb .cdb; do
         end_steps "$each"
         return_theirs "$each"
     done
-    # What is not in hand any more cannot be told from what was never there, so the file goes last.
-    for each in .db .lmdb .cdb; do
-        ! is_half "$each" || trade "$each" ours was
-        let_go "$each" || return
-    done
-    let_go ''
+    for each in .db .lmdb .cdb; do ! is_half "$each" || trade "$each" ours was; done
 }
 
 is_known() { # as `is`, where nothing may be done on a guess
@@ -294,10 +295,12 @@ swap() {
     trap '' HUP INT TERM
     [ -z "$1" ] || trade "$1" was ours || fail 76 "$file$1 was changed meanwhile"
     trade '' was ours || fail 76 "$file was changed meanwhile"
+    : >whole # what is written into the old ones from here on is for the backup
     sync ..
 }
 
 take_back() {
+    rm -f whole
     told="it was changed meanwhile, so the old one is not back"
     trade '' ours was && { [ -z "$1" ] || trade "$1" ours was; } && told="the old one is back"
 }
