@@ -13,7 +13,7 @@ from tests.unit.root_scripts import MAPS, Edited, digest_of, edited
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can exchange files of others")
 
-ALL_STEPS = "MXFLEET_ALL_STEPS" in os.environ
+ALL_STEPS = "MXFLEET_FAULT_ALL_STEPS" in os.environ
 """Every step of a change is tried then, which takes minutes; else those beside the trades."""
 CUT = "kill -s {:d} -- -$(cut -d ' ' -f 5 /proc/$$/stat)"
 CREATIONS = ("sendmail_creation", "postfix_creation")
@@ -50,6 +50,8 @@ def test_after_a_cut_the_next_reading_finds_file_and_map_that_belong_together(ki
             cut = made.run(when, CUT.format(signal))
             assert cut.exit_status == (-SIGKILL if signal is SIGKILL else 0) or ALL_STEPS, (when, cut)
             assert signal is SIGKILL or is_together(made), (when, cut)
+            # Sendmail opens no map that has a second name.
+            assert all(path.stat().st_nlink == 1 for path in made.files if path.exists()), (when, cut)
             seen = made.ask("read")
             assert is_together(made), (when, cut, seen)
             told = f"{digest_of(made.list.read_text())} fits" if made.list.exists() else "- absent"
@@ -93,6 +95,15 @@ def test_what_came_to_hand_and_is_no_file_is_moved_beside_and_never_deleted() ->
         assert made.list.read_text() == made.old
         [kept] = made.place.glob("*/own")
         assert (kept.read_text(), made.leftovers()) == ("his\n", [])
+
+
+def test_a_map_never_has_a_second_name_with_which_sendmail_would_not_open_it() -> None:
+    with edited("sendmail") as made:
+        made.run()
+        for when in [at for at, name in enumerate(made.steps(), 1) if name == "cp"]:
+            made.reset()
+            assert made.run(when, "stat -c %h list list.db >../links").exit_status == 0
+            assert (made.place.parent / "links").read_text() == "1\n1\n", when
 
 
 @pytest.mark.parametrize("kind", ["exim", "sendmail"])
@@ -142,12 +153,12 @@ def test_an_exchange_in_two_steps_that_was_cut_between_them_loses_nothing() -> N
 
 
 FULL = """#!/bin/sh
-case "$*" in *hand*) echo "cannot: No space left on device" >&2; exit 1 ;; esac
+case "$*" in *hand*../*) echo "cannot: No space left on device" >&2; exit 1 ;; esac
 exec /usr/bin/{} "$@"
 """
 
 
-@pytest.mark.parametrize(("kind", "program"), [("sendmail", "perl"), ("sendmail_creation", "ln")])
+@pytest.mark.parametrize(("kind", "program"), [("sendmail", "perl"), ("sendmail_creation", "mv")])
 def test_what_the_system_refuses_is_not_told_as_somebodys_edit(kind: str, program: str) -> None:
     with edited(kind, ("mv", "python3")) as made:
         (made.tools / "real" / program).write_text(FULL.format(program))

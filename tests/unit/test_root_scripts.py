@@ -18,7 +18,7 @@ from tests.unit.root_scripts import EDITED, OTHER, Edited, digest_of, edited
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose here")
 
-ALL_STEPS = "MXFLEET_ALL_STEPS" in os.environ
+ALL_STEPS = "MXFLEET_FAULT_ALL_STEPS" in os.environ
 """Every step of a script is tried then, which takes minutes; else those at which most can happen."""
 SOME = tuple(kind for kind in EDITED if kind != "exim")
 OF_EACH_SCRIPT = ("sendmail", "postfix", "postfix_wiring", "opensmtpd_wiring")

@@ -29,7 +29,7 @@
 # To settle: what somebody else wrote goes back, a map that was traded without its file too, and the old file becomes a
 # backup beside, of which the five latest are kept.
 # shellcheck disable=SC2034,SC2154 # $name and $tab are the script's, $told, $checks and $gone are for it
-# shellcheck disable=SC3013 # every sh that Debian may have knows -nt and -ef, and POSIX has nothing that compares so
+# shellcheck disable=SC3013 # every sh that Debian may have knows -nt, and POSIX has nothing that compares times
 work=
 locked=
 
@@ -55,6 +55,8 @@ take_lock() { # who can open a lock's file can hold it
 }
 
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
+
+is_file() { [ -f "$1" ] && [ ! -L "$1" ]; }
 
 is_there() { exists "./$name"; }
 
@@ -88,7 +90,7 @@ state() {
 
 # What goes through cat tells in its words that the disk is full.
 identity() { # FILE: of a regular one, nothing for another; false when it cannot be told
-    [ -f "$1" ] && [ ! -L "$1" ] || return 0
+    is_file "$1" || return 0
     inode=$(stat -c %d:%i -- "$1") && sha256=$(sum "$1") && echo "$inode $sha256"
 }
 
@@ -172,7 +174,6 @@ is_known() { # as `is`, where nothing may be done on a guess
 end_steps() { # SUFFIX: the second of two, where one was cut off
     if exists "hand$1.aside" && ! exists "hand$1"; then mv -T "hand$1.aside" "hand$1"; fi
     ! exists "hand$1.aside" || rm -f "hand$1.aside"
-    [ -L "hand$1" ] || [ -L "../$name$1" ] || [ ! "hand$1" -ef "../$name$1" ] || rm -f "hand$1"
 }
 
 return_theirs() { # SUFFIX
@@ -215,7 +216,7 @@ put_beside() { # SUFFIX: the old file itself: what a program still writes into i
 forget_oldest() {
     set --
     for old in "../$name".mxfleet-[0-9]*; do
-        [ ! -f "$old" ] || [ -L "$old" ] || set -- "$@" "$old"
+        ! is_file "$old" || set -- "$@" "$old"
     done
     while [ $# -gt 5 ]; do
         rm -f -- "$1"
@@ -226,13 +227,12 @@ forget_oldest() {
 take() { # sets $copied: the digest, - without a file
     copied=-
     exists "../$name$1" || return 0
-    ln -PT -- "../$name$1" "pin$1" || fail 73 "cannot make a second name of $name$1"
-    [ -f "pin$1" ] && [ ! -L "pin$1" ] || fail 66 "$name$1 is no file"
-    identity "pin$1" | cat >"was$1.id"
-    [ -s "was$1.id" ] && cp -p --preserve=all "pin$1" "was$1" || fail 73 "cannot write beside $name"
-    rm -f "pin$1"
-    copied=$(sum "was$1") && IFS=' ' read -r inode sha256 <"was$1.id" || fail 73 "cannot read beside $name"
-    [ "$copied" = "$sha256" ] || fail 76 "$file$1 was changed meanwhile"
+    is_file "../$name$1" || fail 66 "$name$1 is no file"
+    # Never a second name: Sendmail does not open a map that has one. Nothing else can have that inode and these bytes.
+    inode=$(stat -c %d:%i -- "../$name$1") && cp -RPp --preserve=all -- "../$name$1" "was$1" ||
+        fail 73 "cannot write beside $name"
+    is_file "was$1" || fail 76 "$file$1 was changed meanwhile"
+    copied=$(sum "was$1") && echo "$inode $copied" | cat >"was$1.id" || fail 73 "cannot write beside $name"
 }
 
 read_checks() {
@@ -263,7 +263,8 @@ mark() {
 
 trade() {
     if [ ! -e "$2$1.id" ]; then
-        ln -PT -- "hand$1" "../$name$1" && rm -f "hand$1" && return
+        mv -nT -- "hand$1" "../$name$1"
+        exists "hand$1" || return 0
         exists "../$name$1" || fail 73 "cannot put $name$1 there"
         return 1
     fi
