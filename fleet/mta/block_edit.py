@@ -17,6 +17,8 @@ READ_SECONDS = 30
 READS = 3
 LARGEST_SOURCE = 32 << 20
 ABSENT = "-"
+UNSETTLED = 74
+"""Exit status of an editing script that could not put right what a change left which was cut off."""
 
 Checks = tuple[tuple[str, str], ...]
 
@@ -27,6 +29,10 @@ class Torn(UnparsedOutput):
 
 class ChangedMeanwhile(Conflict):
     """Somebody else changed the file between our reading and our writing; nothing of ours was written."""
+
+
+class StillNamed(Conflict):
+    """A file of ours that was to go is named by the MTA's configuration; it was left as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,15 @@ def edited(source: Source, read: Callable[[], Steps[Source]], write: Callable[[S
         yield from write((yield from read()))
 
 
+def remove_or_empty(write: Callable[[Change], Steps[None]], removing: Change, emptying: Change) -> Steps[None]:
+    """Our own file goes, or stays with nothing of ours where the configuration still names it: an MTA that cannot open
+    what it is told to ask takes no mail."""
+    try:
+        yield from write(removing)
+    except StillNamed:
+        yield from write(emptying)
+
+
 def _write(file: ListFile, source: Source, change: Change) -> Steps[None]:
     text, checks = change(source)
     if text is None and not source.exists:
@@ -184,13 +199,16 @@ def edit_error(done: Completed, script: str) -> FleetError:
     stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
     ours = [line.removeprefix("mxfleet: ") for line in stderr.splitlines() if line.startswith("mxfleet: ")]
     detail = ours[-1] if ours else stderr[:300]
-    if b"No space left on device" in done.stderr or b"Disk quota exceeded" in done.stderr:
+    is_full = b"No space left on device" in done.stderr or b"Disk quota exceeded" in done.stderr
+    if is_full and done.exit_status != UNSETTLED:
         return DiskFull(f"no space left: {detail}; the old file and map are as they were", stderr=stderr[:2000])
     if not ours:
         return error_of(done, script)
     match done.exit_status:
         case 66:
             return Unsupported(detail)
+        case 69:
+            return StillNamed(detail, hint="take it out of the configuration")
         case 75:
             return Conflict(detail, hint="try again when the other change has ended")
         case 76:

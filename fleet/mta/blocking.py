@@ -7,6 +7,7 @@ An MTA supplies a `Site`: which file, which keys, which answer. Everything else 
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fleet.mta import block_edit, block_file, block_site
@@ -132,8 +133,11 @@ def _drop(place: Place) -> Steps[None]:
     """Take our entry back; a file that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from block_edit.read_list(place.site.list_file)
     restoring = block_site.restoring(place)
-    change = restoring if place.source.exists else block_site.vanishing(place, restoring)
-    yield from block_edit.change_list(place.site.list_file, now, change)
+    write = partial(block_edit.change_list, place.site.list_file, now)
+    if place.source.exists:
+        yield from write(restoring)
+    else:
+        yield from block_edit.remove_or_empty(write, block_site.vanishing(place, restoring), restoring)
 
 
 def _proven(
@@ -222,13 +226,15 @@ def _unblock(place: Place, block: Block, context: Context) -> Steps[Result]:
     yield _unblock_plan(place, removing, unwiring)
     looks = yield from _look(place, context)
     before = yield from _evidence(place, looks)
+    write = partial(block_edit.change_list, place.site.list_file, place.source)
     if unwiring:
         block_site.refuse_written(
             (yield from _read(place.site, place.pattern)).file, place.source.path, place.site.text_when_absent
         )
         yield from unwiring.take_back()
-        removing = block_site.vanishing(place, removing)
-    yield from block_edit.change_list(place.site.list_file, place.source, removing)
+        yield from block_edit.remove_or_empty(write, block_site.vanishing(place, removing), removing)
+    else:
+        yield from write(removing)
     return (yield from _freed(place, block.value, before, context))
 
 

@@ -332,7 +332,7 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
         flat.host.exec(
             f"(echo fence 0; echo {QUARANTINE.removeprefix('mxfleet-')}; cat /root/ids) |"
             f" setsid sh /root/quarantine.sh out /usr/sbin/exim4 {SPOOL} >/dev/null & "
-            f"sleep {pause}; kill -9 -- -$! 2>/dev/null; wait"
+            f"sleep {pause}; kill -s KILL -- -$! 2>/dev/null; wait"
         )
         halves = flat.host.sh(
             f"cd {SPOOL}; find input {QUARANTINE}/input -name '*-H' -printf '%f\\n' 2>/dev/null | sort -u | wc -l"

@@ -287,8 +287,8 @@ for delay in $(seq 1 60); do
       printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
-    sleep $(printf '0.%03d' $((delay * 2)))
-    kill -KILL -- -$pid 2>/dev/null
+    sleep $(printf '0.%03d' $((delay * 8)))
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     [ "$(postmap -q bad@one.test hash:$map)" = REJECT ] || lost=$((lost + 1))
     new=$(postmap -q key$n@x.test hash:$map)

@@ -186,8 +186,8 @@ for n in $(seq 1 60); do
     { echo fence 0; digest $list; echo write $(digest /tmp/new); echo 0; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply qmail /var/qmail $list - < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
-    sleep $(printf '0.%03d' $n)
-    kill -KILL -- -$pid 2>/dev/null
+    sleep $(printf '0.%03d' $((n * 8)))
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     [ "$(head -n 1 $list)" = mine@x.test ] && [ "$(grep -c '^key' $list)" -le 1 ] || lost=$((lost + 1))
     [ "$(stat -c '%U:%G %a' $list)" = 'root:nofiles 640' ] || odd=$((odd + 1))
@@ -208,7 +208,8 @@ def test_a_script_killed_at_any_moment_leaves_the_old_file_or_the_new_one(remote
     said = remote.host.exec("sh /tmp/killing.sh /tmp/script.sh 2>&1", timeout=100).stdout.split("\n")
     assert said[0] == "lost 0 odd 0"
     assert said[1].startswith("applied ")
-    assert said[2:] == ["5", ""]
+    assert said[2] in "12345"
+    assert said[3:] == [""]
     assert remote.block().ended is Ended.SUCCEEDED
 
 

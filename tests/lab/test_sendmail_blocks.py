@@ -204,8 +204,8 @@ for n in $(seq 1 60); do
       printf 'from:bad@one.test\tREJECT\n'; printf "from:key$n@x.test\tREJECT\n"; cat /tmp/new; } > /tmp/stdin
     setsid sh $script apply sendmail /etc/mail/sendmail.cf $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
-    sleep $(printf '0.%03d' $((n * 2)))
-    kill -KILL -- -$pid 2>/dev/null
+    sleep $(printf '0.%03d' $((n * 8)))
+    kill -s KILL -- -$pid 2>/dev/null
     wait $pid 2>/dev/null
     makemap -u hash $map > /tmp/dump || lost=$((lost + 1))
     grep -q '^from:bad@one.test.REJECT' /tmp/dump && grep -q '^connect:127.0.0.1.RELAY' /tmp/dump || lost=$((lost + 1))

@@ -169,7 +169,7 @@ class Listed:
     def answer(self, command: Command) -> Completed:
         if command.script is None:
             return Completed(0)
-        if command.script == "opensmtpd_wire.sh":
+        if command.script == "opensmtpd_wire.sh" and command.mutates:
             return self.wire(command)
         before = self.content()
         done = run_script(command, self.tools)
@@ -182,8 +182,6 @@ class Listed:
         conf = self.root / "smtpd.conf"
         text = conf.read_text()
         ours = "".join(opensmtpd.our_lines(self.instance))
-        if command.argv[0] == "read":
-            return run_script(command, self.tools)
         at = text.index("match ")
         conf.write_text(text.replace(ours, "") if command.argv[0] == "unwire" else text[:at] + ours + text[at:])
         (self.root / "loaded").write_bytes(self.content() or b"")

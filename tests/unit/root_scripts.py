@@ -63,15 +63,23 @@ esac
     "real/smtpctl": "#!/bin/sh\n",
     "real/systemctl": "#!/bin/sh\n[ $1 != status ] || echo '* smtpd.service'\n",
     "ps": """#!/bin/sh
-if [ $1 = -p ]; then echo systemd; else echo $(/usr/bin/cut -d ' ' -f 4 /proc/$PPID/stat) 1 smtpd; fi
+if [ $1 = -p ]; then echo systemd; else echo $(/usr/bin/cut -d ' ' -f 6 /proc/$PPID/stat) 1 smtpd; fi
 """,
     "sleep": "#!/bin/sh\n",
 }
 
 
+def digest_of(text: str) -> str:
+    """Of a file, as the scripts say it; "" is no file."""
+    return sha256(text.encode()).hexdigest() if text else "-"
+
+
 @dataclass
 class Edited:
-    """A change of the file `list` from `old` to `new`. `place`: its directory; `owner`: whose that is, and the list."""
+    """A change of the file `list` from `old` to `new`, "" being no file.
+
+    `place`: its directory, in which `beside` are too; `owner`: whose that is, and the list.
+    """
 
     tools: Path
     list: Path
@@ -82,7 +90,7 @@ class Edited:
     new: str
     has_map: bool = False
     is_wiring: bool = False
-    beside: str = ""
+    beside: tuple[str, ...] = ()
     owner: int = OTHER
 
     @property
@@ -105,11 +113,18 @@ class Edited:
         for name, text in (("steps", ""), ("when", str(when)), ("hook", f"cd {self.place}\n{hook}\n"), ("hooked", "")):
             (self.tools / name).write_text(text)
         digests = {
-            "digest": digest or sha256(self.old.encode()).hexdigest(),
-            "new": sha256(self.new.encode()).hexdigest(),
+            "digest": digest or digest_of(self.old),
+            "new": digest_of(self.new),
         }
         stdin = self.head.format(**digests) + ("" if self.is_wiring else self.new)
-        command = Command(self.words, script=self.script, stdin=stdin.encode(), mutates=True)
+        return self._run(Command(self.words, script=self.script, stdin=stdin.encode(), mutates=True))
+
+    def ask(self, action: str, stdin: str = "") -> Completed:
+        """Another action of the script, which changes nothing."""
+        (self.tools / "when").write_text("0")
+        return self._run(Command((action, *self.words[1:]), script=self.script, stdin=stdin.encode()))
+
+    def _run(self, command: Command) -> Completed:
         argv = argv_of(command, self.tools)
         done = subprocess.run(
             argv, input=stdin_of(command), capture_output=True, timeout=60, check=False, start_new_session=True
@@ -124,13 +139,13 @@ class Edited:
         """The directory as it was at first."""
         shutil.rmtree(self.place)
         self.place.mkdir(mode=0o755)
-        for path in self.files:
+        for path in self.files if self.old else ():
             path.write_text(self.old)
             path.chmod(0o640)
             os.utime(path, (1, 1))
             os.chown(path, 0 if self.is_wiring else self.owner, self.owner)
-        if self.beside:
-            (self.place / self.beside).write_text("")
+        for name in self.beside:
+            (self.place / name).write_text("")
         os.chown(self.place, self.owner, self.owner)
 
     def backups(self) -> set[str]:
@@ -138,7 +153,7 @@ class Edited:
 
     def leftovers(self) -> list[str]:
         """Names that are neither the list's nor those of backups."""
-        kept = [self.beside, *(path.name for path in self.files)]
+        kept = [*self.beside, *(path.name for path in self.files)]
         found = (path.name for path in self.place.iterdir())
         return [name for name in found if name not in kept and not name.startswith(f"{self.list.name}.mxfleet-2")]
 
@@ -188,7 +203,7 @@ def postfix_wiring(base: Path) -> Edited:
         "{digest}\n{new}\n",
         old,
         new,
-        beside="master.cf",
+        beside=("master.cf",),
     )
 
 
@@ -203,13 +218,46 @@ table mxfleet_senders file:{base}/maps/mxfleet_senders
 match from any mail-from <mxfleet_senders> for any reject
 # END mxfleet
 {old}"""
-    made.is_wiring, made.beside = True, "mxfleet_senders"
+    made.is_wiring, made.beside = True, ("mxfleet_senders",)
     return made
 
 
 EDITED: dict[str, Callable[[Path], Edited]] = {
     each.__name__: each for each in (exim, exim_removal, sendmail, postfix, postfix_wiring, opensmtpd_wiring)
 }
+
+
+def sendmail_creation(base: Path) -> Edited:
+    made = sendmail(base)
+    made.old = ""
+    return made
+
+
+def postfix_creation(base: Path) -> Edited:
+    made = postfix(base)
+    made.old = ""
+    return made
+
+
+def postfix_removal(base: Path) -> Edited:
+    made = postfix(base)
+    made.list = base / "maps/mxfleet_senders"
+    made.words = ("remove", f"{base}/maps", "hash", str(made.list))
+    made.head, made.new, made.beside = "{digest}\n", "", ("main.cf", "master.cf")
+    return made
+
+
+def opensmtpd(base: Path) -> Edited:
+    table = f"table blocked file:{base}/maps/list\nmatch from any mail-from <blocked> for any reject\n"
+    (base / "etc/smtpd.conf").write_text(table)
+    words = ("apply", "opensmtpd", f"{base}/etc/smtpd.conf", f"{base}/maps/list", "blocked")
+    return Edited(base / "tools", base / "maps/list", "block_file.sh", words, "{digest}\nwrite {new}\n0\n", *PLAIN)
+
+
+MAPS: dict[str, Callable[[Path], Edited]] = {
+    each.__name__: each for each in (sendmail, postfix, sendmail_creation, postfix_creation, postfix_removal)
+}
+"""The changes of a file and the map that is built of it."""
 
 
 @contextmanager
@@ -220,7 +268,7 @@ def edited(kind: str, without: tuple[str, ...] = ()) -> Iterator[Edited]:
         base.chmod(0o755)
         for name in ("tools/real", "maps", "etc"):
             (base / name).mkdir(parents=True, mode=0o755)
-        config = base / ("maps" if kind == "postfix_wiring" else "etc")
+        config = base / ("maps" if kind in ("postfix_wiring", "postfix_removal") else "etc")
         texts = {
             name: text.replace("{config}", str(config)).replace("{place}", f"{base}/maps")
             for name, text in PROGRAMS.items()
@@ -232,7 +280,7 @@ def edited(kind: str, without: tuple[str, ...] = ()) -> Iterator[Edited]:
             (base / "tools" / name).chmod(0o755)
         for name in ("main.cf", "master.cf"):
             (base / "etc" / name).write_text("")
-        made = EDITED[kind](base)
+        made = {**EDITED, **MAPS, "opensmtpd": opensmtpd}[kind](base)
         made.reset()
         yield made
     finally:

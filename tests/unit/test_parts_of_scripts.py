@@ -1,12 +1,14 @@
 """A part of a script that is ended by a signal, as by a kernel out of memory, ends the script: half is never told."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from fleet.mta.types import Command, Completed
-from tests.unit import smtpd_spool
+from tests.unit import real_scripts, smtpd_spool
 from tests.unit.real_scripts import run_script
+from tests.unit.root_scripts import Edited, edited
 from tests.unit.sendmail_host import ARRIVAL, SendmailHost
 
 ID = "AAAAAA1"
@@ -170,3 +172,73 @@ def test_of_postfixs_contents(tmp_path: Path, part: str, is_whole: bool) -> None
     stdin = f"100000 10 10 10\n{ID}\n".encode()
     done = run_script(Command((str(tmp_path), "/etc/postfix"), script="postfix_content.sh", stdin=stdin))
     assert (done.exit_status, done.stdout.endswith(b"end\n")) == ((0, True) if is_whole else (74, False)), done
+
+
+def kill(made: Edited, program: str) -> None:
+    """Have that program be ended as soon as it begins, and leave a sign."""
+    tool = made.tools / ("real" if (made.tools / "real" / program).exists() else ".") / program
+    tool.write_text(f"#!/bin/sh\n: >{made.tools}/killed\nkill -KILL $$\n")
+    tool.chmod(0o755)
+
+
+PARTS_OF_CHANGES = [
+    ("exim", "awk"),
+    ("exim", "sha256sum"),
+    ("sendmail", "awk"),
+    ("sendmail", "namei"),
+    ("sendmail", "wc"),
+    ("postfix", "dd"),
+    ("postfix", "postconf"),
+    ("postfix", "postmap"),
+    ("postfix_removal", "grep"),
+    ("postfix_removal", "postconf"),
+    ("postfix_wiring", "postconf"),
+    ("postfix_wiring", "tr"),
+    ("opensmtpd_wiring", "awk"),
+    ("opensmtpd_wiring", "ps"),
+    ("opensmtpd_wiring", "smtpctl"),
+]
+
+
+@pytest.fixture
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_scripts, "RUN", str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the scripts edit only what root's own configuration names")
+@pytest.mark.usefixtures("_own_locks")
+@pytest.mark.parametrize(("kind", "program"), PARTS_OF_CHANGES)
+def test_of_a_change_of_a_list_which_is_not_made_then(kind: str, program: str) -> None:
+    with edited(kind) as made:
+        kill(made, program)
+        done = made.run()
+        assert (made.tools / "killed").exists()
+        assert done.exit_status != 0, done
+        assert [path.read_text() for path in made.files] == [made.old] * len(made.files), done
+        assert b"is back" not in done.stderr
+
+
+ANSWERING = [
+    *(("exim", action, program) for action in ("read", "query") for program in ("awk", "dd", "namei")),
+    ("exim", "read", "sha256sum"),
+    ("exim", "read", "hostname"),
+    ("exim", "query", "cat"),
+    ("sendmail", "query", "makemap"),
+    ("postfix", "read", "postconf"),
+    ("postfix", "query", "postmap"),
+    ("postfix_wiring", "read", "dd"),
+    ("opensmtpd_wiring", "read", "sha256sum"),
+]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the scripts edit only what root's own configuration names")
+@pytest.mark.usefixtures("_own_locks")
+@pytest.mark.parametrize(("kind", "action", "program"), ANSWERING)
+def test_of_an_answer_about_a_list_which_is_none_then(kind: str, action: str, program: str) -> None:
+    with edited(kind) as made:
+        assert made.ask(action, "his@x.test\n").exit_status == 0
+        kill(made, program)
+        done = made.ask(action, "his@x.test\n")
+        assert (made.tools / "killed").exists()
+        is_cut = action == "query" and not done.stdout.endswith(b"end\n")
+        assert done.exit_status not in (0, 66) or is_cut, done

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.block_edit import ChangedMeanwhile, edit_error
+from fleet.mta.block_edit import ChangedMeanwhile, StillNamed, edit_error
 from fleet.mta.block_file import Block, checks, with_block
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
 from fleet.mta.operations import SenderBlock
@@ -272,6 +272,8 @@ def test_a_refusal_counts_only_beside_an_accepted_control() -> None:
         (75, b"mxfleet: another change is running\n", Conflict),
         (76, b"mxfleet: /m was changed meanwhile\n", ChangedMeanwhile),
         (66, b"mxfleet: /m is a symbolic link\n", Unsupported),
+        (69, b"mxfleet: main.cf still names /m\n", StillNamed),
+        (74, b"cat: write error: No space left on device\nmxfleet: what was left cannot be put right\n", RemoteError),
         (65, b"mxfleet: the live map is not as it should be\n", RemoteError),
         (1, b"sudo: a password is required\n", SudoDenied),
     ],

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,15 @@ import pytest
 from fleet.mta.types import Completed
 from fleet.ssh.quoting import script_text
 from tests.unit import real_scripts
-from tests.unit.root_scripts import EDITED, OTHER, Edited, edited
+from tests.unit.root_scripts import EDITED, OTHER, Edited, digest_of, edited
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose here")
 
-ALL_STEPS = "MXFLEET_ALL_STEPS" in os.environ
+ALL_STEPS = "MXFLEET_FAULT_ALL_STEPS" in os.environ
 """Every step of a script is tried then, which takes minutes; else those at which most can happen."""
 SOME = tuple(kind for kind in EDITED if kind != "exim")
 OF_EACH_SCRIPT = ("sendmail", "postfix", "postfix_wiring", "opensmtpd_wiring")
 ENOUGH = 0, 76  # done, changed meanwhile
-
-
-def digest_of(text: str) -> str:
-    return sha256(text.encode()).hexdigest() if text else "-"
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +105,7 @@ def test_an_administrators_edit_between_any_two_steps_is_never_lost(kind: str, h
 def test_a_change_that_is_cut_off_anywhere_leaves_a_whole_file_and_the_next_one_tidies_up(kind: str) -> None:
     with edited(kind) as made:
         for when in steps(made, kind):
-            done = made.run(when, "kill -9 -- -$(cut -d ' ' -f 5 /proc/$$/stat)")
+            done = made.run(when, "kill -s KILL -- -$(cut -d ' ' -f 5 /proc/$$/stat)")
             there = made.list.read_text() if made.list.exists() else ""
             assert there in (made.old, made.new), said(made, when, done)
             assert not made.has_map or made.map.read_text() in (made.old, made.new), said(made, when, done)

@@ -5,11 +5,12 @@ it takes both back. access(5), postconf(5), SMTPD_ACCESS_README.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fleet.mta import block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.block_edit import Change, Source, difference
+from fleet.mta.block_edit import Change, Source, difference, remove_or_empty
 from fleet.mta.block_file import Block
 from fleet.mta.commands import HELPERS, pause
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
@@ -130,8 +131,11 @@ def _drop(place: Place, pattern: BlockPattern) -> Steps[None]:
     """Take our entry back; a map that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from access_edit.read_map(place.instance, place.access_map)
     restoring = access_place.restoring(place, pattern.text)
-    change = restoring if place.source.exists else access_place.vanishing(place, restoring)
-    yield from access_edit.change_map(place.instance, place.access_map, now, change)
+    write = partial(access_edit.change_map, place.instance, place.access_map, now)
+    if place.source.exists:
+        yield from write(restoring)
+    else:
+        yield from remove_or_empty(write, access_place.vanishing(place, restoring), restoring)
 
 
 def _take_back(place: Place, main_cf: Source | None, pattern: BlockPattern) -> Steps[None]:
@@ -236,13 +240,15 @@ def _unblock(place: Place, pattern: BlockPattern, context: Context) -> Steps[Res
     yield _unblock_plan(place, main_cf, removing)
     seen = yield from _look(place, pattern, context.job)
     before = yield from _evidence(place, pattern, seen)
+    write = partial(access_edit.change_map, place.instance, place.access_map, place.source)
     if main_cf:
         now = yield from access_place.read_place(place.instance, place.facts, place.access_map)
         block_site.refuse_written(now.file, place.source.path, access.OWN_HEAD)
         text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
         yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
-        removing = access_place.vanishing(place, removing)
-    yield from access_edit.change_map(place.instance, place.access_map, place.source, removing)
+        yield from remove_or_empty(write, access_place.vanishing(place, removing), removing)
+    else:
+        yield from write(removing)
     return (yield from _freed(place, pattern, before, is_unwired=main_cf is not None, context=context))
 
 

@@ -14,7 +14,11 @@
 #   MTA exim:      CONFIG the file that exim runs with, FILE a list that it names, or mxfleet_senders in /etc/exim4
 #   MTA opensmtpd: CONFIG smtpd.conf, FILE the file of its table KIND, or mxfleet_senders beside it
 #
-# Exit status: 65 a check failed, 66 not a list of that MTA, 73 could not write, 75 locked, 76 changed meanwhile.
+# What a run left that was cut off is put right first, also by read.
+#
+# Exit status: 65 a check failed, 66 not a list of that MTA, 69 not removed while the configuration names it, 70 a part
+# of this failed, 73 could not write, 74 what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2154 # place.sh sets gone and told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -40,31 +44,40 @@ fail() {
 # Run as root by sudo, this must not become a way to write any file: only what root's own configuration names.
 known() {
     case $file in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) return 1 ;; /*) ;; *) return 1 ;; esac
-    [ -n "$(find -H "$config" -prune -user root ! -perm /022)" ] || return 1
+    rootly=$(find -H "$config" -prune -user root ! -perm /022) || is_no $? || return
+    [ -n "$rootly" ] || return
     case $mta in
         sendmail)
             # A map with columns of its own, or one that keeps upper and lower case apart, is not edited.
-            [ -f "$config" ] && sed -n 's/^Kaccess[ \t][ \t]*//p' "$config" | awk -v type="$kind" -v file="$file" '
+            [ -f "$config" ] && asks awk -v type="$kind" -v file="$file" '
+                !sub(/^Kaccess[ \t]+/, "") { next }
                 { for (i = 2; i < NF; i++) if ($i ~ /^-[fkvz]/) exit }
                 $1 == type && ($NF == file || $NF == file ".db") { found = 1 }
-                END { exit !found }'
+                END { exit !found }' "$config"
             ;;
         qmail) [ -x "$config/bin/qmail-queue" ] && [ "$file" = "$config/control/badmailfrom" ] ;;
         exim)
-            [ "$file" = /etc/exim4/mxfleet_senders ] || {
-                macro=$(sed -n 's/^[ \t]*CONFDIR[ \t]*=[ \t]*//p' "$config" | head -n 1)
-                sed "s|CONFDIR|$macro|g" "$config" | grep -v '^[ \t]*#' | tr -c 'A-Za-z0-9/._@+-' '\n' | grep -qxF -- "$file"
-            }
+            [ "$file" = /etc/exim4/mxfleet_senders ] || asks awk -v file="$file" '
+                NR == FNR { if (macro == "" && sub(/^[ \t]*CONFDIR[ \t]*=[ \t]*/, "")) macro = $0; next }
+                /^[ \t]*#/ { next }
+                {
+                    gsub(/CONFDIR/, macro)
+                    count = split($0, word, "[^A-Za-z0-9/._@+-]+")
+                    for (i = 1; i <= count; i++) if (word[i] == file) found = 1
+                }
+                END { exit !found }' "$config" "$config"
             ;;
-        opensmtpd) [ "$file" = "$(dirname "$config")/mxfleet_senders" ] || names_table ;;
+        opensmtpd) if names_table; then table=$kind; else [ "$file" = "${config%/*}/mxfleet_senders" ]; fi ;;
         *) return 1 ;;
     esac
 }
 
 # A table of senders that a rule refuses, and nothing else: aliases and passwords are tables too.
 names_table() {
-    sed 's/#.*//' "$config" | sed -e ':a' -e '/\\$/N' -e 's/\\\n/ /' -e 'ta' | tr -d '"' | awk -v name="$kind" -v file="$file" '
-        { gsub(/[ \t]+/, " ") }
+    asks awk -v name="$kind" -v file="$file" '
+        { sub(/#.*/, ""); line = line $0 }
+        sub(/\\$/, " ", line) { next }
+        { $0 = line; line = ""; gsub(/"/, ""); gsub(/[ \t]+/, " ") }
         $1 == "table" {
             gsub(/[<>]/, "", $2)
             for (i = 3; i <= NF; i++) if ($2 == name && ($i == "file:" file || $i == file)) found = 1
@@ -73,7 +86,7 @@ names_table() {
         !index($0, "<" name ">") { next }
         /^ ?match .* ?reject ?$/ && index($0, " mail-from <" name "> ") && !/! ?mail-from/ { refuses = 1; next }
         { other = 1 }
-        END { exit !(found && refuses && !other) }'
+        END { exit !(found && refuses && !other) }' "$config"
 }
 
 dump() { makemap -C "$config" -u "$kind" "$1"; }
@@ -84,7 +97,9 @@ verify() {
     while IFS= read -r line; do
         key=${line%%"$tab"*}
         if [ "$line" = "$key$tab" ]; then
-            ! cut -f 1 "$1" | grep -qxF -- "$key" || { echo "mxfleet: $key is still in the map" >&2; return 1; }
+            # shellcheck disable=SC2016 # awk's
+            key=$key awk -F '\t' '($1 "") == ENVIRON["key"] "" { exit 1 }' "$1" ||
+                { echo "mxfleet: $key is still in the map" >&2; return 1; }
         else
             grep -qxF -- "$line" "$1" || { echo "mxfleet: the map does not give $line" >&2; return 1; }
         fi
@@ -101,8 +116,8 @@ build_map() {
     dump new >new.dump || fail 73 "cannot read the new map"
     if [ -e "was$suffix" ]; then
         dump was >was.dump || fail 73 "cannot read $file$suffix"
-        gone=$(printf '%s\n' "$checks" | grep -c "$tab\$")
-        [ "$(wc -l <new.dump)" -ge $(($(wc -l <was.dump) - gone)) ] || fail 65 "the new map lacks entries"
+        before=$(wc -l <was.dump) && after=$(wc -l <new.dump) || fail 70 "cannot count the entries"
+        [ "$after" -ge $((before - gone)) ] || fail 65 "the new map lacks entries"
     fi
     verify new.dump || fail 65 "the new map is not as it should be"
     chmod 640 "new$suffix"
@@ -111,17 +126,16 @@ build_map() {
 }
 
 # What somebody else wrote since is his, and stays.
-put_back() {
-    trade '' ours was || return
-    [ -z "$suffix" ] || trade "$suffix" ours was
+put_back() { # WORDS
+    take_back "$suffix"
     tell >/dev/null 2>&1
+    fail 65 "$1; $told"
 }
 
 # smtpd keeps a table in memory until it is told.
-tell() {
-    [ "$mta" = opensmtpd ] && names_table || return 0
-    smtpctl update table "$kind" >&2 9>&- 6>&-
-}
+tell() { [ -z "$table" ] || smtpctl update table "$table" >&2 9>&- 6>&-; }
+
+clear_up() { ! put_right "$mta" || tell || fail 74 "smtpd was not told what a change that was cut off has left"; }
 
 # Another map than ours was built by hand since.
 is_in_effect() {
@@ -131,18 +145,15 @@ is_in_effect() {
 
 apply() {
     IFS= read -r planned && IFS=' ' read -r verb wanted && IFS= read -r number || fail 66 "no header on stdin"
-    checks=
-    while [ "$number" -gt 0 ] && IFS= read -r line; do
-        checks=$checks${checks:+
-}$line
-        number=$((number - 1))
-    done
+    read_checks "$number"
     [ "$(state "$suffix")" != stale ] || fail 76 "$file is not what its map was built of"
     open_work
     take_planned "$planned" "$suffix"
     case $verb in
         remove)
             [ -z "$suffix" ] && [ "$planned" != - ] || fail 66 "$file is not ours to remove"
+            # smtpd does not start without a table that its configuration names.
+            [ "$mta" != opensmtpd ] || ! asks grep -qF -- "$file" "$config" || fail 69 "$config still names $file"
             wanted=-
             ;;
         write)
@@ -151,8 +162,8 @@ apply() {
         *) fail 66 "unknown verb $verb" ;;
     esac
     swap "$suffix"
-    tell || { put_back; fail 65 "smtpd does not take the new table; the old one is back"; }
-    is_in_effect || ! is "../$name" ours || { put_back; fail 65 "the live map is not as it should be; the old one is back"; }
+    tell || put_back "smtpd does not take the new table"
+    is_in_effect || ! is "../$name" ours || put_back "the live map is not as it should be"
     echo "applied $wanted"
 }
 
@@ -174,17 +185,19 @@ in_effect() {
     if [ -n "$suffix" ]; then
         [ ! -e "$file$suffix" ] || dump "$file"
     elif is_there; then
-        content | awk '{ sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, ""); print tolower($0) "\t" }'
+        { content && printf '\n\tend\t\n'; } | awk '
+            { last = $0; sub(/^[ \t]+/, ""); sub(/[ \t\r]+$/, ""); print tolower($0) "\t" }
+            END { exit last != "\tend\t" }'
     fi
 }
 
 query() {
-    { cat; echo; in_effect && echo end; } | awk -F "$tab" '
+    { cat && echo && in_effect && echo end; } | awk -F "$tab" '
         !past { if ($0 == "") past = 1; else wanted[$0]; next }
         $0 == "end" || ($1 in wanted && !seen[$1]++)'
 }
 
-suffix=
+suffix='' table=
 case $mta:$kind in
     sendmail:hash | sendmail:btree) suffix=.db ;;
     sendmail:cdb) suffix=.cdb ;;
@@ -195,8 +208,10 @@ go_to_file "$file"
 
 case $action in
     read)
-        echo "$(digest) $(state "$suffix")"
-        hostname -I 2>/dev/null || echo
+        clear_up
+        seen=$(digest) || fail 70 "cannot read $file"
+        addresses=$(hostname -I 2>/dev/null) || [ $? -lt 128 ] || fail 70 "hostname was ended by a signal"
+        printf '%s %s\n%s\n' "$seen" "$(state "$suffix")" "$addresses"
         ! is_there || content
         exit
         ;;
@@ -210,4 +225,5 @@ esac
 take_lock "$mta"
 read_fence
 check_fence
+clear_up
 apply

@@ -8,11 +8,12 @@
 # What was entered stays the current directory, whoever renames it, and in it nobody else can exchange a name.
 
 go_to() {
-    odd=$(namei -mo -- "$1" | awk -v me="$(id -un)" '
+    odd=$({ namei -mo -- "$1" || [ $? -eq 1 ] && echo whole; } | awk -v me="$(id -un)" '
+        $0 == "whole" { whole = 1; next }
         NR == 1 { next }
         {
             is_ours = $2 == "root" || $2 == me
-            if (above && (loose || (sticky && !is_ours))) { print above; exit }
+            if (above && (loose || (sticky && !is_ours))) { print above; told = 1; exit }
         }
         $1 ~ /^d/ {
             above = $NF
@@ -20,8 +21,12 @@ go_to() {
             sticky = is_open && $1 ~ /[tT]$/
             loose = !is_ours || (is_open && !sticky)
         }
-        END { if (!above) print "a directory that namei does not tell of" }') || fail 66 "cannot tell who owns what is above $1"
-    [ -z "$odd" ] || fail 66 "$1 can be exchanged: others than root may write in $odd above it"
+        END { if (!told && whole && above) print "none/" }')
+    case $odd in
+    none/) ;;
+    '') fail 70 "namei does not tell of the directories above $1" ;;
+    *) fail 66 "$1 can be exchanged: others than root may write in $odd above it" ;;
+    esac
     cd -P -- "$1" 2>/dev/null || fail 66 "cannot enter $1"
 }
 

@@ -5,19 +5,25 @@
 #                   (coreutils 9.5), exch (util-linux 2.40), renameat2(2) by perl or python3; none
 #   exchange A B    follows no link, whatever stands there
 #
-# By none, B is taken away and A put there in two steps: what somebody else renames to B between them is lost.
+# By none, B is taken away and A put there in two steps: what somebody else renames to B between them is lost. Cut off
+# between them, A.aside is what was B.
+exchange_by=
 
 exchange() {
     case $exchange_by in
     mv) mv --exchange -T -- "$1" "$2" ;;
     exch) exch "$1" "$2" ;;
-    perl) perl -e 'exit(syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 2) ? 1 : 0)' "$(renameat2)" "$1" "$2" ;;
+    perl)
+        perl -e 'syscall($ARGV[0] + 0, -100, $ARGV[1], -100, $ARGV[2], 2) == 0 or die "$!\n"' \
+            "$(renameat2)" "$1" "$2"
+        ;;
     python3)
         python3 -I -S -c 'import ctypes, os, sys
 a, b = map(os.fsencode, sys.argv[1:])
-sys.exit(ctypes.CDLL(None).renameat2(-100, a, -100, b, 2) != 0)' "$1" "$2"
+if ctypes.CDLL(None, use_errno=True).renameat2(-100, a, -100, b, 2):
+    sys.exit(os.strerror(ctypes.get_errno()))' "$1" "$2"
         ;;
-    none) ln -PT -- "$2" aside && mv -fT -- "$1" "$2" && mv -fT -- aside "$1" ;;
+    none) ln -PT -- "$2" "$1.aside" && mv -fT -- "$1" "$2" && mv -fT -- "$1.aside" "$1" ;;
     esac
 }
 

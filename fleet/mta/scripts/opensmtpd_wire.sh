@@ -9,8 +9,10 @@
 # it to read one: it forgets what is paused then, so nothing may be. When it does not come up again, the old configuration
 # is put back and smtpd started with that. From the rename on a process of its own does this, whatever ends the caller.
 #
-# Exit status: 65 smtpd does not take the configuration, 66 not ours to change, 73 could not write, 75 locked or in the
-# way, 76 changed meanwhile.
+# What a run left that was cut off is put right first, also by read.
+#
+# Exit status: 65 smtpd does not take the configuration, 66 not ours to change, 70 a part of this failed, 73 could not
+# write, 74 what is left cannot be put right, 75 locked or in the way, 76 changed meanwhile.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -35,29 +37,39 @@ fail() {
 }
 
 case $config in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) fail 66 "not a configuration: $config" ;; /*smtpd.conf) ;; *) fail 66 "not a configuration: $config" ;; esac
-[ -f "$config" ] && [ ! -L "$config" ] && [ -n "$(find "$config" -prune -user root ! -perm /022)" ] ||
-    fail 66 "$config is not root's own file"
-case ${smtpd##*/} in smtpd) ;; *) fail 66 "not smtpd: $smtpd" ;; esac
-[ -n "$(find -H "$smtpd" -prune -user root ! -perm /022)" ] || fail 66 "$smtpd is not root's own file"
-list=${config%/*}/mxfleet_senders
-
-ours() {
-    cat <<END
-# BEGIN mxfleet
-table mxfleet_senders file:$list
-match from any mail-from <mxfleet_senders> for any reject
-# END mxfleet
-END
+is_rootly() {
+    rootly=$(find -H "$1" -prune -user root ! -perm /022) || is_no $? || return
+    [ -n "$rootly" ]
 }
 
+[ -f "$config" ] && [ ! -L "$config" ] && is_rootly "$config" || fail 66 "$config is not root's own file"
+case ${smtpd##*/} in smtpd) ;; *) fail 66 "not smtpd: $smtpd" ;; esac
+is_rootly "$smtpd" || fail 66 "$smtpd is not root's own file"
+list=${config%/*}/mxfleet_senders
+
+ours="# BEGIN mxfleet
+table mxfleet_senders file:$list
+match from any mail-from <mxfleet_senders> for any reject
+# END mxfleet"
+
 parent() { # the pid of smtpd's first process
-    ps -eo pid=,ppid=,comm= | awk '$3 == "smtpd" { is[$1] = $2 } END { for (pid in is) if (!(is[pid] in is)) print pid }'
+    { ps -eo pid=,ppid=,comm= && echo whole; } | awk '
+        $3 == "smtpd" { is[$1] = $2 }
+        END { for (pid in is) if (!(is[pid] in is)) print pid; exit $0 != "whole" }'
+}
+
+paused() { # how many envelopes are
+    { smtpctl show queue && echo whole; } | awk -F '|' '
+        $4 ~ /(^|[^a-z])suspend([^a-z]|$)/ { count++ }
+        END { print count + 0; exit $0 != "whole" }'
 }
 
 go_to_file "$config"
 case $1 in
 read)
-    digest
+    put_right opensmtpd-wire
+    seen=$(digest) || fail 70 "cannot read $config"
+    echo "$seen"
     content
     exit
     ;;
@@ -68,6 +80,7 @@ esac
 take_lock opensmtpd-wire
 read_fence
 check_fence
+put_right opensmtpd-wire
 read -r planned line || fail 66 "no header on stdin"
 case $line in '' | *[!0-9]*) fail 66 "bad line" ;; esac
 open_work
@@ -75,23 +88,27 @@ take_planned "$planned" ''
 [ -e was ] && cp -p --preserve=all was new || fail 73 "cannot write beside $config"
 if [ "$1" = wire ]; then
     [ -e "$list" ] || fail 66 "$list is not there yet"
-    sed -n "${line}p" was | grep -q '^[[:space:]]*match[[:space:]]' || fail 66 "line $line is no rule"
-    { head -n "$((line - 1))" was && ours && tail -n "+$line" was; } >new || fail 73 "cannot write beside $config"
+    asks awk -v at="$line" 'NR == at + 0 && /^[ \t]*match[ \t]/ { found = 1 } END { exit !found }' was ||
+        fail 66 "line $line is no rule"
+    { head -n "$((line - 1))" was && printf '%s\n' "$ours" && tail -n "+$line" was; } >new ||
+        fail 73 "cannot write beside $config"
 else
-    first=$(grep -nxF '# BEGIN mxfleet' was | head -n 1 | cut -d : -f 1)
-    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" was)" = "$(ours)" ] || fail 66 "our lines are not as we wrote them"
+    first=$(awk '$0 == "# BEGIN mxfleet" { print NR; exit }' was) || fail 70 "cannot read $config"
+    [ -n "$first" ] && [ "$(sed -n "$first,$((first + 3))p" was)" = "$ours" ] ||
+        fail 66 "our lines are not as we wrote them"
     sed "$first,$((first + 3))d" was >new || fail 73 "cannot write beside $config"
 fi
 said=$("$smtpd" -n -f new 2>&1) || fail 65 "smtpd does not take the configuration: $said"
+wanted=$(sum new) || fail 70 "cannot read the new configuration"
 mark ''
 
-running=$(parent)
+running=$(parent) || fail 70 "the processes cannot be listed"
 case $running in
 '') fail 75 "smtpd is not running" ;;
 *[!0-9]*) fail 75 "more than one smtpd is running" ;;
 esac
-smtpctl show status | grep -qi paused && fail 75 "smtpd is paused in part, and a restart would end that"
-paused=$(smtpctl show queue | cut -d '|' -f 4 | grep -cw suspend)
+status=$(smtpctl show status) && paused=$(paused) || fail 75 "smtpd does not say what is paused"
+case $status in *[Pp]aused* | *PAUSED*) fail 75 "smtpd is paused in part, and a restart would end that" ;; esac
 [ "$paused" -eq 0 ] || fail 75 "$paused envelopes are paused, and a restart would release them"
 unit=
 if [ "$(ps -p 1 -o comm=)" = systemd ]; then
@@ -112,7 +129,11 @@ fail() {
     echo "mxfleet: $2" >&2
     exit "$1"
 }
-parent() { ps -eo pid=,ppid=,comm= | awk '$3 == "smtpd" { is[$1] = $2 } END { for (pid in is) if (!(is[pid] in is)) print pid }'; }
+parent() {
+    { ps -eo pid=,ppid=,comm= && echo whole; } | awk '
+        $3 == "smtpd" { is[$1] = $2 }
+        END { for (pid in is) if (!(is[pid] in is)) print pid; exit $0 != "whole" }'
+}
 wait_for() { # TRIES COMMAND...
     tries=$1
     shift
@@ -122,13 +143,13 @@ wait_for() { # TRIES COMMAND...
         sleep 0.2
     done
 }
-is_down() { [ -z "$(parent)" ]; }
-is_up() { [ -n "$(parent)" ] && smtpctl show status; }
+is_down() { pid=$(parent) && [ -z "$pid" ]; }
+is_up() { pid=$(parent) && [ -n "$pid" ] && smtpctl show status; }
 restart() { # the same command line again
     if [ -n "$unit" ]; then
         systemctl restart "$unit" 9>&- 6>&-
     else
-        pid=$(parent)
+        pid=$(parent) || return
         if [ -n "$pid" ]; then
             kill -TERM "$pid"
             wait_for 100 is_down || return 1
@@ -137,7 +158,7 @@ restart() { # the same command line again
         set --
         while IFS= read -r word; do set -- "$@" "$word"; done <words
         shift
-        (cd / && umask 022 && exec "$smtpd" "$@" 9>&- 6>&-) # which would keep the locks
+        (cd / && umask 022 && trap - HUP INT TERM && exec "$smtpd" "$@" 9>&- 6>&-) # which would keep the locks
     fi
     wait_for 50 is_up && sleep 1 && is_up
 }
@@ -146,19 +167,20 @@ trap close_work EXIT
 find_exchange
 swap ''
 restart && exit
-trade '' ours was
-restart
-fail 65 "smtpd did not come up with the new configuration; the old one is back: $(tail -n 3 "$log")"
+take_back ''
+if restart; then told="$told, and smtpd runs"; else told="$told, and smtpd does not run"; fi
+fail 65 "smtpd did not come up with the new configuration; $told: $(tail -n 3 "$log")"
 RESTARTING
 )
 cp "/proc/$running/cmdline" cmdline || fail 73 "cannot read the command line of smtpd"
 log=$(mktemp) || fail 73 "no temporary file"
-smtpd=$smtpd name=$name in=$work log=$log unit=$unit setsid sh -c "$restarting" "$0" </dev/null >"$log" 2>&1 &
+in=$work
 work= # it is the other's from here on
+smtpd=$smtpd file=$file name=$name in=$in log=$log unit=$unit setsid sh -c "$restarting" "$0" </dev/null >"$log" 2>&1 &
 cd /
 wait $!
 status=$?
 [ "$status" -eq 0 ] || cat "$log" >&2
 rm -f "$log"
 [ "$status" -eq 0 ] || exit "$status"
-echo "applied $(sum "$config")"
+echo "applied $wanted"

@@ -10,7 +10,11 @@
 #   postfix_access.sh remove CONFIG_DIR TYPE FILE    stdin: SHA256 of the file as planned; our own map, once nothing refers
 #                                                    to it
 #
-# Exit status: 65 a check failed, 66 not a map of that instance, 73 could not write, 75 locked, 76 changed meanwhile.
+# What a run left that was cut off is put right first, also by read.
+#
+# Exit status: 65 a check failed, 66 not a map of that instance, 69 not removed while the configuration names it, 70 a
+# part of this failed, 73 could not write, 74 what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2154 # place.sh sets gone and told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -37,54 +41,66 @@ fail() {
 # Run as root by sudo, this must not become a way to write any file: only maps that the instance checks senders with.
 known() {
     case $config in /*) ;; *) return 1 ;; esac
-    if [ "$config" != "$(postconf -h config_directory)" ]; then
-        postconf -xh alternate_config_directories multi_instance_directories | tr ', ' '\n\n' | grep -qxF -- "$config" || return 1
+    main=$(postconf -h config_directory) || fail 70 "postconf failed"
+    if [ "$config" != "$main" ]; then
+        others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
+        has_word "$others" "$config" || return
     fi
     [ "$file" = "$own" ] && return 0
-    {
-        postconf -c "$config" -xh smtpd_sender_restrictions
-        postconf -c "$config" -xP '*/*/smtpd_sender_restrictions' | sed 's/^[^=]*= *//'
-    } | tr ', {}' '\n\n\n\n' | grep -qxF -- "$type:$file"
+    checked=$(postconf -c "$config" -xh smtpd_sender_restrictions &&
+        postconf -c "$config" -xP '*/*/smtpd_sender_restrictions') || fail 70 "postconf failed"
+    has_word "$checked" "$type:$file"
+}
+
+has_word() { # TEXT WORD
+    between=" ,{}$tab
+"
+    case ",$1," in *["$between"]"$2"["$between"]*) ;; *) return 1 ;; esac
+}
+
+# A status of 1 is also that of a map that postmap cannot read, and says so then.
+look_up() { # KEY MAP: $got, "" where the map has none; false when it does not say
+    got=$(postmap -c "$config" -q "$1" "$2") && return
+    [ $? -eq 1 ] || return
+    said=$(postmap -c "$config" -q "$1" "$2" 2>&1)
+    [ $? -eq 1 ] || return
+    case $said in *': fatal: '* | *': error: '*) return 1 ;; esac
 }
 
 verify() {
     [ -n "$checks" ] || return 0
     while IFS=$tab read -r key value; do
-        got=$(postmap -c "$config" -q "$key" "$1")
+        look_up "$key" "$1" || { echo "mxfleet: $1 cannot be read" >&2; return 1; }
         [ "$got" = "$value" ] || { echo "mxfleet: $1: $key gives '$got', expected '$value'" >&2; return 1; }
     done <<END
 $checks
 END
 }
 
-count() { postmap -c "$config" -s "$1" | wc -l; }
-
-# What somebody else wrote since is his, and stays.
-put_back() {
-    trade '' ours was || return
-    [ -z "$suffix" ] || trade "$suffix" ours was
-    tell_texthash
-}
+# Sets $count, of its entries.
+count() { postmap -c "$config" -s "$1" >entries && count=$(wc -l <entries) || fail 73 "cannot read $1"; }
 
 # DATABASE_README: a texthash is read once, when a process starts.
 tell_texthash() { [ -n "$suffix" ] || [ "$file" = "$own" ] || postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-; }
 
+clear_up() { ! put_right postfix || tell_texthash; }
+
 apply() {
     IFS= read -r planned && IFS= read -r wanted && IFS= read -r number || fail 66 "no header on stdin"
-    checks=
-    while [ "$number" -gt 0 ] && IFS= read -r line; do
-        checks=$checks${checks:+
-}$line
-        number=$((number - 1))
-    done
+    read_checks "$number"
     [ "$(state "$suffix")" != stale ] || fail 76 "$file is not what its map was built of"
     open_work
     take_planned "$planned" "$suffix"
     write
     swap "$suffix"
     tell_texthash
-    is_in_effect || ! is "../$name" ours || { put_back; fail 65 "the live map is not as it should be; the old one is back"; }
-    echo "applied $(sum "../$name")"
+    is_in_effect || ! is "../$name" ours || {
+        # What somebody else wrote since is his, and stays.
+        take_back "$suffix"
+        tell_texthash
+        fail 65 "the live map is not as it should be; $told"
+    }
+    echo "applied $wanted"
 }
 
 # Another map than ours was built by hand since.
@@ -98,8 +114,10 @@ write() {
     if [ -n "$suffix" ]; then
         postmap -c "$config" "$type:new" || fail 73 "cannot build the map"
         if [ -e "was$suffix" ]; then
-            gone=$(printf '%s\n' "$checks" | grep -c "$tab\$")
-            [ "$(count "$type:new")" -ge $(($(count "$type:was") - gone)) ] || fail 65 "the new map lacks entries"
+            count "$type:was"
+            before=$count
+            count "$type:new"
+            [ "$count" -ge $((before - gone)) ] || fail 65 "the new map lacks entries"
         fi
     fi
     verify "$type:new" || fail 65 "the new map is not as it should be"
@@ -110,9 +128,10 @@ write() {
 
 remove_own() {
     [ "$file" = "$own" ] || fail 66 "$file is not ours"
-    if postconf -c "$config" -n | grep -qF -- "$own" || grep -qF -- "$own" "$config/master.cf"; then
-        fail 76 "$file is still referred to"
-    fi
+    # Postfix defers all mail while it cannot open a map that it is told to ask; by whatever way its name is written.
+    settings=$(postconf -c "$config" -n) || fail 70 "postconf failed"
+    case $settings in *"$name"*) fail 69 "main.cf still names $file" ;; esac
+    ! asks grep -qF -- "$name" "$config/master.cf" || fail 69 "master.cf still names $file"
     IFS= read -r planned || fail 66 "no header on stdin"
     open_work
     take_planned "$planned" "$suffix"
@@ -131,13 +150,16 @@ known || fail 66 "$type:$file is no map that $config checks senders with"
 go_to_file "$file"
 
 if [ "$action" = read ]; then
-    echo "$(digest) $(state "$suffix")"
+    clear_up
+    seen=$(digest) || fail 70 "cannot read $file"
+    echo "$seen $(state "$suffix")"
     ! is_there || content
     exit
 fi
 if [ "$action" = query ]; then
     while IFS= read -r key; do
-        value=$(postmap -c "$config" -q "$key" "$type:$file") && printf '%s\t%s\n' "$key" "$value"
+        look_up "$key" "$type:$file" || fail 70 "$type:$file cannot be read"
+        [ -z "$got" ] || printf '%s\t%s\n' "$key" "$got"
     done
     echo end
     exit
@@ -145,6 +167,7 @@ fi
 take_lock postfix
 read_fence
 check_fence
+clear_up
 case $action in
     apply) apply ;;
     remove) remove_own ;;

@@ -4,7 +4,11 @@
 #   postfix_wire.sh read  CONFIG_DIR TYPE    stdout: "SHA256 fits" and then main.cf
 #   postfix_wire.sh apply CONFIG_DIR TYPE    stdin: SHA256 of main.cf as planned and of the new one, then the new main.cf
 #
-# Exit status: 65 the new main.cf is not accepted, 66 not an instance, 73 could not write, 75 locked, 76 changed meanwhile.
+# What a run left that was cut off is put right first, also by read.
+#
+# Exit status: 65 the new main.cf is not accepted, 66 not an instance, 70 a part of this failed, 73 could not write, 74
+# what is left cannot be put right, 75 locked, 76 changed meanwhile.
+# shellcheck disable=SC2034,SC2154 # place.sh knows name, and sets told
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
@@ -30,30 +34,46 @@ fail() {
 }
 
 known() {
-    [ "$config" = "$(postconf -h config_directory)" ] && return 0
-    postconf -xh alternate_config_directories multi_instance_directories | tr ', ' '\n\n' | grep -qxF -- "$config"
+    main=$(postconf -h config_directory) || fail 70 "postconf failed"
+    [ "$config" != "$main" ] || return 0
+    others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
+    between=' ,
+'
+    case ",$others," in *["$between"]"$config"["$between"]*) ;; *) return 1 ;; esac
 }
 
-others() { postconf -c "$1" -n | grep -v -e "^$parameter =" -e "^config_directory ="; }
+others() { # DIRECTORY: in its file others
+    postconf -c "$1" -n >"$1/all" || return
+    grep -v -e "^$parameter =" -e "^config_directory =" "$1/all" >"$1/others" || [ $? -eq 1 ]
+}
 
-value() { postconf -c "$1" -h "$parameter" | tr -d ' ,'; }
+value() { # DIRECTORY: in $value
+    value=$(postconf -c "$1" -h "$parameter") && value=$(printf %s "$value" | tr -d ' ,')
+}
 
 # Run as root by sudo, this must not become a way to set any parameter.
 only_ours() {
     for each in was new; do
-        mkdir "$each.d" && cp "$each" "$each.d/main.cf" && bytes ../master.cf >"$each.d/master.cf" || return 1
+        mkdir "$each.d" && cp "$each" "$each.d/main.cf" && bytes ../master.cf >"$each.d/master.cf" || return
+        others "./$each.d" || return
     done
-    ours=$(printf %s "$element" | tr -d ' ,')
-    before=$(value ./was.d) after=$(value ./new.d)
-    [ "$(others ./was.d)" = "$(others ./new.d)" ] || return 1
-    [ "$after" = "$ours$before" ] || [ "$before" = "$ours$after" ]
+    cmp -s was.d/others new.d/others || return
+    ours=$(printf %s "$element" | tr -d ' ,') && value ./was.d || return
+    before=$value
+    value ./new.d || return
+    [ "$value" = "$ours$before" ] || [ "$before" = "$ours$value" ]
 }
 
 # What somebody else wrote since is his, and stays.
-put_back() {
-    trade '' ours was || return
-    postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&-
+put_back() { # WORDS
+    take_back ''
+    reload >/dev/null 2>&1
+    fail 65 "$1; $told"
 }
+
+reload() { postfix -c "$config" reload 9>&- 6>&-; }
+
+clear_up() { ! put_right postfix || reload >/dev/null 2>&1; }
 
 apply() {
     IFS= read -r planned && IFS= read -r wanted || fail 66 "no header on stdin"
@@ -65,15 +85,17 @@ apply() {
     only_ours || fail 65 "the new main.cf changes more than $parameter"
     mark ''
     swap ''
-    postfix -c "$config" check 9>&- 6>&- || { put_back; fail 65 "postfix check refuses it; the old main.cf is back"; }
-    postfix -c "$config" reload 9>&- 6>&- || { put_back; fail 65 "postfix reload failed; the old main.cf is back"; }
-    echo "applied $(sum "../$name")"
+    postfix -c "$config" check 9>&- 6>&- || put_back "postfix check refuses the new main.cf"
+    reload || put_back "postfix reload failed with the new main.cf"
+    echo "applied $wanted"
 }
 
 known || fail 66 "$config is no instance of this host"
 go_to_file "$file"
 if [ "$action" = read ]; then
-    echo "$(digest) fits"
+    clear_up
+    seen=$(digest) || fail 70 "cannot read $file"
+    echo "$seen fits"
     content
     exit
 fi
@@ -81,4 +103,5 @@ fi
 take_lock postfix
 read_fence
 check_fence
+clear_up
 apply
