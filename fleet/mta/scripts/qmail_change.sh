@@ -93,6 +93,8 @@ stop() { # waits until qmail-send is down and its lock ours
     until [ "$(date +%s)" -ge "$((began + seconds))" ]; do
         case $("$svstat" "$service") in
         *": down "*) flock -n 8 && return 0 ;;
+        *"want down"*) ;;
+        *) [ "$was" = down ] || "$svc" -d "$service" ;; # it was ended before it could say so
         esac
         sleep 0.1
     done

@@ -73,11 +73,20 @@ back() { # what cannot come whole goes out again
     move "$1" . info todo || return
     stuck=
     for id in $wanted; do
-        # shellcheck disable=SC2086
-        ! has_any "$1" "$id" $PARTS || stuck="$stuck $id"
+        ! is_stuck "$1" "$id" || stuck="$stuck $id"
     done
     ids=$stuck
     out . "$1"
+}
+
+is_stuck() { # AREA ID: a part of it is there though its place in the queue is free; else it is of another time
+    for each in $PARTS; do
+        locate "$1" "$each" "$2"
+        [ -e "$path" ] || continue
+        locate . "$each" "$2"
+        [ -e "$path" ] || return 0
+    done
+    return 1
 }
 
 remove() {
