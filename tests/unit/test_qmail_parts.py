@@ -211,10 +211,12 @@ def test_what_a_cut_off_restore_to_hold_has_taken_already_keeps_the_rest_from_be
     assert queue.parts(name) == {HOLD: queue.whole[name] - {"mess"}, QUARANTINE: {"mess"}}
 
 
-def test_a_queue_that_lacks_one_of_its_directories_is_not_touched(queue_in: Callable[[str], Queue]) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_queue_that_lacks_one_of_its_directories_is_not_touched(
+    number: int, queue_in: Callable[[str], Queue]
+) -> None:
     queue = queue_in("")
-    missing = queue.host.queue / "mess/1"
-    missing.rename(queue.host.queue / "aside")
+    (queue.host.queue / f"mess/{number}").rename(queue.host.queue / "aside")
     with pytest.raises(RemoteError, match="ended with 66"):
         queue.change("hold")
     with pytest.raises(RemoteError, match="ended with 66"):

@@ -31,8 +31,9 @@ act() {
 }
 
 tell_left() { # AREA IDS WHY: done is what has left it
+    place "$1" mess
     for id in $2; do
-        if has_any "$1" "$id" mess; then echo "$id left $3"; else echo "$id done"; fi
+        if [ -e "$base${by:+$((id % by))/}$id" ]; then echo "$id left $3"; else echo "$id done"; fi
     done
 }
 
@@ -75,13 +76,11 @@ delete_in_place() { # not even a directory can be made: that is when room is wan
 }
 
 bring_back() { # AREA
-    free=
-    for id in $good; do
-        # shellcheck disable=SC2086 # words of ours
-        if has_any . "$id" mess $PARTS; then echo "$id left its queue ID is in use"; else free="$free $id"; fi
-    done
-    good=$free
     ids=$good
+    # shellcheck disable=SC2086 # words of ours
+    keep_without . mess $PARTS
+    for id in $having; do echo "$id left its queue ID is in use"; done
+    good=$ids
     back "$1" || return
     if [ "$action" = restore-try ]; then
         ids=$good

@@ -175,6 +175,7 @@ case $job in
 '' | *[!0-9A-Za-z-]*) fail 64 "bad job" ;;
 esac
 wanted_lines=$(cat) || fail 74 "the messages cannot be read"
+# shellcheck disable=SC2034 # its parts work on them
 ids=$(both tell_wanted ids_of) || fail 64 "the messages were cut off, or one of them is none"
 wanted_lines=${wanted_lines%end}
 wanted_lines=${wanted_lines%?}

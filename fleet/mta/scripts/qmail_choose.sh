@@ -3,8 +3,8 @@
 # Which of the messages that a change names are there, by fingerprint; needs pipe.sh, qmail_queue.sh, and $ids,
 # $wanted_lines and $action.
 #
-#   examine AREA...   for each of them "ID ok" (in the first area), "ID held" (in a later one), "ID left WHY" or "ID gone".
-#                     False when a part of it did not end well
+#   examine AREA...   "ID left WHY" or "ID gone", then "ok ID..." for those in the first area and "held ID..." for those in
+#                     a later one. False when a part of it did not end well
 #   sort_out SAID     sets good and held by those lines, and tells the others
 #
 # Of a message that is to be removed and has no envelope any more, the removal was cut off: it goes on.
@@ -17,15 +17,14 @@ examine() {
     both tell_known judge
 }
 
+# shellcheck disable=SC2034 # qmail_act.sh has them
 sort_out() {
-    good=''
-    held=''
     IFS='
 '
     for line in $1; do
         case $line in
-        *' ok') good="$good ${line% ok}" ;;
-        *' held') held="$held ${line% held}" ;;
+        ok*) good=${line#ok} ;;
+        held*) held=${line#held} ;;
         *) echo "$line" ;;
         esac
     done
@@ -90,7 +89,11 @@ judge() {
             for (at = 1; at <= count; at++) {
                 said = "gone"
                 for (which = 1; which <= many && said == "gone"; which++) said = verdict(in_order[which], order[at])
-                print order[at], (said == "ok" && which > 2) ? "held" : said
+                if (said != "ok") print order[at], said
+                else if (which > 2) held = held " " order[at]
+                else good = good " " order[at]
             }
+            print "ok" good
+            print "held" held
         }'
 }

@@ -66,11 +66,12 @@ choose() {
 }
 
 whole() { # PATH SIZE...
+    # shellcheck disable=SC2034 # run_lot looks at it
     worst=1
     lot=
     while [ $# -gt 0 ]; do
         lot="$lot $1"
-        [ "${#lot}" -lt 20000 ] || run_lot head -v -c "$limit" -- 2>/dev/null || return
+        [ "${#lot}" -lt "$LOT" ] || run_lot head -v -c "$limit" -- 2>/dev/null || return
         shift 2
     done
     run_lot head -v -c "$limit" -- 2>/dev/null

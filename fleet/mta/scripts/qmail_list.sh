@@ -36,12 +36,11 @@ stats() {
     [ $? -le 123 ]
 }
 
-paths() { # those of the IDs $seen in each of the directories $places
-    for id in $seen; do
-        for place in $places; do
-            locate . "$place" "$id"
-            printf '%s\000' "$path"
-        done
+paths() { # those of the files of the messages $seen
+    for kind in $kinds; do
+        place . "$kind"
+        # shellcheck disable=SC2154 # by place
+        for id in $seen; do printf '%s\000' "$base${by:+$((id % by))/}$id"; done
     done
 }
 
@@ -51,6 +50,7 @@ todo_files() {
 }
 
 of_group() {
+    # shellcheck disable=SC2154 # by enter
     awk -v by="$split" -v first="$first" -v last="$last" '$1 % by >= first && $1 % by <= last'
 }
 
@@ -64,7 +64,7 @@ tell_both() {
 }
 
 unique() {
-    sed '/^$/d' | sort -u
+    sort -u
 }
 
 unreadable() { fail 74 "the queue cannot be read: a part of the listing failed or was ended by a signal"; }
@@ -94,11 +94,11 @@ group() { # the split directories from $first to $last
 again() { # what was in todo/
     seen=$(both tell_both unique) || unreadable
     for id in $seen; do printf ':again\000%s\000' "$id"; done
-    places=todo
+    kinds=todo
     both paths records || unreadable
-    places='info remote local'
+    kinds='info remote local'
     both paths records || unreadable
-    places='mess todo info remote local'
+    kinds='mess todo info remote local'
     both paths stats || unreadable
 }
 

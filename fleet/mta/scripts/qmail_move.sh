@@ -26,29 +26,29 @@ move() ( # FROM TO KIND...: a name that is taken stays where it is. A shell of i
     to=$2
     shift 2
     for kind; do
+        place "$from" "$kind"
         for id in $ids; do
-            locate "$from" "$kind" "$id"
+            path=$base${by:+$((id % by))/}$id
             [ -e "$path" ] || continue
-            # shellcheck disable=SC2034 # eval reads it
-            file=$path
-            locate "$to" "$kind" "$id"
-            eval "lot_$at=\"\${lot_$at-} \$file\" lot=\$lot_$at"
-            [ "${#lot}" -lt 20000 ] || move_lot "$at" || exit
+            number=0
+            [ "$to" != . ] || number=$((id % split))
+            eval "lot=\${lot_$number-}\ \$path lot_$number=\$lot"
+            [ "${#lot}" -lt "$LOT" ] || { move_lot && place "$from" "$kind"; } || exit
         done
         number=0
         while [ "$number" -lt "$split" ]; do
-            move_lot "$number" || exit
+            move_lot || exit
             number=$((number + 1))
         done
     done
 )
 
-move_lot() { # NUMBER of the directory
-    eval "lot=\${lot_$1-} lot_$1="
+move_lot() { # of the directory with that number
+    eval "lot=\${lot_$number-} lot_$number="
     [ -n "$lot" ] || return 0
-    locate "$to" "$kind" "$1"
+    place "$to" "$kind"
     # shellcheck disable=SC2086 # paths without blanks
-    mv -n -t "${path%/*}" -- $lot 2>/dev/null
+    mv -n -t "$base${by:+$number}" -- $lot 2>/dev/null
     [ $? -le 1 ] # some name was taken, or there is no room: who moved on looks at what is still there
 }
 
@@ -72,21 +72,15 @@ back() { # what cannot come whole goes out again
     keep_without "$1" remote local bounce intd
     move "$1" . info todo || return
     stuck=
-    for id in $wanted; do
-        ! is_stuck "$1" "$id" || stuck="$stuck $id"
+    for part in $PARTS; do
+        ids=$wanted
+        find_having "$1" "$part"
+        for id in $having; do # what is in both places is of another time
+            has_any . "$id" "$part" || stuck="$stuck $id"
+        done
     done
     ids=$stuck
     out . "$1"
-}
-
-is_stuck() { # AREA ID: a part of it is there though its place in the queue is free; else it is of another time
-    for each in $PARTS; do
-        locate "$1" "$each" "$2"
-        [ -e "$path" ] || continue
-        locate . "$each" "$2"
-        [ -e "$path" ] || return 0
-    done
-    return 1
 }
 
 remove() {

@@ -4,13 +4,16 @@
 #
 #   enter QUEUE              makes it the current directory; sets split (conf-split), split_kinds and state, the path in
 #                            /run of what a change writes about itself. False where there is no queue
-#   locate AREA KIND ID      sets path, and at, the number of its directory
+#   place AREA KIND          sets base and by: the path of a file there is $base${by:+$((id % by))/}$id
 #   has_any AREA ID KIND...  whether the message has one of these files there
-#   keep_without AREA KIND...  sets ids to those of $ids that have none of them there
+#   find_having AREA KIND...   sets having to those of $ids that have one there, some more than once
+#   keep_without AREA KIND...  takes those from $ids
 #   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it could
 #                            not be run, was ended by a signal or ended with more than WORST
 #
 # No program counts or looks for a name here, and nothing goes through a pipe: what died would have seen less than there is.
+LOT=4000 # characters of paths in one command line: any host takes them, and putting more together takes the square of it
+
 # shellcheck disable=SC2034 # whoever takes this in looks at state
 enter() {
     cd "$1" 2>/dev/null && find_split && identity=$(stat -c %d-%i .) && state=/run/mxfleet-qmail-$identity
@@ -31,36 +34,46 @@ find_split() { # a number that is missing would have all later ones looked for i
         [ -d "local/$((split - 1))" ] && [ -d todo ]
 }
 
-locate() {
-    at=0
-    path=$1/$2/$3
-    [ "$1" = . ] || return 0
-    path=$2/$3
-    case " $split_kinds " in
-    *" $2 "*)
-        at=$(($3 % split))
-        path=$2/$at/$3
-        ;;
+place() {
+    case "$1: $split_kinds " in
+    .:*" $2 "*) base=$2/ by=$split ;;
+    .:*) base=$2/ by='' ;;
+    *) base=$1/$2/ by='' ;;
     esac
 }
 
 has_any() {
-    area=$1
     name=$2
+    area=$1
     shift 2
     for each; do
-        locate "$area" "$each" "$name"
-        [ ! -e "$path" ] || return 0
+        place "$area" "$each"
+        [ ! -e "$base${by:+$((name % by))/}$name" ] || return 0
     done
     return 1
 }
 
-keep_without() {
-    within=$1
+find_having() {
+    area=$1
     shift
+    having=
+    for kind; do
+        place "$area" "$kind"
+        for id in $ids; do
+            [ ! -e "$base${by:+$((id % by))/}$id" ] || having="$having $id"
+        done
+    done
+}
+
+keep_without() {
+    find_having "$@"
+    [ -n "$having" ] || return 0
     kept=
     for id in $ids; do
-        has_any "$within" "$id" "$@" || kept="$kept $id"
+        case "$having " in
+        *" $id "*) ;;
+        *) kept="$kept $id" ;;
+        esac
     done
     ids=$kept
 }
@@ -70,12 +83,15 @@ with_files() {
     kinds=$2
     worst=$3
     shift 3
+    [ -d "$area" ] || return 0
     lot=
     for kind in $kinds; do
+        place "$area" "$kind"
         for id in $ids; do
-            locate "$area" "$kind" "$id"
-            [ ! -e "$path" ] || lot="$lot $path"
-            [ "${#lot}" -lt 20000 ] || run_lot "$@" || return
+            path=$base${by:+$((id % by))/}$id
+            [ -e "$path" ] || continue
+            lot="$lot $path"
+            [ "${#lot}" -lt "$LOT" ] || run_lot "$@" || return
         done
     done
     run_lot "$@"
