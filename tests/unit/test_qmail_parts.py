@@ -29,8 +29,18 @@ QMAIL = Qmail()
 ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "3"))
 SEED = os.environ.get("MXFLEET_FAULT_SEED") or str(random.SystemRandom().randrange(10**6))
 QUARANTINE, HOLD = "mxfleet-quarantine/job-1", "mxfleet-hold"
-MOVES = {"quarantine": ("", QUARANTINE), "restore": (QUARANTINE, ""), "hold": ("", HOLD), "release": (HOLD, "")}
-REMOVALS = {"erase": QUARANTINE, "delete": ""}
+NOWHERE = "nowhere"
+CHANGES = {
+    "quarantine": ("quarantine", "", QUARANTINE),
+    "quarantine what is on hold": ("quarantine", HOLD, QUARANTINE),
+    "restore": ("restore", QUARANTINE, ""),
+    "restore to hold": ("restore-held", QUARANTINE, HOLD),
+    "hold": ("hold", "", HOLD),
+    "release": ("release", HOLD, ""),
+    "erase": ("erase", QUARANTINE, NOWHERE),
+    "delete": ("delete", "", NOWHERE),
+}
+"""What the script is told to do, and the area where the messages are before and after it."""
 
 
 class Queue:
@@ -67,7 +77,7 @@ class Queue:
         return found
 
     def is_in(self, name: str, area: str) -> bool:
-        return self.parts(name) == {area: self.whole[name]}
+        return self.parts(name) == ({} if area == NOWHERE else {area: self.whole[name]})
 
     def settle(self) -> None:
         """Waits until the guardian has done its work."""
@@ -110,24 +120,24 @@ def said_of(queue: Queue, action: str) -> dict[str, str]:
         return {}
 
 
-@pytest.mark.parametrize("action", [*MOVES, *REMOVALS])
+@pytest.mark.parametrize("which", CHANGES)
 @pytest.mark.timeout(60 + 5 * ROUNDS)
 def test_a_change_of_which_a_part_is_ended_tells_what_is_so_and_the_next_one_finishes_it(
-    action: str, queue_in: Callable[[str], Queue]
+    which: str, queue_in: Callable[[str], Queue]
 ) -> None:
-    source, target = MOVES.get(action) or (REMOVALS[action], "nowhere")
+    action, source, target = CHANGES[which]
     first = queue_in(source)
     assert set(first.change(action).said.values()) == {"done"}
     first.settle()
-    for victim in some(first.tools.victims(), action):
+    for victim in some(first.tools.victims(), which):
         queue = queue_in(source)
         queue.choose(victim)
         said = said_of(queue, action)
         queue.settle()
-        what = f"MXFLEET_FAULT_SEED={SEED}, {action}, {victim}: {said}"
+        what = f"MXFLEET_FAULT_SEED={SEED}, {which}, {victim}: {said}"
         for name in queue.names:
             word, parts = said.get(name, ""), queue.parts(name)
-            here, there = queue.is_in(name, source), queue.is_in(name, target) if action in MOVES else not parts
+            here, there = queue.is_in(name, source), queue.is_in(name, target)
             assert word in ("", "done") or word.startswith("left "), what
             assert there if word == "done" else here if word else True, f"{what}: {name} in {parts}"
             is_half_erased = action == "erase" and "mess" in parts.get(source, ())
@@ -135,8 +145,7 @@ def test_a_change_of_which_a_part_is_ended_tells_what_is_so_and_the_next_one_fin
         queue.host.tools = None
         rest = queue.change(action)
         for name in queue.names:
-            parts = queue.parts(name)
-            assert queue.is_in(name, target) if action in MOVES else not parts, f"{what}: then {rest.said}, {parts}"
+            assert queue.is_in(name, target), f"{what}: then {rest.said}, {queue.parts(name)}"
         assert queue.host.is_up, what
 
 
@@ -198,17 +207,44 @@ def test_an_erase_that_was_cut_off_is_finished_by_the_next_one(queue_in: Callabl
     assert (erased.data["done"], queue.host.files()) == (len(items), {})
 
 
-def test_what_a_cut_off_restore_to_hold_has_taken_already_keeps_the_rest_from_being_erased(
-    queue_in: Callable[[str], Queue],
-) -> None:
+@pytest.fixture
+def half_held(queue_in: Callable[[str], Queue]) -> tuple[Queue, str]:
+    """A quarantine of which one message was on its way to hold when everything was ended, the host too."""
     queue = queue_in(QUARANTINE)
     name = queue.names[1]
     for kind in queue.whole[name] - {"mess"}:
         (queue.host.queue / HOLD / kind).mkdir(parents=True)
         (queue.host.queue / QUARANTINE / kind / name).rename(queue.host.queue / HOLD / kind / name)
+    return queue, name
+
+
+def test_a_cut_off_restore_to_hold_is_put_right_and_finished_by_the_next_one(half_held: tuple[Queue, str]) -> None:
+    queue, name = half_held
+    assert queue.change("hold").said[name] == "gone"
+    assert queue.is_in(name, QUARANTINE)
+    assert queue.change("restore-held").said[name] == "done"
+    assert queue.is_in(name, HOLD)
+
+
+def test_what_a_cut_off_restore_to_hold_has_taken_already_keeps_the_rest_from_being_erased(
+    half_held: tuple[Queue, str],
+) -> None:
+    queue, name = half_held
     said = queue.change("erase").said
     assert said == dict.fromkeys(queue.names, "done") | {name: "left it could not be removed"}
     assert queue.parts(name) == {HOLD: queue.whole[name] - {"mess"}, QUARANTINE: {"mess"}}
+
+
+def test_qmail_send_is_started_though_nothing_can_be_put_right(queue_in: Callable[[str], Queue]) -> None:
+    queue = queue_in("")
+    for name, text in (("find", "kill -KILL $$"), ("sleep", "exec /bin/sleep 0.05")):
+        (queue.tools.path / name).write_text(f"#!/bin/sh\n{text}\n")
+    (queue.host.queue / HOLD).mkdir()
+    before = queue.host.files()
+    with pytest.raises(RemoteError, match="ended with 70"):
+        queue.change("quarantine")
+    queue.settle()
+    assert queue.host.files() == before
 
 
 @pytest.mark.parametrize("number", [0, 1])

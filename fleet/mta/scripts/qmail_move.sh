@@ -92,34 +92,32 @@ remove() {
 
 repair() ( # a shell of its own: $ids stay
     strays=$(find_strays) || exit
-    area_of='' in_queue='' in_hold=''
-    for word in $strays end; do
-        case $word in
-        [1-9]*)
-            if has_any . "$word" mess; then
-                in_queue="$in_queue $word"
-            elif has_any mxfleet-hold "$word" mess; then
-                in_hold="$in_hold $word"
-            fi
-            ;;
-        *)
-            rejoin || exit
-            area_of=$word in_queue='' in_hold=''
-            ;;
-        esac
+    IFS='
+'
+    for line in $strays; do
+        unset IFS
+        # shellcheck disable=SC2086
+        rejoin $line || exit
     done
+    unset IFS
     ! is_ours mxfleet-delete || clear_deleted
 )
 
-rejoin() { # $in_queue and $in_hold with what of them is in $area_of
-    [ -n "$in_queue$in_hold" ] && is_ours "$area_of" || return 0
-    ids=$in_queue
-    back "$area_of" || return
-    ids=$in_hold
-    out "$area_of" mxfleet-hold
+rejoin() { # AREA PLACE ID...: what lies in AREA of messages whose mess/ID is in that place
+    stray_in=$1
+    whole_in=$2
+    shift 2
+    ids=$*
+    if [ "$whole_in" != . ]; then
+        ! is_ours "$stray_in" "$whole_in" || out "$stray_in" "$whole_in"
+        return
+    fi
+    find_having . mess
+    ids=$having
+    ! is_ours "$stray_in" || back "$stray_in"
 }
 
-find_strays() { # "AREA ID..." for each area with files of messages whose mess/ID is not there
+find_strays() { # "AREA PLACE ID..." for files of messages whose mess/ID is in another area, or in none: "." then
     tops=
     for top in mxfleet-hold mxfleet-delete mxfleet-quarantine; do
         ! is_ours "$top" || tops="$tops $top"
@@ -136,11 +134,15 @@ without_mess() {
     awk -F / -v kinds=" mess $PARTS " '
         !index(kinds, " " $(NF - 1) " ") { next }
         { area = $0; sub("/[^/]*/[^/]*$", "", area) }
-        $(NF - 1) == "mess" { has[area, $NF]; next }
+        $(NF - 1) == "mess" { has[area, $NF]; whole[$NF] = area; next }
         { part[area, $NF] }
         END {
-            for (each in part) if (!(each in has)) { split(each, word, SUBSEP); list[word[1]] = list[word[1]] " " word[2] }
-            for (area in list) print area list[area]
+            for (each in part) if (!(each in has)) {
+                split(each, word, SUBSEP)
+                way = word[1] " " ((word[2] in whole) ? whole[word[2]] : ".")
+                list[way] = list[way] " " word[2]
+            }
+            for (way in list) print way list[way]
         }'
 }
 
