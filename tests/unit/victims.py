@@ -1,4 +1,4 @@
-"""Programs that our scripts run, of which one is ended by a signal, as by a kernel out of memory: by its name, at a call."""
+"""Programs that our scripts run, one of which is ended by a signal at one of its calls, as by a kernel out of room."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ if [ "$program $count" = "$victim $when" ]; then
 fi
 exec "$real" "$@"
 """
-PROGRAMS = """awk cat date find flock grep head mkdir mv readlink rm rmdir sed setsid sleep sort stat sync tail timeout touch
-    tr xargs"""
+PROGRAMS = """awk cat date find flock grep head mkdir mv readlink rm rmdir sed setsid sleep sort stat sync tail timeout
+    touch tr xargs"""
 
 
 @dataclass(frozen=True)
