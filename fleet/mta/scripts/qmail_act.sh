@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # variables of qmail_change.sh and of its other parts
-# What a change of a qmail queue does while qmail-send is down. Needs the other parts of qmail_change.sh, and its variables.
+# What a change of a qmail queue does while qmail-send is down. Needs the other parts of qmail_change.sh.
 #
 #   act     does it, and tells of each message what came of it by where its files are then. False when a part of it did
 #           not end well; what was told is void then, and `finish` puts right what was cut off

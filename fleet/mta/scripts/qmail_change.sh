@@ -25,7 +25,7 @@
 #   look only, does its work. qmail_list.sh tells that it is so.
 # - A message moves by rename(2), in an order that lets where mess/ID lies tell where the rest belongs (qmail_move.sh).
 #   After a reboot qmail-send runs beside what was cut off then, until the next change puts it right.
-# - A part of it that is ended by a signal, or fails without a word that we know, ends the script with 70, before the next
+# - A part of it that a signal ends, or fails without a word that we know, ends the script with 70 before its next
 #   step. What was cut off by that goes back first, and qmail-send is started; what had been done by then is not told.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
@@ -206,7 +206,6 @@ case $status in
 *": up "* | *": down "*) ;;
 *) fail 69 "$status" ;;
 esac
-began=$(date +%s) || cut_off
 was=down
 if is_wanted_up "$status"; then was=up; fi
 # A state that nobody cleared: neither the shell that wrote it nor its guardian has lived. It knows what was before.
@@ -225,6 +224,7 @@ if [ "$guardian_in" != scope ] && ! guard 20; then
     fail 73 "no guardian could be started"
 fi
 settled=${phase:+settled}
+began=$(date +%s) || cut_off
 verdicts=stopping
 mark=
 is_cut=

@@ -3,8 +3,8 @@
 # Which of the messages that a change names are there, by fingerprint; needs pipe.sh, qmail_queue.sh, and $ids,
 # $wanted_lines and $action.
 #
-#   examine AREA...   "ID left WHY" or "ID gone", then "ok ID..." for those in the first area and "held ID..." for those in
-#                     a later one. False when a part of it did not end well
+#   examine AREA...   "ID left WHY" or "ID gone", then "ok ID..." for those in the first area and "held ID..." for those
+#                     in a later one. False when a part of it did not end well
 #   sort_out SAID     sets good and held by those lines, and tells the others
 #
 # Of a message that is to be removed and has no envelope any more, the removal was cut off: it goes on.

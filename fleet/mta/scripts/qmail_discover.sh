@@ -41,7 +41,8 @@ without_nul() {
 }
 
 marked() {
-    sed -n -e ':a' -e '/\\$/{' -e '$!N' -e '}' -e 's/\\\n/ /' -e 'ta' -e '/^[[:space:]]*#/d' -e '/[^[:space:]]/s/^/'"$word"' /p'
+    sed -n -e ':a' -e '/\\$/{' -e '$!N' -e '}' -e 's/\\\n/ /' -e 'ta' -e '/^[[:space:]]*#/d' \
+        -e '/[^[:space:]]/s/^/'"$word"' /p'
 }
 
 tell_home() {

@@ -4,8 +4,8 @@
 #
 #   is_wanted_up STATUS   by svstat(8): "up (pid N) S seconds" or "down S seconds, ... want up"
 #   note PHASE BEFORE     writes how far it is (stopped, acting), and whether qmail-send was up before
-#   finish SECONDS        the one way out: puts right what was cut off, and starts qmail-send. False when the first could
-#                         not be done, and then nothing is. What it cannot start keeps its state, for whoever comes next
+#   finish SECONDS        the one way out: puts right what was cut off, and starts qmail-send. False when the first
+#                         could not be done, and then nothing is. What it cannot start keeps its state, for the next
 #   recover SECONDS       finishes what nobody lived to finish, the job lock being ours; true when there is nothing
 is_wanted_up() {
     case $1 in

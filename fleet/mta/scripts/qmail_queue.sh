@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Where files of a qmail queue lie. An area is `.`, the queue itself, or a directory of ours in it, such as mxfleet-hold:
-# there every kind (mess, info, ...) is one flat directory.
+# Where files of a qmail queue lie. An area is `.`, the queue itself, or a directory of ours in it (mxfleet-hold, ...),
+# where every kind (mess, info, ...) is one flat directory.
 #
 #   enter QUEUE              makes it the current directory; sets split (conf-split), split_kinds and state, the path in
 #                            /run of what a change writes about itself. False where there is no queue
@@ -8,11 +8,12 @@
 #   has_any AREA ID KIND...  whether the message has one of these files there
 #   find_having AREA KIND...   sets having to those of $ids that have one there, some more than once
 #   keep_without AREA KIND...  takes those from $ids
-#   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it could
-#                            not be run, was ended by a signal or ended with more than WORST
+#   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it
+#                            could not be run, was ended by a signal or ended with more than WORST
 #
-# No program counts or looks for a name here, and nothing goes through a pipe: what died would have seen less than there is.
-LOT=4000 # characters of paths in one command line: any host takes them, and putting more together takes the square of it
+# No program counts or looks for a name here, and nothing goes through a pipe: what died would have seen less than there is
+# to see.
+LOT=4000 # characters of paths in one command line: any host takes them, and time grows with the square of it
 
 # shellcheck disable=SC2034 # whoever takes this in looks at state
 enter() {
