@@ -23,7 +23,7 @@ from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.victims import Tools, Victim
 
 QMAIL = Qmail()
-ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "1"))
 SEED = os.environ.get("MXFLEET_FAULT_SEED") or str(random.SystemRandom().randrange(10**6))
 QUARANTINE, HOLD = "mxfleet-quarantine/job-1", "mxfleet-hold"
 NOWHERE = "nowhere"

@@ -11,8 +11,7 @@
 #   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it
 #                            could not be run, was ended by a signal or ended with more than WORST
 #
-# No program counts or looks for a name here, and nothing goes through a pipe: what died would have seen less than there is
-# to see.
+# No program counts names here or looks for one, and nothing goes through a pipe: what died would have seen too little.
 LOT=4000 # characters of paths in one command line: any host takes them, and time grows with the square of it
 
 # shellcheck disable=SC2034 # whoever takes this in looks at state
