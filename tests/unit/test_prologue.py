@@ -11,9 +11,12 @@ from fleet.ssh.quoting import SCRIPTS, TAKES_IN, script_text
 
 PROLOGUE = script_text("prologue.sh")[0]
 CALLED = sorted(path.name for path in SCRIPTS.glob("*.sh") if path.read_text().startswith("#!/bin/sh\n"))
-PARTS = {"prologue.sh", "pipefail.sh", "fence.sh", "exchange.sh", "enter.sh", "place.sh"} | {
-    f"sendmail_{part}.sh" for part in ("queues", "hold", "quarantine")
-}
+QMAILS = {f"qmail_{part}.sh" for part in ("queue", "move", "finish", "choose", "act")} | {"pipe.sh"}
+PARTS = (
+    {"prologue.sh", "pipefail.sh", "fence.sh", "exchange.sh", "enter.sh", "place.sh"}
+    | QMAILS
+    | {f"sendmail_{part}.sh" for part in ("queues", "hold", "quarantine")}
+)
 
 
 def commands_of(text: str) -> str:

@@ -21,7 +21,7 @@ from fleet.mta.qmail.changing import change
 from fleet.mta.qmail.listing import QUEUE
 from fleet.mta.qmail.quarantine import look
 from fleet.mta.types import InstanceFacts, Result
-from fleet.ssh.quoting import stdin_of
+from fleet.ssh.quoting import SCRIPTS, stdin_of
 from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.real_scripts import argv_of
 
@@ -220,14 +220,13 @@ def test_without_systemd_nothing_is_said_of_a_scope(host: QmailHost) -> None:
     assert (result.data["done"], result.data["notes"]) == (1, [])
 
 
-def stopped_in_the_middle(host: QmailHost) -> subprocess.Popen[bytes]:
-    """A purge that waits for qmail-send to stop."""
+def stopped_in_the_middle(host: QmailHost, *script: str) -> subprocess.Popen[bytes]:
+    """A purge that waits for qmail-send to stop. `script`: the words that begin it where it is installed."""
     (host.service / "busy").touch()
     entries = list(host.entries().values())
     asked = next(change(host.instance, "quarantine", "job-1", entries))
-    process = subprocess.Popen(
-        argv_of(asked, host.tools), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    words = [*script, *asked.argv] if script else argv_of(asked, host.tools)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     assert process.stdin is not None
     process.stdin.write(stdin_of(asked))
     process.stdin.close()
@@ -258,6 +257,14 @@ def test_when_the_shell_is_killed_the_guardian_starts_qmail_send_wherever_it_liv
     with_systemd(host, kind)
     host.put()
     process = stopped_in_the_middle(host)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    host.wait_up()
+
+
+def test_the_guardian_of_an_installed_script_takes_in_the_parts_that_lie_beside_it(host: QmailHost) -> None:
+    host.put()
+    process = stopped_in_the_middle(host, "/bin/sh", str(SCRIPTS / "qmail_change.sh"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     host.wait_up()

@@ -7,33 +7,42 @@
 # is not queued. The last line is "end".
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipe.sh
+. "${0%/*}/pipe.sh"
+# shellcheck source=qmail_queue.sh
+. "${0%/*}/qmail_queue.sh"
 
 fail() {
     echo "qmail_content: $2" >&2
     exit "$1"
 }
 
-cd "$1" 2>/dev/null && [ -d mess/0 ] || fail 66 "no queue in $1"
-split=$(find mess -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' -printf '%f\n' | grep -c '^[0-9]*$')
-read -r budget headers body || fail 64 "no limits"
-case $budget$headers$body in
-*[!0-9]*) fail 64 "bad limits" ;;
-esac
-ids=$(cat)
-case $ids in
-*[!0-9"
-"]*) fail 64 "bad queue ID" ;;
-esac
-# Every message has two places; what neither has is absent.
-sizes=$(printf '%s\n' "$ids" | awk -v by="$split" '$1 != "" { print "mess/" $1 % by "/" $1; print "mxfleet-hold/mess/" $1 }' |
-    xargs -r stat -c '%n %s' -- 2>/dev/null)
-printf '%s\n.\n%s\n' "$sizes" "$ids" | awk '
-    $1 == "." { rest = 1; next }
-    !rest { sub("^.*/", "", $1); has[$1]; next }
-    $1 != "" && !($1 in has) { print $1, "absent" }'
-if [ "$body" -eq 0 ]; then
-    printf '%s\n' "$sizes" | awk -v limit="$headers" -v budget="$budget" '
-        $1 == "" { next }
+unreadable() { fail 74 "a part of reading failed or was ended by a signal"; }
+
+sizes() { # every message has two places; what neither has is absent
+    for each_area in . mxfleet-hold; do
+        with_files "$each_area" mess 1 stat -c '%n %s' -- 2>/dev/null || return
+    done
+}
+
+tell_found() {
+    printf '%s\n' "$found"
+}
+
+tell_found_and_wanted() {
+    printf '%s\n.\n%s\n' "$found" "$ids"
+}
+
+absent() {
+    awk '
+        $1 == "." { rest = 1; next }
+        !rest { sub("^.*/", "", $1); has[$1]; next }
+        $1 != "" && !($1 in has) { print $1, "absent" }'
+}
+
+headers_of() {
+    awk -v limit="$headers" -v budget="$budget" '
+        $1 == "" || is_full { next }
         {
             path = $1; size = 0; text = ""
             while ((got = (getline line <path)) > 0 && line != "" && line != "\r" && size < limit) {
@@ -46,15 +55,48 @@ if [ "$body" -eq 0 ]; then
             if (size > limit) size = limit
             printf "%s 0 %d 0\n", $1, size
             ORS = ""; print substr(text, 1, size); ORS = "\n"
-            if ((budget -= size + 32) < 0) exit
+            is_full = (budget -= size + 32) < 0
         }'
+}
+
+choose() {
+    awk -v limit="$limit" -v budget="$budget" '
+        $1 == "" || is_full { next }
+        { print; is_full = (budget -= ($2 < limit ? $2 : limit) + 64) < 0 }'
+}
+
+whole() { # PATH SIZE...
+    # shellcheck disable=SC2034 # run_lot looks at it
+    worst=1
+    lot=
+    while [ $# -gt 0 ]; do
+        lot="$lot $1"
+        [ "${#lot}" -lt "$LOT" ] || run_lot head -v -c "$limit" -- 2>/dev/null || return
+        shift 2
+    done
+    run_lot head -v -c "$limit" -- 2>/dev/null
+}
+
+enter "$1" || fail 66 "no queue in $1"
+read -r budget headers body || fail 64 "no limits"
+case $budget$headers$body in
+*[!0-9]*) fail 64 "bad limits" ;;
+esac
+ids=$(cat) || unreadable
+case $ids in
+*[!0-9"
+"]*) fail 64 "bad queue ID" ;;
+esac
+found=$(sizes) || unreadable
+both tell_found_and_wanted absent || unreadable
+if [ "$body" -eq 0 ]; then
+    both tell_found headers_of || unreadable
 else
     limit=$((headers + body))
-    chosen=$(printf '%s\n' "$sizes" | awk -v limit="$limit" -v budget="$budget" '
-        $1 == "" { next }
-        { print; if ((budget -= ($2 < limit ? $2 : limit) + 64) < 0) exit }')
-    printf '%s\n' "$chosen" | sed '/^$/d'
+    chosen=$(both tell_found choose) || unreadable
+    [ -z "$chosen" ] || printf '%s\n' "$chosen"
     echo
-    printf '%s\n' "$chosen" | sed -e '/^$/d' -e 's/ .*//' | xargs -r head -v -c "$limit" -- 2>/dev/null
+    # shellcheck disable=SC2086 # a path and a number each
+    whole $chosen || unreadable
 fi
 echo end

@@ -5,12 +5,30 @@
 # lines, "unreadable NAME" for one that this account may not read; then "end". Changes nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipe.sh
+. "${0%/*}/pipe.sh"
+
+beginning() {
+    head -c 1048576 "$file"
+}
+
+in_lines() {
+    both without_nul marked
+}
+
+without_nul() {
+    tr -d '\000'
+}
+
+marked() {
+    sed 's/^/line /'
+}
 
 cd -- "$1" || exit 66
 for file in me locals virtualdomains percenthack smtproutes helohost envnoathost; do
     if [ -r "$file" ]; then
         echo "file $file"
-        head -c 1048576 "$file" | tr -d '\000' | sed 's/^/line /'
+        both beginning in_lines || exit 74
         echo
     elif [ -e "$file" ]; then
         echo "unreadable $file"

@@ -7,15 +7,42 @@
 # log's. The last line is "end". Says "absent" where there is no qmail. Changes nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipe.sh
+. "${0%/*}/pipe.sh"
 PATH=$PATH:/command
 
 numbered() { # DIRECTORY: how many subdirectories have a number as their name
-    find "$1/" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' 2>/dev/null | grep -c '/[0-9]*$'
+    count=0
+    for each in "$1"/[0-9]*; do
+        case ${each##*/} in
+        *[!0-9]*) ;;
+        *) [ ! -d "$each" ] || count=$((count + 1)) ;;
+        esac
+    done
+    echo "$count"
 }
 
 lines() { # WORD FILE: the file's lines, continued ones joined, comments left out
-    [ ! -r "$2" ] || head -c 65536 "$2" | tr -d '\000' | sed -e ':a' -e '/\\$/N' -e 's/\\\n/ /' -e 'ta' |
-        sed -n -e '/^[[:space:]]*#/d' -e '/[^[:space:]]/s/^/'"$1"' /p'
+    word=$1
+    file=$2
+    [ ! -f "$file" ] || [ ! -r "$file" ] || both beginning in_lines || exit 74
+}
+
+beginning() {
+    head -c 65536 "$file"
+}
+
+in_lines() {
+    both without_nul marked
+}
+
+without_nul() {
+    tr -d '\000'
+}
+
+marked() {
+    sed -n -e ':a' -e '/\\$/{' -e '$!N' -e '}' -e 's/\\\n/ /' -e 'ta' -e '/^[[:space:]]*#/d' \
+        -e '/[^[:space:]]/s/^/'"$word"' /p'
 }
 
 tell_home() {
@@ -49,7 +76,7 @@ done
 seen=
 for service in /service/* /etc/service/* /var/service/*; do
     [ -d "$service" ] || continue
-    real=$(readlink -f "$service")
+    real=$(readlink -f "$service") || exit 74
     case "$seen" in
     *" $real "*) continue ;;
     esac

@@ -10,77 +10,108 @@
 #   ":done" ""               the group is complete
 #   ":cut" PHASE             a change was cut off and nobody lives who puts it right: "stopped", or "acting" with files half
 #                            moved. Nothing is listed then, except anyway; the change script's look puts it right.
-#   ":end" SPLIT             the last pair
+#   ":end" SPLIT             the last pair; told only when every part of the listing ended well
 # Records are read before the times and sizes, so a size that does not fit tells a file that was being written.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 state=
+# shellcheck source=pipe.sh
+. "${0%/*}/pipe.sh"
+# shellcheck source=qmail_queue.sh
+. "${0%/*}/qmail_queue.sh"
 
 fail() {
     echo "qmail_list: $2" >&2
     exit "$1"
 }
 
+# xargs(1): up to 123 is a word of the program, as for a file that went meanwhile.
 records() { # paths on stdin, each ended by a NUL
     xargs -0 -r grep -azHZse '' --
-    return 0
+    [ $? -le 123 ]
 }
 
-paths() { # DIRECTORY...: an ID per line on stdin, the files' paths in each of them
-    awk -v split_by="$split" -v is_big="$big" -v places="$*" '
-        BEGIN { count = split(places, place, " ") }
-        { for (at = 1; at <= count; at++) {
-            part = place[at] == "todo" && !is_big ? "" : $1 % split_by "/"
-            printf "%s/%s%s\n", place[at], part, $1
-        } }' | tr '\n' '\000'
+stats() {
+    xargs -0 -r stat --printf ':stat\0%n %i %s %.9Y\0' -- 2>/dev/null
+    [ $? -le 123 ]
 }
 
-todo_names() { # FIRST LAST: IDs in todo/ whose split directory is one of these
-    if [ "$big" = 1 ]; then
-        at=$1
-        while [ "$at" -le "$2" ]; do
-            find "todo/$at" -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '%f\n' || exit
-            at=$((at + 1))
-        done
-    else
-        find todo -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '%f\n'
-    fi | grep '^[0-9]*$' | awk -v by="$split" -v first="$1" -v last="$2" '$1 % by >= first && $1 % by <= last'
-}
-
-group() { # FIRST LAST
-    printf ':group\000%s\000' "$(date +%s)"
-    before=$(todo_names "$1" "$2") || fail 74 "todo/ cannot be read"
-    at=$1
-    envelopes=
-    messages=
-    while [ "$at" -le "$2" ]; do
-        envelopes="$envelopes info/$at remote/$at local/$at"
-        messages="$messages mess/$at"
-        at=$((at + 1))
+paths() { # those of the files of the messages $seen
+    for kind in $kinds; do
+        place . "$kind"
+        # shellcheck disable=SC2154 # by place
+        for id in $seen; do printf '%s\000' "$base${by:+$((id % by))/}$id"; done
     done
+}
+
+todo_files() {
     # shellcheck disable=SC2086 # words of ours
-    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -print0 | records
+    find $todo -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' ! -name '*[!0-9]*' -printf '%f\n'
+}
+
+of_group() {
+    # shellcheck disable=SC2154 # by enter
+    awk -v by="$split" -v first="$first" -v last="$last" '$1 % by >= first && $1 % by <= last'
+}
+
+envelope_files() {
+    # shellcheck disable=SC2086
+    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -print0
+}
+
+tell_both() {
+    printf '%s\n' "$before" "$after"
+}
+
+unique() {
+    sort -u
+}
+
+unreadable() { fail 74 "the queue cannot be read: a part of the listing failed or was ended by a signal"; }
+
+group() { # the split directories from $first to $last
+    now=$(date +%s) || unreadable
+    printf ':group\000%s\000' "$now"
+    todo='' envelopes='' messages=''
+    number=$first
+    while [ "$number" -le "$last" ]; do
+        todo="$todo todo/$number"
+        envelopes="$envelopes info/$number remote/$number local/$number"
+        messages="$messages mess/$number"
+        number=$((number + 1))
+    done
+    [ -d todo/0 ] || todo=todo
+    before=$(both todo_files of_group) || unreadable
+    both envelope_files records || unreadable
     # shellcheck disable=SC2086
     find $envelopes $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' \
-        -printf ':stat\0%p %i %s %T@\0' || fail 74 "the queue cannot be read"
-    after=$(todo_names "$1" "$2") || fail 74 "todo/ cannot be read"
-    if [ -n "$before$after" ]; then
-        seen=$(printf '%s\n%s\n' "$before" "$after" | sed '/^$/d' | sort -u)
-        printf '%s\n' "$seen" | while read -r id; do printf ':again\000%s\000' "$id"; done
-        printf '%s\n' "$seen" | paths todo | records
-        printf '%s\n' "$seen" | paths info remote local | records
-        printf '%s\n' "$seen" | paths mess todo info remote local |
-            xargs -0 -r stat --printf ':stat\0%n %i %s %.9Y\0' -- 2>/dev/null
-    fi
+        -printf ':stat\0%p %i %s %T@\0' || unreadable
+    after=$(both todo_files of_group) || unreadable
+    [ -z "$before$after" ] || again
     printf ':done\000\000'
 }
 
-held() {
-    printf ':group\000%s\000' "$(date +%s)"
+again() { # what was in todo/
+    seen=$(both tell_both unique) || unreadable
+    for id in $seen; do printf ':again\000%s\000' "$id"; done
+    kinds=todo
+    both paths records || unreadable
+    kinds='info remote local'
+    both paths records || unreadable
+    kinds='mess todo info remote local'
+    both paths stats || unreadable
+}
+
+held_files() {
     find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' ! -path '*/mess/*' ! -path '*/bounce/*' \
-        ! -path '*/intd/*' -print0 | records
-    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' -printf ':stat\0%p %i %s %T@\0' ||
-        fail 74 "mxfleet-hold cannot be read"
+        ! -path '*/intd/*' -print0
+}
+
+held() {
+    now=$(date +%s) || unreadable
+    printf ':group\000%s\000' "$now"
+    both held_files records || unreadable
+    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' -printf ':stat\0%p %i %s %T@\0' || unreadable
     printf ':done\000\000'
 }
 
@@ -90,13 +121,7 @@ is_abandoned() { # whoever works on the queue, or will put it right, has the job
     read -r phase before <"$state.state" && [ -n "$phase$before" ]
 }
 
-cd "$1" 2>/dev/null && [ -d mess ] && [ -d info ] && [ -d todo ] || fail 66 "no queue in $1"
-split=$(find mess -mindepth 1 -maxdepth 1 -type d -name '[0-9]*' -printf '%f\n' | grep -c '^[0-9]*$')
-[ "$split" -gt 0 ] && [ -d "mess/$((split - 1))" ] || fail 66 "mess/ has no split directories"
-big=0
-[ ! -d todo/0 ] || big=1
-
-state=/run/mxfleet-qmail-$(stat -c %d-%i .)
+enter "$1" || fail 66 "no queue in $1"
 # Changes move files under an exclusive lock; one that was cut off is put right by its guardian within a moment.
 exec 9>>"$state.acting" || fail 73 "cannot open $state.acting"
 waited=0
@@ -110,10 +135,9 @@ while :; do
         }
         break
     fi
-    case $(cat "$state.state" 2>/dev/null) in
-    acting*) ;;
-    *) break ;;
-    esac
+    phase=
+    [ ! -e "$state.state" ] || read -r phase before <"$state.state"
+    [ "$phase" = acting ] || break
     [ "$waited" -lt 20 ] || fail 75 "a change was cut off and is not put right yet"
     flock -u 9
     sleep 1
@@ -125,7 +149,7 @@ first=0
 while [ "$first" -lt "$split" ]; do
     last=$((first + size - 1))
     [ "$last" -lt "$split" ] || last=$((split - 1))
-    group "$first" "$last"
+    group
     first=$((last + 1))
 done
 [ ! -d mxfleet-hold ] || held

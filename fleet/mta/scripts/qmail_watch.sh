@@ -7,12 +7,14 @@
 # lines about these messages and their deliveries, and "end".
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
+# shellcheck source=pipe.sh
+. "${0%/*}/pipe.sh"
 log=$1
 read -r inode size seconds || exit 64
 case $inode$size$seconds in
 '' | *[!0-9]*) exit 64 ;;
 esac
-wanted=$(cat)
+wanted=$(cat) || exit 74
 case $wanted in
 *[!0-9\ "
 "]*) exit 64 ;;
@@ -24,14 +26,15 @@ if [ ! -d "$log" ]; then
     current=$log
 fi
 
-lines() { # from the mark on; a log that was rotated meanwhile has its end in the new one
-    old=$(find "$directory/" -maxdepth 1 -inum "$inode" | head -n 1)
-    [ -z "$old" ] || tail -c "+$((size + 1))" "$old"
-    [ "$(stat -c %i "$current")" = "$inode" ] || cat "$current"
+tell_log() { # from the mark on; a log that was rotated meanwhile has its end in the new one
+    old=$(find "$directory/" -ignore_readdir_race -maxdepth 1 -inum "$inode" -print -quit) || return
+    [ -z "$old" ] || tail -c "+$((size + 1))" "$old" || return
+    now=$(stat -c %i "$current") || return
+    [ "$now" = "$inode" ] || cat "$current"
 }
 
-look() { # the lines about our messages; exit status 0 when all attempts have ended
-    lines | wanted=$wanted awk '
+about_ours() { # the lines about our messages, and "over" when all attempts have ended, else "more"
+    wanted=$wanted awk '
         BEGIN {
             count = split(ENVIRON["wanted"], word)
             for (at = 1; at < count; at += 2) { todo[word[at]] = word[at + 1] }
@@ -53,13 +56,23 @@ look() { # the lines about our messages; exit status 0 when all attempts have en
             else if (word[1] == "triple") { sub("^bounce/", "", word[4]); if (word[4] in todo) print }
             else { id = word[3]; if (id in todo) { print; if (word[1] == "end") gone[id] } }
         }
-        END { for (id in todo) if (!(id in gone) && (ended[id] < todo[id] || !(id in is_put_off))) exit 1 }'
+        END {
+            said = "over"
+            for (id in todo) if (!(id in gone) && (ended[id] < todo[id] || !(id in is_put_off))) said = "more"
+            print said
+        }'
 }
 
 waited=0
-until found=$(look) || [ "$waited" -ge "$seconds" ]; do
+while :; do # what cannot be read now, as while the log is rotated, may be a second later
+    found=$(both tell_log about_ours) || found=
+    case $found in
+    *over) break ;;
+    esac
+    [ "$waited" -lt "$seconds" ] || break
     sleep 1
     waited=$((waited + 1))
 done
-[ -z "$found" ] || printf '%s\n' "$found"
+[ -n "$found" ] || exit 74
+printf '%s' "${found%????}"
 echo end

@@ -1,0 +1,107 @@
+# shellcheck shell=sh
+# Where files of a qmail queue lie. An area is `.`, the queue itself, or a directory of ours in it (mxfleet-hold, ...),
+# where every kind (mess, info, ...) is one flat directory.
+#
+#   enter QUEUE              makes it the current directory; sets split (conf-split), split_kinds and state, the path in
+#                            /run of what a change writes about itself. False where there is no queue
+#   place AREA KIND          sets base and by: the path of a file there is $base${by:+$((id % by))/}$id
+#   has_any AREA ID KIND...  whether the message has one of these files there
+#   find_having AREA KIND...   sets having to those of $ids that have one there, some more than once
+#   keep_without AREA KIND...  takes those from $ids
+#   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it
+#                            could not be run, was ended by a signal or ended with more than WORST
+#
+# No program counts names here or looks for one, and nothing goes through a pipe: what died would have seen too little.
+LOT=4000 # characters of paths in one command line: any host takes them, and time grows with the square of it
+
+# shellcheck disable=SC2034 # whoever takes this in looks at state
+enter() {
+    cd "$1" 2>/dev/null && find_split && identity=$(stat -c %d-%i .) && state=/run/mxfleet-qmail-$identity
+}
+
+find_split() { # a number that is missing would have all later ones looked for in the wrong places
+    split=0
+    while [ -d "mess/$split" ]; do split=$((split + 1)); done
+    for each in mess/[0-9]*; do
+        case ${each#mess/} in
+        *[!0-9]*) ;;
+        *) [ "${each#mess/}" -lt "$split" ] || return ;;
+        esac
+    done
+    split_kinds='mess info remote local'
+    [ ! -d todo/0 ] || split_kinds="$split_kinds todo intd"
+    [ "$split" -gt 0 ] && [ -d "info/$((split - 1))" ] && [ -d "remote/$((split - 1))" ] &&
+        [ -d "local/$((split - 1))" ] && [ -d todo ]
+}
+
+place() {
+    case "$1: $split_kinds " in
+    .:*" $2 "*) base=$2/ by=$split ;;
+    .:*) base=$2/ by='' ;;
+    *) base=$1/$2/ by='' ;;
+    esac
+}
+
+has_any() {
+    name=$2
+    area=$1
+    shift 2
+    for each; do
+        place "$area" "$each"
+        [ ! -e "$base${by:+$((name % by))/}$name" ] || return 0
+    done
+    return 1
+}
+
+find_having() {
+    area=$1
+    shift
+    having=
+    for kind; do
+        place "$area" "$kind"
+        for id in $ids; do
+            [ ! -e "$base${by:+$((id % by))/}$id" ] || having="$having $id"
+        done
+    done
+}
+
+keep_without() {
+    find_having "$@"
+    [ -n "$having" ] || return 0
+    kept=
+    for id in $ids; do
+        case "$having " in
+        *" $id "*) ;;
+        *) kept="$kept $id" ;;
+        esac
+    done
+    ids=$kept
+}
+
+with_files() {
+    area=$1
+    kinds=$2
+    worst=$3
+    shift 3
+    [ -d "$area" ] || return 0
+    lot=
+    for kind in $kinds; do
+        place "$area" "$kind"
+        for id in $ids; do
+            path=$base${by:+$((id % by))/}$id
+            [ -e "$path" ] || continue
+            lot="$lot $path"
+            [ "${#lot}" -lt "$LOT" ] || run_lot "$@" || return
+        done
+    done
+    run_lot "$@"
+}
+
+run_lot() { # COMMAND...
+    [ -n "$lot" ] || return 0
+    # shellcheck disable=SC2086 # paths without blanks
+    "$@" $lot
+    ended=$?
+    lot=
+    [ "$ended" -le "$worst" ]
+}
