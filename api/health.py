@@ -20,7 +20,8 @@ from api.errors import Problem, respond
 from api.metrics import SCRAPED, Cached
 from api.origin import is_forwarding, is_inside
 from jobs.actor import Actor
-from jobs.services import beat, pause, watch
+from jobs.restore import pause, watch
+from jobs.worker import liveness
 
 BROKER_TIMEOUT = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -143,7 +144,7 @@ def _broker() -> str:
 
 
 def _worker() -> str:
-    silent = sorted(queue for queue, alive in beat.workers().items() if not alive)
+    silent = sorted(queue for queue, alive in liveness.workers().items() if not alive)
     return f"no worker has said for {watch.ALIVE.seconds} seconds that it lives: {', '.join(silent)}" if silent else ""
 
 

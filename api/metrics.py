@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 from fleet.models import Host, QuarantineLook
 from jobs.clock import db_now
 from jobs.models import AuditChain, Job, Run
-from jobs.services import beat, pause
-from jobs.state import RUN_ENDED, JobState, RunState
+from jobs.restore import pause
+from jobs.rules.state import RUN_ENDED, JobState, RunState
+from jobs.worker import liveness
 
 SECONDS = 5.0
 """How long what was computed is told again."""
@@ -79,7 +80,7 @@ class Fleet(Collector):
         yield GaugeMetricFamily("mxfleet_paused", "1 while nothing new is begun, see readyz", value=paused)
         gaps = len(pause.unacknowledged())
         yield GaugeMetricFamily("mxfleet_audit_gaps", "chains that lack entries, not acknowledged", value=gaps)
-        workers = Counts(("queue",), {(queue,): alive for queue, alive in sorted(beat.workers().items())})
+        workers = Counts(("queue",), {(queue,): alive for queue, alive in sorted(liveness.workers().items())})
         yield _gauge("mxfleet_workers", "workers that said within 30 s that they live, 0 where one lacks", workers)
 
 

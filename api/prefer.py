@@ -16,7 +16,7 @@ from api.hub import Ear
 from api.idempotency import Answer, Hold, complete
 from jobs import selectors
 from jobs.models import Job
-from jobs.state import JobState
+from jobs.rules.state import JobState
 
 LONGEST = 30
 SETTLED = frozenset({*JobState.final(), JobState.AWAITING_APPROVAL})

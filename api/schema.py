@@ -6,7 +6,7 @@ from drf_spectacular.openapi import AutoSchema
 
 from api.errors import ERRORS_TOLD, JSON_TYPE
 from api.fields import StrictSerializer, Text
-from fleet.mta.params import CATALOGUE
+from fleet.mta.params.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from api.view import ApiView, Filter, Method

@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from api import idempotency
-from jobs.services import watch
+from jobs.restore import watch
 
 
 @shared_task

@@ -14,12 +14,12 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from api.auth import UNKNOWN, digest
 from api.models import Token
-from jobs import audit
 from jobs.actor import Actor
+from jobs.administration.accounts import must_reach, reach_of
+from jobs.audit import trail
 from jobs.errors import Forbidden, Invalid
 from jobs.models import Account, AccountKind, Role
 from jobs.selectors import visible_accounts
-from jobs.services.accounts import must_reach, reach_of
 
 SCOPES = ("jobs:read", "jobs:request", "jobs:approve", "fleet:read", "fleet:write", "audit:read", "admin")
 GRANT_OF = {
@@ -111,7 +111,7 @@ def revoke(actor: Actor, row: Token) -> None:
     with transaction.atomic():
         rows = _tree([row.pk])
         entries = [entry for each in rows for entry in _entries(actor, each, "token.revoked", _told(each, "name"))]
-        audit.append(*entries)
+        trail.append(*entries)
         Token.objects.filter(pk__in=[each.pk for each in rows]).delete()
 
 
@@ -141,7 +141,7 @@ def _store(actor: Actor | None, row: Token, action: str) -> str:
     told = _told(row, "name", "scopes", "networks", "expires_at", "minted_by")
     with transaction.atomic():
         row.save(force_insert=True)
-        audit.append(*_entries(actor, row, action, told))
+        trail.append(*_entries(actor, row, action, told))
     return secret
 
 
@@ -210,9 +210,9 @@ def _told(row: Token, *names: str) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {"token": row.pk, "made_with": row.made_with_id}
 
 
-def _entries(actor: Actor | None, row: Token, action: str, data: dict[str, Any]) -> list[audit.Entry]:
+def _entries(actor: Actor | None, row: Token, action: str, data: dict[str, Any]) -> list[trail.Entry]:
     """One for the chain of each customer at which the token's account has roles."""
     owner = row.account
     slugs = {role.customer.slug if role.customer else "" for role in owner.roles.select_related("customer")} or {""}
     within = {slug: {} if row.customers is None else {"customers": [slug]} for slug in sorted(slugs)}
-    return [audit.Entry(slug, action, actor, owner.username, data=data | own) for slug, own in within.items()]
+    return [trail.Entry(slug, action, actor, owner.username, data=data | own) for slug, own in within.items()]

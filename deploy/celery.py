@@ -13,7 +13,7 @@ from celery import Celery, signals
 from django.conf import settings
 
 from deploy import broker, logs
-from jobs.doorbell import CONTROL
+from jobs.wakeup import CONTROL
 
 ENV = settings.ENV
 

@@ -96,7 +96,7 @@ class Env:
 
     @property
     def ssh_queues(self) -> list[str]:
-        """The Celery queues of the SSH workers of this site, as jobs/services/bell.py names them."""
+        """The Celery queues of the SSH workers of this site, as jobs/queues.py names them."""
         return [f"ssh.{self.site}.{shard}" if self.site else f"ssh.{shard}" for shard in range(self.shards)]
 
     @property

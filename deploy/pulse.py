@@ -9,7 +9,8 @@ from pathlib import Path
 
 from django.db import DatabaseError, connection
 
-from jobs.services import beat, watch
+from jobs.restore import watch
+from jobs.worker import liveness
 
 FRESH = 60.0
 """Seconds for which a look counts, so that a slow one after it ends no pulse."""
@@ -49,7 +50,7 @@ def start(name: str, queue: str, is_well: Callable[[], bool], file: Path | None)
 def _look(sight: Sight, stopped: threading.Event) -> None:
     while True:
         sight.tell(_tried(watch.look) is True)
-        if stopped.wait(beat.SECONDS):
+        if stopped.wait(liveness.SECONDS):
             return
 
 
@@ -57,9 +58,9 @@ def _beat(
     name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None, stopped: threading.Event
 ) -> None:
     while True:
-        sight.began.wait(beat.SECONDS)
+        sight.began.wait(liveness.SECONDS)
         _tried(lambda: _beat_once(name, queue, is_well, sight, file))
-        if stopped.wait(beat.SECONDS):
+        if stopped.wait(liveness.SECONDS):
             return
 
 
@@ -68,7 +69,7 @@ def _beat_once(name: str, queue: str, is_well: Callable[[], bool], sight: Sight,
         log.warning("this worker lives, but does nothing")
         return
     if sight.is_clear():
-        beat.beat(name, queue)
+        liveness.beat(name, queue)
     elif sight.began.is_set():
         log.warning("this worker begins nothing: it cannot tell whether the database is the one that it knows")
         return

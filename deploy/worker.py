@@ -48,7 +48,7 @@ def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
 
     def tell(sender: Any, **_: Any) -> None:
         from deploy import pulse
-        from jobs import runner
+        from jobs.worker import runner
 
         pulse.start(
             str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER), ENV.pulse_file

@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 
 from fleet.models import Customer, Host, Instance
 from fleet.mta import REGISTRY
-from fleet.mta.types import HostFacts, InstanceFacts
+from fleet.mta.records import HostFacts, InstanceFacts
 
 KEYS = ("all", "customers", "hosts", "labels", "mta", "instances")
 

@@ -9,7 +9,7 @@ from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, 
 from django.db.models.functions import Coalesce, RowNumber
 
 from fleet.models import Credential, Customer, Host, Instance
-from fleet.mta.types import MessageState
+from fleet.mta.records import MessageState
 from jobs.actor import Actor
 from jobs.models import (
     Account,

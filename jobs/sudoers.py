@@ -2,8 +2,8 @@
 
 from fleet.inventory import instance_facts
 from fleet.models import Host
-from fleet.mta.base import adapter_for
-from fleet.mta.commands import sudoers_section
+from fleet.mta.adapter import adapter_for
+from fleet.mta.host.commands import sudoers_section
 
 HEAD = """# mxfleet on {host}, made for what discovery found there; make it anew when instances come or go.
 #

@@ -4,11 +4,13 @@ from typing import Any
 
 from celery import Task, shared_task
 
-from jobs import audit, runner
-from jobs.services import beat, retention, watch
-from jobs.services import sweep as sweeping
-from jobs.services.apart import apart
-from jobs.services.orphans import enroll
+from jobs.apart import apart
+from jobs.audit import trail
+from jobs.lifecycle import retention
+from jobs.lifecycle import sweep as sweeping
+from jobs.lifecycle.orphans import enroll
+from jobs.restore import watch
+from jobs.worker import liveness, runner
 
 
 @shared_task(bind=True)
@@ -22,7 +24,7 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 def sweep() -> None:
     """One round of what must happen though nobody asked."""
     if apart(watch.look):
-        apart(beat.beat, beat.SCHEDULER, beat.SCHEDULER)
+        apart(liveness.beat, liveness.SCHEDULER, liveness.SCHEDULER)
     sweeping.sweep()
 
 
@@ -36,4 +38,4 @@ def housekeep() -> None:
         apart(sweeping.expire_quarantine)
         apart(retention.apply)
     apart(enroll)
-    apart(audit.checkpoint)
+    apart(trail.checkpoint)

@@ -2,7 +2,7 @@
 
 - changing or deleting what is recorded (events, checkpoints, decisions);
 - a decision that names another requester, or another plan, than the job has;
-- a job's move that `jobs.state.JOB_MOVES` does not know.
+- a job's move that `jobs.rules.state.JOB_MOVES` does not know.
 
 Migration 0002 puts these in place. A later migration must call `drop_sql` and `create_sql` again when it changes
 `JOB_MOVES`, or alters one of the tables: on SQLite Django rebuilds an altered table, and its triggers are lost.
@@ -10,7 +10,7 @@ Migration 0002 puts these in place. A later migration must call `drop_sql` and `
 
 from dataclasses import dataclass
 
-from jobs.state import JOB_MOVES
+from jobs.rules.state import JOB_MOVES
 
 APPEND_ONLY = ("jobs_auditevent", "jobs_auditcheckpoint", "jobs_approval")
 

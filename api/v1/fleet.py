@@ -29,15 +29,15 @@ from api.view import ApiView, ListView, Method, ObjectView, Rows, found
 from fleet.models import Host as HostRow
 from fleet.models import Instance as InstanceRow
 from fleet.mta import REGISTRY
-from fleet.mta.base import adapter_for, capability
+from fleet.mta.adapter import adapter_for, capability
 from fleet.mta.errors import FleetError
-from fleet.mta.params import CATALOGUE
+from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
+from jobs.administration import inventory
 from jobs.errors import Clash
-from jobs.services import inventory
-from jobs.services.submit import Request as JobRequest
-from jobs.services.submit import submit
-from jobs.services.unlock import unlock
+from jobs.lifecycle.submit import Request as JobRequest
+from jobs.lifecycle.submit import submit
+from jobs.lifecycle.unlock import unlock
 
 FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
@@ -179,7 +179,7 @@ class ScanHostKey(ApiView):
 
 
 def _scan(row: HostRow) -> Answer:
-    from jobs.runner import scan_host_key  # the runner brings asyncssh, which no other request needs
+    from jobs.worker.runner import scan_host_key  # the runner brings asyncssh, which no other request needs
 
     try:
         key = scan_host_key(row)

@@ -30,10 +30,10 @@ from api.v1.shapes_jobs import (
 from api.view import ApiView, Method, found
 from jobs import selectors
 from jobs.errors import NotFound
+from jobs.lifecycle import approval, cancel, followup, submit
 from jobs.models import Job as JobRow
 from jobs.models import Message
 from jobs.models import Run as RunRow
-from jobs.services import again, cancel, decide, submit
 
 JOBS = {"GET": "jobs:read", "POST": "jobs:request"}
 DECIDE = {"POST": "jobs:approve"}
@@ -180,7 +180,7 @@ class Approve(JobView):
         said = self.read(DecisionRequest)
 
         def work() -> Answer:
-            decide.approve(self.actor, job, said["digest"], said.get("comment", ""))
+            approval.approve(self.actor, job, said["digest"], said.get("comment", ""))
             return self.current(pk)
 
         return self.answered(work)
@@ -197,7 +197,7 @@ class Reject(JobView):
         said = self.read(RejectionRequest)
 
         def work() -> Answer:
-            decide.reject(self.actor, job, said["digest"], said["comment"])
+            approval.reject(self.actor, job, said["digest"], said["comment"])
             return self.current(pk)
 
         return self.answered(work)
@@ -222,7 +222,7 @@ class Retry(JobView):
     def post(self, request: Request, pk: UUID) -> Response:
         job = self.job(pk)
         self.read(EmptyShape)
-        return self.new_job(lambda: again.retry(self.actor, job))
+        return self.new_job(lambda: followup.retry(self.actor, job))
 
 
 class Undo(JobView):
@@ -233,4 +233,4 @@ class Undo(JobView):
     def post(self, request: Request, pk: UUID) -> Response:
         job = self.job(pk)
         said = self.read(UndoRequest)
-        return self.new_job(lambda: again.undo(self.actor, job, said["reason"]))
+        return self.new_job(lambda: followup.undo(self.actor, job, said["reason"]))

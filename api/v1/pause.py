@@ -9,8 +9,9 @@ from api.fields import Flag, Instant, JsonObject, StrictSerializer, Text, Texts
 from api.idempotency import Answer
 from api.v1 import render
 from api.view import ApiView, Method
+from jobs.lifecycle import resume
 from jobs.models import Pause as PauseRow
-from jobs.services import pause, resume
+from jobs.restore import pause
 
 
 class PauseShape(StrictSerializer):

@@ -11,8 +11,8 @@ from api.tokens import effective_scopes, issue, revoke, visible_tokens
 from api.v1.shapes_fleet import CustomerShape, NewTokenShape, ServiceAccountShape, TokenShape, UserShape, WhoamiShape
 from api.view import ApiView, ListView, Method, ObjectView, Rows, found
 from jobs import selectors
+from jobs.administration import accounts, inventory
 from jobs.models import AccountKind
-from jobs.services import accounts, inventory
 
 NARROW_ADMIN = {"GET": "fleet:read", "POST": "admin", "PATCH": "admin", "DELETE": "admin"}
 

@@ -19,8 +19,9 @@ from api.v1 import render
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, QuarantineShape, VerdictShape
 from api.view import ApiView, Filter, Method, Rows, found
 from fleet.match import Expression, MatchError, parse
-from fleet.mta.types import QueueEntry, Recipient
-from jobs import audit, selectors
+from fleet.mta.records import QueueEntry, Recipient
+from jobs import selectors
+from jobs.audit import trail
 from jobs.clock import db_now
 from jobs.models import BlockState, QuarantineState
 from jobs.models import QuarantineItem as QuarantineRow
@@ -157,7 +158,7 @@ class AuditVerify(ApiView):
     methods = {"GET": Method("Verify the audit trail", VerdictShape)}
 
     def get(self, request: Request) -> Response:
-        verdict = audit.verify(selectors.audit_chains(self.actor))
+        verdict = trail.verify(selectors.audit_chains(self.actor))
         bad = verdict.first_bad
         first_bad = {"seq": bad.seq, "reason": bad.reason, "customer": bad.chain or None} if bad else None
         gaps = [render.gap(each) for each in verdict.gaps]
@@ -192,7 +193,7 @@ class _Export:
 
     def __init__(self, header: str, source: str, chains: list[str] | None) -> None:
         self._header, self._source, self._chains = header, source, chains
-        self._lines = audit.export(chains)
+        self._lines = trail.export(chains)
 
     async def __call__(self, exchange: Exchange, ear: Ear) -> None:
         await exchange.start(200, {})

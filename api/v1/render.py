@@ -8,12 +8,12 @@ from uuid import UUID
 
 from api.pagination import Page
 from fleet.models import Instance
-from fleet.mta.types import MessageState
+from fleet.mta.records import MessageState
 from jobs import selectors
-from jobs.audit_verify import Gap
+from jobs.audit.verify import Gap
+from jobs.jsonvalues import readable, rfc3339
 from jobs.models import AuditCheckpoint, AuditEvent, Block, Job, Message, QuarantineItem, Run
-from jobs.state import JobState
-from jobs.times import readable, rfc3339
+from jobs.rules.state import JobState
 
 FINAL = frozenset(state.value for state in JobState.final())
 EMBEDDED = 100

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from api.fields import Choice, Duration, Flag, Instant, Integer, JsonObject, StrictSerializer, Text, Texts
 from jobs.models import BlockState, Decision, QuarantineState
-from jobs.state import JobState, RunState
+from jobs.rules.state import JobState, RunState
 
 JOB_STATES = [state.value for state in JobState]
 RUN_STATES = [state.value for state in RunState]

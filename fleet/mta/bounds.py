@@ -7,7 +7,7 @@ otherwise, together with what other hosts said. All functions raise OutOfBounds.
 from dataclasses import replace
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.types import InstanceFacts
+from fleet.mta.records import InstanceFacts
 
 EPOCH_MOST = 1 << 33
 """Seconds: in the year 2242. Room is left to add to it: RFC 3339 ends with the year 9999."""

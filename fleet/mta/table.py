@@ -6,9 +6,9 @@ It is made from the adapters, so it says what they do and nothing else.
 import sys
 
 from fleet.mta import REGISTRY
-from fleet.mta.base import Adapter, adapter_for, capability
-from fleet.mta.params import CATALOGUE
-from fleet.mta.types import Support
+from fleet.mta.adapter import Adapter, adapter_for, capability
+from fleet.mta.params.catalogue import CATALOGUE
+from fleet.mta.records import Support
 
 HEAD = """# Operations by MTA
 

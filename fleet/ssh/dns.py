@@ -4,7 +4,7 @@ import asyncio
 
 import asyncssh
 
-from fleet.mta.types import FORWARDING_PROHIBITED, DnsQuery, DnsReply
+from fleet.mta.steps import FORWARDING_PROHIBITED, DnsQuery, DnsReply
 from fleet.ssh.smtp import PROHIBITED
 
 PREFIX = 2  # octets of length before each message (RFC 1035 4.2.2)

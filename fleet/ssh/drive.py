@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from fleet.mta.commands import CHANGE_SECONDS, fence_error
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
-from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
+from fleet.mta.host.commands import CHANGE_SECONDS, fence_error
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
 from fleet.ssh.quoting import shown
 from fleet.ssh.transport import Transport
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic
 
 from fleet.mta.errors import ConnectionLost, FleetError, OutcomeUnknown, RemoteError, Unreachable
-from fleet.mta.types import Steps, T
+from fleet.mta.steps import Steps, T
 from fleet.ssh.drive import Trace, drive
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.gate import Lane

@@ -6,8 +6,8 @@ import shlex
 from functools import cache
 from pathlib import Path
 
-from fleet.mta.commands import HELPERS
-from fleet.mta.types import Command
+from fleet.mta.host.commands import HELPERS
+from fleet.mta.steps import Command
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SCRIPTS = Path(__file__).resolve().parent.parent / "mta" / "scripts"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
 
 Matcher = tuple[str, ...] | Callable[[Command], bool]
 

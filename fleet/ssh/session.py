@@ -10,7 +10,7 @@ from collections.abc import Callable
 import asyncssh
 
 from fleet.mta.errors import ConnectionLost, FleetError, LeaseLost, OutputTooLarge, RemoteError, UnparsedOutput
-from fleet.mta.types import Command, Completed, Sink
+from fleet.mta.steps import Command, Completed, Sink
 
 STREAMED_MOST = 512 << 20  # bytes of stdout that a sink may be fed
 # A daemon that a command started may keep its output open for ever. How long to wait, in seconds, once it has exited.

@@ -4,7 +4,7 @@ import asyncio
 
 import asyncssh
 
-from fleet.mta.types import FORWARDING_PROHIBITED, Dialogue, Transcript
+from fleet.mta.steps import FORWARDING_PROHIBITED, Dialogue, Transcript
 
 LARGEST_REPLY = 64 * 1024  # RFC 5321 4.5.3.1.5 allows 512 bytes a line; multi-line replies have no limit of their own
 PROHIBITED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED

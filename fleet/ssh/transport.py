@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar, cast
 import asyncssh
 
 from fleet.mta.errors import ConnectionLost, RemoteTimeout, Unreachable
-from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Transcript
 from fleet.ssh.dns import inquire
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.gate import Lane

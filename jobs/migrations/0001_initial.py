@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import fleet.ids
-import jobs.state
+import jobs.rules.state
 from django.conf import settings
 from django.db import migrations, models
 
@@ -227,7 +227,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.UUIDField(default=fleet.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('state', models.CharField(choices=[('pending', 'pending'), ('running', 'running'), ('succeeded', 'succeeded'), ('unchanged', 'unchanged'), ('failed', 'failed'), ('unreachable', 'unreachable'), ('unsupported', 'unsupported'), ('unknown', 'unknown'), ('cancelled', 'cancelled')], default=jobs.state.RunState['PENDING'], max_length=12)),
+                ('state', models.CharField(choices=[('pending', 'pending'), ('running', 'running'), ('succeeded', 'succeeded'), ('unchanged', 'unchanged'), ('failed', 'failed'), ('unreachable', 'unreachable'), ('unsupported', 'unsupported'), ('unknown', 'unknown'), ('cancelled', 'cancelled')], default=jobs.rules.state.RunState['PENDING'], max_length=12)),
                 ('slot', models.PositiveSmallIntegerField(default=0, help_text="hash of the host's name; slot modulo shards = shard")),
                 ('site', models.CharField(blank=True, default='', max_length=63)),
                 ('is_planning', models.BooleanField(default=False)),

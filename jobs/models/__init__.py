@@ -1,4 +1,4 @@
-"""Rows and constraints; the workflow is in jobs.services."""
+"""Rows and constraints; the workflow is in jobs.lifecycle."""
 
 from jobs.models.accounts import Account, AccountKind, Role, RoleName
 from jobs.models.audit_event import AuditChain, AuditCheckpoint, AuditEvent
@@ -7,7 +7,7 @@ from jobs.models.job import OPEN_RUNS, Approval, Decision, HostLease, Job, JobEv
 from jobs.models.pause import Pause
 from jobs.models.quarantine import QuarantineItem, QuarantineState
 from jobs.models.worker import WorkerBeat
-from jobs.state import JobState, RunState
+from jobs.rules.state import JobState, RunState
 
 __all__ = [
     "OPEN_RUNS",

@@ -6,7 +6,7 @@ from django.db.models import F, Q
 from fleet.ids import uuid7
 from fleet.models import Customer, Host, Instance
 from jobs.models.accounts import Account
-from jobs.state import JobState, RunState
+from jobs.rules.state import JobState, RunState
 
 FINAL = [state.value for state in JobState.final()]
 IN_LINE = [RunState.PENDING.value, RunState.RUNNING.value]
@@ -15,7 +15,7 @@ OPEN_RUNS = Q(state__in=IN_LINE) | Q(state=RunState.UNKNOWN, reconcile_at__isnul
 
 
 class Thinned(models.IntegerChoices):
-    """How much of an ended job is gone because it is old (jobs/services/retention.py); each with what stands before."""
+    """How much of an ended job is gone because it is old (jobs/lifecycle/retention.py), with what stands before."""
 
     NOTHING = 0
     EVENTS = 1

@@ -221,10 +221,11 @@ def ours(host: Host, name: str, step: str) -> dict[str, Any]:
     from dataclasses import replace
 
     from fleet.match import parse
-    from fleet.mta.base import adapter_for, carry
-    from fleet.mta.discovery import discover_host
+    from fleet.mta.adapter import adapter_for, carry
+    from fleet.mta.host.discovery import discover_host
     from fleet.mta.operations import Limits, Operation, QueueList, QueuePurge, Selection
-    from fleet.mta.types import Context, Plan
+    from fleet.mta.records import Context
+    from fleet.mta.steps import Plan
     from fleet.ssh.endpoint import AddressPolicy, Endpoint
     from fleet.ssh.engine import Engine, Outcome, Request
 

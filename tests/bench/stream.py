@@ -45,9 +45,10 @@ def blocks(count: int) -> Iterator[bytes]:
 
 def judge(match: str, count: int) -> dict[str, Any]:
     """Drive `queue.list` through a listing of `count` messages. `cpu`: seconds of the feeding alone."""
-    from fleet.mta.params import parse_params
-    from fleet.mta.postfix.listing import queue_list
-    from fleet.mta.types import Completed, Context, InstanceFacts
+    from fleet.mta.params.catalogue import parse_params
+    from fleet.mta.postfix.queue import queue_list
+    from fleet.mta.records import Context, InstanceFacts
+    from fleet.mta.steps import Completed
 
     facts = {"command_directory": "/usr/sbin"}
     instance = InstanceFacts("mx1", "postfix", "postfix", "3.7.11", "/etc/postfix", ("/var/spool/postfix",), (), facts)

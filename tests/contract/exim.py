@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from fleet.mta.exim import Exim
-from fleet.mta.types import InstanceFacts
+from fleet.mta.records import InstanceFacts
 from tests.contract.play import HOST_ADDRESS, NEXT_HOP, Host, make_program
 from tests.unit.list_host import ListHost
 from tests.unit.real_scripts import run_script

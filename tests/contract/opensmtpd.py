@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from fleet.mta.opensmtpd import OpenSmtpd
-from fleet.mta.types import Command, Completed, InstanceFacts
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import HOST_ADDRESS, Host, make_program
 from tests.unit.opensmtpd_host import Smtpd, looked_up
 from tests.unit.real_scripts import run_script

@@ -9,19 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fleet.mta.base import Adapter
+from fleet.mta.adapter import Adapter
 from fleet.mta.errors import FleetError
-from fleet.mta.types import (
-    Command,
-    Completed,
-    Dialogue,
-    DnsQuery,
-    DnsReply,
-    InstanceFacts,
-    Plan,
-    Steps,
-    Transcript,
-)
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Plan, Steps, Transcript
 from fleet.ssh.drive import Trace, drive
 from tests.unit.mail_network import Network
 from tests.unit.real_scripts import run_script

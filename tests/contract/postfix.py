@@ -4,7 +4,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from fleet.mta.postfix import Postfix
-from fleet.mta.types import Command, Completed, InstanceFacts
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import HOST_ADDRESS, Host
 from tests.unit.postfix_host import QUEUE, FakeHost, Mail
 

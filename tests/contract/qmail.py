@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fleet.mta.block_file import fold
+from fleet.mta.blocks.listfile import fold
 from fleet.mta.qmail import Qmail
-from fleet.mta.types import Command, Completed
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import HOST_ADDRESS, Host
 from tests.unit.list_host import ListHost
 from tests.unit.qmail_host import QmailHost

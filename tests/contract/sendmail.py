@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.mta.sendmail import Sendmail
-from fleet.mta.types import Completed
+from fleet.mta.steps import Completed
 from tests.contract.play import HOST_ADDRESS, Host
 from tests.unit.list_host import ListHost
 from tests.unit.real_scripts import run_script

@@ -14,13 +14,14 @@ import pytest
 
 from fleet.match import parse, unsupported_fields
 from fleet.mta import REGISTRY, operations
-from fleet.mta.base import adapter_for
-from fleet.mta.base import carry as method_of
-from fleet.mta.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
+from fleet.mta.adapter import adapter_for
+from fleet.mta.adapter import carry as method_of
 from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
+from fleet.mta.host.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
 from fleet.mta.operations import Quarantined, Selection
-from fleet.mta.params import CATALOGUE
-from fleet.mta.types import Command, Completed, Context, Ended, Fingerprint, Plan, Result
+from fleet.mta.params.catalogue import CATALOGUE
+from fleet.mta.records import Context, Ended, Fingerprint, Result
+from fleet.mta.steps import Command, Completed, Plan
 from fleet.ssh.quoting import SCRIPTS, is_fenced
 from tests.contract.play import KINDS, Host, Ran, Wire, carry, senders_of
 from tests.unit import real_scripts

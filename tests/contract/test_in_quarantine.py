@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from fleet.mta import REGISTRY
-from fleet.mta.base import adapter_for
+from fleet.mta.adapter import adapter_for
 from fleet.mta.errors import RemoteError, SudoDenied, UnparsedOutput
-from fleet.mta.in_quarantine import MOST, SCRIPT, InQuarantine
 from fleet.mta.operations import QueuePurge, Selection
-from fleet.mta.types import Command, Completed, Context, InstanceFacts
+from fleet.mta.queue.in_quarantine import MOST, SCRIPT
+from fleet.mta.records import Context, InQuarantine, InstanceFacts
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import Host, Ran, Wire, carry
 from tests.contract.test_contract import ALL, GARBAGE, NOW, check_command, module_of, played
 from tests.unit.real_scripts import run_script

@@ -11,7 +11,8 @@ import pytest
 
 from fleet.mta import REGISTRY
 from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueuePurge, Selection
-from fleet.mta.types import Command, Completed, Context, Ended, Fingerprint, Result
+from fleet.mta.records import Context, Ended, Fingerprint, Result
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import Host, Ran, Wire, carry
 from tests.contract.test_contract import ALL, NOW, _closed, do, played, quarantined
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs import doorbell, leases, runner
+from jobs import wakeup
+from jobs.worker import leases, runner
 from tests.db.fleet import Cast, FakeEngine, cast
 
 
@@ -10,7 +11,7 @@ from tests.db.fleet import Cast, FakeEngine, cast
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was rung: (Celery queue, lane)."""
     rung: list[tuple[str, str]] = []
-    monkeypatch.setattr(doorbell, "ring", lambda queue, lane: rung.append((queue, lane)))
+    monkeypatch.setattr(wakeup, "ring", lambda queue, lane: rung.append((queue, lane)))
     return rung
 
 
@@ -19,6 +20,6 @@ def people(db: None, monkeypatch: pytest.MonkeyPatch, rings: list[tuple[str, str
     engine = FakeEngine()
     monkeypatch.setattr(runner, "engine", lambda: engine)
     monkeypatch.setattr(leases.KEEPER, "_watch", lambda: None)  # a test's transaction is seen by its own thread only
-    monkeypatch.setattr("jobs.endpoints._private_key", lambda credential: b"")
-    monkeypatch.setattr("jobs.endpoints._seen", {})
+    monkeypatch.setattr("jobs.worker.endpoints._private_key", lambda credential: b"")
+    monkeypatch.setattr("jobs.worker.endpoints._seen", {})
     return cast(engine)

@@ -13,23 +13,17 @@ from django.utils import timezone
 
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.mta.errors import FleetError
-from fleet.mta.types import (
-    Ended,
-    Fingerprint,
-    MessageOutcome,
-    MessageState,
-    Plan,
-    Result,
-)
+from fleet.mta.records import Ended, Fingerprint, MessageOutcome, MessageState, Result
+from fleet.mta.steps import Plan
 from fleet.ssh.drive import CommandRecord, Trace
 from fleet.ssh.engine import Outcome, Request
-from jobs import leases, runner
+from jobs import queues
 from jobs.actor import Actor
+from jobs.lifecycle.claim import Claim, claim
+from jobs.lifecycle.submit import Request as Asked
+from jobs.lifecycle.submit import submit
 from jobs.models import Account, AccountKind, Job, Role, Run
-from jobs.services import bell
-from jobs.services.claim import Claim, claim
-from jobs.services.submit import Request as Asked
-from jobs.services.submit import submit
+from jobs.worker import leases, runner
 
 PLANNED, APPLIED = "planned", "applied"
 NIL = UUID(int=0)
@@ -172,12 +166,12 @@ def ask(actor: Actor, operation: str, target: dict[str, Any] | None = None, **fi
 
 def claimed(job: Job) -> Claim | None:
     """What a worker takes next in the lane and on the queue of the job's first run."""
-    return claim(runner.LANES[bell.lane_of(job.is_changing)], bell.queue_of(job.runs.order_by("id")[0]))
+    return claim(runner.LANES[queues.lane_of(job.is_changing)], queues.queue_of(job.runs.order_by("id")[0]))
 
 
 def work(job: Job) -> Job:
     """Let the workers do all they can do for the job now."""
-    for queue in sorted({bell.queue_of(run) for run in job.runs.all()}) * 2:
-        runner.work(bell.lane_of(job.is_changing), queue)
+    for queue in sorted({queues.queue_of(run) for run in job.runs.all()}) * 2:
+        runner.work(queues.lane_of(job.is_changing), queue)
     job.refresh_from_db()
     return job

@@ -10,8 +10,9 @@ django.setup()
 from django.conf import settings  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
-from jobs import audit, doorbell, tasks  # noqa: E402
-from jobs.services import beat  # noqa: E402
+from jobs import tasks, wakeup  # noqa: E402
+from jobs.audit import trail  # noqa: E402
+from jobs.worker import liveness  # noqa: E402
 from tests.http.cast import Caller, build_world  # noqa: E402
 
 HOST = {"name": "mx9", "customer": "acme", "address": "mx9.example.com", "username": "x", "credential": "acme-key"}
@@ -19,7 +20,7 @@ HOST = {"name": "mx9", "customer": "acme", "address": "mx9.example.com", "userna
 
 def main() -> None:
     settings.ALLOWED_HOSTS = ["*"]
-    doorbell.ring = lambda queue, lane: None
+    wakeup.ring = lambda queue, lane: None
     world = build_world()
 
     def ask(caller: Caller, status: int, method: str, path: str, body: object = None) -> dict:
@@ -34,10 +35,10 @@ def main() -> None:
     ask(world.dana, 204, "DELETE", "customers/gamma/")
     job = ask(world.alice, 202, "POST", "hosts/mx1/discover/", {})
     ask(world.alice, 200, "POST", f"jobs/{job['id']}/cancel/", {})
-    beat.beat("worker", "ssh.0")
+    liveness.beat("worker", "ssh.0")
     tasks.sweep()
     tasks.housekeep()
-    audit.checkpoint()
+    trail.checkpoint()
     call_command("audit_verify")
     call_command("rotate_keys")
 

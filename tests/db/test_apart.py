@@ -7,10 +7,11 @@ import pytest
 from django.db import OperationalError
 
 from deploy.celery import app
-from jobs import runner, tasks
+from jobs import tasks
 from jobs.clock import db_now
+from jobs.lifecycle import sweep
 from jobs.models import Block, Job
-from jobs.services import sweep
+from jobs.worker import runner
 from tests.db.fleet import Cast, ask, work
 
 
@@ -37,7 +38,7 @@ def test_each_duty_of_a_sweep_is_done_though_another_one_fails(
         return lambda now: did.add(name) or {f"ssh.{name}"}  # type: ignore[func-returns-value]
 
     for name in DUTIES:
-        monkeypatch.setattr(f"jobs.services.sweep.{name}", how if name == broken else duty(name))
+        monkeypatch.setattr(f"jobs.lifecycle.sweep.{name}", how if name == broken else duty(name))
     sweep.sweep()
     assert did == set(DUTIES) - {broken}
     assert rings == [(f"ssh.{name}", "look") for name in sorted({*FINDERS} - {broken})]
@@ -93,7 +94,7 @@ def test_a_worker_that_cannot_look_for_one_thing_looks_for_the_others(
     names = ["read_back", "catch_up", "orphans.look"]
     for name in names:
         monkeypatch.setattr(
-            f"jobs.runner.{name}", failing if name == broken else lambda *_, name=name: did.append(name)
+            f"jobs.worker.runner.{name}", failing if name == broken else lambda *_, name=name: did.append(name)
         )
     assert runner.look("ssh.0") is False
     assert did == [name for name in names if name != broken]

@@ -6,14 +6,14 @@ import pytest
 
 from fleet.models import Host
 from fleet.mta.errors import Unreachable
-from fleet.mta.types import Plan
-from jobs import runner
+from fleet.mta.steps import Plan
 from jobs.clock import db_now
 from jobs.errors import Clash, ServiceError
+from jobs.lifecycle import sweep
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.followup import retry, undo
 from jobs.models import BlockInstance, Job, QuarantineItem
-from jobs.services import sweep
-from jobs.services.again import retry, undo
-from jobs.services.decide import approve
+from jobs.worker import runner
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, work
 
 MATCH = {"match": "from:*@bulk.example"}

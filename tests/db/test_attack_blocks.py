@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import Unreachable
-from fleet.mta.types import Ended, Plan, Result
+from fleet.mta.records import Ended, Result
+from fleet.mta.steps import Plan
 from jobs import selectors
 from jobs.clock import db_now
 from jobs.errors import Clash, Invalid
+from jobs.lifecycle import sweep
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.cancel import cancel
+from jobs.lifecycle.followup import retry, undo
 from jobs.models import Block, BlockInstance, Job, Role
-from jobs.services import sweep
-from jobs.services.again import retry, undo
-from jobs.services.cancel import cancel
-from jobs.services.decide import approve
 from tests.db.fleet import Cast, add_host, ask, work
 
 SENDER = {"pattern": "newsletter@sillyplace.com"}

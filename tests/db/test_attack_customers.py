@@ -8,13 +8,13 @@ import pytest
 
 from fleet.models import Host
 from fleet.mta.errors import TooMany, Unreachable
-from fleet.mta.types import Plan
+from fleet.mta.steps import Plan
 from jobs import selectors
 from jobs.clock import db_now
+from jobs.lifecycle import reconcile
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.followup import retry, undo
 from jobs.models import AuditEvent, Job, QuarantineItem, Run
-from jobs.services import reconcile
-from jobs.services.again import retry, undo
-from jobs.services.decide import approve
 from tests.db.fleet import Cast, add_host, ask, changed, claimed, message, work
 
 BOTH = {"instances": ["mx1/postfix", "mx9/postfix"]}

@@ -9,14 +9,16 @@ from django.db import InterfaceError, connection
 from django.test.utils import CaptureQueriesContext
 
 from fleet.mta.errors import LeaseLost, OutcomeUnknown
-from fleet.mta.types import Ended, Plan, Result
-from jobs import leases, runner, tasks
+from fleet.mta.records import Ended, Result
+from fleet.mta.steps import Plan
+from jobs import queues, tasks
 from jobs.clock import db_now
+from jobs.lifecycle import claim, reconcile, sweep
+from jobs.lifecycle.cancel import cancel
+from jobs.lifecycle.record import Report, record
+from jobs.lifecycle.unlock import unlock
 from jobs.models import HostLease, Job, Run
-from jobs.services import bell, claim, reconcile, sweep
-from jobs.services.cancel import cancel
-from jobs.services.record import Report, record
-from jobs.services.unlock import unlock
+from jobs.worker import leases, runner
 from tests.db.fleet import APPLIED, Cast, ask, changed, claimed, message, work
 from tests.db.test_sweep import SENDER, block
 
@@ -65,7 +67,7 @@ def test_a_read_back_of_an_older_claim_does_not_touch_a_newer_one(people: Cast) 
     people.engine.plans["mx1/postfix"] = Plan(selected=(message(1),), queue_total=10)
     people.engine.results["mx1/postfix"] = OutcomeUnknown("the connection ended")
     job = work(ask(people.alice, "queue.hold", params=HOLD))
-    (run,) = reconcile.due(db_now(), bell.queue_of(job.runs.get()))
+    (run,) = reconcile.due(db_now(), queues.queue_of(job.runs.get()))
     Run.objects.filter(pk=run.pk).update(fence=run.fence + 1)
     now = db_now()
     reconcile.settle(run.job, Report(run, changed([message(1)]), None, [], True, now, now))
@@ -80,7 +82,7 @@ def test_who_waits_behind_a_job_is_rung_for_when_that_is_cancelled(
     rings.clear()
     with django_capture_on_commit_callbacks(execute=True):
         cancel(people.alice, first)
-    assert (bell.queue_of(second.runs.get()), "change") in rings
+    assert (queues.queue_of(second.runs.get()), "change") in rings
 
 
 @pytest.mark.parametrize("operation", ["queue.list", "queue.hold"])
@@ -94,7 +96,7 @@ def test_what_a_lost_worker_had_is_rung_for_at_once(
     rings.clear()
     with django_capture_on_commit_callbacks(execute=True):
         reconcile.lose(db_now())
-    assert set(rings) == {(bell.queue_of(job.runs.get()), bell.lane_of(job.is_changing))}
+    assert set(rings) == {(queues.queue_of(job.runs.get()), queues.lane_of(job.is_changing))}
 
 
 def test_the_keeper_lives_on_whatever_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +171,7 @@ def test_a_forged_queue_is_nobodys(people: Cast, lane: str, queue: str) -> None:
 
 def test_a_message_that_names_another_worker_s_queue_is_dropped(people: Cast) -> None:
     job = ask(people.alice, "queue.list")
-    queue = bell.queue_of(job.runs.get())
+    queue = queues.queue_of(job.runs.get())
     tasks.work.app.amqp.queues.select(["control"])
     try:
         tasks.work("read", queue)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import RemoteError
-from fleet.mta.types import Ended, Fingerprint, Plan, Result
-from jobs import runner
+from fleet.mta.records import Ended, Fingerprint, Result
+from fleet.mta.steps import Plan
+from jobs.worker import runner
 from tests.db.fleet import Cast, ask, changed, work
 
 

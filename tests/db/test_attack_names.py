@@ -3,9 +3,9 @@
 import pytest
 
 from fleet.models import Instance
+from jobs.administration.accounts import create_account
 from jobs.errors import Invalid
 from jobs.models import AccountKind
-from jobs.services.accounts import create_account
 from tests.db.fleet import Cast, ask
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from fleet.models import Host
 from fleet.mta.errors import OutcomeUnknown
-from fleet.mta.types import Ended, MessageState, Plan, Result
-from jobs import runner
+from fleet.mta.records import Ended, MessageState, Result
+from fleet.mta.steps import Plan
 from jobs.clock import db_now
 from jobs.models import Job, Message, Run
-from jobs.state import RunState
+from jobs.rules.state import RunState
+from jobs.worker import runner
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
 MESSAGES = [message(1), message(2)]

@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import OutcomeUnknown, Unreachable
-from fleet.mta.types import Plan
-from jobs import leases, runner
+from fleet.mta.steps import Plan
+from jobs import blocklist, queues
 from jobs.clock import db_now
+from jobs.lifecycle import claim, reconcile, sweep
+from jobs.lifecycle.cancel import cancel
+from jobs.lifecycle.followup import retry, undo
+from jobs.lifecycle.submit import queue_of_host
+from jobs.lifecycle.unlock import unlock
 from jobs.models import Block, BlockInstance, HostLease, Job, Run
-from jobs.services import bell, blocks, claim, reconcile, sweep
-from jobs.services.again import retry, undo
-from jobs.services.cancel import cancel
-from jobs.services.submit import queue_of_host
-from jobs.services.unlock import unlock
-from jobs.state import RunState
+from jobs.rules.state import RunState
+from jobs.worker import leases, runner
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, message, work
 from tests.db.test_sweep import SENDER, block, busy, catch_up, states
 
@@ -173,7 +174,7 @@ def test_a_line_whose_unblock_was_overtaken_goes_though_what_overtook_it_is_canc
     assert fresh.state == "queued"
     for run in job.runs.select_related("job"):
         run.state, run.result = RunState.UNCHANGED, {"overtaken": True}
-        blocks.settle([run], db_now(), db_now())
+        blocklist.settle([run], db_now(), db_now())
     cancel(people.alice, fresh)
     assert set(states().values()) == {"removing"}
     assert lines_to_come() == {"mx1/postfix", "mx1/postfixEXT", "mx2/postfix"}
@@ -193,7 +194,7 @@ def test_a_wish_whose_outcome_stays_unknown_is_caught_up(people: Cast, operation
     else:
         for _ in reconcile.AFTER:
             Run.objects.filter(job=job).update(reconcile_at=db_now())
-            runner.read_back(bell.queue_of(job.runs.get()))
+            runner.read_back(queues.queue_of(job.runs.get()))
     job.refresh_from_db()
     assert job.state == "failed"
     assert lines_to_come() == {"mx2/postfix"}

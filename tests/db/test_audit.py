@@ -11,9 +11,9 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from fleet.models import Customer
-from jobs import audit
 from jobs.actor import Actor
-from jobs.audit import Entry, append, verify
+from jobs.audit import trail
+from jobs.audit.trail import Entry, append, verify
 from jobs.errors import Unavailable
 from jobs.models import Account, AuditChain, AuditEvent
 from tests.db.triggers import run
@@ -156,7 +156,7 @@ def test_when_the_record_cannot_be_written_the_act_does_not_happen_either() -> N
 
 
 def append_while_blocked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(audit, "LOCK_WAIT", "100ms")
+    patch.setattr(trail, "LOCK_WAIT", "100ms")
     try:
         with transaction.atomic():
             append(Entry("acme", "x.done", None))

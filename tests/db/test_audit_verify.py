@@ -12,9 +12,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from jobs import audit, audit_verify
-from jobs.audit import Entry, append, checkpoint, export, public_key, verify
-from jobs.audit_verify import event_hash, verify_lines
+from jobs.audit import trail
+from jobs.audit import verify as audit_verify
+from jobs.audit.trail import Entry, append, checkpoint, export, public_key, verify
+from jobs.audit.verify import event_hash, verify_lines
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 from jobs.triggers import drop_sql
 from tests.db.triggers import run
@@ -130,7 +131,7 @@ def test_an_entry_that_was_put_behind_the_head_is_found() -> None:
     write()
     last = AuditEvent.objects.get(seq=5)
     last.pk, last.seq, last.prev_hash = None, 6, last.hash
-    last.hash = event_hash(last.prev_hash, audit.event_line(last))
+    last.hash = event_hash(last.prev_hash, trail.event_line(last))
     last.save(force_insert=True)
     bad = verify().first_bad
     assert bad is not None
@@ -142,7 +143,7 @@ def rewrite() -> None:
     previous = ""
     for row in AuditEvent.objects.order_by("seq"):
         row.actor, row.prev_hash = "mallory", previous
-        row.hash = previous = event_hash(previous, audit.event_line(row))
+        row.hash = previous = event_hash(previous, trail.event_line(row))
         row.save()
     AuditChain.objects.update(hash=previous)
 
@@ -177,11 +178,11 @@ def test_a_signature_that_is_none_is_a_bad_one(signature: str) -> None:
 @pytest.mark.usefixtures("tampered")
 def test_a_full_rewrite_without_any_checkpoint_is_all_unsigned_and_found_with_kept_ones() -> None:
     write()
-    kept = [audit.checkpoint_line(row) for row in AuditCheckpoint.objects.all()]
+    kept = [trail.checkpoint_line(row) for row in AuditCheckpoint.objects.all()]
     rewrite()
     AuditCheckpoint.objects.all().delete()
     assert (verify().ok, verify().unsigned) == (True, 5)
-    bad = verify_lines(map(json.loads, export()), audit.public_keys(), kept).first_bad
+    bad = verify_lines(map(json.loads, export()), trail.public_keys(), kept).first_bad
     assert bad is not None
     assert (bad.seq, "kept elsewhere" in bad.reason) == (3, True)
 
@@ -189,11 +190,11 @@ def test_a_full_rewrite_without_any_checkpoint_is_all_unsigned_and_found_with_ke
 @pytest.mark.usefixtures("tampered")
 def test_a_chain_that_was_deleted_altogether_is_found_with_kept_checkpoints() -> None:
     write()
-    kept = [audit.checkpoint_line(row) for row in AuditCheckpoint.objects.all()]
+    kept = [trail.checkpoint_line(row) for row in AuditCheckpoint.objects.all()]
     for model in (AuditEvent, AuditCheckpoint, AuditChain):
         model.objects.all().delete()
     assert verify().ok
-    assert not verify_lines(map(json.loads, export()), audit.public_keys(), kept).ok
+    assert not verify_lines(map(json.loads, export()), trail.public_keys(), kept).ok
 
 
 def test_a_checkpoint_is_made_only_for_chains_that_moved() -> None:

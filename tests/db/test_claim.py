@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.types import Plan
+from fleet.mta.steps import Plan
 from fleet.ssh.gate import Lane
 from jobs.clock import db_now
 from jobs.lanes import LaneThreads
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.claim import claim
 from jobs.models import HostLease, Job, Run
-from jobs.services.claim import claim
-from jobs.services.decide import approve
-from jobs.state import RunState
+from jobs.rules.state import RunState
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
 HOLD = {"match": "from:*@bulk.example"}
@@ -32,7 +32,7 @@ def changing() -> LaneThreads:
 @pytest.fixture(autouse=True)
 def _one_queue(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     """All hosts on one worker."""
-    monkeypatch.setattr("jobs.services.submit.SLOTS", 1)
+    monkeypatch.setattr("jobs.lifecycle.submit.SLOTS", 1)
 
 
 def taken(lane: LaneThreads) -> Job:

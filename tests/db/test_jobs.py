@@ -7,15 +7,16 @@ import pytest
 from django.apps import apps
 
 from fleet.mta.errors import ConnectionLost, InDelivery, LeaseLost, OutcomeUnknown, TooMany, Unreachable
-from fleet.mta.types import Ended, Fingerprint, MessageState, Plan, Result
+from fleet.mta.records import Ended, Fingerprint, MessageState, Result
+from fleet.mta.steps import Plan
 from jobs.errors import Clash, Forbidden, Invalid
+from jobs.lifecycle import effects
+from jobs.lifecycle.approval import approve, reject
+from jobs.lifecycle.cancel import cancel
+from jobs.lifecycle.followup import retry, undo
+from jobs.lifecycle.start import plan_rows
 from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
-from jobs.plan import digest_of
-from jobs.services import effects
-from jobs.services.again import retry, undo
-from jobs.services.cancel import cancel
-from jobs.services.decide import approve, reject
-from jobs.services.start import plan_rows
+from jobs.rules.plan import digest_of
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
 
 HOLD = {"match": "from:*@bulk.example"}
@@ -366,7 +367,7 @@ def test_a_retry_takes_only_the_runs_that_failed(people: Cast) -> None:
 
 def test_a_doubled_or_forged_message_finds_nothing_to_do(people: Cast) -> None:
     from fleet.ids import uuid7
-    from jobs import runner
+    from jobs.worker import runner
 
     job = work(ask(people.alice, "queue.list"))
     asked = list(people.engine.asked)

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from jobs import leases, runner
 from jobs.clock import db_now
-from jobs.leases import Keeper
+from jobs.lifecycle import claim, reconcile
 from jobs.models import Run
-from jobs.services import claim, reconcile
+from jobs.worker import leases, runner
+from jobs.worker.leases import Keeper
 from tests.db.fleet import Cast, ask, claimed
 
 HOLD = {"match": "from:*@bulk.example"}

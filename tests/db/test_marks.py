@@ -9,13 +9,14 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from fleet.secrets import SecretError
-from jobs import audit, marks, tasks
-from jobs.audit import Entry, append, checkpoint, export, verify
-from jobs.audit_verify import GAP_ACTION, event_hash, verify_lines
+from jobs import tasks
+from jobs.audit import marks, trail
+from jobs.audit.trail import Entry, append, checkpoint, export, verify
+from jobs.audit.verify import GAP_ACTION, event_hash, verify_lines
 from jobs.clock import db_now
 from jobs.errors import Unavailable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent, Pause, WorkerBeat
-from jobs.services import pause, watch
+from jobs.restore import pause, watch
 from jobs.triggers import drop_sql
 from tests.db.triggers import run
 
@@ -38,7 +39,7 @@ def recompute(chain: str = "acme") -> None:
     previous, seq = "", 0
     for seq, row in enumerate(AuditEvent.objects.filter(chain=chain).order_by("seq"), 1):
         row.seq, row.prev_hash = seq, previous
-        row.hash = previous = event_hash(previous, audit.event_line(row))
+        row.hash = previous = event_hash(previous, trail.event_line(row))
         row.save()
     AuditChain.objects.filter(name=chain).update(seq=seq, hash=previous)
 
@@ -116,11 +117,11 @@ def test_a_checkpoint_names_the_one_before_it_so_none_can_be_left_out() -> None:
     assert [row.previous for row in AuditCheckpoint.objects.order_by("seq")] == [0, 1, 2]
     lines = [json.loads(line) for line in export()]
     without = [line for line in lines if (line["type"], line["seq"]) != ("checkpoint", 2)]
-    bad = verify_lines(without, audit.public_keys()).first_bad
+    bad = verify_lines(without, trail.public_keys()).first_bad
     assert bad is not None
     assert bad.reason == "the checkpoint before it, of entry 2, is not there"
     stripped = [{name: line[name] for name in line if not name.startswith("previous")} for line in lines]
-    assert not verify_lines(stripped, audit.public_keys()).ok
+    assert not verify_lines(stripped, trail.public_keys()).ok
 
 
 def test_two_machines_that_sign_at_once_leave_one_line_of_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,12 +174,12 @@ def test_an_acknowledged_gap_explains_kept_checkpoints_and_no_other_ones(lost: s
     write(6, 9)
     lines = [json.loads(line) for line in export()]
     genuine = AuditCheckpoint.objects.get(chain="acme", seq=2)
-    keys = audit.public_keys()
+    keys = trail.public_keys()
 
-    def kept(seq: int) -> list[audit.Line]:
+    def kept(seq: int) -> list[trail.Line]:
         row = AuditCheckpoint(chain="acme", seq=seq, hash=lost, at=genuine.at, previous=2, previous_hash=genuine.hash)
-        row.signature = audit.sign(audit.checkpoint_content(audit.checkpoint_line(row)))
-        return [audit.checkpoint_line(row)]
+        row.signature = trail.sign(trail.checkpoint_content(trail.checkpoint_line(row)))
+        return [trail.checkpoint_line(row)]
 
     assert verify_lines(lines, keys, kept(5)).ok
     assert not verify_lines(lines, keys, kept(6)).ok
@@ -302,7 +303,7 @@ def test_trust_in_a_trail_that_was_not_sound_says_so() -> None:
 def test_checkpoints_of_the_version_before_are_followed_by_linked_ones() -> None:
     write(1, 2)
     old = AuditCheckpoint(chain="acme", seq=2, hash=AuditEvent.objects.get(seq=2).hash, at=db_now())
-    old.signature = audit.sign(audit.checkpoint_content(audit.checkpoint_line(old)))
+    old.signature = trail.sign(trail.checkpoint_content(trail.checkpoint_line(old)))
     old.save()
     write(3, 4)
     (new,) = checkpoint()
@@ -333,7 +334,7 @@ def test_a_machine_that_could_not_pause_is_not_trusted_for_its_own_beat(monkeypa
     AuditEvent.objects.update(at="2026-01-01T00:00:00Z")
     begin_anew()
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.audit.append", failing(Unavailable("audit_unavailable", "no")))
+        patch.setattr("jobs.audit.trail.append", failing(Unavailable("audit_unavailable", "no")))
         tasks.sweep()
         assert not watch.look()
     assert marks.read() is None

@@ -7,10 +7,10 @@ import pytest
 from django.db import transaction
 
 from jobs import news
+from jobs.lifecycle import transition
+from jobs.lifecycle.cancel import cancel
 from jobs.models import Job, JobEvent
-from jobs.services import moves
-from jobs.services.cancel import cancel
-from jobs.state import JobState
+from jobs.rules.state import JobState
 from tests.db.fleet import Cast, ask, work
 
 
@@ -43,7 +43,7 @@ def test_what_was_rolled_back_is_not_told(people: Cast, told: list[UUID], transa
     job = ask(people.alice, "queue.list")
     told.clear()
     with transaction.atomic():
-        assert moves.move(job, JobState.RUNNING)
+        assert transition.move(job, JobState.RUNNING)
         transaction.set_rollback(True)
     assert told == []
 

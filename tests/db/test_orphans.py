@@ -10,14 +10,15 @@ import pytest
 
 from fleet.models import Host, Instance, QuarantineLook
 from fleet.mta.errors import OutcomeUnknown, RemoteError, SudoDenied, Unreachable
-from fleet.mta.in_quarantine import Found, InQuarantine
-from fleet.mta.types import Ended, MessageState, Plan, Result
-from jobs import orphans as looking
-from jobs import runner, tasks
+from fleet.mta.records import Ended, Found, InQuarantine, MessageState, Result
+from fleet.mta.steps import Plan
+from jobs import tasks
 from jobs.clock import db_now
+from jobs.lifecycle import orphans, sweep
+from jobs.lifecycle.followup import undo
 from jobs.models import AuditEvent, HostLease, Job, QuarantineItem, QuarantineState, Run
-from jobs.services import orphans, sweep
-from jobs.services.again import undo
+from jobs.worker import orphans as looking
+from jobs.worker import runner
 from tests.db.fleet import Cast, ask, changed, message, work
 
 HERE = "mx2/postfix"
@@ -169,7 +170,7 @@ def test_the_same_finding_is_reported_once_and_another_one_again(
     people: Cast, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = uuid4()
-    with caplog.at_level(logging.WARNING, "jobs.services.orphans"):
+    with caplog.at_level(logging.WARNING, "jobs.lifecycle.orphans"):
         look(people, lying(job, IDS[0]))
         look(people, lying(job, IDS[0]))
         assert len(told("quarantine.orphaned")) == len(caplog.records) == 1

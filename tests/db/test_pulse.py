@@ -8,9 +8,11 @@ import pytest
 from django.db import InterfaceError
 
 from deploy import pulse
-from jobs import marks, tasks
+from jobs import tasks
+from jobs.audit import marks
 from jobs.models import WorkerBeat
-from jobs.services import beat, watch
+from jobs.restore import watch
+from jobs.worker import liveness
 
 
 def seeing(*looks: bool) -> pulse.Sight:
@@ -63,7 +65,7 @@ def test_a_look_counts_for_a_minute_so_a_slow_one_ends_no_pulse_and_one_that_han
 
 @pytest.mark.django_db
 def test_the_sweep_says_that_the_scheduler_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.services.sweep.sweep", lambda: None)
+    monkeypatch.setattr("jobs.lifecycle.sweep.sweep", lambda: None)
     tasks.sweep()
     assert WorkerBeat.objects.get().queue == "scheduler"
 
@@ -80,10 +82,10 @@ class Stopped:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("what", ["jobs.services.watch.look", "jobs.services.beat.beat"])
+@pytest.mark.parametrize("what", ["jobs.restore.watch.look", "jobs.worker.liveness.beat"])
 def test_nothing_ends_the_pulse_of_a_worker_that_works(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     errors = iter([InterfaceError("the connection is closed"), RuntimeError("a bug of ours")])
-    at_last = {"jobs.services.watch.look": watch.look, "jobs.services.beat.beat": beat.beat}[what]
+    at_last = {"jobs.restore.watch.look": watch.look, "jobs.worker.liveness.beat": liveness.beat}[what]
 
     def act(*arguments: str) -> bool | None:
         for error in errors:

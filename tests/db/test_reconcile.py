@@ -9,15 +9,17 @@ import pytest
 
 from api.v1 import render
 from fleet.mta.errors import InDelivery, LeaseLost, OutcomeUnknown, UnparsedOutput
-from fleet.mta.types import Ended, MessageState, Plan, Result
+from fleet.mta.records import Ended, MessageState, Result
+from fleet.mta.steps import Plan
 from fleet.ssh.engine import Outcome, Request
-from jobs import runner
+from jobs import queues
 from jobs.clock import db_now
-from jobs.leases import Lease
+from jobs.lifecycle import hosts, reconcile
+from jobs.lifecycle.record import Report
 from jobs.models import AuditEvent, HostLease, Job, QuarantineItem, Run
-from jobs.services import bell, hosts, reconcile
-from jobs.services.record import Report
-from jobs.state import RunState
+from jobs.rules.state import RunState
+from jobs.worker import runner
+from jobs.worker.leases import Lease
 from tests.db.fleet import Cast, add_host, ask, changed, claimed, message, work
 
 MESSAGES = [message(1), message(2)]
@@ -33,7 +35,7 @@ def unknown_purge(people: Cast) -> Job:
 def look(job: Job) -> Job:
     """Let the worker read back what is due."""
     for run in job.runs.all():
-        runner.read_back(bell.queue_of(run))
+        runner.read_back(queues.queue_of(run))
     job.refresh_from_db()
     return job
 
@@ -93,7 +95,7 @@ def test_an_instance_whose_host_is_silent_delays_the_look_at_no_other_one_of_its
     reconcile_settle = reconcile.settle
     monkeypatch.setattr(people.engine, "begin", begin)
     monkeypatch.setattr(reconcile, "settle", settle)
-    runner.read_back(bell.queue_of(job.runs.all()[0]))
+    runner.read_back(queues.queue_of(job.runs.all()[0]))
     assert settled == [["succeeded", "unknown"], ["succeeded", "succeeded"]]
 
 
@@ -160,7 +162,7 @@ def test_of_those_that_were_with_a_lost_worker_one_at_a_time_is_tried_again(peop
 def test_a_run_that_kills_its_workers_takes_none_of_its_job_with_it(
     people: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.services.claim.TOGETHER", (500, 2, 1))
+    monkeypatch.setattr("jobs.lifecycle.claim.TOGETHER", (500, 2, 1))
     names = ["postfix", *(f"postfix{number}" for number in range(4))]
     add_host(people.acme, "mx7", *names)
     job = ask(people.alice, "queue.list", {"hosts": ["mx7"]})

@@ -12,13 +12,17 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from fleet.mta.errors import Unreachable
-from fleet.mta.types import Fingerprint, MessageState, Plan
-from jobs import marks, runner, tasks
+from fleet.mta.records import Fingerprint, MessageState
+from fleet.mta.steps import Plan
+from jobs import tasks
+from jobs.audit import marks
 from jobs.clock import db_now
 from jobs.errors import Clash, Unavailable
-from jobs.leases import Lease
+from jobs.lifecycle import approval, cancel, resume, sweep
 from jobs.models import AuditEvent, Block, BlockInstance, Job, Pause, QuarantineItem, Run
-from jobs.services import cancel, decide, pause, resume, sweep, watch
+from jobs.restore import pause, watch
+from jobs.worker import runner
+from jobs.worker.leases import Lease
 from tests.db.fleet import Cast, ask, changed, claimed, message, work
 from tests.services import postgres_program
 
@@ -146,7 +150,7 @@ def undecided(people: Cast, tmp_path: Path) -> list[Job]:
     restore = backup(tmp_path)
     people.engine.results["mx1/postfix"] = changed(MANY, places={each.queue_id: "/there" for each in MANY})
     for job in jobs:
-        decide.approve(people.bob, job, job.digest)
+        approval.approve(people.bob, job, job.digest)
     assert work(jobs[0]).state == "succeeded"
     restore()
     people.engine.results["mx2/postfix"] = changed(MANY, MessageState.LEFT)
@@ -160,7 +164,7 @@ def test_what_awaited_approval_before_a_restore_is_read_back_when_it_is_approved
     all_that_may_happen()
     assert [state_of(job) for job in undecided] == ["awaiting_approval"] * 2
     for job in undecided:
-        decide.approve(people.bob, job, job.digest)
+        approval.approve(people.bob, job, job.digest)
     all_that_may_happen()
     let_time_pass()
     all_that_may_happen()
@@ -179,7 +183,7 @@ def test_what_nobody_decided_before_the_pause_ended_has_to_be_asked_for_again(
         assert state_of(job) == "failed"
         assert "may have been approved and carried out since" in job.error["detail"]
         with pytest.raises(Clash, match="the job is failed"):
-            decide.approve(people.bob, job, job.digest)
+            approval.approve(people.bob, job, job.digest)
     all_that_may_happen()
     assert "queue_purge" not in people.engine.steps
 

@@ -9,9 +9,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from deploy.values import Keep
-from fleet.mta.types import Plan
+from fleet.mta.steps import Plan
 from jobs.clock import db_now
 from jobs.errors import Clash
+from jobs.lifecycle import retention
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.followup import undo
 from jobs.models import (
     AuditEvent,
     Block,
@@ -23,9 +26,7 @@ from jobs.models import (
     Thinned,
     WorkerBeat,
 )
-from jobs.services import beat, retention
-from jobs.services.again import undo
-from jobs.services.decide import approve
+from jobs.worker import liveness
 from tests.db.fleet import Cast, ask, changed, message, work
 
 DAY = 86_400
@@ -186,8 +187,8 @@ def test_what_is_not_done_in_its_time_is_done_in_a_later_round(people: Cast, mon
 
 
 def test_beats_of_workers_that_are_long_gone_go(people: Cast) -> None:
-    beat.beat("old", "ssh.0")
+    liveness.beat("old", "ssh.0")
     WorkerBeat.objects.update(at=db_now() - timedelta(days=2))
-    beat.beat("new", "ssh.0")
+    liveness.beat("new", "ssh.0")
     retention.apply()
     assert [row.name for row in WorkerBeat.objects.all()] == ["new"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fleet.mta.types import Plan
-from jobs.services.decide import approve
+from fleet.mta.steps import Plan
+from jobs.lifecycle.approval import approve
 from tests.db.fleet import PLANNED, Cast, ask, message, work
 from tests.db.test_jobs import purge
 

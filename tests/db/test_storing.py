@@ -4,10 +4,11 @@ import pytest
 from django.db import DataError, OperationalError
 
 from fleet.mta.errors import OutcomeUnknown
-from fleet.mta.types import Ended, Plan, Result
-from jobs import runner
-from jobs.services import reconcile, record
-from jobs.services.record import Report
+from fleet.mta.records import Ended, Result
+from fleet.mta.steps import Plan
+from jobs.lifecycle import reconcile, record
+from jobs.lifecycle.record import Report
+from jobs.worker import runner
 from tests.db.fleet import Cast, ask, changed, message, work
 from tests.db.test_reconcile import later, look
 
@@ -62,7 +63,7 @@ def test_a_database_that_is_down_is_waited_for(people: Cast, monkeypatch: pytest
 
     monkeypatch.setattr(record, "_fill", fill)
     monkeypatch.setattr(runner, "PATIENCE", (0, 0, 0))
-    monkeypatch.setattr("jobs.runner.connection.close", lambda: None)
+    monkeypatch.setattr("jobs.worker.runner.connection.close", lambda: None)
     people.engine.plans["mx1/postfix"] = Plan(selected=MESSAGES, queue_total=100)
     people.engine.results["mx1/postfix"] = changed(MESSAGES)
     assert work(ask(people.alice, "queue.hold", params={"match": "from:*@bulk.example"})).state == "succeeded"
@@ -80,7 +81,7 @@ def test_a_plan_that_could_not_be_stored_at_once_is_stored_later(people: Cast, m
 
     monkeypatch.setattr(record, "tell_runs", tell_runs)
     monkeypatch.setattr(runner, "PATIENCE", (0, 0))
-    monkeypatch.setattr("jobs.runner.connection.close", lambda: None)
+    monkeypatch.setattr("jobs.worker.runner.connection.close", lambda: None)
     people.engine.plans["mx1/postfix"] = Plan(selected=MESSAGES, queue_total=100)
     people.engine.results["mx1/postfix"] = changed(MESSAGES)
     assert work(ask(people.alice, "queue.hold", params={"match": "from:*@bulk.example"})).state == "succeeded"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from jobs import queues
 from jobs.errors import Forbidden, Invalid
 from jobs.models import AuditEvent, Job
-from jobs.services import bell
 from tests.db.fleet import Cast, ask, person
 
 
@@ -36,7 +36,7 @@ def test_the_bell_rings_after_the_commit_only(
     with django_capture_on_commit_callbacks(execute=True):
         job = ask(people.alice, "queue.list", {"hosts": ["mx2"]})
         assert rings == []
-    assert rings == [(bell.queue_of(job.runs.get()), "read")]
+    assert rings == [(queues.queue_of(job.runs.get()), "read")]
 
 
 def test_submission_is_audited_in_the_chain_of_the_customer(people: Cast) -> None:
@@ -118,13 +118,13 @@ def test_a_field_that_no_targeted_mta_keeps_is_unsupported(people: Cast) -> None
 
 
 def test_a_job_that_cannot_be_audited_is_not_begun(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs import audit
+    from jobs.audit import trail
     from jobs.errors import Unavailable
 
     def full(*entries: Any) -> None:
         raise Unavailable("audit_unavailable", "the audit table is read only")
 
-    monkeypatch.setattr(audit, "append", full)
+    monkeypatch.setattr(trail, "append", full)
     with pytest.raises(Unavailable):
         ask(people.alice, "queue.list")
     assert not Job.objects.exists()

@@ -7,16 +7,18 @@ import pytest
 
 from fleet.models import Host
 from fleet.mta.errors import Conflict, Unreachable, Unsupported
-from fleet.mta.types import Ended, Plan, Result
-from jobs import runner
+from fleet.mta.records import Ended, Result
+from fleet.mta.steps import Plan
+from jobs import queues
+from jobs.blocklist import want
 from jobs.clock import db_now
 from jobs.errors import Invalid
+from jobs.lifecycle import sweep
+from jobs.lifecycle.approval import approve
+from jobs.lifecycle.cancel import cancel
+from jobs.lifecycle.followup import undo
 from jobs.models import AuditEvent, Block, BlockInstance, HostLease, Job, QuarantineItem
-from jobs.services import bell, sweep
-from jobs.services.again import undo
-from jobs.services.blocks import want
-from jobs.services.cancel import cancel
-from jobs.services.decide import approve
+from jobs.worker import runner
 from tests.db.fleet import Cast, add_host, ask, changed, message, work
 
 SENDER = {"pattern": "newsletter@sillyplace.com"}
@@ -48,7 +50,7 @@ def test_a_job_that_nobody_took_is_rung_for_again(people: Cast, rings: list[Any]
     sweep.ring_again(now)
     assert rings == [], "the first ring is not late yet"
     sweep.ring_again(now + timedelta(seconds=6))
-    assert rings == [(bell.queue_of(job.runs.get()), "read")]
+    assert rings == [(queues.queue_of(job.runs.get()), "read")]
 
 
 def test_many_jobs_that_wait_are_rung_for_once_a_queue_and_ever_less_often(people: Cast, rings: list[Any]) -> None:
@@ -198,7 +200,7 @@ def test_quarantined_copies_are_erased_when_their_time_is_over(people: Cast) -> 
 
 def test_the_queue_of_a_host_is_the_same_for_every_job(people: Cast) -> None:
     first, second = (ask(people.alice, "queue.list", {"hosts": ["mx2"]}) for _ in range(2))
-    assert bell.queue_of(first.runs.get()) == bell.queue_of(second.runs.get())
+    assert queues.queue_of(first.runs.get()) == queues.queue_of(second.runs.get())
 
 
 def test_a_block_of_hosts_that_are_all_down_is_wanted_and_caught_up(people: Cast) -> None:

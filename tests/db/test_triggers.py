@@ -10,9 +10,9 @@ from django.db.models import Model
 from django.utils import timezone
 
 from fleet.models import Credential, Customer, Host
-from jobs.audit import Entry, append, checkpoint
+from jobs.audit.trail import Entry, append, checkpoint
 from jobs.models import Account, Approval, AuditCheckpoint, AuditEvent, Job, Run
-from jobs.state import JobState, may_follow
+from jobs.rules.state import JobState, may_follow
 from jobs.triggers import APPEND_ONLY, triggers
 
 pytestmark = pytest.mark.django_db

@@ -3,10 +3,10 @@
 import pytest
 
 from fleet.mta.errors import OutcomeUnknown
-from fleet.mta.types import Plan
+from fleet.mta.steps import Plan
 from jobs.errors import Clash, Invalid
+from jobs.lifecycle.unlock import unlock
 from jobs.models import AuditEvent, HostLease, Job
-from jobs.services.unlock import unlock
 from tests.db.fleet import Cast, ask, changed, message, work
 
 MESSAGES = (message(1), message(2))

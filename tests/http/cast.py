@@ -11,7 +11,7 @@ from django.test import Client
 from api.tokens import issue_on_server
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.secrets import seal_credential
-from jobs import doorbell
+from jobs import wakeup
 from jobs.models import Account, AccountKind, Role
 
 API = "/api/v1/"
@@ -127,4 +127,4 @@ def _instance(host: Host) -> Instance:
 
 def harmless_bell(monkeypatch: pytest.MonkeyPatch, rung: list[tuple[str, str]]) -> None:
     """Write down what rings instead of sending it to a broker."""
-    monkeypatch.setattr(doorbell, "ring", lambda queue, lane: rung.append((queue, lane)))
+    monkeypatch.setattr(wakeup, "ring", lambda queue, lane: rung.append((queue, lane)))

@@ -18,8 +18,8 @@ from rest_framework.exceptions import AuthenticationFailed
 from api.auth import digest
 from api.models import Token
 from api.tokens import issue, revoke
-from jobs import audit
 from jobs.actor import Actor
+from jobs.audit import trail
 from jobs.models import Account, AuditEvent, Role
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import refused
@@ -168,15 +168,15 @@ def test_no_token_is_left_that_is_made_while_its_own_is_revoked() -> None:
         finally:
             connection.close()
 
-    def entries(*given: audit.Entry) -> None:
+    def entries(*given: trail.Entry) -> None:
         making.start()
         making.join(0.3)  # time for what does not wait
         append(*given)
 
     making = threading.Thread(target=make)
-    append = audit.append
+    append = trail.append
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit, "append", entries)
+        patch.setattr(trail, "append", entries)
         revoke(anna, row)
     making.join(20)
     assert told
@@ -226,11 +226,11 @@ def made_before(world: World, *acts: tuple[str, str, str]) -> list[Token]:
     rows = []
     for actor, owner, channel in acts:
         row = Token.objects.create(account=world.people[owner], name="old", digest=f"{len(rows):064}")
-        entry = audit.Entry(
+        entry = trail.Entry(
             "acme", "token.created", Actor(world.people[actor], channel=channel), owner, data={"token": str(row.pk)}
         )
         with transaction.atomic():
-            audit.append(entry, entry)
+            trail.append(entry, entry)
         rows.append(row)
     return rows
 

@@ -215,7 +215,7 @@ def test_a_database_that_refuses_is_503_with_retry_after(world: World, monkeypat
     def full(*_: object) -> None:
         raise OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr("jobs.audit.append", full)
+    monkeypatch.setattr("jobs.audit.trail.append", full)
     answer = world.alice.post("jobs/", JOB)
     refused(answer, 503, "unavailable")
     assert answer.headers["Retry-After"]

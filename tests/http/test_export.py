@@ -12,8 +12,8 @@ from asgiref.sync import sync_to_async
 from api import held
 from api.models import Token
 from api.v1 import records
-from jobs import audit
-from jobs.audit_verify import verify_lines
+from jobs.audit import trail
+from jobs.audit.verify import verify_lines
 from jobs.models import AuditEvent, Role
 from tests.http.asgi import PATIENCE, Asked, Site, database_connections, site
 from tests.http.cast import Caller, World, build_world
@@ -29,14 +29,14 @@ def prepared() -> World:
     beta = {"operation": "queue.list", "target": {"hosts": ["bx1"]}}
     for caller, body in ((world.alice, JOB), (world.charlie, beta), (world.alice, JOB)):
         assert caller.post("jobs/", body).status_code == 202
-        audit.checkpoint()
+        trail.checkpoint()
     return world
 
 
 @pytest_asyncio.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(records, "LINES", 1)
-    monkeypatch.setattr(audit, "BATCH", 2)
+    monkeypatch.setattr(trail, "BATCH", 2)
     return await sync_to_async(prepared)()
 
 
@@ -54,7 +54,7 @@ async def test_an_export_is_whole_and_verifiable_and_of_the_callers_chains(api: 
     answer = await export(api, world.dana)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
     lines = [json.loads(line) for line in answer.content.splitlines()]
-    verdict = await sync_to_async(lambda: verify_lines(lines, audit.public_keys()))()
+    verdict = await sync_to_async(lambda: verify_lines(lines, trail.public_keys()))()
     assert (verdict.ok, verdict.checked) == (True, await AuditEvent.objects.acount())
     assert len([line for line in lines if line["type"] == "checkpoint"]) == len(
         await sync_to_async(lambda: world.dana.get("audit/checkpoints/").json()["results"])()

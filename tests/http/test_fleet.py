@@ -284,7 +284,7 @@ def test_credential_names_are_unique_per_customer_and_told_apart(world: World) -
 
 
 def test_a_host_key_is_shown_and_not_trusted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.runner.scan_host_key", lambda host: HostKey(PUBLIC, "SHA256:x", "ssh-ed25519"))
+    monkeypatch.setattr("jobs.worker.runner.scan_host_key", lambda host: HostKey(PUBLIC, "SHA256:x", "ssh-ed25519"))
     answer = world.anna.post("hosts/mx1/scan-host-key/")
     assert answer.json() == {"host_key": PUBLIC, "fingerprint": "SHA256:x", "algorithm": "ssh-ed25519"}
     assert Host.objects.get(name="mx1").host_key == ""
@@ -294,7 +294,7 @@ def test_looks_at_host_keys_are_bounded_for_each_caller(
     world: World, settings: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SCAN_RATE = (0.001, 1)
-    monkeypatch.setattr("jobs.runner.scan_host_key", lambda host: HostKey(PUBLIC, "SHA256:x", "ssh-ed25519"))
+    monkeypatch.setattr("jobs.worker.runner.scan_host_key", lambda host: HostKey(PUBLIC, "SHA256:x", "ssh-ed25519"))
     assert world.anna.post("hosts/mx1/scan-host-key/").status_code == 200
     answer = world.anna.post("hosts/mx1/scan-host-key/")
     refused(answer, 429, "rate_limited")
@@ -307,7 +307,7 @@ def test_a_host_that_does_not_answer_a_scan_is_502(world: World, monkeypatch: py
     def silent(host: Host) -> None:
         raise Unreachable("no route", hint="is it up?")
 
-    monkeypatch.setattr("jobs.runner.scan_host_key", silent)
+    monkeypatch.setattr("jobs.worker.runner.scan_host_key", silent)
     body = refused(world.anna.post("hosts/mx1/scan-host-key/"), 502, "unreachable")
     assert body["error"] == {"code": "unreachable", "detail": "no route", "hint": "is it up?"}
 

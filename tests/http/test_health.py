@@ -15,7 +15,7 @@ from api.metrics import Cached
 from fleet.models import Host, Instance, QuarantineLook
 from jobs.clock import db_now
 from jobs.models import Job, Run, WorkerBeat
-from jobs.services import beat
+from jobs.worker import liveness
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
 
@@ -34,7 +34,7 @@ QUEUES = ("control", "scheduler", "ssh.0", "ssh.1")
 def live(*queues: str) -> None:
     """Each of these queues has a worker that lives."""
     for queue in queues:
-        beat.beat(f"{queue.replace('.', '-')}@here", queue)
+        liveness.beat(f"{queue.replace('.', '-')}@here", queue)
 
 
 @pytest.mark.parametrize("silent", QUEUES)

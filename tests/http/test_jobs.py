@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from api.v1.shapes_jobs import JobShape, RunShape
+from jobs.lifecycle import retention
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
-from jobs.services import retention
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
 

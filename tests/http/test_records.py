@@ -15,11 +15,11 @@ from api import metrics
 from api.v1.render import jobs as render_jobs
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, JobRequest, QuarantineShape
 from api.v1.urls import urlpatterns
-from fleet.mta.params import CATALOGUE
-from jobs import audit
-from jobs.audit import Entry, append
+from fleet.mta.params.catalogue import CATALOGUE
+from jobs.audit import trail
+from jobs.audit.trail import Entry, append
 from jobs.models import AuditChain, AuditEvent
-from jobs.services import pause, watch
+from jobs.restore import pause, watch
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
 from tests.http.test_foreign import fill
@@ -64,7 +64,7 @@ def test_the_quarantine_is_filtered_by_the_selection_language(world: World) -> N
 
 def test_the_audit_trail_is_listed_and_verified(world: World) -> None:
     job = world.alice.post("jobs/", JOB).json()
-    audit.checkpoint()
+    trail.checkpoint()
     page = world.dana.get(f"audit/?job={job['id']}").json()
     entry = page["results"][0]
     assert set(entry) == set(AuditShape().fields)

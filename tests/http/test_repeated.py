@@ -12,7 +12,7 @@ from api import idempotency
 from api.models import StoredAnswer
 from api.tasks import forget_answers
 from jobs.models import Job
-from jobs.services import watch
+from jobs.restore import watch
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
 from tests.http.test_jobs import PURGE

@@ -21,9 +21,9 @@ from api.models import StoredAnswer, Token
 from deploy.serve import options
 from deploy.server import Server
 from jobs import news, selectors
+from jobs.lifecycle import submit, transition
 from jobs.models import Account, Job, Role
-from jobs.services import moves, submit
-from jobs.state import JobState
+from jobs.rules.state import JobState
 from tests.http.asgi import Asked, Site, database_connections, site, until
 from tests.http.cast import World, build_world
 from tests.http.test_errors import JOB, refused
@@ -72,8 +72,8 @@ def to(state: JobState, job: Job | None = None) -> Job:
         job = job or Job.objects.get()
         job.refresh_from_db()
         if state == JobState.SUCCEEDED and job.state == JobState.QUEUED:
-            assert moves.move(job, JobState.RUNNING)
-        assert moves.move(job, state)
+            assert transition.move(job, JobState.RUNNING)
+        assert transition.move(job, state)
     return job
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Context, HostFacts, InstanceFacts, Plan, Result, Steps
+from fleet.mta.records import Context, HostFacts, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
 from tests.lab.config import OUTSIDER

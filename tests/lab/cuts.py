@@ -19,10 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from fleet.mta.base import Adapter
+from fleet.mta.adapter import Adapter
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import Operation, Quarantined, QuarantineRestore, QueuePurge, Selection
-from fleet.mta.types import Context, Fingerprint, InstanceFacts, Result, Steps
+from fleet.mta.records import Context, Fingerprint, InstanceFacts, Result
+from fleet.mta.steps import Steps
 from tests.lab.lab import Host
 
 ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "12"))

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from fleet import match
-from fleet.mta.base import adapter_for
+from fleet.mta.adapter import adapter_for
 from fleet.mta.operations import QueueHold, QueueList, QueuePurge, Selection
-from fleet.mta.types import Context, Result, Steps
+from fleet.mta.records import Context, Result
+from fleet.mta.steps import Steps
 from fleet.ssh.endpoint import AddressPolicy
 from fleet.ssh.engine import Engine
 from tests.lab import test_exim_queue, test_opensmtpd_queue, test_postfix_queue, test_qmail_queue, test_sendmail_queue

@@ -15,10 +15,10 @@ import pytest
 
 from fleet import match
 from fleet.mta import exim
-from fleet.mta.commands import HELPERS, sudoers_section
-from fleet.mta.discovery import discover_host
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound
 from fleet.mta.exim import Exim
+from fleet.mta.host.commands import HELPERS, sudoers_section
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -33,7 +33,8 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
-from fleet.mta.types import Context, Ended, Plan, Result, Steps
+from fleet.mta.records import Context, Ended, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from fleet import match
-from fleet.mta.base import adapter_for
-from fleet.mta.discovery import discover_host
+from fleet.mta.adapter import adapter_for
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import QueueList, QueuePurge, Selection
-from fleet.mta.types import Context, Steps
+from fleet.mta.records import Context
+from fleet.mta.steps import Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.lab import Lab

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.base import adapter_for
-from fleet.mta.discovery import discover_host
+from fleet.mta.adapter import adapter_for
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import LogSearch, MessageTrace, Operation
-from fleet.mta.types import Context, InstanceFacts, Steps
+from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.steps import Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.config import OUTSIDER

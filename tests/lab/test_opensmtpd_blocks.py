@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from fleet.mta import block_edit
-from fleet.mta.discovery import discover_host
+from fleet.mta.blocks import edit
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Unsupported
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text
@@ -206,7 +207,7 @@ def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
 
 def test_as_root_the_script_edits_no_table_but_that_of_refused_senders(os1: Host) -> None:
     """aliases(5) may name programs: who may write them can do more than refuse senders."""
-    script, _ = script_text(block_edit.SCRIPT)
+    script, _ = script_text(edit.SCRIPT)
     statuses = [
         os1.exec(f"sh -s read opensmtpd /etc/smtpd.conf {file} {name}", stdin=script).returncode
         for file, name in (("/etc/aliases", "aliases"), ("/etc/smtpd/blocked", "blocked"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.commands import sudoers_section
-from fleet.mta.discovery import discover_host
 from fleet.mta.errors import FleetError
+from fleet.mta.host.commands import sudoers_section
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -21,7 +21,7 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
-from fleet.mta.types import Context
+from fleet.mta.records import Context
 from fleet.ssh.engine import Engine
 from tests.lab.lab import Host, Lab
 from tests.lab.test_opensmtpd_queue import OPENSMTPD, SPOOL, Remote, by_match, engine, items

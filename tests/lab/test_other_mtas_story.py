@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fleet.mta
-from fleet.mta.commands import HELPERS
+from fleet.mta.host.commands import HELPERS
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 from tests.lab.service import ENDED, Json, People, Person, Service, await_true

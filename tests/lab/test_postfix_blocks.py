@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.block_edit import Torn
+from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, FleetError, NeedsWiring, RemoteError, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.postfix import blocks, instances
-from fleet.mta.types import Context, Ended, HostFacts, InstanceFacts, Plan, Result, Steps
+from fleet.mta.postfix import blocks, discovery
+from fleet.mta.records import Context, Ended, HostFacts, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.quoting import script_text
@@ -53,7 +54,7 @@ class Remote:
         return found.value
 
     def instances(self) -> tuple[InstanceFacts, ...]:
-        return self.value(lambda: instances.discover(HostFacts(), self.host.name))
+        return self.value(lambda: discovery.discover(HostFacts(), self.host.name))
 
     def block(self, instance: InstanceFacts, operation: SenderBlock = BLOCK, context: Context = CONTEXT) -> Result:
         return self.value(lambda: blocks.sender_block(instance, operation, context))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fleet import match
-from fleet.mta.discovery import discover_host
 from fleet.mta.errors import Conflict, FleetError, LoginShell, MessageNotFound, MtaNotRunning, SudoDenied
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -25,7 +25,8 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.postfix import Postfix
-from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.lab import Host, Lab

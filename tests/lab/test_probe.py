@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.types import Context, HostFacts, InstanceFacts, Result, Steps
+from fleet.mta.records import Context, HostFacts, InstanceFacts, Result
+from fleet.mta.steps import Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from tests.lab.config import SINKS

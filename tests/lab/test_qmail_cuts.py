@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fleet.mta.types import Command
+from fleet.mta.steps import Command
 from fleet.ssh.quoting import render
 from tests.lab.cuts import ROUNDS, SEED
 from tests.lab.lab import Host, Lab

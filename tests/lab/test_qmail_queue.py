@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fleet import match
-from fleet.mta.discovery import discover_host
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -29,9 +29,10 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.changing import change
-from fleet.mta.qmail.listing import QUEUE
-from fleet.mta.types import Context, Ended, InstanceFacts, Plan, QueueEntry, Result, Steps
+from fleet.mta.qmail.change_script import change
+from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text, stdin_of

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.mta.block_edit import Torn
+from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
-from fleet.mta.sendmail import blocks, instances
-from fleet.mta.types import Ended
+from fleet.mta.records import Ended
+from fleet.mta.sendmail import blocks, discovery
 from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
 from tests.lab.config import RELAY_CLIENT
@@ -26,7 +26,7 @@ STATE = f"cat {ACCESS}; stat -c '%U:%G %a' {ACCESS} {ACCESS}.db; {DUMP}; ls /etc
 
 def blocked_hosts(host: Host) -> list[BlockedHost]:
     """One for each instance of the host."""
-    with_default = BlockedHost(host, blocks, instances)
+    with_default = BlockedHost(host, blocks, discovery)
     return [with_default.of(instance) for instance in with_default.instances]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fleet import match
-from fleet.mta.discovery import discover_host
 from fleet.mta.errors import Conflict, MessageNotFound
+from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -27,8 +27,9 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.sendmail import Sendmail
-from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps
+from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fleet.mta
-from fleet.mta.commands import HELPERS
+from fleet.mta.host.commands import HELPERS
 from tests.lab.lab import Host, Lab
 from tests.lab.service import HOSTS, Json, People, Queue, Service, await_true, fresh
 from tests.lab.sink import Rule
@@ -441,7 +441,7 @@ def test_the_audit_trail_tells_everything_in_order_and_verifies(
     export, keys = tmp_path / "export.jsonl", tmp_path / "keys"
     export.write_bytes(people.admin.ask("GET", "audit/export/").content)
     keys.write_text(service.manage("audit_verify", "--public-key"))
-    verify = [sys.executable, "-m", "jobs.audit_verify", "--pub", str(keys)]
+    verify = [sys.executable, "-m", "jobs.audit.verify", "--pub", str(keys)]
     told = subprocess.run([*verify, str(export)], capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
     forged = tmp_path / "forged.jsonl"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from fleet.mta.types import Command, Completed
+from fleet.mta.steps import Command, Completed
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.pool import Pool
 from fleet.ssh.transport import AsyncsshTransport

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import ConnectionLost, OutcomeUnknown, OutputTooLarge, Unreachable
-from fleet.mta.types import Command, Completed, Steps, run
+from fleet.mta.steps import Command, Completed, Steps, run
 from fleet.ssh import engine as engine_module
 from fleet.ssh import pool as pool_module
 from fleet.ssh.engine import Engine, Outcome, Request

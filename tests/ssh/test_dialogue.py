@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fleet.mta.errors import ConnectionLost
-from fleet.mta.types import Dialogue
+from fleet.mta.steps import Dialogue
 from fleet.ssh import smtp
 from fleet.ssh.pool import Pool
 from fleet.ssh.smtp import reply_end

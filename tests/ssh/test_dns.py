@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fleet.mta.types import FORWARDING_PROHIBITED, DnsQuery
+from fleet.mta.steps import FORWARDING_PROHIBITED, DnsQuery
 from fleet.ssh.pool import Pool
 from tests.ssh.carry import serving, transport
 from tests.ssh.sshd import Sshd, free_port

@@ -20,7 +20,7 @@ from fleet.mta.errors import (
     UnparsedOutput,
     Unreachable,
 )
-from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, Plan, Steps, Transcript, ask, run, talk
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Plan, Steps, Transcript, ask, run, talk
 from fleet.ssh.drive import Trace, drive
 
 READ = Command(("postqueue", "-j"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import AuthFailed, ConnectionLost, OutcomeUnknown, RemoteError, RemoteTimeout, Unreachable
-from fleet.mta.types import Command, Completed, Plan, Steps, run
+from fleet.mta.steps import Command, Completed, Plan, Steps, run
 from fleet.ssh import engine as engine_module
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request

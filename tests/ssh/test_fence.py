@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.commands import CHANGE_SECONDS
 from fleet.mta.errors import LeaseLost, OutcomeUnknown
-from fleet.mta.types import Command, Plan, Steps, run
+from fleet.mta.host.commands import CHANGE_SECONDS
+from fleet.mta.steps import Command, Plan, Steps, run
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.pool import SESSIONS

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fleet.mta.errors import Unreachable
-from fleet.mta.types import Command, Completed, Steps, run
+from fleet.mta.steps import Command, Completed, Steps, run
 from fleet.ssh import breaker as breaker_module
 from fleet.ssh import login
 from fleet.ssh import pool as pool_module

@@ -16,7 +16,7 @@ import pytest
 from asyncssh.packet import String, UInt32
 
 from fleet.mta.errors import AuthFailed, HostKeyMismatch, Unreachable
-from fleet.mta.types import Command
+from fleet.mta.steps import Command
 from fleet.ssh import login
 from fleet.ssh import pool as pool_module
 from fleet.ssh.endpoint import AddressPolicy, Endpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.types import Command
+from fleet.mta.steps import Command
 from fleet.ssh import quoting
 from fleet.ssh.pool import Pool
 from fleet.ssh.quoting import LONGEST, render, script_text, shown, stdin_of

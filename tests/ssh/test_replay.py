@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.types import Command, Completed, Dialogue, Transcript
+from fleet.mta.steps import Command, Completed, Dialogue, Transcript
 from fleet.ssh.replay import Recording, ReplayMismatch, ReplayTransport, parse, typed
 
 TEXT = """# one; report goes to stderr

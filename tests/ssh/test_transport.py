@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.errors import ConnectionLost, OutputTooLarge, RemoteError, RemoteTimeout, UnparsedOutput, Unreachable
-from fleet.mta.types import Command
+from fleet.mta.steps import Command
 from fleet.ssh import session
 from fleet.ssh.pool import SESSIONS, Pool
 from tests.ssh.carry import carried, shell, transport

@@ -24,7 +24,8 @@ from fleet.mta.operations import (
     QueuePurge,
     Selection,
 )
-from fleet.mta.types import Command, Completed, Context, Fingerprint, InstanceFacts, Plan, Result, Steps
+from fleet.mta.records import Context, Fingerprint, InstanceFacts, Result
+from fleet.mta.steps import Command, Completed, Plan, Steps
 
 ROUNDS = int(os.environ.get("MXFLEET_FAULT_ROUNDS", "2"))
 SEED = int(os.environ.get("MXFLEET_FAULT_SEED") or random.SystemRandom().randrange(10**6))

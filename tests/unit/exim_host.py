@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Result, Steps
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Command, Completed, Plan, Steps
 
 SPOOL = "/var/spool/exim4"
 INSTANCE = InstanceFacts(

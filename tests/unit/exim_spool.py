@@ -6,7 +6,7 @@ Exim moves a message by links, message log first and -H last, and then removes t
 
 from pathlib import Path
 
-from fleet.mta.types import InstanceFacts
+from fleet.mta.records import InstanceFacts
 
 EXIM = """#!/bin/sh
 PATH={tools}:/usr/bin:/bin

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from fleet.mta.block_file import fold
-from fleet.mta.types import Command, Completed, Context, Dialogue, Plan, Steps, T, Transcript
+from fleet.mta.blocks.listfile import fold
+from fleet.mta.records import Context
+from fleet.mta.steps import Command, Completed, Dialogue, Plan, Steps, T, Transcript
 
 CONTEXT = Context(now=0, job="job-1", wiring_approved=True)
 

@@ -16,8 +16,9 @@ from fleet.mta.exim import blocks as exim
 from fleet.mta.opensmtpd import blocks as opensmtpd
 from fleet.mta.postfix import blocks as postfix
 from fleet.mta.qmail import blocks as qmail
+from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import blocks as sendmail
-from fleet.mta.types import Command, Completed, Dialogue, InstanceFacts, Plan, Steps, Transcript
+from fleet.mta.steps import Command, Completed, Dialogue, Plan, Steps, Transcript
 from tests.unit.real_scripts import run_script
 
 TEXT = b"Sender address blocked"

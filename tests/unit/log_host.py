@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fleet.mta.operations import Operation
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Result, Steps
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Command, Completed, Steps
 
 SCRIPT = Path(__file__).parents[2] / "fleet/mta/scripts/read_log.sh"
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"

@@ -7,7 +7,8 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
-from fleet.mta.types import Command, Completed, Dialogue, DnsQuery, DnsReply, InstanceFacts, Steps, T, Transcript
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Steps, T, Transcript
 
 RESOLVER = b"nameserver 192.0.2.53\nend\n"
 

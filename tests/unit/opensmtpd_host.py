@@ -6,7 +6,8 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from fleet.mta.opensmtpd.blocks import our_lines
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Steps
+from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.steps import Command, Completed, Plan, Steps
 from tests.unit.list_host import ListHost
 
 T = TypeVar("T")

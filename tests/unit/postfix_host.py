@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Steps, T
+from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.steps import Command, Completed, Plan, Steps, T
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 VERSIONS = ("3.5", "3.7", "3.10")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet.mta.qmail.listing import QUEUE
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, QueueEntry, Steps
+from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.records import Context, InstanceFacts, QueueEntry
+from fleet.mta.steps import Command, Completed, Plan, Steps
 from tests.unit.real_scripts import run_script
 
 SVC = """#!/bin/sh

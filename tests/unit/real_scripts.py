@@ -8,7 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from fleet.mta.types import Command, Completed
+from fleet.mta.steps import Command, Completed
 from fleet.ssh.quoting import script_text, stdin_of
 
 RUN = "/run"

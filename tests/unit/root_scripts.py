@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from fleet.mta.types import Command, Completed
+from fleet.mta.steps import Command, Completed
 from fleet.ssh.quoting import stdin_of
 from tests.unit.real_scripts import argv_of
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, Plan, Steps, T
+from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.steps import Command, Completed, Plan, Steps, T
 from tests.unit.real_scripts import run_script
 
 ROOT = Path(__file__).parents[2]

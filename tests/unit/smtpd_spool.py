@@ -5,7 +5,7 @@ An envelope's file is here the line that smtpctl shows of it.
 
 from pathlib import Path
 
-from fleet.mta.types import InstanceFacts
+from fleet.mta.records import InstanceFacts
 
 SMTPCTL = """#!/bin/sh
 PATH=/usr/bin:/bin

@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.mta.operations import MessageDeliver, Operation, QueueBounce, QueueHold, QueueRequeue
-from fleet.mta.types import Fingerprint
+from fleet.mta.records import Fingerprint
 from tests.unit.postfix_host import FakeHost, context
 from tests.unit.test_postfix_changes import HERE, POSTFIX, by, host, ids, outcomes
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.block_file import (
+from fleet.mta.blocks.listfile import (
     Block,
     Syntax,
     checks,

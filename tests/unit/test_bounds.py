@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 
 from fleet.models import Instance
-from fleet.mta import bounds, discovery
-from fleet.mta.base import adapter_for
+from fleet.mta import bounds
+from fleet.mta.adapter import adapter_for
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import parse as exim
+from fleet.mta.host import discovery
 from fleet.mta.logs.times import LineClock
 from fleet.mta.opensmtpd import parse as opensmtpd
 from fleet.mta.operations import MessageTrace
 from fleet.mta.postfix import parse as postfix
 from fleet.mta.qmail import parse as qmail
-from fleet.mta.reading import Listing
+from fleet.mta.queue.content import parse_stored
+from fleet.mta.queue.listing import Listing
+from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.sendmail import parse as sendmail
-from fleet.mta.stored import parse_stored
-from fleet.mta.types import Completed, HostFacts, InstanceFacts
+from fleet.mta.steps import Completed
+from jobs.jsonvalues import rfc3339
 from jobs.models import Message, QuarantineItem
-from jobs.times import rfc3339
 from tests.unit.test_trace_rows import MODULES, host_of
 
 NOW = 1_795_172_380

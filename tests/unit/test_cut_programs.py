@@ -9,8 +9,9 @@ import pytest
 from fleet.mta.exim import Exim
 from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.postfix import Postfix
+from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import Sendmail
-from fleet.mta.types import Command, Completed, InstanceFacts
+from fleet.mta.steps import Command, Completed
 from tests.unit import exim_spool, smtpd_spool
 from tests.unit.cut_programs import QUARANTINE, QUEUE, ROUNDS, Cuttable, Tools, cut_rounds
 from tests.unit.real_scripts import run_script

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from fleet.mta import discovery
-from fleet.mta.base import REPLACES
+from fleet.mta.adapter import REPLACES
 from fleet.mta.errors import LoginShell, UnparsedOutput
-from fleet.mta.postfix.instances import parse_instances
-from fleet.mta.qmail import instances as qmail
-from fleet.mta.sendmail import instances as sendmail
-from fleet.mta.types import Command, Completed, HostFacts
+from fleet.mta.host import discovery
+from fleet.mta.postfix.discovery import parse_instances
+from fleet.mta.qmail import discovery as qmail
+from fleet.mta.records import HostFacts
+from fleet.mta.sendmail import discovery as sendmail
+from fleet.mta.steps import Command, Completed
 
 FACTS = b"""time 1795180000
 uid 1000

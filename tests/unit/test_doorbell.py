@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.celery import app
-from jobs.doorbell import Doorbell
+from jobs.wakeup import Doorbell
 from tests.services import Redis
 
 

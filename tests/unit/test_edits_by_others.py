@@ -15,7 +15,7 @@ import pytest
 
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.types import Context, Ended
+from fleet.mta.records import Context, Ended
 from tests.unit import real_scripts
 from tests.unit.edits import BEGIN, Others, is_clean, theirs
 from tests.unit.list_kinds import HOOKED, KINDS, Listed, entry_of

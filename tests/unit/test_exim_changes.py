@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from fleet import match
-from fleet.mta.changed import fingerprint_of
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.exim import Exim
-from fleet.mta.exim.deliver import judged
+from fleet.mta.exim.attempt import judged
 from fleet.mta.exim.parse import Listed
 from fleet.mta.operations import (
     Quarantined,
@@ -21,7 +20,9 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
-from fleet.mta.types import Ended, Fingerprint, MessageState, Plan, Result
+from fleet.mta.queue.outcome import fingerprint_of
+from fleet.mta.records import Ended, Fingerprint, MessageState, Result
+from fleet.mta.steps import Plan
 from tests.unit.exim_host import INSTANCE, SPOOL, EximHost, Mail, context
 
 A, B, C = "1xUMSQ-00005F-0r", "1xUMSQ-00005F-0s", "1xUMSQ-00005F-0u"

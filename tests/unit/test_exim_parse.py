@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.errors import MtaNotFound, SudoDenied, UnparsedOutput
-from fleet.mta.exim.deliver import attempts_of, own_lines
-from fleet.mta.exim.instances import blacklist_file, listen, log_source, parse_instances, split_list
+from fleet.mta.exim.attempt import attempts_of, own_lines
+from fleet.mta.exim.discovery import blacklist_file, listen, log_source, parse_instances, split_list
 from fleet.mta.exim.parse import Listed, QueueSink, ids_input, parse_verdicts, queue_id_error, recipient_of
-from fleet.mta.types import Completed, HostFacts, InstanceFacts
+from fleet.mta.records import HostFacts, InstanceFacts
+from fleet.mta.steps import Completed
 from fleet.ssh.replay import Recording
 
 VERSIONS = ("4.96", "4.98")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.commands import fence_error
 from fleet.mta.errors import Conflict, Overtaken
-from fleet.mta.qmail.changing import change
-from fleet.mta.types import Command, Completed
+from fleet.mta.host.commands import fence_error
+from fleet.mta.qmail.change_script import change
+from fleet.mta.steps import Command, Completed
 from fleet.ssh.quoting import SCRIPTS, is_fenced, script_text
 from tests.unit import real_scripts
 from tests.unit.qmail_host import QmailHost

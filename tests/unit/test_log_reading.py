@@ -20,9 +20,9 @@ from fleet.mta.logs.search import LONGEST_SHOWN, fixed_part
 from fleet.mta.logs.source import LONGEST_LINE, LogSink, Read
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.postfix import trace as postfix
-from fleet.mta.qmail import trace as qmail
-from fleet.mta.types import Context, InstanceFacts
+from fleet.mta.postfix import logs as postfix
+from fleet.mta.qmail import logs as qmail
+from fleet.mta.records import Context, InstanceFacts
 from tests.unit.log_host import NOW, LogHost
 
 DAY = 86_400

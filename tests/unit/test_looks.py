@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from fleet.ssh.engine import Outcome, Request
-from jobs.looks import Looks
 from jobs.models import Run
+from jobs.worker.looks import Looks
 
 ONE, TWO = (cast(Run, SimpleNamespace(pk=pk)) for pk in ("one", "two"))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from fleet.match import ContentMissing, parse, unsupported_fields
-from fleet.mta.types import QueueEntry, Recipient
+from fleet.mta.records import QueueEntry, Recipient
 
 NOW = 1_700_000_000.0
 

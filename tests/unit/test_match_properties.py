@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleet.match import Entry, Expression, MatchError, from_json, parse, parse_any
 from fleet.match.headers import decode
-from fleet.mta.types import QueueEntry, Recipient
+from fleet.mta.records import QueueEntry, Recipient
 
 NOW = 1_700_000_000.0
 TEXT_FIELDS = ["from", "to", "from-domain", "to-domain", "subject", "header[X-Spam]", "reason"]

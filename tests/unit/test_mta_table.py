@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fleet.mta import REGISTRY
-from fleet.mta.params import CATALOGUE
+from fleet.mta.params.catalogue import CATALOGUE
 from fleet.mta.table import HOST_ONLY, render
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations-by-mta.md"

@@ -7,9 +7,10 @@ import pytest
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.opensmtpd import blocks
-from fleet.mta.opensmtpd.instances import parse_instance
+from fleet.mta.opensmtpd.discovery import parse_instance
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.types import Completed, Ended, HostFacts
+from fleet.mta.records import Ended, HostFacts
+from fleet.mta.steps import Completed
 from tests.unit.list_host import CONTEXT
 from tests.unit.opensmtpd_host import RULE, Smtpd, instance, looked_up
 

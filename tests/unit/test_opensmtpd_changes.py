@@ -31,7 +31,8 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
-from fleet.mta.types import Command, Completed, Ended, MessageState
+from fleet.mta.records import Ended, MessageState
+from fleet.mta.steps import Command, Completed
 from tests.unit.opensmtpd_host import CREATED, FakeHost, Mail, context, instance
 
 OPENSMTPD = OpenSmtpd()

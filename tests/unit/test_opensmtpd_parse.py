@@ -7,9 +7,10 @@ import pytest
 
 from fleet.mta.errors import MtaNotRunning, RemoteError, SudoDenied, UnparsedOutput
 from fleet.mta.opensmtpd import conf
-from fleet.mta.opensmtpd.instances import parse_instance
+from fleet.mta.opensmtpd.discovery import parse_instance
 from fleet.mta.opensmtpd.parse import QueueSink, error_of, queue_id_error
-from fleet.mta.types import Completed, HostFacts, QueueEntry
+from fleet.mta.records import HostFacts, QueueEntry
+from fleet.mta.steps import Completed
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 VERSIONS = ("6.8", "7.6")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.operations import SenderBlock, SenderUnblock
-from fleet.mta.types import Context, Ended
+from fleet.mta.records import Context, Ended
 from tests.unit import real_scripts
 from tests.unit.list_kinds import KINDS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.types import Command, Completed
+from fleet.mta.steps import Command, Completed
 from tests.unit import real_scripts, smtpd_spool
 from tests.unit.real_scripts import run_script
 from tests.unit.root_scripts import Edited, edited

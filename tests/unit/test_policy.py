@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.policy import DEFAULT_RULES, Blast, QueueShare, Rule, When, decide, effective
+from jobs.rules.policy import DEFAULT_RULES, Blast, QueueShare, Rule, When, decide, effective
 
 
 def selected(*pairs: tuple[int, int]) -> tuple[QueueShare, ...]:

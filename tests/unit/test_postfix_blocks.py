@@ -6,15 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.block_edit import ChangedMeanwhile, StillNamed, edit_error
-from fleet.mta.block_file import Block, checks, with_block
+from fleet.mta.blocks.edit import ChangedMeanwhile, StillNamed, edit_error
+from fleet.mta.blocks.listfile import Block, checks, with_block
+from fleet.mta.blocks.proof import Probe, read_proof
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.postfix.access import OWN_HEAD, KeyRules, keys_of, parse_access, render_access, value_of
 from fleet.mta.postfix.access_facts import differences, parse_facts, probe_for
-from fleet.mta.postfix.access_wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
-from fleet.mta.smtp_proof import Probe, read_proof
-from fleet.mta.types import Completed, Transcript
+from fleet.mta.postfix.wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
+from fleet.mta.steps import Completed, Transcript
 
 RULES = KeyRules(has_subdomains=True, null_key="<>", has_utf8=True)
 OWN = AccessMap("hash", "/etc/postfix/mxfleet_senders")

@@ -3,7 +3,6 @@
 import pytest
 
 from fleet import match
-from fleet.mta.changed import fingerprint_of
 from fleet.mta.errors import OutcomeUnknown, PlanStale, SudoDenied, TooMany, Unsupported
 from fleet.mta.operations import (
     Limits,
@@ -19,7 +18,9 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.postfix import Postfix
-from fleet.mta.types import Command, Completed, Ended, Fingerprint, MessageState, Plan, QueueEntry, Result
+from fleet.mta.queue.outcome import fingerprint_of
+from fleet.mta.records import Ended, Fingerprint, MessageState, QueueEntry, Result
+from fleet.mta.steps import Command, Completed, Plan
 from tests.unit.postfix_host import FakeHost, Mail, context, instance
 
 POSTFIX = Postfix()

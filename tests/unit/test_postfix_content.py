@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.postfix.content import contents
-from fleet.mta.stored import Stored, parse_stored, subject_of
-from fleet.mta.types import Completed, QueueEntry
+from fleet.mta.queue.content import Stored, parse_stored, subject_of
+from fleet.mta.records import QueueEntry
+from fleet.mta.steps import Completed
 from tests.unit.postfix_host import TRANSCRIPTS, VERSIONS, FakeHost, Mail, instance
 
 SCRIPT = Path(__file__).parents[2] / "fleet/mta/scripts/postfix_content.sh"

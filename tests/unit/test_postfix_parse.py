@@ -6,7 +6,7 @@ import pytest
 
 from fleet.mta.errors import MtaNotFound, MtaNotRunning, RemoteError, SudoDenied, UnparsedOutput
 from fleet.mta.postfix.parse import Listed, QueueSink, error_of, ids_input, parse_verdicts, queue_id_error
-from fleet.mta.types import Completed
+from fleet.mta.steps import Completed
 from tests.unit.postfix_host import VERSIONS, Mail, session, sessions
 
 LONG = "4jWC7h4LdTzS4l3"

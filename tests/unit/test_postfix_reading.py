@@ -9,10 +9,11 @@ from fleet import match
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageDeliver, MessageShow, QueueList, QueueSummary
 from fleet.mta.postfix import Postfix
+from fleet.mta.postfix.attempt_log import attempts_of, requeued, returned
 from fleet.mta.postfix.content import parse_stored
-from fleet.mta.postfix.log import attempts_of, requeued, returned
-from fleet.mta.stored import parse_headers
-from fleet.mta.types import Completed, Ended, Fingerprint
+from fleet.mta.queue.content import parse_headers
+from fleet.mta.records import Ended, Fingerprint
+from fleet.mta.steps import Completed
 from tests.unit.postfix_host import NOW, VERSIONS, FakeHost, Mail, context, instance, sessions
 
 POSTFIX = Postfix()

@@ -2,11 +2,12 @@
 
 import pytest
 
-from fleet.mta import probing
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.probing import Route, Routing
-from fleet.mta.resolving import Destination
-from fleet.mta.types import FORWARDING_PROHIBITED, InstanceFacts, Steps
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes import probe as probing
+from fleet.mta.routes.probe import Route, Routing
+from fleet.mta.routes.resolve import Destination
+from fleet.mta.steps import FORWARDING_PROHIBITED, Steps
 from tests.unit.mail_network import Network, instance
 
 GOOD = ["220 mx", "250-mx\n250 SIZE", "250 ok", "250 ok", "250 ok", "221 bye"]

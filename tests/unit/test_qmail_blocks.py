@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from fleet.mta.adapter import REPLACED, REPLACES, adapter_for, carry
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.base import REPLACED, REPLACES, adapter_for, carry
-from fleet.mta.block_file import fold
+from fleet.mta.blocks.listfile import fold
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.qmail import blocks
-from fleet.mta.types import Ended, InstanceFacts
+from fleet.mta.records import Ended, InstanceFacts
 from tests.unit.list_host import CONTEXT, ListHost
 
 SENDER = "newsletter@sillyplace.test"

@@ -14,11 +14,12 @@ import pytest
 from fleet import match
 from fleet.mta.errors import FleetError, RemoteError
 from fleet.mta.operations import MessageShow, Quarantined, QuarantineErase, QueueList
-from fleet.mta.qmail import Qmail, instances, routing
-from fleet.mta.qmail.changing import Answer, change
+from fleet.mta.qmail import Qmail, discovery, routes
+from fleet.mta.qmail.attempt_log import watch
+from fleet.mta.qmail.change_script import Answer, change
 from fleet.mta.qmail.quarantine import look
-from fleet.mta.qmail.watching import watch
-from fleet.mta.types import Command, HostFacts, QueueEntry
+from fleet.mta.records import HostFacts, QueueEntry
+from fleet.mta.steps import Command
 from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.victims import Tools, Victim
 
@@ -274,14 +275,14 @@ def discovered(queue: Queue) -> Any:
         (home / "queue").symlink_to(queue.host.queue)
         (home / "control/me").write_text("qm1.test\n")
         (home / "control/locals").write_text("a.test\nb.test\n")
-    found = queue.host.carry(instances.discover(HostFacts(is_root=True), "qm1"))
+    found = queue.host.carry(discovery.discover(HostFacts(is_root=True), "qm1"))
     return [each.options for each in found if each.options["home"] == str(home)]
 
 
 def controlled(queue: Queue) -> Any:
     discovered(queue)
-    command = Command((str(queue.host.root / "home/control"),), script=routing.CONTROL)
-    return routing.parse_control(queue.host.run(command))
+    command = Command((str(queue.host.root / "home/control"),), script=routes.CONTROL)
+    return routes.parse_control(queue.host.run(command))
 
 
 def watched(queue: Queue) -> Any:
@@ -312,7 +313,7 @@ LOOKS: dict[str, tuple[str, Callable[[Queue], Any]]] = {
 def test_a_look_of_which_a_part_is_ended_tells_all_or_nothing(
     what: str, queue_in: Callable[[str], Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.mta.qmail.watching.WAIT_SECONDS", 0)
+    monkeypatch.setattr("fleet.mta.qmail.attempt_log.WAIT_SECONDS", 0)
     area, see = LOOKS[what]
     queue = queue_in(area)
     monkeypatch.setenv("QMAILHOME", str(queue.host.root / "home"))

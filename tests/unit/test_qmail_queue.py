@@ -27,9 +27,10 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.changing import change, parse_answer
+from fleet.mta.qmail.change_script import change, parse_answer
 from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
-from fleet.mta.types import Completed, Ended, QueueEntry
+from fleet.mta.records import Ended, QueueEntry
+from fleet.mta.steps import Completed
 from fleet.ssh.quoting import stdin_of
 from tests.unit.qmail_host import LONG_AGO, QmailHost, context
 from tests.unit.real_scripts import argv_of

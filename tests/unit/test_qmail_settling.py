@@ -17,10 +17,10 @@ from fleet import match
 from fleet.mta.errors import Conflict, UnparsedOutput
 from fleet.mta.operations import Quarantined, QuarantineErase, QueueHold, QueueList, QueuePurge, QueueRelease, Selection
 from fleet.mta.qmail import Qmail, commands
-from fleet.mta.qmail.changing import change
-from fleet.mta.qmail.listing import QUEUE
+from fleet.mta.qmail.change_script import change
 from fleet.mta.qmail.quarantine import look
-from fleet.mta.types import InstanceFacts, Result
+from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.records import InstanceFacts, Result
 from fleet.ssh.quoting import SCRIPTS, stdin_of
 from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.real_scripts import argv_of

@@ -5,7 +5,7 @@ import dns.rrset
 import pytest
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.resolving import Destination, Exchanger, Found, Resolution, Resolver, find, read_resolver
+from fleet.mta.routes.resolve import Destination, Exchanger, Found, Resolution, Resolver, find, read_resolver
 from tests.unit.mail_network import Network
 
 RESOLVER = Resolver(("192.0.2.53",))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.types import Completed
+from fleet.mta.steps import Completed
 from fleet.ssh.quoting import script_text
 from tests.unit import real_scripts
 from tests.unit.root_scripts import EDITED, OTHER, Edited, digest_of, edited

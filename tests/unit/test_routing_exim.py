@@ -3,10 +3,10 @@
 import pytest
 
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.exim.routing import find_routes, parse_test
-from fleet.mta.probing import Routing
-from fleet.mta.resolving import Exchanger
-from fleet.mta.types import Completed
+from fleet.mta.exim.routes import find_routes, parse_test
+from fleet.mta.routes.probe import Routing
+from fleet.mta.routes.resolve import Exchanger
+from fleet.mta.steps import Completed
 from tests.unit.mail_network import Network, instance
 
 EXIM = instance("exim", "/etc/exim4", program="/usr/sbin/exim4", relay_domains=["ok.test"])

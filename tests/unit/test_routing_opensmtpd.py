@@ -3,9 +3,9 @@
 import pytest
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.opensmtpd.routing import EMULATED, find_routes
-from fleet.mta.probing import Routing
-from fleet.mta.resolving import Destination
+from fleet.mta.opensmtpd.routes import EMULATED, find_routes
+from fleet.mta.routes.probe import Routing
+from fleet.mta.routes.resolve import Destination
 from tests.unit.mail_network import Network, instance
 
 CONF = """

@@ -3,9 +3,9 @@
 import pytest
 
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.postfix.routing import destination, find_routes
-from fleet.mta.probing import Route, Routing
-from fleet.mta.resolving import Destination
+from fleet.mta.postfix.routes import destination, find_routes
+from fleet.mta.routes.probe import Route, Routing
+from fleet.mta.routes.resolve import Destination
 from tests.unit.mail_network import Network, instance
 
 POSTFIX = instance("postfix", "/etc/postfix", command_directory="/usr/sbin")

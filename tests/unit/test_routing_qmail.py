@@ -3,10 +3,10 @@
 import pytest
 
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.probing import Route, Routing
-from fleet.mta.qmail.routing import find_routes, parse_control, route
-from fleet.mta.resolving import Destination
-from fleet.mta.types import Completed
+from fleet.mta.qmail.routes import find_routes, parse_control, route
+from fleet.mta.routes.probe import Route, Routing
+from fleet.mta.routes.resolve import Destination
+from fleet.mta.steps import Completed
 from tests.unit.mail_network import Network, instance
 
 CONTROL = b"""file me

@@ -3,10 +3,10 @@
 import pytest
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.probing import Routing
-from fleet.mta.resolving import Destination
-from fleet.mta.sendmail.routing import find_routes, parse_answer
-from fleet.mta.types import Completed
+from fleet.mta.routes.probe import Routing
+from fleet.mta.routes.resolve import Destination
+from fleet.mta.sendmail.routes import find_routes, parse_answer
+from fleet.mta.steps import Completed
 from tests.unit.mail_network import Network, instance
 
 SENDMAIL = instance(

@@ -8,8 +8,9 @@ import pytest
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
+from fleet.mta.records import Ended, InstanceFacts
 from fleet.mta.sendmail import access, blocks
-from fleet.mta.types import Completed, Ended, InstanceFacts
+from fleet.mta.steps import Completed
 from tests.unit.list_host import CONTEXT, ListHost
 
 SENDER = "newsletter@sillyplace.test"

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fleet import match
-from fleet.mta.commands import HELPERS
 from fleet.mta.errors import (
     Conflict,
     DiskFull,
@@ -20,6 +19,7 @@ from fleet.mta.errors import (
     UnparsedOutput,
     Unsupported,
 )
+from fleet.mta.host.commands import HELPERS
 from fleet.mta.operations import (
     MessageDeliver,
     MessageShow,
@@ -34,13 +34,14 @@ from fleet.mta.operations import (
     QueueRelease,
     Selection,
 )
+from fleet.mta.records import Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
 from fleet.mta.sendmail import Sendmail
+from fleet.mta.sendmail.attempt import judged
 from fleet.mta.sendmail.commands import change, run_queue
-from fleet.mta.sendmail.deliver import judged
-from fleet.mta.sendmail.instances import parse_instances
+from fleet.mta.sendmail.discovery import parse_instances
 from fleet.mta.sendmail.moving import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
-from fleet.mta.types import Command, Completed, Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
+from fleet.mta.steps import Command, Completed
 from tests.unit.real_scripts import run_script
 from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.state import JOB_MOVES, JobState, RunState, job_end, may_follow
+from jobs.rules.state import JOB_MOVES, JobState, RunState, job_end, may_follow
 
 FINAL = {"planned", "succeeded", "partly_failed", "failed", "rejected", "expired", "cancelled"}
 

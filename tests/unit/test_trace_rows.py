@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import Unsupported
-from fleet.mta.exim import trace as exim
-from fleet.mta.opensmtpd import trace as opensmtpd
+from fleet.mta.exim import logs as exim
+from fleet.mta.opensmtpd import logs as opensmtpd
 from fleet.mta.operations import MessageTrace
-from fleet.mta.postfix import trace as postfix
-from fleet.mta.qmail import trace as qmail
-from fleet.mta.sendmail import trace as sendmail
+from fleet.mta.postfix import logs as postfix
+from fleet.mta.qmail import logs as qmail
+from fleet.mta.sendmail import logs as sendmail
 from tests.unit.log_host import LogHost
 
 MODULES = {"postfix": postfix, "sendmail": sendmail, "exim": exim, "opensmtpd": opensmtpd, "qmail": qmail}

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from jobs.turns import Waiting, caller_share, customer_share, in_turn
+from jobs.rules.turns import Waiting, caller_share, customer_share, in_turn
 
 BEGIN = datetime(2026, 11, 30, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from django.db import DatabaseError
 
 from deploy import pulse, worker
 from deploy.env import Env
-from jobs.services import beat
-from jobs.services.bell import queue_name
+from jobs.queues import queue_name
+from jobs.worker import liveness
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_worker_touches_its_file_while_it_reaches_the_database(
         def wait(self, seconds: float) -> bool:
             return len(beats) == 3
 
-    monkeypatch.setattr(beat, "beat", once)
+    monkeypatch.setattr(liveness, "beat", once)
     monkeypatch.setattr(pulse, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
     sight = pulse.Sight()
     sight.tell(True)

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from api.management.secret_file import add_token_file, write_token
 from api.tokens import issue_on_server
-from jobs.services.accounts import first_admin
+from jobs.administration.accounts import first_admin
 
 
 class Command(BaseCommand):

@@ -3,18 +3,18 @@
 from typing import ClassVar
 
 from fleet.mta.exim import (
+    attempt,
     blocks,
-    changes,
     commands,
-    deliver,
-    instances,
-    listing,
+    discovery,
+    driver,
+    logs,
     moving,
     parse,
     quarantine,
+    queue,
     readback,
-    routing,
-    trace,
+    routes,
 )
 
 
@@ -32,22 +32,22 @@ class Exim:
         "queue.purge": "quarantine is a named queue; the spool files move there and back unchanged",
         "queue.requeue": "Exim has no requeue: routing is done anew at every attempt, so message.deliver does it",
     }
-    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+    match_fields: ClassVar[frozenset[str]] = queue.MATCH_FIELDS
 
-    discover = staticmethod(instances.discover)
+    discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
     read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
     in_quarantine = staticmethod(quarantine.in_quarantine)
     quarantine_mark = staticmethod(quarantine.short)
 
-    queue_list = staticmethod(listing.queue_list)
-    queue_summary = staticmethod(listing.queue_summary)
-    message_show = staticmethod(deliver.message_show)
-    message_deliver = staticmethod(deliver.message_deliver)
-    queue_hold = staticmethod(changes.queue_hold)
-    queue_release = staticmethod(changes.queue_release)
-    queue_purge = staticmethod(changes.queue_purge)
+    queue_list = staticmethod(queue.queue_list)
+    queue_summary = staticmethod(queue.queue_summary)
+    message_show = staticmethod(attempt.message_show)
+    message_deliver = staticmethod(attempt.message_deliver)
+    queue_hold = staticmethod(driver.queue_hold)
+    queue_release = staticmethod(driver.queue_release)
+    queue_purge = staticmethod(driver.queue_purge)
     queue_flush = staticmethod(moving.queue_flush)
     queue_bounce = staticmethod(moving.queue_bounce)
     block_list = staticmethod(blocks.block_list)
@@ -55,7 +55,7 @@ class Exim:
     sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
-    address_test = staticmethod(routing.address_test)
-    smtp_probe = staticmethod(routing.smtp_probe)
-    log_search = staticmethod(trace.log_search)
-    message_trace = staticmethod(trace.message_trace)
+    address_test = staticmethod(routes.address_test)
+    smtp_probe = staticmethod(routes.smtp_probe)
+    log_search = staticmethod(logs.log_search)
+    message_trace = staticmethod(logs.message_trace)

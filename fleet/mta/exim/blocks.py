@@ -7,15 +7,16 @@ anew for every recipient. Where no such ACL is, nothing is written: an ACL of so
 import re
 from functools import partial
 
-from fleet.mta import block_edit, block_file, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
-from fleet.mta.block_edit import ListFile
-from fleet.mta.block_file import BlockFile, Syntax
-from fleet.mta.block_site import Site
+from fleet.mta.blocks import edit, flow, listfile, site
+from fleet.mta.blocks.edit import ListFile
+from fleet.mta.blocks.listfile import BlockFile, Syntax
+from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.site import Site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.smtp_proof import Probe, reachable, sender_probe
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 # An item of an address list in a file (spec, "Address lists") must not begin with ! ^ + * @ # or /, must have no ; (a
 # lookup), and no blank before a # (a comment).
@@ -33,41 +34,41 @@ NOTES = (
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from blocking.sender_block(_site(instance), operation, context))
+    return (yield from flow.sender_block(_site(instance), operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back; a list that we made goes with the last one."""
-    return (yield from blocking.sender_unblock(partial(_site, instance), operation, context))
+    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines."""
-    return (yield from blocking.block_list(_site(instance)))
+    return (yield from flow.block_list(_site(instance)))
 
 
 def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """How far a block or unblock got: the file and our mark decide."""
-    return (yield from blocking.read_back_block(_site(instance), operation, context))
+    return (yield from flow.read_back_block(_site(instance), operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root."""
     if not instance.options.get("blacklist_file"):
         return []
-    return block_edit.sudo_commands([_list_file(instance)])
+    return edit.sudo_commands([_list_file(instance)])
 
 
 def _site(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(block_file.plain_entries),
+        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
         value_of=_no_value,
         is_ours=_is_ours,
         notes=_notes,
         probes=partial(_probes, instance),
-        own_domains=block_site.own_domains(instance),
+        own_domains=site.own_domains(instance),
         wider=_wider,
         refuse=refuse_negated,
     )
@@ -142,7 +143,7 @@ def _notes(pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each port. Not to postmaster: Debian's ACL accepts mail to him before it looks at the sender."""
-    own = block_site.own_domains(instance)
+    own = site.own_domains(instance)
     relayed = instance.options.get("relay_domains", [])
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))

@@ -6,12 +6,13 @@ wildcard for exim would be a root shell (`-be '${run{...}}'`).
 
 from collections.abc import Iterable
 
-from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
-from fleet.mta.exim import blocks, routing, trace
+from fleet.mta.exim import blocks, logs, routes
 from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
-from fleet.mta.in_quarantine import find_argv
-from fleet.mta.stored import HEADERS
-from fleet.mta.types import Command, InstanceFacts, Sink, Steps, run
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.queue.content import HEADERS
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Sink, Steps, run
 
 LOT = 4_000  # freezing rewrites and syncs a file per message
 ATTEMPTS = 1_000  # a process and a dialogue for each
@@ -140,6 +141,6 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     forms += [(CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")]
     forms += [(CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)]
     forms.append((DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))))
-    for module in (blocks, routing, trace):
+    for module in (blocks, routes, logs):
         forms += module.sudo_commands(instance)
     return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)

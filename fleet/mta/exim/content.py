@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import MessageNotFound
 from fleet.mta.exim.commands import CONTENT, spool
 from fleet.mta.exim.parse import error_of, ids_input
+from fleet.mta.host.commands import READ_SECONDS
 from fleet.mta.operations import MessageShow
-from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
-from fleet.mta.types import Command, InstanceFacts, QueueEntry, Steps, run
+from fleet.mta.queue.content import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.records import InstanceFacts, QueueEntry
+from fleet.mta.steps import Command, Steps, run
 
 BATCH = 500
 HEADERS_BATCH = 10_000

@@ -1,13 +1,14 @@
 """Flush and bounce: what makes Exim do something at once."""
 
-from fleet.mta.changed import Outcomes, changed, names, plan_of
-from fleet.mta.choosing import choose, everything, not_held
 from fleet.mta.errors import Unsupported
-from fleet.mta.exim.changes import SKIPPED, same
 from fleet.mta.exim.commands import attempt, bounce, change_argv, program
-from fleet.mta.exim.listing import QUEUE
+from fleet.mta.exim.driver import SKIPPED, same
+from fleet.mta.exim.queue import QUEUE
 from fleet.mta.operations import QueueBounce, QueueFlush
-from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
+from fleet.mta.queue.outcome import Outcomes, changed, names, plan_of
+from fleet.mta.queue.selection import choose, everything, not_held
+from fleet.mta.records import Context, InstanceFacts, MessageState, Result
+from fleet.mta.steps import Steps
 
 DROPPED = "a message from <> is dropped: there is nobody to return it to"
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from fleet.mta import commands
 from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
 from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
-from fleet.mta.reading import Listing
-from fleet.mta.stored import HEADERS, Stored
+from fleet.mta.host import commands
+from fleet.mta.queue.content import HEADERS, Stored
+from fleet.mta.queue.listing import Listing
+from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
-from fleet.mta.types import Completed, QueueEntry, Recipient
 
 # Base 62: seconds, pid, fraction; longer since 4.97 (spec, "Message identification").
 MESSAGE_ID = re.compile(r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4}")

@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta import readback
-from fleet.mta.changed import Chosen, Outcomes, fingerprint_of, is_same, plan_of, result_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
-from fleet.mta.exim.listing import QUEUE, read_queue
 from fleet.mta.exim.parse import queue_id_error
-from fleet.mta.in_quarantine import InQuarantine, Shape, find
+from fleet.mta.exim.queue import QUEUE, read_queue
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, by_job, fingerprint, queued_of, restored, seen_again
-from fleet.mta.reading import Listed
-from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps
+from fleet.mta.queue import readback
+from fleet.mta.queue.in_quarantine import Shape, find
+from fleet.mta.queue.listing import Listed
+from fleet.mta.queue.outcome import Chosen, Outcomes, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.queue.quarantine import as_chosen, by_job, fingerprint, queued_of, restored, seen_again
+from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.steps import Steps
 
 PREFIX = "mxfleet-"
 NOTE = "quarantine is a named queue of Exim; spool files and message log keep every byte, on the way back too"

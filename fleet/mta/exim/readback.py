@@ -3,8 +3,8 @@
 from functools import partial
 
 from fleet.mta.exim.blocks import read_back_block
-from fleet.mta.exim.listing import QUEUE
 from fleet.mta.exim.quarantine import look, read_back_items
+from fleet.mta.exim.queue import QUEUE
 from fleet.mta.operations import (
     Operation,
     QuarantineErase,
@@ -16,8 +16,9 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, told
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.queue.readback import is_quarantine, placed_by_purge, placed_in_queue, told
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 
 def read_back(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:

@@ -8,8 +8,9 @@ from fleet.match import patterns
 from fleet.mta.logs.source import read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import LogSearch
+from fleet.mta.records import Context, Ended, Result
+from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
-from fleet.mta.types import Context, Ended, Result, Steps
 
 LONGEST_SHOWN = 4096  # bytes of one line
 ROOM = 8 << 20  # bytes of all lines together

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fleet.mta.bounds import count_of, moment_of, second_of
-from fleet.mta.commands import LISTING_SECONDS, error_of, script_argv
 from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
+from fleet.mta.host.commands import LISTING_SECONDS, error_of, script_argv
 from fleet.mta.logs.times import ZONE, LineClock, Zone, offset_of
-from fleet.mta.types import Command, Context, InstanceFacts, Steps, run
+from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.steps import Command, Steps, run
 
 SCRIPT = "read_log.sh"
 LONGEST_LINE = 65_536

@@ -9,8 +9,9 @@ from fleet.mta.logs.rows import Trace, Wanted
 from fleet.mta.logs.source import read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import MessageTrace
+from fleet.mta.records import Context, Ended, Result
+from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
-from fleet.mta.types import Context, Ended, Result, Steps
 
 SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
 DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")

@@ -3,17 +3,17 @@
 from typing import ClassVar
 
 from fleet.mta.opensmtpd import (
+    attempt,
     blocks,
-    changes,
     commands,
-    deliver,
-    instances,
-    listing,
+    discovery,
+    driver,
+    logs,
     parse,
     quarantine,
+    queue,
     readback,
-    routing,
-    trace,
+    routes,
 )
 
 
@@ -22,7 +22,7 @@ class OpenSmtpd:
 
     mta: ClassVar[str] = "opensmtpd"
     emulated: ClassVar[dict[str, str]] = {
-        "address.test": routing.EMULATED,
+        "address.test": routes.EMULATED,
         "queue.flush": "one by one (smtpctl schedule): `schedule all` would deliver paused messages too",
         "queue.purge": "the files are moved out of the queue, and the message is removed once nothing can deliver it; "
         "quarantine keeps them, and they come back unchanged under the same ID (smtpctl discover)",
@@ -31,33 +31,33 @@ class OpenSmtpd:
         "message.trace": "OpenSMTPD logs no Message-ID, and no sender of recipients that it refused",
         "message.deliver": "the log lines of the attempt; smtpd cannot show the SMTP dialogue",
         "queue.bounce": "smtpctl cannot return a message: it returns what is older than `queue ttl`, by itself",
-        "queue.hold": changes.FORGETS,
+        "queue.hold": driver.FORGETS,
         "queue.requeue": "smtpctl cannot pass a queued message through its rules again",
         "sender.block": "code and text of the answer cannot be chosen: 550 Invalid recipient",
     }
-    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+    match_fields: ClassVar[frozenset[str]] = queue.MATCH_FIELDS
 
-    discover = staticmethod(instances.discover)
+    discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
     read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
     in_quarantine = staticmethod(quarantine.in_quarantine)
     quarantine_mark = staticmethod(str)
 
-    queue_list = staticmethod(listing.queue_list)
-    queue_summary = staticmethod(listing.queue_summary)
-    message_show = staticmethod(deliver.message_show)
-    message_deliver = staticmethod(deliver.message_deliver)
-    queue_hold = staticmethod(changes.queue_hold)
-    queue_release = staticmethod(changes.queue_release)
-    queue_purge = staticmethod(changes.queue_purge)
-    queue_flush = staticmethod(changes.queue_flush)
+    queue_list = staticmethod(queue.queue_list)
+    queue_summary = staticmethod(queue.queue_summary)
+    message_show = staticmethod(attempt.message_show)
+    message_deliver = staticmethod(attempt.message_deliver)
+    queue_hold = staticmethod(driver.queue_hold)
+    queue_release = staticmethod(driver.queue_release)
+    queue_purge = staticmethod(driver.queue_purge)
+    queue_flush = staticmethod(driver.queue_flush)
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
-    log_search = staticmethod(trace.log_search)
-    message_trace = staticmethod(trace.message_trace)
-    address_test = staticmethod(routing.address_test)
-    smtp_probe = staticmethod(routing.smtp_probe)
+    log_search = staticmethod(logs.log_search)
+    message_trace = staticmethod(logs.message_trace)
+    address_test = staticmethod(routes.address_test)
+    smtp_probe = staticmethod(routes.smtp_probe)

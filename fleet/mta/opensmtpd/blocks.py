@@ -8,18 +8,19 @@ import re
 from difflib import unified_diff
 from functools import partial
 
-from fleet.mta import block_edit, block_file, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.block_edit import READ_SECONDS, ListFile, Source
-from fleet.mta.block_file import Syntax
-from fleet.mta.block_site import Site, Wiring
-from fleet.mta.commands import CHANGE_SECONDS, script_argv
+from fleet.mta.blocks import edit, flow, listfile
+from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
+from fleet.mta.blocks.listfile import Syntax
+from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.site import Site, Wiring
 from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.host.commands import CHANGE_SECONDS, script_argv
 from fleet.mta.opensmtpd import conf
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.smtp_proof import Probe, reachable, sender_probe
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import escape_bytes, split_lines
-from fleet.mta.types import Command, Completed, Context, Diff, InstanceFacts, Result, Steps, run
 
 WIRE = "opensmtpd_wire.sh"
 TABLE = "mxfleet_senders"
@@ -32,24 +33,24 @@ CONFIGURATION = 1 << 20
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
     site = yield from _site(instance, wires=True)
-    return (yield from blocking.sender_block(site, operation, context))
+    return (yield from flow.sender_block(site, operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
     site = yield from _site(instance)
-    return (yield from blocking.sender_unblock(lambda: site, operation, context))
+    return (yield from flow.sender_unblock(lambda: site, operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines of the table."""
-    return (yield from blocking.block_list((yield from _site(instance))))
+    return (yield from flow.block_list((yield from _site(instance))))
 
 
 def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """How far a block or unblock got: the file and our mark decide."""
     site = yield from _site(instance, wires=isinstance(operation, SenderBlock))
-    return (yield from blocking.read_back_block(site, operation, context))
+    return (yield from flow.read_back_block(site, operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
@@ -65,7 +66,7 @@ def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
         (seconds, script_argv(WIRE, action, str(instance.options["smtpd"]), _config(instance)))
         for action, seconds in (("read", READ_SECONDS), ("wire", CHANGE_SECONDS), ("unwire", CHANGE_SECONDS))
     ]
-    return [*block_edit.sudo_commands(files), *wire]
+    return [*edit.sudo_commands(files), *wire]
 
 
 def _config(instance: InstanceFacts) -> str:
@@ -84,7 +85,7 @@ def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
     list_file = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else _own_file(instance)
     return Site(
         list_file=list_file,
-        syntax=Syntax(block_file.plain_entries),
+        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
         value_of=_no_value,
         is_ours=_is_ours,
@@ -101,17 +102,17 @@ def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
 
 def _read(instance: InstanceFacts) -> Steps[Source]:
     """The configuration as it is. Raises UnparsedOutput, Unsupported and others."""
-    return (yield from block_edit.until_whole(lambda: _read_once(instance)))
+    return (yield from edit.until_whole(lambda: _read_once(instance)))
 
 
 def _read_once(instance: InstanceFacts) -> Steps[Source]:
     done = yield from run(_wire_command(instance, "read"))
     if done.exit_status:
-        raise block_edit.edit_error(done, WIRE)
+        raise edit.edit_error(done, WIRE)
     digest, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
     if not newline or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise UnparsedOutput(f"{WIRE} did not begin with a digest")
-    block_edit.check_digest(digest, text)
+    edit.check_digest(digest, text)
     return Source(_config(instance), text, digest)
 
 
@@ -184,7 +185,7 @@ def _take_back(instance: InstanceFacts) -> Steps[None]:
 def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
     done: Completed = yield from run(_wire_command(instance, action, stdin))
     if done.exit_status:
-        raise block_edit.edit_error(done, WIRE)
+        raise edit.edit_error(done, WIRE)
     if not done.stdout.startswith(b"applied "):
         raise UnparsedOutput(f"{WIRE} did not say how it ended")
 

@@ -6,11 +6,12 @@ smtpctl for a lot of IDs, and the IDs go through stdin.
 
 from collections.abc import Iterable
 
-from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.in_quarantine import find_argv
-from fleet.mta.opensmtpd import trace
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.opensmtpd import logs
 from fleet.mta.opensmtpd.blocks import sudo_commands
-from fleet.mta.types import Command, InstanceFacts, Sink
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Sink
 
 LOT = 1_000
 """Messages of one changing command: some 10 ms each on an idle machine, so that it ends well within its time."""
@@ -101,5 +102,5 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
     return tuple(
         sudoers_line(user, seconds, argv)
-        for seconds, argv in (*commands, *sudo_commands(instance), *trace.sudo_commands(instance))
+        for seconds, argv in (*commands, *sudo_commands(instance), *logs.sudo_commands(instance))
     )

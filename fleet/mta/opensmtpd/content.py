@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import MessageNotFound, Unsupported
+from fleet.mta.host.commands import READ_SECONDS
 from fleet.mta.opensmtpd.commands import CONTENT, places
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.operations import MessageShow
-from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
-from fleet.mta.types import Command, InstanceFacts, QueueEntry, Steps, run
+from fleet.mta.queue.content import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.records import InstanceFacts, QueueEntry
+from fleet.mta.steps import Command, Steps, run
 
 BATCH = 2_000
 BUDGET = 8 << 20

@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable
 
 from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
-from fleet.mta.commands import Markers
-from fleet.mta.commands import error_of as common_error
 from fleet.mta.errors import FleetError, MtaNotRunning, SudoDenied, UnparsedOutput
-from fleet.mta.reading import Listed, Listing
+from fleet.mta.host.commands import Markers
+from fleet.mta.host.commands import error_of as common_error
+from fleet.mta.queue.listing import Listed, Listing
+from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
-from fleet.mta.types import Completed, QueueEntry, Recipient
 
 # smtpctl.c, show_queue_envelope(): neither a local part nor a domain contains an @, and no domain a bar.
 ENVELOPE = re.compile(

@@ -9,17 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta import readback
-from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
-from fleet.mta.commands import chunks, script_argv
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
-from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
+from fleet.mta.host.commands import chunks, script_argv
 from fleet.mta.opensmtpd.commands import BACK_LOT, LOT, QUARANTINE, UNTOUCHED, move, places
-from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
+from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored
-from fleet.mta.types import Completed, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.queue import readback
+from fleet.mta.queue.in_quarantine import JOB, Shape, find
+from fleet.mta.queue.outcome import Chosen, Outcomes, plan_of, result_of
+from fleet.mta.queue.quarantine import as_chosen, by_job, queued_of, restored
+from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.steps import Completed, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 AGE = "a restored message keeps its age: one that is older than the queue's ttl is returned to its sender at once"

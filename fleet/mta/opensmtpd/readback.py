@@ -5,10 +5,10 @@ To look settles a purge or restore that died: a message is wholly put away, or i
 
 from functools import partial
 
+from fleet.mta.opensmtpd.attempt import read_back_deliver
 from fleet.mta.opensmtpd.blocks import read_back_block
-from fleet.mta.opensmtpd.deliver import read_back_deliver
-from fleet.mta.opensmtpd.listing import QUEUE
 from fleet.mta.opensmtpd.quarantine import look, read_back_items
+from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import (
     MessageDeliver,
     Operation,
@@ -20,8 +20,9 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, stuck, told
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.queue.readback import is_quarantine, placed_by_purge, placed_in_queue, stuck, told
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge)
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from fleet.mta.address import BlockPattern, PatternKind, parse_block_pattern, to_unicode
-from fleet.mta.block_file import BEGIN, BLANKS, Block, BlockFile, Entry, Keys, Syntax, parse_file, render
+from fleet.mta.blocks.listfile import BEGIN, BLANKS, Block, BlockFile, Entry, Keys, Syntax, parse_file, render
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.text import split_lines

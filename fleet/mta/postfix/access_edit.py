@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.block_edit import Change, Source, check_digest, edit_error, edited, looked_up, until_whole
+from fleet.mta.blocks.edit import Change, Source, check_digest, edit_error, edited, looked_up, until_whole
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.postfix.access_wiring import BUILT, AccessMap, own_map, wired_map
+from fleet.mta.postfix.wiring import BUILT, AccessMap, own_map, wired_map
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Steps, run
 from fleet.mta.text import digest_of
-from fleet.mta.types import Command, InstanceFacts, Steps, run
 
 ACCESS = "postfix_access.sh"
 WIRE = "postfix_wire.sh"

@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass
 
-from fleet.mta import block_site
 from fleet.mta.address import BlockPattern, PatternKind, remarks
+from fleet.mta.blocks import site
+from fleet.mta.blocks.proof import NULL_SENDER, Probe, sender_probe
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
-from fleet.mta.postfix.access_wiring import (
+from fleet.mta.postfix.parse import error_of
+from fleet.mta.postfix.wiring import (
     RESTRICTIONS,
     AccessMap,
     Service,
@@ -17,9 +19,8 @@ from fleet.mta.postfix.access_wiring import (
     smtp_service,
     wired_map,
 )
-from fleet.mta.postfix.parse import error_of
-from fleet.mta.smtp_proof import NULL_SENDER, Probe, sender_probe
-from fleet.mta.types import Command, Completed, InstanceFacts, Steps, run
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed, Steps, run
 
 SETTINGS = (
     RESTRICTIONS,
@@ -110,7 +111,7 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
 def refuse_own_domain(facts: BlockFacts, pattern: BlockPattern) -> None:
     """Raises Conflict for a whole domain whose mail this instance itself receives."""
     own = facts.domains("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
-    block_site.refuse_own_domain(own, pattern)
+    site.refuse_own_domain(own, pattern)
 
 
 def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:

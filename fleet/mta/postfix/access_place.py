@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta import block_file, block_site
 from fleet.mta.address import parse_block_pattern
-from fleet.mta.block_edit import Change, Checks, Source
-from fleet.mta.block_file import Block, BlockFile
+from fleet.mta.blocks import listfile, site
+from fleet.mta.blocks.edit import Change, Checks, Source
+from fleet.mta.blocks.listfile import Block, BlockFile
 from fleet.mta.postfix import access, access_edit
 from fleet.mta.postfix.access_facts import BlockFacts
-from fleet.mta.postfix.access_wiring import AccessMap
-from fleet.mta.types import InstanceFacts, Steps
+from fleet.mta.postfix.wiring import AccessMap
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def keys_of(facts: BlockFacts, pattern: str) -> tuple[str, ...]:
 
 
 def refuse_stale(place: Place) -> None:
-    block_site.refuse_stale(place.source, f"run postmap {place.access_map.name}")
+    site.refuse_stale(place.source, f"run postmap {place.access_map.name}")
 
 
 def read_place(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Place]:
@@ -52,7 +53,7 @@ def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Cha
     def change(source: Source) -> tuple[str | None, Checks]:
         file = parse(place.facts, place.access_map, source)
         blocks = edit(file)
-        return access.render_access(file, blocks, place.keys), block_file.checks(file, blocks, place.keys)
+        return access.render_access(file, blocks, place.keys), listfile.checks(file, blocks, place.keys)
 
     return change
 
@@ -68,15 +69,15 @@ def vanishing(place: Place, change: Change) -> Change:
 
 
 def adding(place: Place, block: Block) -> Change:
-    return _change(place, lambda file: block_file.with_block(file, block, place.keys, place.source.path))
+    return _change(place, lambda file: listfile.with_block(file, block, place.keys, place.source.path))
 
 
 def removing(place: Place, pattern: str) -> Change:
-    return _change(place, lambda file: block_file.without_block(file, pattern))
+    return _change(place, lambda file: listfile.without_block(file, pattern))
 
 
 def restoring(place: Place, pattern: str) -> Change:
     """Our block of the pattern as it was when the map was read first, or none."""
     earlier = place.file.block(pattern)
     kept = (earlier,) if earlier else ()
-    return _change(place, lambda file: (*block_file.without_block(file, pattern), *kept))
+    return _change(place, lambda file: (*listfile.without_block(file, pattern), *kept))

@@ -8,19 +8,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fleet.mta import block_file, block_site
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.block_edit import Change, Source, difference, remove_or_empty
-from fleet.mta.block_file import Block
-from fleet.mta.commands import HELPERS, pause
+from fleet.mta.blocks import listfile, site
+from fleet.mta.blocks.edit import Change, Source, difference, remove_or_empty
+from fleet.mta.blocks.listfile import Block
+from fleet.mta.blocks.not_ours import foreign_notes, nothing_of_ours, unreadable
+from fleet.mta.blocks.proof import Seen, read_proof
 from fleet.mta.errors import Conflict, FleetError, NeedsWiring, Refused, RemoteError, Unsupported
-from fleet.mta.not_ours import foreign_notes, nothing_of_ours, unreadable
+from fleet.mta.host.commands import HELPERS, pause
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.postfix import access, access_edit, access_place, access_wiring
+from fleet.mta.postfix import access, access_edit, access_place, wiring
 from fleet.mta.postfix.access_facts import BlockFacts, differences, probe_for, read_facts, refuse_own_domain
 from fleet.mta.postfix.access_place import Place
-from fleet.mta.smtp_proof import Seen, read_proof
-from fleet.mta.types import Context, Ended, InstanceFacts, Plan, Result, Steps, talk
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps, talk
 
 LOOKS = 5  # smtpd notices a new map when its next client comes, a reload within a second or two
 
@@ -88,10 +89,10 @@ def _nothing(seen: Seen) -> Steps[dict[str, Any]]:
 
 
 def _refuse_override(facts: BlockFacts) -> None:
-    if access_wiring.RESTRICTIONS in facts.service.overrides and not facts.wired:
+    if wiring.RESTRICTIONS in facts.service.overrides and not facts.wired:
         raise Conflict(
             "master.cf sets smtpd_sender_restrictions for this service, so a check in main.cf would not count",
-            hint=f"put {access_wiring.element(facts.own)} first in that line of master.cf",
+            hint=f"put {wiring.element(facts.own)} first in that line of master.cf",
         )
 
 
@@ -99,7 +100,7 @@ def _is_done(place: Place, pattern: BlockPattern, value: str) -> bool:
     ours = place.file.block(pattern.text)
     if ours:
         return ours.value == value and ours.is_whole
-    return block_file.same_by_hand(place.file, place.keys(pattern.text), value)
+    return listfile.same_by_hand(place.file, place.keys(pattern.text), value)
 
 
 def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tuple[str, ...]) -> Plan:
@@ -107,7 +108,7 @@ def _block_plan(place: Place, main_cf: Source | None, adding: Change, notes: tup
     diffs = [difference(place.source, text)]
     commands = [_command(place, access_edit.ACCESS)]
     if main_cf:
-        diffs.append(difference(main_cf, access_wiring.wire(main_cf.text, place.access_map)))
+        diffs.append(difference(main_cf, wiring.wire(main_cf.text, place.access_map)))
         commands.append(_command(place, access_edit.WIRE))
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=main_cf is not None)
 
@@ -119,7 +120,7 @@ def _command(place: Place, script: str) -> tuple[str, ...]:
 
 def _wire(place: Place, main_cf: Source, pattern: BlockPattern) -> Steps[None]:
     """The map is there already, so smtpd never meets a check without a map. What fails takes the map back too."""
-    text = access_wiring.wire(main_cf.text, place.access_map)
+    text = wiring.wire(main_cf.text, place.access_map)
     try:
         yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
     except FleetError:
@@ -144,7 +145,7 @@ def _take_back(place: Place, main_cf: Source | None, pattern: BlockPattern) -> S
             yield from _unwire(place)
         yield from _drop(place, pattern)
     except Refused as error:
-        raise block_site.not_taken_back(place.source.path, error) from error
+        raise site.not_taken_back(place.source.path, error) from error
 
 
 def _proven(
@@ -198,7 +199,7 @@ def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
 def _unwire(place: Place) -> Steps[bool]:
     """Take our check out of main.cf. False when it does not stand there as we wrote it."""
     main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
-    text = access_wiring.unwire(main_cf.text, place.access_map)
+    text = wiring.unwire(main_cf.text, place.access_map)
     if text is None:
         return False
     yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
@@ -243,8 +244,8 @@ def _unblock(place: Place, pattern: BlockPattern, context: Context) -> Steps[Res
     write = partial(access_edit.change_map, place.instance, place.access_map, place.source)
     if main_cf:
         now = yield from access_place.read_place(place.instance, place.facts, place.access_map)
-        block_site.refuse_written(now.file, place.source.path, access.OWN_HEAD)
-        text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
+        site.refuse_written(now.file, place.source.path, access.OWN_HEAD)
+        text = wiring.unwire(main_cf.text, place.access_map) or main_cf.text
         yield from access_edit.change_main_cf(place.instance, place.access_map, main_cf, text)
         yield from remove_or_empty(write, access_place.vanishing(place, removing), removing)
     else:
@@ -265,15 +266,15 @@ def _main_cf_to_restore(place: Place, pattern: BlockPattern, context: Context) -
     others = [block for block in place.file.blocks if block.pattern != pattern.text]
     if others or context.wanted_blocks or place.access_map != place.facts.own:
         return None
-    if block_site.is_written(place.file, access.OWN_HEAD):
+    if site.is_written(place.file, access.OWN_HEAD):
         return None
     main_cf = yield from access_edit.read_main_cf(place.instance, place.access_map)
-    return main_cf if access_wiring.unwire(main_cf.text, place.access_map) is not None else None
+    return main_cf if wiring.unwire(main_cf.text, place.access_map) is not None else None
 
 
 def _unblock_plan(place: Place, main_cf: Source | None, removing: Change) -> Plan:
     if main_cf:
-        text = access_wiring.unwire(main_cf.text, place.access_map) or main_cf.text
+        text = wiring.unwire(main_cf.text, place.access_map) or main_cf.text
         return Plan(diffs=(difference(main_cf, text),), commands=(_command(place, access_edit.WIRE),))
     left, _ = removing(place.source)
     return Plan(diffs=(difference(place.source, left),), commands=(_command(place, access_edit.ACCESS),))
@@ -320,7 +321,7 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
     ours: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     for access_map in facts.maps:
-        if access_map.type not in access_wiring.EDITABLE:
+        if access_map.type not in wiring.EDITABLE:
             others.append({"file": access_map.name, "line": f"(a {access_map.type} table, not listed)"})
             continue
         source = yield from access_edit.read_map(instance, access_map)

@@ -5,11 +5,12 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
-from fleet.mta.in_quarantine import find_argv
-from fleet.mta.postfix import access_edit, trace
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.postfix import access_edit, logs
 from fleet.mta.postfix.parse import ids_input
-from fleet.mta.types import Command, Completed, InstanceFacts, Sink, Steps, run
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Completed, Sink, Steps, run
 
 ATTEMPTS = 5_000  # postqueue -i takes one at a time
 DELIVER_SECONDS = 100
@@ -121,7 +122,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         commands.append((CHANGE_SECONDS, script_argv(ATTEMPT, *attempt_words)))
     commands += _script_commands(instance)
     commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
-    commands += trace.sudo_commands(instance)
+    commands += logs.sudo_commands(instance)
     return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
 
 

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.mta.commands import READ_SECONDS
 from fleet.mta.errors import MessageNotFound
+from fleet.mta.host.commands import READ_SECONDS
 from fleet.mta.operations import MessageShow
 from fleet.mta.postfix.commands import CONTENT
 from fleet.mta.postfix.parse import error_of, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.queue.content import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.records import InstanceFacts, QueueEntry, Recipient
+from fleet.mta.steps import Command, Steps, run
 from fleet.mta.text import text_of
-from fleet.mta.types import Command, InstanceFacts, QueueEntry, Recipient, Steps, run
 
 BATCH = 500
 HEADERS_BATCH = 5_000  # headers alone: one look through the queue and one postcat per 200 messages

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterable
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
 from fleet.mta.bounds import count_of
-from fleet.mta.changed import Outcomes, changed, plan_of
-from fleet.mta.choosing import choose, everything, means_held, not_held
-from fleet.mta.commands import READ_SECONDS, pause
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
+from fleet.mta.host.commands import READ_SECONDS, pause
 from fleet.mta.operations import QueueBounce, QueueFlush, QueueRequeue, Selection
-from fleet.mta.postfix.changes import SKIPPED, act, freeze, thaw
+from fleet.mta.postfix.attempt_log import log_lines, parse_lines, requeued, returned
 from fleet.mta.postfix.commands import TIMES, attempt, attempt_argv, flush_all, log_source, postsuper_argv, wake_pickup
-from fleet.mta.postfix.listing import DOWN, QUEUE, proof
-from fleet.mta.postfix.log import log_lines, parse_lines, requeued, returned
+from fleet.mta.postfix.driver import SKIPPED, act, freeze, thaw
 from fleet.mta.postfix.parse import error_of, ids_input
-from fleet.mta.types import Command, Completed, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.postfix.queue import DOWN, QUEUE, proof
+from fleet.mta.queue.outcome import Outcomes, changed, plan_of
+from fleet.mta.queue.selection import choose, everything, means_held, not_held
+from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.steps import Command, Completed, Steps, run
 
 PAUSE = 3
 LOOKS = 10

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from fleet.mta import commands
 from fleet.mta.bounds import EPOCH_MOST, ID_MOST, SIZE_MOST, STATE_MOST
 from fleet.mta.errors import (
     FleetError,
@@ -17,9 +16,11 @@ from fleet.mta.errors import (
     UnparsedOutput,
     Unsupported,
 )
-from fleet.mta.reading import Listing
+from fleet.mta.host import commands
+from fleet.mta.queue.listing import Listing
+from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.steps import Completed
 from fleet.mta.text import escape_bytes
-from fleet.mta.types import Completed, QueueEntry, Recipient
 
 NULL_SENDER = "<>"
 BLOCK = 1 << 16

@@ -8,17 +8,18 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta import readback
-from fleet.mta.changed import Chosen, Outcomes, plan_of, result_of
-from fleet.mta.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.errors import UnparsedOutput, Unsupported
-from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
+from fleet.mta.host.commands import CHANGE_SECONDS, chunks, script_argv
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.postfix.commands import QUARANTINE, attempt, postsuper, postsuper_argv
-from fleet.mta.postfix.listing import QUEUE, proof
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
-from fleet.mta.quarantined import as_chosen, by_job, queued_of, restored, seen_again
-from fleet.mta.types import Command, Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.postfix.queue import QUEUE, proof
+from fleet.mta.queue import readback
+from fleet.mta.queue.in_quarantine import JOB, Shape, find
+from fleet.mta.queue.outcome import Chosen, Outcomes, plan_of, result_of
+from fleet.mta.queue.quarantine import as_chosen, by_job, queued_of, restored, seen_again
+from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.steps import Command, Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 HELD = "hold"

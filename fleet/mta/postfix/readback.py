@@ -15,12 +15,13 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
+from fleet.mta.postfix.attempt import read_back_deliver
 from fleet.mta.postfix.blocks import read_back_block
-from fleet.mta.postfix.deliver import read_back_deliver
-from fleet.mta.postfix.listing import QUEUE
 from fleet.mta.postfix.quarantine import HELD, is_movable, look, read_back_items
-from fleet.mta.readback import Placed, Wanted, is_quarantine, placed_by_purge, placed_in_queue, stuck, told
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.postfix.queue import QUEUE
+from fleet.mta.queue.readback import Placed, Wanted, is_quarantine, placed_by_purge, placed_in_queue, stuck, told
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce, QueueRequeue)
 

@@ -3,17 +3,17 @@
 from typing import ClassVar
 
 from fleet.mta.qmail import (
+    attempt,
     blocks,
-    changes,
     commands,
-    deliver,
-    instances,
-    listing,
+    discovery,
+    driver,
+    logs,
     parse,
     quarantine,
+    queue,
     readback,
-    routing,
-    trace,
+    routes,
 )
 
 STOPPED = "while qmail-send is stopped for it, usually for a few seconds; mail is accepted meanwhile"
@@ -37,29 +37,29 @@ class Qmail:
         "queue.flush": "qmail-send knows no flush of a selection: ALRM makes it try every message",
         "queue.requeue": "qmail cannot take a queued message in again",
     }
-    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+    match_fields: ClassVar[frozenset[str]] = queue.MATCH_FIELDS
 
-    discover = staticmethod(instances.discover)
+    discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
     read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
     in_quarantine = staticmethod(quarantine.in_quarantine)
     quarantine_mark = staticmethod(str)
 
-    queue_list = staticmethod(listing.queue_list)
-    queue_summary = staticmethod(listing.queue_summary)
-    message_show = staticmethod(deliver.message_show)
-    message_deliver = staticmethod(deliver.message_deliver)
-    queue_hold = staticmethod(changes.queue_hold)
-    queue_release = staticmethod(changes.queue_release)
-    queue_purge = staticmethod(changes.queue_purge)
-    queue_bounce = staticmethod(changes.queue_bounce)
+    queue_list = staticmethod(queue.queue_list)
+    queue_summary = staticmethod(queue.queue_summary)
+    message_show = staticmethod(attempt.message_show)
+    message_deliver = staticmethod(attempt.message_deliver)
+    queue_hold = staticmethod(driver.queue_hold)
+    queue_release = staticmethod(driver.queue_release)
+    queue_purge = staticmethod(driver.queue_purge)
+    queue_bounce = staticmethod(driver.queue_bounce)
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
-    log_search = staticmethod(trace.log_search)
-    message_trace = staticmethod(trace.message_trace)
-    smtp_probe = staticmethod(routing.smtp_probe)
-    address_test = staticmethod(routing.address_test)
+    log_search = staticmethod(logs.log_search)
+    message_trace = staticmethod(logs.message_trace)
+    smtp_probe = staticmethod(routes.smtp_probe)
+    address_test = staticmethod(routes.address_test)

@@ -6,15 +6,16 @@ understand alike is written.
 
 from functools import partial
 
-from fleet.mta import block_edit, block_file, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.block_edit import ListFile
-from fleet.mta.block_file import Syntax
-from fleet.mta.block_site import Site
+from fleet.mta.blocks import edit, flow, listfile, site
+from fleet.mta.blocks.edit import ListFile
+from fleet.mta.blocks.listfile import Syntax
+from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.site import Site
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.smtp_proof import Probe, reachable, sender_probe
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 REPLIES = {
     "smtpfront-qmail": "smtpfront-qmail answers `553 5.1.0 Sorry, your envelope sender is in my badmailfrom list.` to "
@@ -26,39 +27,39 @@ REPLIES = {
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from blocking.sender_block(_site(instance), operation, context))
+    return (yield from flow.sender_block(_site(instance), operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back; a badmailfrom that we made goes with the last one."""
-    return (yield from blocking.sender_unblock(partial(_site, instance), operation, context))
+    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines of badmailfrom."""
-    return (yield from blocking.block_list(_site(instance)))
+    return (yield from flow.block_list(_site(instance)))
 
 
 def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """How far a block or unblock got: the file and our mark decide."""
-    return (yield from blocking.read_back_block(_site(instance), operation, context))
+    return (yield from flow.read_back_block(_site(instance), operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root."""
-    return block_edit.sudo_commands([_list_file(instance)])
+    return edit.sudo_commands([_list_file(instance)])
 
 
 def _site(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(block_file.plain_entries),
+        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
         value_of=_no_value,
         is_ours=_is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=block_site.own_domains(instance),
+        own_domains=site.own_domains(instance),
         wider=_wider,
     )
 
@@ -116,7 +117,7 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue for each server that the host runs."""
-    own = block_site.own_domains(instance) or ("localhost",)
+    own = site.own_domains(instance) or ("localhost",)
     recipients = tuple(f"postmaster@{domain}" for domain in own[:3])
     places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
     return tuple(

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
 from fleet.mta.errors import Unsupported
-from fleet.mta.in_quarantine import find_argv
-from fleet.mta.qmail import blocks, routing, trace
-from fleet.mta.types import InstanceFacts
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.qmail import blocks, logs, routes
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.records import InstanceFacts
 
 LIST = "qmail_list.sh"
 CONTENT = "qmail_content.sh"
@@ -57,7 +57,7 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in (*ACTIONS, *WITHOUT_STOP)]
     if log_source(instance) != "none":
         forms.append((READ_SECONDS, script_argv(WATCH, log_source(instance))))
-    forms += [*blocks.sudo_commands(instance), *trace.sudo_commands(instance), *routing.sudo_commands(instance)]
+    forms += [*blocks.sudo_commands(instance), *logs.sudo_commands(instance), *routes.sudo_commands(instance)]
     return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
 
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import size_of
-from fleet.mta.commands import READ_SECONDS, error_of
 from fleet.mta.errors import MessageNotFound, UnparsedOutput
+from fleet.mta.host.commands import READ_SECONDS, error_of
 from fleet.mta.operations import MessageShow
 from fleet.mta.qmail.commands import CONTENT, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
-from fleet.mta.types import Command, Completed, InstanceFacts, QueueEntry, Steps, run
+from fleet.mta.queue.content import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.records import InstanceFacts, QueueEntry
+from fleet.mta.steps import Command, Completed, Steps, run
 
 BATCH = 5_000
 BUDGET = 8 << 20

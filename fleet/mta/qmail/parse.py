@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.reading import Listing
+from fleet.mta.queue.listing import Listing
+from fleet.mta.records import QueueEntry, Recipient
 from fleet.mta.text import text_of
-from fleet.mta.types import QueueEntry, Recipient
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")

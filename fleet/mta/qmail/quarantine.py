@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from fleet.mta import readback
-from fleet.mta.changed import Chosen, Outcomes, evidence, plan_of, result_of
-from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.qmail.changes import place
-from fleet.mta.qmail.changing import STOPS, Answer, change, put_verdicts, told, with_notes
+from fleet.mta.qmail.change_script import STOPS, Answer, change, put_verdicts, told, with_notes
 from fleet.mta.qmail.commands import change_argv
-from fleet.mta.qmail.listing import QUEUE, proof
+from fleet.mta.qmail.driver import place
 from fleet.mta.qmail.parse import queue_id_error
-from fleet.mta.quarantined import as_chosen, by_job, queued_of, seen_again
-from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps
+from fleet.mta.qmail.queue import QUEUE, proof
+from fleet.mta.queue import readback
+from fleet.mta.queue.in_quarantine import JOB, Shape, find
+from fleet.mta.queue.outcome import Chosen, Outcomes, evidence, plan_of, result_of
+from fleet.mta.queue.quarantine import as_chosen, by_job, queued_of, seen_again
+from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, Result
+from fleet.mta.steps import Steps
 
 
 def look(instance: InstanceFacts, job: str, answers: list[Answer] | None = None) -> Steps[dict[str, str]]:

@@ -15,11 +15,12 @@ from fleet.mta.operations import (
     SenderUnblock,
 )
 from fleet.mta.qmail.blocks import read_back_block
-from fleet.mta.qmail.changing import Answer, with_notes
-from fleet.mta.qmail.listing import QUEUE
+from fleet.mta.qmail.change_script import Answer, with_notes
 from fleet.mta.qmail.quarantine import look, read_back_items
-from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, told
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.queue.readback import is_quarantine, placed_by_purge, placed_in_queue, told
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
 
 NOT_RUNNING = "qmail-send is not running now; `svc -u` on its service starts it"
 

@@ -3,18 +3,18 @@
 from typing import ClassVar
 
 from fleet.mta.sendmail import (
+    attempt,
     blocks,
-    changes,
     commands,
-    deliver,
-    instances,
-    listing,
+    discovery,
+    driver,
+    logs,
     moving,
     parse,
     quarantine,
+    queue,
     readback,
-    routing,
-    trace,
+    routes,
 )
 
 
@@ -33,22 +33,22 @@ class Sendmail:
         "message.deliver": "with the SMTP dialogue; a message of the client queue is handed to the daemon",
         "queue.requeue": "Sendmail routes a message anew at every attempt and keeps its queue ID: queue.flush does it",
     }
-    match_fields: ClassVar[frozenset[str]] = listing.MATCH_FIELDS
+    match_fields: ClassVar[frozenset[str]] = queue.MATCH_FIELDS
 
-    discover = staticmethod(instances.discover)
+    discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
     read_back = staticmethod(readback.read_back)
     sudoers = staticmethod(commands.sudoers)
     in_quarantine = staticmethod(quarantine.in_quarantine)
     quarantine_mark = staticmethod(str)
 
-    queue_list = staticmethod(listing.queue_list)
-    queue_summary = staticmethod(listing.queue_summary)
-    message_show = staticmethod(deliver.message_show)
-    message_deliver = staticmethod(deliver.message_deliver)
-    queue_hold = staticmethod(changes.queue_hold)
-    queue_release = staticmethod(changes.queue_release)
-    queue_purge = staticmethod(changes.queue_purge)
+    queue_list = staticmethod(queue.queue_list)
+    queue_summary = staticmethod(queue.queue_summary)
+    message_show = staticmethod(attempt.message_show)
+    message_deliver = staticmethod(attempt.message_deliver)
+    queue_hold = staticmethod(driver.queue_hold)
+    queue_release = staticmethod(driver.queue_release)
+    queue_purge = staticmethod(driver.queue_purge)
     queue_flush = staticmethod(moving.queue_flush)
     queue_bounce = staticmethod(moving.queue_bounce)
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
@@ -56,7 +56,7 @@ class Sendmail:
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)
-    log_search = staticmethod(trace.log_search)
-    message_trace = staticmethod(trace.message_trace)
-    address_test = staticmethod(routing.address_test)
-    smtp_probe = staticmethod(routing.smtp_probe)
+    log_search = staticmethod(logs.log_search)
+    message_trace = staticmethod(logs.message_trace)
+    address_test = staticmethod(routes.address_test)
+    smtp_probe = staticmethod(routes.smtp_probe)

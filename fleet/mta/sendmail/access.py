@@ -7,7 +7,7 @@ one that begins with white space, and keeps the first of two lines with the same
 import re
 
 from fleet.mta.address import BlockPattern, PatternKind
-from fleet.mta.block_file import BLANKS, Entry, fold
+from fleet.mta.blocks.listfile import BLANKS, Entry, fold
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import SenderBlock
 

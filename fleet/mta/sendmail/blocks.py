@@ -5,43 +5,44 @@ An instance without an access map is not wired by us: that takes a new sendmail.
 
 from functools import partial
 
-from fleet.mta import block_edit, block_site, blocking
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.block_edit import ListFile
-from fleet.mta.block_file import Syntax
-from fleet.mta.block_site import Site
+from fleet.mta.blocks import edit, flow, site
+from fleet.mta.blocks.edit import ListFile
+from fleet.mta.blocks.listfile import Syntax
+from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.site import Site
 from fleet.mta.errors import Unsupported
 from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
+from fleet.mta.records import Context, InstanceFacts, Result
 from fleet.mta.sendmail import access
-from fleet.mta.smtp_proof import Probe, reachable, sender_probe
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.steps import Steps
 
 WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
 
 
 def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from blocking.sender_block(_site(instance), operation, context))
+    return (yield from flow.sender_block(_site(instance), operation, context))
 
 
 def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
     """Take our own block back."""
-    return (yield from blocking.sender_unblock(partial(_site, instance), operation, context))
+    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
 
 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines of the access map, RELAY and other tags included."""
-    return (yield from blocking.block_list(_site(instance)))
+    return (yield from flow.block_list(_site(instance)))
 
 
 def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
     """How far a block or unblock got: the live map and our mark decide."""
-    return (yield from blocking.read_back_block(_site(instance), operation, context))
+    return (yield from flow.read_back_block(_site(instance), operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root."""
-    return block_edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
+    return edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
 
 
 def _site(instance: InstanceFacts) -> Site:
@@ -54,7 +55,7 @@ def _site(instance: InstanceFacts) -> Site:
         is_ours=access.is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
-        own_domains=block_site.own_domains(instance),
+        own_domains=site.own_domains(instance),
         wider=access.wider_keys,
         needs_file=True,
     )
@@ -93,7 +94,7 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     if not listen:
         return ()
     address, port = min(listen, key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))
-    own = block_site.own_domains(instance) or ("localhost",)
+    own = site.own_domains(instance) or ("localhost",)
     # root is an account of every host; postmaster is often missing in the aliases.
     recipients = tuple(f"{local}@{domain}" for domain in own[:2] for local in ("root", "postmaster"))
     return (

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.in_quarantine import find_argv
-from fleet.mta.sendmail import blocks, routing, trace
-from fleet.mta.sendmail.instances import NO_CLIENT
-from fleet.mta.types import Command, InstanceFacts, Sink
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.sendmail import blocks, logs, routes
+from fleet.mta.sendmail.discovery import NO_CLIENT
+from fleet.mta.steps import Command, Sink
 
 READ = "sendmail_read.sh"
 CHANGE = "sendmail_change.sh"
@@ -96,6 +97,6 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")
     commands += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
     commands += [(CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce")]
-    for module in (blocks, trace, routing):
+    for module in (blocks, logs, routes):
         commands += module.sudo_commands(instance)
     return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)

@@ -5,10 +5,11 @@ from typing import Any
 
 from fleet.mta.errors import MessageNotFound
 from fleet.mta.operations import MessageShow
+from fleet.mta.queue.content import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
+from fleet.mta.records import InstanceFacts, QueueEntry
 from fleet.mta.sendmail.commands import READ, read
 from fleet.mta.sendmail.parse import error_of, ids_input
-from fleet.mta.stored import BODY, HEADERS, Stored, TakeStored, in_batches, message_parts, parse_stored
-from fleet.mta.types import InstanceFacts, QueueEntry, Steps, run
+from fleet.mta.steps import Steps, run
 
 BATCH = 500
 HEADERS_BATCH = 5_000

@@ -3,16 +3,17 @@
 import re
 from collections.abc import Iterable
 
-from fleet.mta.changed import Outcomes, changed, names, plan_of
-from fleet.mta.choosing import choose, everything, not_held
-from fleet.mta.commands import chunks
 from fleet.mta.errors import Unsupported
+from fleet.mta.host.commands import chunks
 from fleet.mta.operations import QueueBounce, QueueFlush
-from fleet.mta.sendmail.changes import ABSENT, SKIPPED, act, same
+from fleet.mta.queue.outcome import Outcomes, changed, names, plan_of
+from fleet.mta.queue.selection import choose, everything, not_held
+from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.sendmail.commands import RUN, RUN_LOT, RUN_SECONDS, change_argv, run_argv, run_queue
-from fleet.mta.sendmail.listing import QUEUE, proof
+from fleet.mta.sendmail.driver import ABSENT, SKIPPED, act, same
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
-from fleet.mta.types import Context, InstanceFacts, MessageState, QueueEntry, Result, Steps, run
+from fleet.mta.sendmail.queue import QUEUE, proof
+from fleet.mta.steps import Steps, run
 
 RUNNING = re.compile(r"Running /[^ ]*/([0-9A-Za-z]+) \(sequence \d+ of \d+\)")
 LOCKED = re.compile(r"([0-9A-Za-z]+): locked")

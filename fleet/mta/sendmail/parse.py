@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from fleet.mta import commands
 from fleet.mta.bounds import OutOfBounds, count_of, id_of, second_of, size_of
 from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, OutcomeUnknown, UnparsedOutput
-from fleet.mta.reading import Listing
-from fleet.mta.stored import HEADERS, Stored
+from fleet.mta.host import commands
+from fleet.mta.queue.content import HEADERS, Stored
+from fleet.mta.queue.listing import Listing
+from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
-from fleet.mta.types import Completed, QueueEntry, Recipient
 
 NULL_SENDER = "<>"
 

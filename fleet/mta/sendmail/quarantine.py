@@ -10,13 +10,14 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import groupby
 
-from fleet.mta import readback
-from fleet.mta.changed import SHOWN, Chosen, Outcomes, plan_of, result_of
-from fleet.mta.commands import chunks
 from fleet.mta.errors import Conflict
-from fleet.mta.in_quarantine import JOB, InQuarantine, Shape, find
+from fleet.mta.host.commands import chunks
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.quarantined import as_chosen, queued_of, restored, seen_again
+from fleet.mta.queue import readback
+from fleet.mta.queue.in_quarantine import JOB, Shape, find
+from fleet.mta.queue.outcome import SHOWN, Chosen, Outcomes, plan_of, result_of
+from fleet.mta.queue.quarantine import as_chosen, queued_of, restored, seen_again
+from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, Result
 from fleet.mta.sendmail.commands import (
     CHANGE,
     LOT,
@@ -29,9 +30,9 @@ from fleet.mta.sendmail.commands import (
     run_argv,
     run_queue,
 )
-from fleet.mta.sendmail.listing import QUEUE, proof
 from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error, verdicts
-from fleet.mta.types import Context, InstanceFacts, MessageState, Result, Steps, run
+from fleet.mta.sendmail.queue import QUEUE, proof
+from fleet.mta.steps import Steps, run
 
 DIRECTORY = "mxfleet-quarantine"
 MESSAGE = "qh"

@@ -13,11 +13,12 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.readback import is_quarantine, placed_by_purge, placed_in_queue, told
+from fleet.mta.queue.readback import is_quarantine, placed_by_purge, placed_in_queue, told
+from fleet.mta.records import Context, InstanceFacts, Result
 from fleet.mta.sendmail.blocks import read_back_block
-from fleet.mta.sendmail.listing import QUEUE
 from fleet.mta.sendmail.quarantine import look, read_back_items
-from fleet.mta.types import Context, InstanceFacts, Result, Steps
+from fleet.mta.sendmail.queue import QUEUE
+from fleet.mta.steps import Steps
 
 CHANGES = (QueueHold, QueueRelease, QueuePurge, QueueBounce)
 

@@ -6,9 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from fleet.secrets import SecretError
+from jobs.audit.marks import MarksError
 from jobs.errors import ServiceError
-from jobs.marks import MarksError
-from jobs.services.gaps import acknowledge
+from jobs.restore.gaps import acknowledge
 
 
 class Command(BaseCommand):

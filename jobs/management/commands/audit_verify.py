@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs.audit import public_key, verify
+from jobs.audit.trail import public_key, verify
 
 
 class Command(BaseCommand):

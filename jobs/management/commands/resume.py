@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jobs.errors import ServiceError
-from jobs.services import pause, resume
+from jobs.lifecycle import resume
+from jobs.restore import pause
 
 
 class Command(BaseCommand):

@@ -1,0 +1,1 @@
+"""Blocking senders: the flow, the list in a file, the proof. Pure."""

@@ -1,0 +1,35 @@
+"""An unblock that finds nothing of ours on the host: there is nothing to do, and a note says why."""
+
+from collections.abc import Iterable, Sequence
+
+from fleet.mta.blocks.listfile import BlockFile, fold
+from fleet.mta.blocks.proof import Seen
+from fleet.mta.errors import Unsupported
+from fleet.mta.records import Ended, Result
+from fleet.mta.steps import Plan, Steps
+
+
+def foreign_notes(file: BlockFile, keys: Iterable[str], path: str) -> tuple[str, ...]:
+    """The administrator's lines that decide about these keys; an unblock leaves them as they are."""
+    wanted = {fold(key) for key in keys}
+    return tuple(
+        f"{path} line {entry.line} is the administrator's, not ours, and stays: {entry.text!r}"
+        for entry in file.others
+        if entry.key in wanted
+    )
+
+
+def nothing_of_ours(pattern: str, note: str) -> Steps[Result]:
+    """Where a block of the pattern is impossible, so that none of ours can be there."""
+    yield Plan(notes=(note,))
+    return Result(Ended.UNCHANGED, data={"pattern": pattern, "notes": [note]})
+
+
+def unreadable(pattern: str, error: Unsupported, looks: Sequence[Seen]) -> Steps[Result]:
+    """Where the list is none that we edit now. What was ours may still stand in it, so the MTA must say otherwise.
+
+    Raises the error when the MTA did not accept the sender on every port that was asked.
+    """
+    if not looks or not all(seen.is_accepted for seen in looks):
+        raise error
+    return (yield from nothing_of_ours(pattern, error.detail))

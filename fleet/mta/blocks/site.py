@@ -1,0 +1,203 @@
+"""One instance's list of blocked senders: which file, which keys, which answer, and the edits of it that we make.
+
+An edit is a `Change`: it is made anew from what stands in the file when it is written, whatever others did meanwhile.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.mta.address import BlockPattern, parse_block_pattern
+from fleet.mta.blocks import listfile
+from fleet.mta.blocks.edit import Change, Checks, ListFile, Source
+from fleet.mta.blocks.listfile import Block, BlockFile, Syntax
+from fleet.mta.blocks.proof import Probe
+from fleet.mta.errors import Conflict, Refused, RemoteError
+from fleet.mta.operations import SenderBlock
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Diff, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A change of the configuration by which the MTA comes to ask our list, or stops to.
+
+    `command`: as a plan shows it. `apply` makes the change, `take_back` undoes it; either raises FleetError.
+    """
+
+    diff: Diff
+    command: tuple[str, ...]
+    apply: Callable[[], Steps[None]]
+    take_back: Callable[[], Steps[None]]
+
+
+def _no_notes(pattern: BlockPattern) -> tuple[str, ...]:
+    return ()
+
+
+def _no_wiring() -> Steps[Wiring | None]:
+    yield from ()
+    return None
+
+
+def _nothing_refused(path: str, file: BlockFile) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """How one instance keeps its list of blocked senders.
+
+    `keys`: the lines (or map keys) of a pattern; raises Unsupported for what the list cannot express. `value_of`: the
+    right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
+    answer to a block with that value. `notes`: how a block means something else here than the pattern says. `probes`:
+    the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
+    `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file
+    in which a line more or less of ours changes what others' lines mean. `needs_file`: the MTA must have one, if need
+    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `wiring`: what makes the list
+    count, None when it does already. `find_unwiring`: our wiring as it can be taken out again, None when it is not
+    there as we wrote it.
+    """
+
+    list_file: ListFile
+    syntax: Syntax
+    keys: Callable[[BlockPattern], tuple[str, ...]]
+    value_of: Callable[[SenderBlock], str]
+    is_ours: Callable[[str, str], bool]
+    notes: Callable[[BlockPattern], tuple[str, ...]]
+    probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
+    own_domains: tuple[str, ...] = ()
+    wider: Callable[[BlockPattern], tuple[str, ...]] = _no_notes
+    refuse: Callable[[str, BlockFile], None] = _nothing_refused
+    needs_file: bool = False
+    text_when_absent: str = ""
+    wiring: Wiring | None = None
+    find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
+
+    def keys_of(self, pattern: str) -> tuple[str, ...]:
+        return self.keys(parse_block_pattern(pattern))
+
+    def parse(self, source: Source) -> BlockFile:
+        text = source.text if source.exists else self.text_when_absent
+        return listfile.parse_file(text, source.path, self.syntax, self.keys_of, exists=source.exists)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A site's list as it was read."""
+
+    site: Site
+    source: Source
+    file: BlockFile
+    pattern: BlockPattern
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.site.keys(self.pattern)
+
+    def data(self) -> dict[str, Any]:
+        return {"pattern": self.pattern.text, "file": self.source.path, "keys": list(self.keys)}
+
+
+def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
+    """The domains whose mail the instance receives, without those of the loopback; the host's own name first."""
+    found = [str(each) for each in instance.options.get("own_domains", ())]
+    real = [each for each in found if "." in each and not each.startswith("localhost.")]
+    return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
+
+
+def refuse_own_domain(own_domains: tuple[str, ...], pattern: BlockPattern) -> None:
+    """Raises Conflict for a whole domain whose mail this instance itself receives."""
+    if pattern.address is None and pattern.domain in own_domains:
+        raise Conflict(
+            f"{pattern.domain} is a domain of this instance itself; blocking it would refuse its own users",
+            hint="block single addresses of it",
+        )
+
+
+def refuse_stale(source: Source, build: str = "build the map") -> None:
+    """Raises Conflict for a file that is not what its map was built of. `build`: what an administrator does then."""
+    if source.is_stale and not source.exists:
+        raise Conflict(
+            f"{source.path} is not there and its map is; one built of our lines alone would lack its entries",
+            hint="put the file back, or take the map away",
+            file=source.path,
+        )
+    if source.is_stale:
+        raise Conflict(
+            f"{source.path} was edited and its map is older; our change would put those lines into effect too",
+            hint=f"{build}, or take the edit back",
+            file=source.path,
+        )
+
+
+def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
+    """The same edit of our blocks, whatever else stands in the file by then."""
+    site = place.site
+
+    def change(source: Source) -> tuple[str | None, Checks]:
+        file = site.parse(source)
+        blocks = edit(file)
+        text = listfile.render(file, blocks, site.syntax, site.keys_of)
+        checks = listfile.checks(file, blocks, site.keys_of) if site.syntax.has_values else ()
+        return ("" if text is None and site.needs_file else text), checks
+
+    return change
+
+
+def adding(place: Place, block: Block) -> Change:
+    def edit(file: BlockFile) -> tuple[Block, ...]:
+        place.site.refuse(place.source.path, file)
+        return listfile.with_block(file, block, place.site.keys_of, place.source.path)
+
+    return _change(place, edit)
+
+
+def removing(place: Place) -> Change:
+    def edit(file: BlockFile) -> tuple[Block, ...]:
+        place.site.refuse(place.source.path, file)
+        return listfile.without_block(file, place.pattern.text)
+
+    return _change(place, edit)
+
+
+def restoring(place: Place) -> Change:
+    """Our block of the pattern as it was when the file was read first, or none."""
+    earlier = place.file.block(place.pattern.text)
+    kept = (earlier,) if earlier else ()
+    return _change(place, lambda file: (*listfile.without_block(file, place.pattern.text), *kept))
+
+
+def vanishing(place: Place, change: Change) -> Change:
+    """The same, and no file where only that would be left with which a file of ours begins."""
+
+    def vanish(source: Source) -> tuple[str | None, Checks]:
+        text, checks = change(source)
+        return (None, ()) if text and text == place.site.text_when_absent else (text, checks)
+
+    return vanish
+
+
+def keeping(source: Source) -> tuple[str | None, Checks]:
+    return (source.text if source.exists else None), ()
+
+
+def is_written(file: BlockFile, head: str) -> bool:
+    """Whether a file of ours, which begins with `head`, has anything that others wrote."""
+    return file.before + file.after != head
+
+
+def refuse_written(file: BlockFile, path: str, head: str) -> None:
+    """Raises Conflict for a file of ours that must not go, because others wrote into it since the plan."""
+    if is_written(file, head):
+        raise Conflict(
+            f"{path} has lines of somebody else since the plan; they would not count any more without our wiring",
+            hint="ask again: the wiring stays then",
+            file=path,
+        )
+
+
+def not_taken_back(path: str, error: Refused) -> RemoteError:
+    """For a change that was not proven and is still there, because others stand in the way."""
+    hint = f"look whether our entry is in {path}; an unblock takes it out"
+    return RemoteError(f"the block was not proven and could not be taken back: {error.detail}", hint=hint)

@@ -1,0 +1,200 @@
+"""The Exim of a host, and what later operations need to know of its configuration."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from fleet.mta.bounds import port_of
+from fleet.mta.errors import UnparsedOutput
+from fleet.mta.host.commands import error_of
+from fleet.mta.records import HostFacts, InstanceFacts
+from fleet.mta.steps import Command, Completed, Steps, run
+
+OPTIONS = (
+    "config_file",
+    "spool_directory",
+    "split_spool_directory",
+    "log_file_path",
+    "syslog_processname",
+    "local_interfaces",
+    "daemon_smtp_ports",
+    "tls_on_connect_ports",
+    "disable_ipv6",
+    "exim_user",
+    "message_logs",
+    "timeout_frozen_after",
+    "queue_list_requires_admin",
+    "acl_smtp_mail",
+    "acl_smtp_rcpt",
+    "primary_hostname",
+)
+DEBIAN_DIRECTORY = "/etc/exim4"
+PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, "ssmtp": 465, "urd": 465}
+SETTING = re.compile(r"([a-z_0-9]+)(?: = (.*))?$")
+NAMED_LIST = re.compile(r"domainlist(?:_cache)? (\w+) = (.*)")
+# Debian's ACL: senders are looked up in a file when there is one (exim4-config_files(5)).
+OPTIONAL_FILE = re.compile(r"senders = \$\{if exists\{([^{}]+)\}\{([^{}]+)\}\{\}\}$")
+VERBS = frozenset({"accept", "defer", "deny", "discard", "drop", "require", "warn"})
+
+
+def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
+    """The one Exim of the host, by the configuration that its binary uses without -C."""
+    done = yield from run(Command(OPTIONS, script="exim_discover.sh", max_output=4 << 20))
+    return parse_instances(done, host, name)
+
+
+def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
+    """The answer of exim_discover.sh. Raises MtaNotFound, UnparsedOutput and others."""
+    if done.exit_status:
+        raise error_of(done, "exim")
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines == ["absent", ""]:
+        return ()
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput("exim's answer was cut off")
+    told: dict[str, list[str]] = {}
+    for line in lines[:-2]:
+        word, _, rest = line.partition(" ")
+        told.setdefault(word, []).append(rest)
+    program, version = told["program"][0], told.get("version", [""])[0]
+    settings = settings_of(told.get("option", []))
+    if not version or "spool_directory" not in settings:
+        raise UnparsedOutput(
+            "exim does not tell its version or its spool directory", hint=f"{program} -bV shows what is wrong"
+        )
+    config_file = settings.get("config_file", "")
+    is_debian = config_file.startswith(("/var/lib/exim4/", f"{DEBIAN_DIRECTORY}/"))
+    return (
+        InstanceFacts(
+            host=name,
+            name=program.rpartition("/")[2],
+            mta="exim",
+            version=version,
+            config_dir=DEBIAN_DIRECTORY if is_debian else config_file.rpartition("/")[0],
+            queue_dirs=(settings["spool_directory"],),
+            front_ends=("exim",),
+            options=_options(host, program, settings, told.get("config", [])),
+        ),
+    )
+
+
+def settings_of(lines: Iterable[str]) -> dict[str, str]:
+    """Settings as `exim -bP` prints them: `name = value`; a switch is `name` or `no_name`, told as "yes" and "no"."""
+    found = {}
+    for line in lines:
+        told = SETTING.fullmatch(line)
+        if told is None:
+            # -bP config_file prints the bare path
+            found["config_file"] = line
+        elif told[2] is not None:
+            found[told[1]] = told[2]
+        elif told[1].startswith("no_"):
+            found[told[1].removeprefix("no_")] = "no"
+        elif not line.endswith("="):
+            found[told[1]] = "yes"
+    return found
+
+
+def _options(host: HostFacts, program: str, settings: dict[str, str], config: list[str]) -> dict[str, Any]:
+    return {
+        "program": program,
+        "config_file": settings.get("config_file", ""),
+        "spool": settings["spool_directory"],
+        "split_spool": settings.get("split_spool_directory") == "yes",
+        "user": settings.get("exim_user", "Debian-exim"),
+        "message_logs": settings.get("message_logs") != "no",
+        "timeout_frozen_after": settings.get("timeout_frozen_after", "0s"),
+        "hostname": settings.get("primary_hostname", ""),
+        "own_domains": own_domains(config),
+        "relay_domains": domains_of(config, "relay_to_domains"),
+        "log_source": log_source(settings, host.log_source),
+        "listen": listen(settings),
+        "blacklist_file": blacklist_file(settings, config),
+    }
+
+
+def own_domains(config: list[str]) -> list[str]:
+    """The domains of Debian's `local_domains`, as far as the configuration names them itself; lookups are left out."""
+    return domains_of(config, "local_domains")
+
+
+def domains_of(config: list[str], name: str) -> list[str]:
+    """Plain names of a domain list."""
+    told = next((found[2] for line in config if (found := NAMED_LIST.fullmatch(line)) and found[1] == name), "")
+    return sorted({item.lower() for item in split_list(told) if re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+", item)})
+
+
+def split_list(text: str) -> list[str]:
+    """An Exim list: colons, or another separator that a leading `<` names (spec, "Changing list separators")."""
+    separator = ":"
+    text = text.strip()
+    if re.match(r"<[!-/:-@\[-`{-~]", text):
+        separator, text = text[1], text[2:]
+    doubled = "\0"
+    items = text.replace(separator * 2, doubled).split(separator)
+    return [item.strip().replace(doubled, separator) for item in items if item.strip()]
+
+
+def log_source(settings: dict[str, str], syslog: str) -> str:
+    """The main log: a file, the host's syslog where Exim logs there, or "none" for files that are named by date."""
+    items = split_list(settings.get("log_file_path", ""))
+    path = next((item for item in items if item.startswith("/")), "")
+    if not path and items == ["syslog"]:
+        return syslog or "none"
+    path = path or f"{settings['spool_directory']}/log/%slog"
+    path = path.replace("%s", "main")
+    return "none" if "%" in path else path
+
+
+def listen(settings: dict[str, str]) -> list[list[Any]]:
+    """[address, port] of the daemon's plain SMTP ports; those that begin with TLS are left out."""
+    ports = _ports(settings.get("daemon_smtp_ports", "smtp"))
+    tls = _ports(settings.get("tls_on_connect_ports", ""))
+    found: list[list[Any]] = []
+    for item in split_list(settings.get("local_interfaces", "<; ::0 ; 0.0.0.0")):
+        address, port = _interface(item)
+        for number in [port] if port else ports:
+            pair = ["::" if address in {"::0", "::"} else address, number]
+            is_ipv6 = ":" in address
+            if number not in tls and pair not in found and not (is_ipv6 and settings.get("disable_ipv6") == "yes"):
+                found.append(pair)
+    return found
+
+
+def _ports(text: str) -> list[int]:
+    return [
+        PORTS[item] if item in PORTS else port_of(item) for item in split_list(text) if item in PORTS or item.isdigit()
+    ]
+
+
+def _interface(item: str) -> tuple[str, int]:
+    """`192.0.2.1`, `192.0.2.1.25`, `[2001:db8::1]:25`; without a port 0."""
+    if bracketed := re.fullmatch(r"\[(.*)\](?::(\d+))?", item):
+        return bracketed[1], port_of(bracketed[2] or "0")
+    if dotted := re.fullmatch(r"(\d+\.\d+\.\d+\.\d+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*?)\.(\d+)", item):
+        return dotted[1], port_of(dotted[2])
+    return item, 0
+
+
+def blacklist_file(settings: dict[str, str], config: list[str]) -> str:
+    """The file that a `deny` of the MAIL or RCPT ACL looks senders up in, when there is one; else an empty text."""
+    acls = {settings.get("acl_smtp_mail"), settings.get("acl_smtp_rcpt")} - {None, ""}
+    is_ours = False
+    verb = ""
+    for line in (each.strip() for each in config):
+        if re.fullmatch(r"\w+:", line):
+            is_ours = line[:-1] in acls
+            continue
+        word = line.split(" ", 1)[0]
+        if word in VERBS:
+            verb = word
+            line = line[len(word) :].strip()
+        told = OPTIONAL_FILE.fullmatch(line)
+        if is_ours and verb == "deny" and told and told[1] == told[2] and _is_blacklist(told[1]):
+            return told[1]
+    return ""
+
+
+def _is_blacklist(path: str) -> bool:
+    """local_sender_callout stands in the same way before a `!verify`: it blocks only who does not answer."""
+    return path.startswith("/") and path.endswith("/local_sender_blacklist")

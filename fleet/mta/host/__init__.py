@@ -1,0 +1,1 @@
+"""What all MTAs need of a host: discovery, command lines."""

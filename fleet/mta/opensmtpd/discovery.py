@@ -1,0 +1,58 @@
+"""Where OpenSMTPD is on a host, and what later operations need to know of it."""
+
+from fleet.mta.errors import UnparsedOutput
+from fleet.mta.host.commands import error_of
+from fleet.mta.opensmtpd import conf
+from fleet.mta.records import HostFacts, InstanceFacts
+from fleet.mta.steps import Command, Completed, Steps, run
+
+SPOOL = "/var/spool/smtpd"
+"""Compiled in: smtpd.conf(5) has no setting for it."""
+
+
+def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
+    """The one instance that a host can have: smtpd(8) has one spool and one control socket."""
+    done = yield from run(Command((), script="opensmtpd_discover.sh"))
+    return parse_instance(done, host, name)
+
+
+def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
+    """The answer of opensmtpd_discover.sh. Raises UnparsedOutput and others."""
+    if done.exit_status:
+        raise error_of(done, "smtpd")
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines == ["absent", ""]:
+        return ()
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput("the description of OpenSMTPD was cut off")
+    pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines[:-2])]
+    said = dict(reversed(pairs))
+    if not said.get("version") or not said.get("config"):
+        raise UnparsedOutput("the description of OpenSMTPD has no version or no configuration file")
+    found = conf.statements([value for word, value in pairs if word == "conf"])
+    addresses: dict[str, list[str]] = {}
+    for word, value in pairs:
+        if word == "address":
+            interface, _, address = value.partition(" ")
+            addresses.setdefault(interface, []).append(address)
+    listed = conf.values(found)
+    for word, value in pairs:
+        if word == "entry":
+            table, _, entry = value.partition(" ")
+            listed.setdefault(table, []).append(entry)
+    queue = [each.words[1] for each in found if each.words[0] == "queue" and len(each.words) > 1]
+    options = {
+        "program": said["smtpctl"],
+        "smtpd": said["smtpd"],
+        "config_file": said["config"],
+        "tables": conf.tables(found),
+        "listen": conf.listeners(found, addresses),
+        "own_domains": conf.own_domains(found, [value for word, value in pairs if word == "mailname"], listed),
+        "open_domains": conf.open_domains(found, listed),
+        "is_encrypted": "encryption" in queue,
+        "log_source": host.log_source or "none",
+    }
+    directory = said["config"].rpartition("/")[0] or "/"
+    return (
+        InstanceFacts(name, "smtpd", "opensmtpd", said["version"], directory, (SPOOL,), ("smtpd",), options=options),
+    )

@@ -1,0 +1,157 @@
+"""log.search and message.trace from OpenSMTPD's log. A queue ID here is the message id, 8 hex digits."""
+
+import re
+
+from fleet.mta.bounds import count_of, size_of
+from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.rows import Delivery, Message, Trace
+from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.operations import LogSearch, MessageTrace
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
+
+SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) ([a-z-]+) ?(.*)")
+CONNECTED = re.compile(r"address=(\S+) host=\S+$")
+MESSAGE = re.compile(r"(?:address=\S+ host=\S+ )?msgid=([0-9a-f]{8}) size=(\d+) nrcpt=\d+ proto=\S+$")
+ENVELOPE = re.compile(r"evpid=([0-9a-f]{8})[0-9a-f]{8} from=<(.*)> to=<(.*)>$")
+GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: from=<.*?>, to=<(.*)>, rcpt=<[^>]*>, delay=")
+# The middle part stands once, or the line could be read in two ways: addresses and replies are others' texts.
+DELIVERY = re.compile(
+    r"evpid=(?P<id>[0-9a-f]{8})[0-9a-f]{8} from=<(?P<from>.*?)> to=<(?P<to>.*?)> rcpt=<(?P<rcpt>.*?)> "
+    r'(?:user=(?P<user>\S+)|source="(?P<source>[^"]*)" relay="(?P<relay>[^"]*)") delay=(?P<delay>\w+) '
+    r'result="?(?P<result>\w+)"? stat="?(?P<stat>.*?)"?$'
+)
+ONCE = re.compile(r"> to=<|> rcpt=<| result=")
+FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*)"$')
+RCPT = re.compile(r"RCPT TO: ?<(.*)>", re.IGNORECASE)
+MAIL = re.compile(r"MAIL FROM: ?<(.*)>", re.IGNORECASE)
+DELAY = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+STATUS = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Expired": "expired"}
+SESSIONS = 10_000
+NOTES = ("the log tells no sender of recipients that were refused, and no Message-ID",)
+
+
+def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
+    """`log.search`."""
+    return (yield from search.log_search(source.sources_of(instance), operation, context))
+
+
+def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
+    """`message.trace`. Raises Unsupported for a Message-ID, which OpenSMTPD does not log."""
+    tracing.check_message_id(operation, "OpenSMTPD")
+    sources = source.sources_of(instance)
+    return (
+        yield from tracing.message_trace(
+            "opensmtpd", sources, lambda trace: Lines(trace).take, operation, context, NOTES
+        )
+    )
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """What sudo must allow."""
+    return source.sudo_commands("opensmtpd", instance)
+
+
+class Lines:
+    """The parser of one log. Keeps the clients of the last sessions."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._clients: dict[str, str] = {}
+
+    def take(self, time: float, rest: str) -> None:
+        told = SYSLOG.fullmatch(rest)
+        if told is None:
+            return
+        line = SESSION.fullmatch(told["text"])
+        if line is None:
+            self._given_up(time, told["text"])
+            return
+        session, part, event, fields = line.groups()
+        if event == "delivery":
+            self._delivered(time, fields)
+        elif part != "smtp":
+            return
+        elif event == "connected":
+            self._connected(session, fields)
+        elif event == "message" and (found := MESSAGE.fullmatch(fields)):
+            size = size_of(found[2])
+            message = self._trace.message(found[1], time, begins=True)
+            message.size, message.client = size, self._clients.get(session, "")
+        elif event == "envelope":
+            self._envelope(time, fields)
+        elif event == "failed-command":
+            self._refused(time, session, fields)
+
+    def _connected(self, session: str, fields: str) -> None:
+        found = CONNECTED.fullmatch(fields)
+        if found is None:
+            return
+        self._clients[session] = "" if found[1] in ("local", "127.0.0.1", "::1", "[::1]") else found[1]
+        if len(self._clients) > SESSIONS:
+            del self._clients[next(iter(self._clients))]
+
+    def _envelope(self, time: float, fields: str) -> None:
+        found = ENVELOPE.fullmatch(fields)
+        if found is None or fields.count("> to=<") != 1:
+            self._trace.unclear += 1
+            return
+        self._trace.message(found[1], time).sender = null_or(found[2])
+        self._trace.delivered(found[1], found[3], Delivery(time, "queued"))
+
+    def _delivered(self, time: float, fields: str) -> None:
+        parts = ONCE.findall(fields)
+        found = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
+        if found is None:
+            self._trace.unclear += 1
+            return
+        self._trace.message(found["id"], time).sender = null_or(found["from"])
+        stat, is_local = found["stat"], found["user"] is not None
+        self._trace.delivered(
+            found["id"],
+            found["to"],
+            Delivery(
+                time,
+                STATUS.get(found["result"], "deferred"),
+                found["relay"] or (found["user"] or ""),
+                dsn_of(stat),
+                stat,
+                seconds_of(found["delay"]),
+                is_local=is_local,
+            ),
+        )
+
+    def _given_up(self, time: float, text: str) -> None:
+        found = GIVEN_UP.match(text)
+        if found is None:
+            return
+        if text.count(">, to=<") != 1 or text.count(">, rcpt=<") != 1:
+            self._trace.unclear += 1
+            return
+        before = self._trace.message(found[2], time).recipients.get(found[3])
+        status = "removed" if found[1] == "Remove" else "expired"
+        if before is None:
+            self._trace.delivered(found[2], found[3], Delivery(time, status))
+        else:
+            before.status, before.time = status, time
+
+    def _refused(self, time: float, session: str, fields: str) -> None:
+        found = FAILED.fullmatch(fields)
+        if found is None or fields.count('" result="') != 1:
+            self._trace.unclear += 1
+            return
+        recipient, sender = RCPT.match(found["command"]), MAIL.match(found["command"])
+        if recipient is None and sender is None:
+            return
+        message = Message("", time, time, client=self._clients.get(session, ""))
+        message.sender = null_or(sender[1]) if sender else None
+        self._trace.rejected(message, recipient[1] if recipient else "", found["reply"], dsn_of(found["reply"]))
+
+
+def seconds_of(delay: str) -> float | None:
+    """Seconds of `1d2h3m4s`."""
+    found = DELAY.fullmatch(delay)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (count_of(part or "0") for part in found.groups())
+    return float(days * 86_400 + hours * 3600 + minutes * 60 + seconds)

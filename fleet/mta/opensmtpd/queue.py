@@ -1,0 +1,36 @@
+"""OpenSMTPD's queue, as `smtpctl show queue` lists it, with the sizes of the message files."""
+
+from dataclasses import replace
+from functools import partial
+
+from fleet.mta.opensmtpd.commands import listing
+from fleet.mta.opensmtpd.content import contents
+from fleet.mta.opensmtpd.parse import QueueSink, error_of
+from fleet.mta.queue import listing as queue_listing
+from fleet.mta.queue import summary
+from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Steps, run
+
+ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"})
+MATCH_FIELDS = ENVELOPE_FIELDS | {"attempts", "subject", "header", "body", "msgid"}
+
+
+def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+    """Every message of the queue, handed to `take` while the listing streams in.
+
+    Raises UnparsedOutput for a listing without its end: an empty one has it too.
+    """
+    done = yield from run(listing(instance, QueueSink(take)))
+    if done.exit_status or done.stderr:
+        raise error_of(done, "smtpctl")
+    found: Listing = done.result
+    if found.refused:
+        note = f"{found.refused} lines of the listing are not what smtpctl prints; they were left out"
+        return replace(found, notes=(note,))
+    return found
+
+
+QUEUE = Queue("OpenSMTPD", MATCH_FIELDS, read_queue, contents)
+queue_list = partial(queue_listing.queue_list, QUEUE)
+queue_summary = partial(summary.queue_summary, QUEUE)

@@ -1,0 +1,1 @@
+"""Parameters of operations: which there are, what they may be."""

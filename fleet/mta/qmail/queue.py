@@ -1,0 +1,68 @@
+"""qmail's queue, read from its files while qmail-send runs or not."""
+
+from functools import partial
+
+from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
+from fleet.mta.host.commands import LISTING_SECONDS, error_of
+from fleet.mta.qmail.change_script import change
+from fleet.mta.qmail.commands import LIST
+from fleet.mta.qmail.content import contents
+from fleet.mta.qmail.parse import QueueSink
+from fleet.mta.queue import listing as queue_listing
+from fleet.mta.queue import summary
+from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Steps, run
+
+BUSY = 75
+CUT_OFF = (
+    "a change was cut off on this host, and it could not be put right: qmail-send may be down and messages half moved;"
+    " `svc -u` on its service starts it, and the next change or look into the quarantine puts the rest right"
+)
+# No `reason`, no attempts: qmail keeps neither, its log alone tells them.
+ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
+MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
+
+
+def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+    """Every message, handed to `take` while the listing streams in. Raises UnparsedOutput, SudoDenied and others.
+
+    What a change left that was cut off together with its guardian is put right first. Where that cannot be, the queue
+    is listed all the same, with a note; while files are half moved, it proves no absence (`refused`).
+    """
+    listing, cut = yield from _list(instance, take)
+    if not cut:
+        return listing
+    settled, why = yield from _settle(instance)
+    listing, cut = yield from _list(instance, take, "anyway")
+    notes = [f"{CUT_OFF}{why}"] if cut else settled
+    return Listing(listing.total, listing.refused + (cut == "acting"), (*listing.notes, *notes))
+
+
+def _list(instance: InstanceFacts, take: Take, *how: str) -> Steps[tuple[Listing, str]]:
+    sink = QueueSink(take)
+    command = Command((instance.queue_dirs[0], *how), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+    done = yield from run(command)
+    if done.exit_status == BUSY:
+        said = done.stderr.decode("utf-8", "backslashreplace").strip()
+        raise Conflict(f"the queue cannot be read now: {said}", hint="try again in a minute")
+    if done.exit_status:
+        raise error_of(done, LIST)
+    listing: Listing = done.result
+    return listing, sink.cut
+
+
+def _settle(instance: InstanceFacts) -> Steps[tuple[tuple[str, ...], str]]:
+    """Lets the change script put right what was cut off. What it tells people, and why it could not, if so."""
+    try:
+        answer = yield from change(instance, "look", "", ())
+    except (Refused, OutcomeUnknown) as error:
+        return (), f": {error.detail}"
+    return answer.notes, ""
+
+
+QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, contents)
+queue_list = partial(queue_listing.queue_list, QUEUE)
+queue_summary = partial(summary.queue_summary, QUEUE)
+lookup = QUEUE.lookup
+proof = QUEUE.proof

@@ -1,0 +1,148 @@
+"""How qmail routes an address: qmail-send(8)'s and qmail-remote(8)'s own rules over the files of control/.
+
+rewrite() of qmail-send.c: percenthack, locals, virtualdomains; main() of qmail-remote.c: smtproutes, then MX.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fleet.mta.bounds import port_of
+from fleet.mta.errors import RemoteError, UnparsedOutput
+from fleet.mta.host.commands import error_of
+from fleet.mta.operations import AddressTest, SmtpProbe
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.routes.resolve import Destination
+from fleet.mta.steps import Command, Completed, Steps, run
+
+CONTROL = "qmail_control.sh"
+MOST_PERCENTS = 20
+
+
+@dataclass
+class Control:
+    """The lines of each control file that is there, without comments and trailing blanks."""
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+    def first(self, name: str) -> str:
+        return next(iter(self.files.get(name, [])), "")
+
+    def keys(self, name: str) -> set[str]:
+        return {line.lower() for line in self.files.get(name, [])}
+
+    def values(self, name: str) -> dict[str, str]:
+        """`key:value` lines; of several with one key the last counts, as constmap finds it first."""
+        pairs = (line.partition(":") for line in self.files.get(name, []))
+        return {key.lower(): value for key, colon, value in pairs if colon}
+
+
+def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
+    """locals, virtualdomains and smtproutes as qmail-send and qmail-remote read them."""
+    return (yield from tested(instance, operation, find_routes))
+
+
+def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
+    """A dialogue with the host that qmail-remote would connect to."""
+    return (yield from probed(instance, operation, find_routes))
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """None: qmail's programs run as several users, so its control files are readable for everybody."""
+    return []
+
+
+def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
+    """Raises RemoteError where a control file cannot be read, UnparsedOutput without control/me."""
+    control = parse_control((yield from run(Command((instance.config_dir,), script=CONTROL, max_output=8 << 20))))
+    notes = []
+    if "virtualdomains" in control.files or "locals" in control.files:
+        notes.append("qmail-send reads locals and virtualdomains when it starts or gets HUP; these are the files now")
+    return Routing((route(control, recipient),), control.first("helohost") or control.first("me"), tuple(notes))
+
+
+def parse_control(done: Completed) -> Control:
+    """What qmail_control.sh printed."""
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if done.exit_status or lines[-2:] != ["end", ""]:
+        raise error_of(done, CONTROL)
+    control = Control()
+    name = ""
+    for line in lines[:-2]:
+        word, _, text = line.partition(" ")
+        if word == "file":
+            name = text
+            control.files[name] = []
+        elif word == "line" and name:
+            text = text.rstrip(" \t")
+            if text and not text.startswith("#"):
+                control.files[name].append(text)
+        elif word == "unreadable":
+            raise RemoteError(f"this account may not read control/{text}", hint="qmail needs them readable for all")
+    if not control.first("me"):
+        raise UnparsedOutput("control/me is missing or empty; qmail itself stops without it")
+    return control
+
+
+def route(control: Control, recipient: str) -> Route:
+    """Where qmail sends the recipient."""
+    address, via = _without_percents(control, recipient)
+    domain = address.rpartition("@")[2].lower()
+    own = control.keys("locals") if "locals" in control.files else {control.first("me").lower()}
+    if domain in own:
+        step = "locals" if "locals" in control.files else "me"
+        return Route(address, "local", "local", "", (*via, f"{step}: {domain}"), detail="delivered by qmail-local")
+    virtual = control.values("virtualdomains")
+    for key in _virtual_keys(address):
+        prepended = virtual.get(key)
+        if prepended is None:
+            continue
+        via = (*via, f"virtualdomains: {key}:{prepended}")
+        if not prepended:
+            break
+        detail = f"delivered by qmail-local as {prepended}-{address}"
+        return Route(address, "virtual", "local", prepended, via, detail=detail)
+    return _remote(control, address, domain, via)
+
+
+def _remote(control: Control, address: str, domain: str, via: tuple[str, ...]) -> Route:
+    routes = control.values("smtproutes")
+    for key in (domain, *_above(domain), ""):
+        if key not in routes:
+            continue
+        relay, _, port = routes[key].partition(":")
+        via = (*via, f"smtproutes: {key}:{routes[key]}")
+        if not relay:
+            break
+        hop = Destination(relay, port_of(port) if port.isdigit() else 25, by_mx=False)
+        return Route(address, "remote", "remote", routes[key], via, (hop,))
+    return Route(address, "remote", "remote", domain, via, (Destination(domain),))
+
+
+def _without_percents(control: Control, address: str) -> tuple[str, tuple[str, ...]]:
+    """user%domain@gateway is user@domain for the gateways of percenthack."""
+    via: tuple[str, ...] = ()
+    gateways = control.keys("percenthack")
+    for _ in range(MOST_PERCENTS):
+        local, _, domain = address.rpartition("@")
+        if domain.lower() not in gateways or "%" not in local:
+            break
+        via = (*via, f"percenthack: {domain}")
+        user, _, inner = local.rpartition("%")
+        address = f"{user}@{inner}"
+    return address, via
+
+
+def _virtual_keys(address: str) -> Iterator[str]:
+    """The address, its domain, what follows each dot (with the dot), and the empty key for all."""
+    domain = address.rpartition("@")[2].lower()
+    yield address.lower()
+    yield domain
+    yield from _above(domain)
+    yield ""
+
+
+def _above(domain: str) -> Iterator[str]:
+    while "." in domain:
+        domain = domain.partition(".")[2]
+        yield f".{domain}"

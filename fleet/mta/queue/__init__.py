@@ -1,0 +1,1 @@
+"""Listing, choosing, changing and reading back messages of a queue."""

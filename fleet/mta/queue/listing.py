@@ -1,0 +1,269 @@
+"""Reading a queue, the same for every MTA: queue.list, and which messages an expression selects.
+
+An adapter describes its queue by a `Queue`: how to list it and how to read headers and bodies. Everything that judges,
+keeps, sorts and shows messages is here.
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fleet.match import Entry, Expression, Judge, unsupported_fields
+from fleet.mta.errors import MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
+from fleet.mta.operations import QueueList
+from fleet.mta.queue.content import Stored, TakeStored, subject_of
+from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.steps import Steps
+
+
+class Listed(Entry, Protocol):
+    """A message while the listing streams in: it can be judged as it is, and copied when somebody keeps it."""
+
+    def entry(self) -> QueueEntry: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How a listing ended. `refused`: messages that could not be read as this MTA's; nothing was guessed of them."""
+
+    total: int = 0
+    refused: int = 0
+    notes: tuple[str, ...] = ()
+
+
+Take = Callable[[Listed], None]
+
+
+class TakeWhole(Protocol):
+    """Gets every message of a listing, with its headers where the listing has them."""
+
+    def __call__(self, message: Listed, content: Stored | None = None) -> None: ...
+
+
+class ReadContents(Protocol):
+    """Headers and, when asked, bodies of many messages, many per remote command. `take` never gets absent ones."""
+
+    def __call__(
+        self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
+    ) -> Steps[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How one MTA's queue is read. `title`: its name for people. `match_fields`: what of the language it keeps.
+
+    `read` hands every message to the callback while the listing streams in; it raises rather than to take silence for
+    an empty queue. `contents` reads what a listing does not show.
+    """
+
+    title: str
+    match_fields: frozenset[str]
+    read: Callable[[InstanceFacts, Take], Steps[Listing]]
+    contents: ReadContents
+    read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
+
+    def lookup(
+        self, instance: InstanceFacts, queue_ids: Iterable[str], notes: list[str] | None = None
+    ) -> Steps[dict[str, QueueEntry]]:
+        """What is queued now under these IDs, for a proof: a listing with unreadable messages proves no absence.
+
+        `notes`: gets what the listing tells people.
+        """
+        wanted = frozenset(queue_ids)
+        found: dict[str, QueueEntry] = {}
+
+        def take(message: Listed) -> None:
+            if message.queue_id in wanted:
+                found[message.queue_id] = message.entry()
+
+        listing = yield from self.read(instance, take)
+        if listing.refused:
+            raise UnparsedOutput(listing.notes[-1])
+        if notes is not None:
+            notes += listing.notes
+        return found
+
+    def proof(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
+        """`lookup` after a change. Without IDs nothing is run. Raises OutcomeUnknown: what was done was not seen."""
+        wanted = tuple(queue_ids)
+        if not wanted:
+            return {}
+        try:
+            return (yield from self.lookup(instance, wanted))
+        except Refused as error:
+            raise OutcomeUnknown(f"changed, but then the queue could not be read: {error.detail}") from error
+
+    def find(self, instance: InstanceFacts, queue_id: str) -> Steps[tuple[QueueEntry | None, Listing]]:
+        """The message of that ID, and how the listing ended."""
+        found: list[QueueEntry] = []
+
+        def take(message: Listed) -> None:
+            if message.queue_id == queue_id:
+                found.append(message.entry())
+
+        listing = yield from self.read(instance, take)
+        return (found[-1] if found else None), listing
+
+    def get(self, instance: InstanceFacts, queue_id: str) -> Steps[QueueEntry]:
+        """The message of that ID. Raises MessageNotFound."""
+        entry, _ = yield from self.find(instance, queue_id)
+        if entry is None:
+            raise MessageNotFound(f"{queue_id} is not queued")
+        return entry
+
+    def check_fields(self, expression: Expression) -> None:
+        """Raises Unsupported for a field of the selection language that this MTA does not keep."""
+        if unknown := unsupported_fields(expression, self.match_fields):
+            raise Unsupported(
+                f"{self.title} does not keep {', '.join(unknown)}, so it cannot be matched", fields=unknown
+            )
+
+
+class Kept:
+    """Collects what a judge lets through while the listing streams in.
+
+    `keep` bounds the memory: of more matches the best by `rank` (lowest first) are kept. `relevant` leaves out matches
+    that there is nothing to do for; they count in `already`.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep: int,
+        rank: Callable[[Entry], float] = lambda entry: entry.arrival_time,
+        relevant: Callable[[Entry], bool] = lambda entry: True,
+    ) -> None:
+        self._keep = keep
+        self._rank = rank
+        self._relevant = relevant
+        self._worst: float | None = None
+        self._entries: dict[str, QueueEntry] = {}
+        self.matched = 0
+        self.already = 0
+
+    def add(self, message: Listed) -> None:
+        """A match. A message that moved between queues while it was listed is one message, as seen last."""
+        if not self._relevant(message):
+            self.already += 1
+            return
+        self.matched += message.queue_id not in self._entries
+        if self._worst is not None and self._rank(message) >= self._worst:
+            return
+        self._entries[message.queue_id] = message.entry()
+        if len(self._entries) >= 2 * self._keep + 100:
+            self._trim()
+
+    def best(self) -> list[QueueEntry]:
+        """The kept matches, best first."""
+        return sorted(self._entries.values(), key=self._rank)[: self._keep]
+
+    def _trim(self) -> None:
+        best = self.best()
+        self._entries = {entry.queue_id: entry for entry in best}
+        self._worst = self._rank(best[-1]) if best else None
+
+
+def matching(
+    queue: Queue, instance: InstanceFacts, expression: Expression, judge: Judge, take: TakeWhole
+) -> Steps[Listing]:
+    """Hands every message that matches to `take`, with what had to be read to know. Returns how the listing ended.
+
+    What headers or body must tell is read in batches, and of a batch nothing is kept. Raises Unsupported.
+    """
+    queue.check_fields(expression)
+    envelope, with_content = judge.envelope, judge.with_content
+    undecided: dict[str, QueueEntry] = {}
+
+    def sort_out(message: Listed, content: Stored | None = None) -> None:
+        verdict = envelope(message)
+        if verdict is None and content is not None:
+            verdict = with_content(message, content)
+        if verdict is None:
+            undecided[message.queue_id] = message.entry()
+        elif verdict:
+            take(message, content)
+
+    def decide(queue_id: str, content: Stored) -> None:
+        if with_content(undecided[queue_id], content):
+            take(undecided[queue_id], content)
+
+    if queue.read_headers and expression.needs_headers and not expression.needs_body:
+        listing = yield from queue.read_headers(instance, sort_out)
+    else:
+        listing = yield from queue.read(instance, sort_out)
+    if undecided:
+        yield from queue.contents(instance, list(undecided.values()), decide, body=expression.needs_body)
+    return listing
+
+
+def select(queue: Queue, instance: InstanceFacts, expression: Expression, kept: Kept, judge: Judge) -> Steps[Listing]:
+    """Runs the queue's matches through `kept`, with their subjects where headers were read."""
+
+    def take(message: Listed, content: Stored | None = None) -> None:
+        if content is not None:
+            message = message.entry()
+            message.subject = subject_of(content)
+        kept.add(message)
+
+    return (yield from matching(queue, instance, expression, judge, take))
+
+
+def add_subjects(queue: Queue, instance: InstanceFacts, entries: Sequence[QueueEntry]) -> Steps[None]:
+    """Fills in `subject` of the entries; a message that is gone meanwhile has an empty one."""
+    subjects: dict[str, str] = {}
+
+    def take(queue_id: str, content: Stored) -> None:
+        subjects[queue_id] = subject_of(content)
+
+    yield from queue.contents(instance, entries, take, body=False)
+    for entry in entries:
+        entry.subject = subjects.get(entry.queue_id, "")
+
+
+def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, context: Context) -> Steps[Result]:
+    """`queue.list`: the oldest (or largest) messages that match, and how many there are in all."""
+    judge = operation.match.compile(context.now)
+    by_size = operation.order == "size"
+    kept = Kept(keep=operation.limit, rank=(lambda e: -e.size) if by_size else (lambda e: e.arrival_time))
+    listing = yield from select(queue, instance, operation.match, kept, judge)
+    entries = kept.best()
+    if "subject" in operation.fields:
+        yield from add_subjects(queue, instance, entries)
+    return Result(
+        Ended.SUCCEEDED,
+        {
+            "entries": [shown(entry, operation.fields) for entry in entries],
+            "total": listing.total,
+            "matched": kept.matched,
+            "truncated": kept.matched > len(entries),
+            "taken_at": context.now,
+            "refused": listing.refused,
+            "notes": list(listing.notes),
+        },
+    )
+
+
+def shown(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """An entry as the API shows it; with `fields`, only those and the queue ID."""
+    whole: dict[str, Any] = {
+        "queue_id": entry.queue_id,
+        "state": entry.state,
+        "native_state": entry.native_state,
+        "arrival_time": entry.arrival_time,
+        "sender": entry.sender,
+        "recipients": [
+            {"address": each.address, "reason": each.reason, "state": each.state} for each in entry.recipients
+        ],
+        "size": entry.size,
+        "attempts": entry.attempts,
+        "next_attempt": entry.next_attempt,
+    }
+    if entry.subject is not None:
+        whole["subject"] = entry.subject
+    if entry.sender_raw is not None:
+        whole["sender_raw"] = base64.b64encode(entry.sender_raw).decode()
+    if not fields:
+        return whole
+    wanted = {"queue_id", "sender_raw", *fields}
+    return {name: value for name, value in whole.items() if name in wanted}

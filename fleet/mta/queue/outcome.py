@@ -1,0 +1,193 @@
+"""What every adapter's changes of messages share: which messages, within which limits, and what became of each.
+
+A message is named by its fingerprint, never by its queue ID alone. Counts: operations.md, general rules.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet.match import Entry
+from fleet.mta.errors import Conflict, FleetError, InDelivery, PlanStale, TooMany
+from fleet.mta.operations import Limits
+from fleet.mta.records import Context, Ended, Fingerprint, MessageOutcome, MessageState, QueueEntry, Result
+from fleet.mta.steps import Plan
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The messages that an operation is about.
+
+    `entries`: what is queued of them now. `gone`: queue IDs asked for that are not queued. `stale`: queue IDs asked for
+    that now name another message; they are not touched. `new`: messages that would match and that the plan does not
+    name. `total`: messages in the queue. `already`: how many are in the wanted state and so were not chosen. `freed`:
+    our holds that are none any more.
+    """
+
+    entries: tuple[QueueEntry, ...]
+    total: int
+    gone: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    new: int = 0
+    already: int = 0
+    notes: tuple[str, ...] = ()
+    freed: tuple[Fingerprint, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        return len(self.entries) + len(self.gone) + len(self.stale)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of each message, collected while an operation goes on."""
+
+    states: dict[str, MessageState] = field(default_factory=dict)
+    new_ids: dict[str, str] = field(default_factory=dict)
+
+    def put(self, queue_ids: Iterable[str], state: MessageState) -> None:
+        for queue_id in queue_ids:
+            self.states[queue_id] = state
+
+    def of(self, state: MessageState) -> tuple[str, ...]:
+        return tuple(queue_id for queue_id, found in self.states.items() if found is state)
+
+    def messages(self) -> tuple[MessageOutcome, ...]:
+        return tuple(MessageOutcome(name, state, self.new_ids.get(name, "")) for name, state in self.states.items())
+
+
+def fingerprint_of(entry: Entry) -> Fingerprint:
+    """What names the message, with what an approver wants to see of it: state, five recipients, subject."""
+    return Fingerprint(
+        queue_id=entry.queue_id,
+        arrival_time=entry.arrival_time,
+        sender=entry.sender,
+        size=entry.size,
+        state=entry.state,
+        recipients=tuple(recipient.address for recipient in entry.recipients[:5]),
+        subject=(entry.subject or "") if isinstance(entry, QueueEntry) else "",
+    )
+
+
+def is_same(entry: QueueEntry, wanted: Fingerprint) -> bool:
+    """Whether the entry is the message that the fingerprint names, whatever its state."""
+    return fingerprint_of(entry) == wanted
+
+
+def check_limits(limits: Limits, matched: int, total: int) -> None:
+    """Raises TooMany when more messages of one queue are selected than the request allows."""
+    if matched > limits.max_messages:
+        raise TooMany(
+            f"{matched} messages match, max_messages is {limits.max_messages}",
+            hint="narrow the match or raise params.max_messages",
+            matched=matched,
+            limit=limits.max_messages,
+        )
+    if limits.max_fraction is not None and total and matched / total > limits.max_fraction:
+        raise TooMany(
+            f"{matched} of {total} messages match, max_fraction is {limits.max_fraction:g}",
+            hint="narrow the match or raise params.max_fraction",
+            matched=matched,
+            total=total,
+            limit=limits.max_fraction,
+        )
+
+
+def check_stale(chosen: Chosen) -> None:
+    """Raises PlanStale when nothing of the plan is left and one of its queue IDs names another message now."""
+    if chosen.stale and not chosen.entries:
+        raise PlanStale(
+            f"{len(chosen.stale)} queue IDs of the plan now name other messages, and none of its messages is left",
+            hint="plan again",
+            queue_ids=list(chosen.stale[:SHOWN]),
+        )
+
+
+def plan_of(chosen: Chosen, context: Context, commands: Sequence[tuple[str, ...]], notes: Iterable[str] = ()) -> Plan:
+    """The plan for the chosen messages. `foreign_holds` are those that no job of ours put on hold."""
+    selected = tuple(fingerprint_of(entry) for entry in chosen.entries)
+    return Plan(
+        selected=selected,
+        queue_total=chosen.total,
+        bytes=sum(each.size for each in selected),
+        commands=tuple(commands) if selected else (),
+        notes=(*chosen.notes, *stale_notes(chosen), *notes),
+        foreign_holds=sum(each.state == "hold" and each not in context.ours for each in selected),
+        gone=len(chosen.gone) + len(chosen.stale),
+        new=chosen.new,
+        freed=chosen.freed,
+    )
+
+
+def stale_notes(chosen: Chosen) -> tuple[str, ...]:
+    """The sentence about queue IDs that were used again."""
+    if not chosen.stale:
+        return ()
+    return (f"{len(chosen.stale)} queue IDs now name other messages and are left alone",)
+
+
+def evidence(entries: Mapping[str, QueueEntry], queue_ids: Sequence[str]) -> dict[str, Any]:
+    """Counts per state and the first 20 queue IDs with their states, "absent" for what is not queued."""
+    states = [entries[name].state if name in entries else "absent" for name in queue_ids]
+    return {
+        "count": len(queue_ids),
+        "states": {state: states.count(state) for state in sorted(set(states))},
+        "messages": [
+            {"queue_id": name, "state": state} for name, state in zip(queue_ids[:SHOWN], states, strict=False)
+        ],
+    }
+
+
+def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
+    """Their queue IDs."""
+    return tuple(entry.queue_id for entry in entries)
+
+
+def changed(
+    chosen: Chosen, outcomes: Outcomes, now: Mapping[str, QueueEntry], *, already: int | None = None, **data: Any
+) -> Result:
+    """The result with what the queue held before and holds `now` as its evidence."""
+    asked = names(chosen.entries)
+    return result_of(
+        chosen,
+        outcomes,
+        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
+        after=evidence(now, asked),
+        data={"already": chosen.already if already is None else already, **data},
+    )
+
+
+def result_of(
+    chosen: Chosen, outcomes: Outcomes, *, before: Any = None, after: Any = None, data: dict[str, Any] | None = None
+) -> Result:
+    """The result from what became of each message; queue IDs gone or stale count as already gone.
+
+    Succeeded only when every message asked for is done, gone from the queue since, or already gone; only the last:
+    unchanged.
+    """
+    outcomes.put((*chosen.gone, *chosen.stale), MessageState.ALREADY_GONE)
+    counts: dict[str, Any] = {state.value: len(outcomes.of(state)) for state in MessageState}
+    return Result(
+        ended=_ended(counts),
+        data={"asked": len(outcomes.states), **counts, "notes": [*chosen.notes, *stale_notes(chosen)], **(data or {})},
+        messages=outcomes.messages(),
+        before=before,
+        after=after,
+        error=_error(counts),
+    )
+
+
+def _ended(counts: dict[str, Any]) -> Ended:
+    if counts["in_delivery"] or counts["left"]:
+        return Ended.FAILED
+    return Ended.SUCCEEDED if counts["done"] or counts["left_queue"] else Ended.UNCHANGED
+
+
+def _error(counts: dict[str, Any]) -> FleetError | None:
+    if counts["left"]:
+        return Conflict(f"{counts['left']} messages are as they were", **counts)
+    if counts["in_delivery"]:
+        return InDelivery(f"{counts['in_delivery']} messages are being delivered and were left alone", **counts)
+    return None

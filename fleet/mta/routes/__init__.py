@@ -1,0 +1,1 @@
+"""Where mail goes, and whether it would be taken there."""

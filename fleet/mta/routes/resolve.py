@@ -1,0 +1,243 @@
+"""Where mail for a name goes by DNS, asked of the host's own nameserver through the SSH connection.
+
+RFC 5321 5.1 (MX, implicit MX, loops), RFC 7505 (null MX), RFC 1035. A name that does not exist and a nameserver that
+does not know are told apart: the first is final, the second is not.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import ip_address
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+
+from fleet.mta.errors import UnparsedOutput
+from fleet.mta.host.commands import error_of
+from fleet.mta.steps import Command, DnsQuery, Steps, ask, run
+
+MOST_EXCHANGERS = 10
+DEFAULT_SERVER = "127.0.0.1"  # resolv.conf(5): without a nameserver line the local machine is asked
+LITERAL = re.compile(r"\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]")
+
+
+class Resolution(StrEnum):
+    """How the hosts of a route were found, or why there are none."""
+
+    MX = "mx"
+    IMPLICIT_MX = "implicit_mx"
+    ADDRESS = "address"
+    NULL_MX = "null_mx"
+    NXDOMAIN = "nxdomain"
+    NO_ADDRESS = "no_address"
+    LOOP = "loop"
+    FAILED = "failed"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A next hop. `by_mx`: by its MX records, otherwise by its addresses. `fallback`: hosts as its MTA finds them."""
+
+    host: str
+    port: int = 25
+    by_mx: bool = True
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanger:
+    """A host that takes mail. `preference` None: it does not come from an MX record."""
+
+    name: str
+    preference: int | None
+    addresses: tuple[str, ...] = ()
+    port: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hosts in the order in which an MTA tries them; equal preferences by name, where MTAs draw lots."""
+
+    resolution: Resolution
+    hosts: tuple[Exchanger, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """The host's nameservers, and the names of its /etc/hosts where this MTA looks there before DNS."""
+
+    servers: tuple[str, ...]
+    hosts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`name`: the canonical one. `problem`: nobody answered, or the answer settles nothing."""
+
+    name: str
+    exists: bool = True
+    records: tuple[tuple[int, str], ...] = ()
+    problem: str = ""
+
+
+def read_resolver(*, with_hosts: bool) -> Steps[Resolver]:
+    """The host's resolv.conf and hosts files. Raises RemoteError, UnparsedOutput."""
+    done = yield from run(Command((), script="host_resolver.sh"))
+    lines = done.stdout.decode("utf-8", "replace").split("\n")
+    if done.exit_status or lines[-2:] != ["end", ""]:
+        raise error_of(done, "host_resolver.sh")
+    servers: list[str] = []
+    hosts: dict[str, tuple[str, ...]] = {}
+    for words in (line.split() for line in lines[:-2]):
+        if words[0] == "nameserver" and len(words) == 2:
+            servers.append(words[1])
+        elif words[0] == "host" and with_hosts and _is_address(words[1]):
+            for name in words[2:]:
+                hosts[name.lower()] = (*hosts.get(name.lower(), ()), words[1])
+    return Resolver(tuple(servers) or (DEFAULT_SERVER,), hosts)
+
+
+def find(resolver: Resolver, destination: Destination, own_names: Iterable[str] = ()) -> Steps[Found]:
+    """The hosts that an MTA tries for this next hop. `own_names`: where it finds itself it goes no further."""
+    literal = LITERAL.fullmatch(destination.host)
+    address = literal[1] if literal else destination.host
+    if _is_address(address):
+        return Found(Resolution.ADDRESS, (Exchanger(destination.host, None, (address,), destination.port),))
+    name = destination.host.strip("[]").rstrip(".").lower()
+    if destination.by_mx:
+        found = yield from _by_mx(resolver, name)
+        if found.resolution is Resolution.FAILED and destination.fallback:
+            hosts = tuple(Exchanger(host.rstrip("."), None) for host in destination.fallback)
+            found = Found(Resolution.MX, hosts, f"as the MTA itself looks them up; {found.detail}")
+    else:
+        found = Found(Resolution.ADDRESS, (Exchanger(name, None),))
+    found = _short_of_ourselves(found, {own.rstrip(".").lower() for own in own_names})
+    if not found.hosts:
+        return found
+    found = yield from _with_addresses(resolver, found)
+    return replace(found, hosts=tuple(replace(host, port=destination.port) for host in found.hosts))
+
+
+def _by_mx(resolver: Resolver, domain: str) -> Steps[Found]:
+    [answer] = yield from _ask(resolver, [(domain, "MX")])
+    if answer.problem:
+        return Found(Resolution.FAILED, detail=f"MX of {domain}: {answer.problem}")
+    if not answer.exists:
+        return Found(Resolution.NXDOMAIN, detail=f"{domain} does not exist")
+    if not answer.records:
+        return Found(Resolution.IMPLICIT_MX, (Exchanger(answer.name, 0),))
+    if [name for _, name in answer.records] == [""]:
+        return Found(Resolution.NULL_MX, detail=f"{domain} accepts no mail (RFC 7505)")
+    hosts = tuple(Exchanger(name, preference) for preference, name in answer.records if name)
+    more = len(hosts) - MOST_EXCHANGERS
+    return Found(Resolution.MX, hosts[:MOST_EXCHANGERS], f"{more} more hosts are not shown" if more > 0 else "")
+
+
+def _short_of_ourselves(found: Found, own_names: set[str]) -> Found:
+    """Only what is preferred to ourselves (RFC 5321 5.1)."""
+    ours = [host for host in found.hosts if host.name in own_names]
+    if not ours or found.resolution is not Resolution.MX or ours[0].preference is None:
+        return found
+    limit = ours[0].preference
+    hosts = tuple(host for host in found.hosts if host.preference is not None and host.preference < limit)
+    detail = f"this host is listed itself, as {ours[0].name} with preference {limit}"
+    return Found(found.resolution if hosts else Resolution.LOOP, hosts, detail)
+
+
+def _with_addresses(resolver: Resolver, found: Found) -> Steps[Found]:
+    names = list(dict.fromkeys(host.name for host in found.hosts if host.name not in resolver.hosts))
+    answers = yield from _ask(resolver, [(name, kind) for name in names for kind in ("A", "AAAA")])
+    known = dict(resolver.hosts)
+    problems: list[str] = []
+    for name, four, six in zip(names, answers[::2], answers[1::2], strict=True):
+        known[name] = tuple(address for _, address in (*four.records, *six.records))
+        if not known[name] and (four.problem or six.problem):
+            problems.append(f"{name}: {four.problem or six.problem}")
+    if problems:
+        said = yield from _by_getent(name for name in names if not known[name])
+        known |= said
+    hosts = tuple(replace(host, addresses=known[host.name]) for host in found.hosts)
+    detail = "; ".join(filter(None, (found.detail, *problems)))
+    if any(host.addresses for host in hosts):
+        return replace(found, hosts=hosts, detail=detail)
+    if problems:
+        return Found(Resolution.FAILED, hosts, detail)
+    return Found(Resolution.NO_ADDRESS, hosts, detail or "none of these hosts has an address")
+
+
+def _by_getent(names: Iterable[str]) -> Steps[dict[str, tuple[str, ...]]]:
+    """The addresses by the host's own getent(1), where its nameserver cannot be asked by us."""
+    done = yield from run(Command((), script="host_addresses.sh", stdin="".join(f"{n}\n" for n in names).encode()))
+    lines = done.stdout.decode("utf-8", "replace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput("getent's answer was cut off")
+    known: dict[str, tuple[str, ...]] = {}
+    for name, _, address in (line.partition(" ") for line in lines[:-2]):
+        if _is_address(address):
+            known[name] = (*known.get(name, ()), address)
+    return known
+
+
+def _ask(resolver: Resolver, questions: Sequence[tuple[str, str]]) -> Steps[list[_Answer]]:
+    """One answer for each (name, type). The next nameserver is asked for what the one before did not settle."""
+    answers = [_Answer(name, problem="no such name can be asked for") for name, _ in questions]
+    packets = {at: packet for at, (name, kind) in enumerate(questions) if (packet := _packet(at, name, kind))}
+    for server in resolver.servers:
+        if not packets:
+            break
+        reply = yield from ask(DnsQuery(server, tuple(packets.values())))
+        told = list(zip(packets, reply.packets, strict=False))
+        for at, packet in told:
+            answers[at] = _read(at, *questions[at], packet)
+        for at in list(packets)[len(told) :]:
+            answers[at] = _Answer(questions[at][0], problem=reply.error)
+        packets = {at: packet for at, packet in packets.items() if answers[at].problem}
+    return answers
+
+
+def _packet(number: int, name: str, kind: str) -> bytes | None:
+    try:
+        return dns.message.make_query(f"{name}.", kind, id=number, use_edns=False).to_wire()
+    except (dns.exception.DNSException, UnicodeError):
+        return None
+
+
+def _read(number: int, name: str, kind: str, packet: bytes) -> _Answer:
+    try:
+        message = dns.message.from_wire(packet)
+        is_ours = message.id == number and message.question == dns.message.make_query(f"{name}.", kind).question
+        if not is_ours or not isinstance(message, dns.message.QueryMessage):
+            return _Answer(name, problem="an answer to another question")
+        if message.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return _Answer(name, problem=dns.rcode.to_text(message.rcode()))
+        chain = message.resolve_chaining()
+    except dns.exception.DNSException as error:
+        return _Answer(name, problem=f"an answer that cannot be read: {type(error).__name__}")
+    canonical = _text(chain.canonical_name)
+    if message.rcode() == dns.rcode.NXDOMAIN:
+        return _Answer(canonical, exists=False)
+    found = []
+    for record in chain.answer or ():
+        if kind == "MX":
+            found.append((record.preference, _text(record.exchange)))
+        else:
+            found.append((0, record.address))
+    return _Answer(canonical, records=tuple(sorted(found)))
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower() if name != dns.name.root else ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,156 @@
+"""log.search and message.trace from Sendmail's log (op.me, "System Log")."""
+
+import re
+
+from fleet.mta.bounds import count_of, size_of
+from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.rows import Delivery, Message, Trace
+from fleet.mta.logs.tracing import SYSLOG, null_or
+from fleet.mta.operations import LogSearch, MessageTrace
+from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.steps import Steps
+
+ID = re.compile(r"([0-9A-Za-z]{12,20}): ")
+FROM = re.compile(
+    r"from=(?P<from>.*), size=(?P<size>\d+), class=-?\d+, nrcpts=\d+(?:, msgid=(?P<msgid>.*?))?"
+    r"(?:, (?:bodytype|proto|daemon|tls_verify|auth)=.*)?, relay=(?P<client>(?:(?!, relay=).)*)$"
+)
+# The middle part stands once, or the line could be read in two ways: addresses and replies are others' texts.
+MIDDLE = r", delay=(?P<delay>(?:\d+\+)?\d\d:\d\d:\d\d)(?:, xdelay=[\d+:]+)?, mailer="
+ONCE = re.compile(MIDDLE)
+TO = re.compile(
+    r"to=(?P<to>.*?)(?:, ctladdr=.*?)?" + MIDDLE + r"(?P<mailer>[^ ,]*)(?:, pri=-?\d+)?(?:, relay=(?P<relay>.*?))?"
+    r"(?:, dsn=(?P<dsn>[\d.]+))?(?:, reply=(?P<reply>.*?))?(?:, quarantine=.*?)?, stat=(?P<stat>.*)$"
+)
+ADDRESSES = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>')
+RULESET = re.compile(
+    r"ruleset=(?P<rules>\w+), arg1=(?P<arg>.*), relay=(?P<client>.*), (?P<verb>reject|discard)=?(?P<reply>.*)$"
+)
+UNKNOWN = re.compile(r"<(?P<to>.*)>\.\.\. (?P<reply>.*)$")
+NOTICE = re.compile(r"([0-9A-Za-z]{12,20}): (?:DSN|return to sender|sender notify|postmaster notify): (.*)$")
+HANDED_OVER = re.compile(r"Sent \([0-9A-Za-z]{12,20} Message accepted for delivery\)$")
+LOOPBACK = ("@localhost", "[127.0.0.1]", "[::1]", "[IPv6:::1]")
+LOCAL_MAILERS = frozenset({"local", "prog", "*file*", "*include*", "cyrus", "cyrusv2", "procmail"})
+NOTES = ("all Sendmail instances of the host write to this log; a row's instance is the tag of its lines",)
+
+
+def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
+    """`log.search`."""
+    return (yield from search.log_search(source.sources_of(instance), operation, context))
+
+
+def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
+    """`message.trace`."""
+    sources = source.sources_of(instance)
+    return (
+        yield from tracing.message_trace(
+            "sendmail", sources, lambda trace: Lines(trace).take, operation, context, NOTES
+        )
+    )
+
+
+def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+    """What sudo must allow."""
+    return source.sudo_commands("sendmail", instance)
+
+
+class Lines:
+    """The parser of one log."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def take(self, time: float, rest: str) -> None:
+        told = SYSLOG.fullmatch(rest)
+        found = ID.match(told["text"]) if told else None
+        if told is None or found is None:
+            return
+        text = told["text"][found.end() :]
+        if text.startswith("from="):
+            self._received(time, found[1], text, told["tag"])
+        elif text.startswith("to="):
+            self._delivered(time, found[1], text)
+        elif text.startswith("ruleset="):
+            self._refused(time, found[1], text)
+        elif told_unknown := UNKNOWN.fullmatch(text):
+            self._trace.delivered(
+                found[1], told_unknown["to"], Delivery(time, "rejected", reply=told_unknown["reply"], is_local=True)
+            )
+        elif notice := NOTICE.fullmatch(text):
+            self._trace.message(notice[1], time).sender = "<>"
+            if notice[2].startswith("Cannot send message"):
+                self._trace.expired(found[1], time)
+        elif text.startswith("quarantine="):
+            self._trace.message(found[1], time).held = "held"
+
+    def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
+        told = FROM.fullmatch(text)
+        if told is None:
+            self._trace.unclear += 1
+            return
+        size = size_of(told["size"])
+        message = self._trace.message(queue_id, time)
+        message.arrived, message.instance = time, tag
+        message.sender, message.size = null_or(told["from"].strip("<>")), size
+        message.message_id = told["msgid"] or ""
+        is_here = told["client"].endswith(LOOPBACK)
+        message.client = "" if is_here else told["client"]
+        if not message.size and not message.message_id and not message.recipients:
+            self._trace.forget(queue_id)  # a dialogue that ended before DATA: Sendmail gives every message a Message-ID
+
+    def _delivered(self, time: float, queue_id: str, text: str) -> None:
+        is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
+        told = TO.fullmatch(text) if is_clear else None
+        if told is None:
+            self._trace.unclear += 1
+            return
+        if HANDED_OVER.fullmatch(told["stat"]) and (told["relay"] or "").endswith(LOOPBACK):
+            self._trace.forget(queue_id)  # the client queue's submission: the daemon logs the message itself
+            return
+        addresses = ADDRESSES.findall(told["to"]) or told["to"].split(",")
+        for address in addresses:
+            self._trace.delivered(
+                queue_id,
+                address,
+                Delivery(
+                    time,
+                    status_of(told["stat"], told["dsn"] or ""),
+                    told["relay"] or told["mailer"],
+                    told["dsn"] or "",
+                    told["reply"] or told["stat"],
+                    seconds_of(told["delay"]),
+                    is_local=told["mailer"] in LOCAL_MAILERS,
+                ),
+            )
+
+    def _refused(self, time: float, queue_id: str, text: str) -> None:
+        told = RULESET.fullmatch(text)
+        if told is None or text.count(", relay=") != 1:
+            self._trace.unclear += 1
+            return
+        message: Message = self._trace.message(queue_id, time)
+        message.client = told["client"]
+        address = told["arg"].strip("<>") if told["rules"] == "check_rcpt" else ""
+        if told["rules"] == "check_mail":
+            message.sender = null_or(told["arg"].strip("<>"))
+        status = "rejected" if told["verb"] == "reject" else "discarded"
+        dsn = tracing.dsn_of(told["reply"])
+        self._trace.delivered(queue_id, address, Delivery(time, status, dsn=dsn, reply=told["reply"], is_local=True))
+
+
+def status_of(stat: str, dsn: str) -> str:
+    """The status that `stat=` and `dsn=` tell."""
+    if stat.startswith("Sent"):
+        return "sent"
+    if stat.startswith(("queued", "quarantined")):
+        return "queued"
+    if stat.startswith("discarded"):
+        return "discarded"
+    return "bounced" if dsn.startswith("5") else "deferred"
+
+
+def seconds_of(delay: str) -> float:
+    """Seconds of `00:01:02` or `3+00:01:02` (days before the plus)."""
+    days, _, clock = delay.rpartition("+")
+    hours, minutes, seconds = clock.split(":")
+    return float(count_of(days or "0") * 86_400 + count_of(hours) * 3600 + count_of(minutes) * 60 + count_of(seconds))

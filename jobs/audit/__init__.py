@@ -1,0 +1,1 @@
+"""The audit trail: entries, keys, checkpoints, and what machines remember of it."""

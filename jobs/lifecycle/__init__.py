@@ -1,0 +1,1 @@
+"""What happens to a job, from submission to its end and after."""

@@ -1,0 +1,154 @@
+"""What a result means beyond its run: messages, quarantine, holds, instances."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q
+
+from fleet.models import Host, Instance
+from fleet.mta.operations import QueuePurge
+from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
+from jobs import blocklist
+from jobs.jsonvalues import storable
+from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
+from jobs.operation import fingerprint, operation_for
+
+CHUNK = 500
+
+
+def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
+    """Write what one result changed. In the caller's transaction."""
+    _outcomes(run, result.messages)
+    _left_on_hold(run, result.data.get("held", []))
+    if job.operation == "queue.hold":
+        run.messages.filter(outcome=MessageState.DONE).update(is_held_by_us=True)
+    elif job.operation == "queue.release":
+        _released(run)
+    elif job.operation == "queue.purge":
+        _quarantined(job, run, result.data.get("places", {}), now)
+    elif job.operation in ("quarantine.restore", "quarantine.erase"):
+        _left_quarantine(job, run, result.messages)
+    elif job.operation == "block.list":
+        blocklist.compare(run, [line["pattern"] for line in result.data.get("ours", [])], now)
+
+
+def _outcomes(run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
+    """One UPDATE for each outcome and chunk; new queue IDs one by one, since each is its own."""
+    by_outcome: dict[str, list[str]] = defaultdict(list)
+    for message in outcomes:
+        by_outcome[message.outcome].append(message.queue_id)
+        if message.new_id:
+            run.messages.filter(queue_id=message.queue_id).update(new_id=message.new_id)
+    for outcome, ids in by_outcome.items():
+        for start in range(0, len(ids), CHUNK):
+            run.messages.filter(queue_id__in=ids[start : start + CHUNK]).update(outcome=outcome)
+
+
+def _left_on_hold(run: Run, held: list[str]) -> None:
+    """What a change had put on hold when it was cut off is ours to release."""
+    for start in range(0, len(held), CHUNK):
+        run.messages.filter(queue_id__in=held[start : start + CHUNK]).update(is_held_by_us=True)
+
+
+def _released(run: Run) -> None:
+    """They are nobody's holds any more, whichever job of ours had held them."""
+    freed = Message.objects.filter(run=run, outcome=MessageState.DONE).values("queue_id")
+    Message.objects.filter(run__instance=run.instance, is_held_by_us=True, queue_id__in=freed).update(
+        is_held_by_us=False
+    )
+
+
+def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:
+    """Others released what we had put on hold before then, or it left the queue: a later hold of it is none of ours.
+
+    What lies in our quarantine goes back as it was.
+    """
+    away = QuarantineItem.objects.filter(instance=run.instance, state=QuarantineState.KEPT).values("queue_id")
+    rows = Message.objects.filter(run__instance=run.instance, run__finished_at__lt=since, is_held_by_us=True)
+    gone = frozenset(found)
+    ids = [row.pk for row in rows.exclude(queue_id__in=away) if fingerprint(row) in gone]
+    for start in range(0, len(ids), CHUNK):
+        Message.objects.filter(pk__in=ids[start : start + CHUNK]).update(is_held_by_us=False)
+
+
+def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> None:
+    """What a purge moved out is ours to put back."""
+    operation = operation_for(job, run)
+    if not isinstance(operation, QueuePurge):
+        raise TypeError(f"{job.operation} is no purge")
+    known = set(QuarantineItem.objects.filter(job=job, instance=run.instance).values_list("queue_id", flat=True))
+    expires_at = now + timedelta(seconds=operation.keep)
+    items = [
+        quarantine_item(run, message, places[message.queue_id], now, expires_at)
+        for message in run.messages.filter(outcome=MessageState.DONE).order_by("id")
+        if message.queue_id in places and message.queue_id not in known
+    ]
+    QuarantineItem.objects.bulk_create(items, batch_size=1000)
+
+
+def quarantine_item(run: Run, message: Message, place: str, now: datetime, expires_at: datetime) -> QuarantineItem:
+    """The row of a message that the run moved to `place`, not stored yet."""
+    return QuarantineItem(
+        job_id=run.job_id,
+        instance=run.instance,
+        queue_id=message.queue_id,
+        place=place,
+        arrival_time=message.arrival_time,
+        sender=message.sender,
+        recipients=message.recipients,
+        subject=message.subject,
+        size=message.size,
+        native_state=message.state,
+        expires_at=expires_at,
+        created_at=now,
+    )
+
+
+def _left_quarantine(job: Job, run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
+    erased = QuarantineState.EXPIRED if job.channel == "schedule" else QuarantineState.ERASED
+    state = QuarantineState.RESTORED if job.operation == "quarantine.restore" else erased
+    done = {message.queue_id: message.new_id for message in outcomes if message.outcome == MessageState.DONE}
+    items = QuarantineItem.objects.filter(_asked(job), instance=run.instance, state=QuarantineState.KEPT)
+    changed = []
+    for item in items:
+        if item.queue_id in done:
+            item.state, item.new_id = state, done[item.queue_id]
+            changed.append(item)
+    QuarantineItem.objects.bulk_update(changed, ["state", "new_id"], batch_size=500)
+
+
+def _asked(job: Job) -> Q:
+    return Q(job=job.undo_of) if job.undo_of_id else Q(pk__in=job.params["ids"])
+
+
+def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> dict[str, Any]:
+    """The result of host.discover as JSON."""
+    found = [{**asdict(facts), "id": facts.id} for facts in instances]
+    return {"host": asdict(host), "instances": found}
+
+
+def discovered(host: Host, facts: HostFacts, instances: tuple[InstanceFacts, ...], now: datetime) -> None:
+    """Create and update the host's instances; one that vanished stays, disabled."""
+    Host.objects.filter(pk=host.pk).update(facts=storable(asdict(facts)))
+    for found in instances:
+        Instance.objects.update_or_create(
+            host=host,
+            name=storable(found.name),
+            defaults=storable(
+                {
+                    "mta": found.mta,
+                    "version": found.version,
+                    "config_dir": found.config_dir,
+                    "queue_dirs": list(found.queue_dirs),
+                    "front_ends": list(found.front_ends),
+                    "options": found.options,
+                    "enabled": True,
+                }
+            ),
+        )
+    Instance.objects.filter(host=host).exclude(name__in=[storable(found.name) for found in instances]).update(
+        enabled=False, updated_at=now
+    )

@@ -1,0 +1,154 @@
+"""What the instances' plans came to: store each, and when the last is in, freeze the job's plan and ask the policy."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from fleet.mta.errors import TooMany
+from fleet.mta.operations import ChangesMessages
+from fleet.mta.records import MessageState
+from fleet.mta.steps import Plan
+from jobs import blocklist, queues
+from jobs.clock import db_now
+from jobs.jsonvalues import storable
+from jobs.lifecycle import transition
+from jobs.lifecycle.blast_radius import blast_of
+from jobs.lifecycle.end import finish_job, stop, tell_runs
+from jobs.lifecycle.start import plan_rows
+from jobs.models import Job, Message, Run
+from jobs.operation import operation_for
+from jobs.rows import store_runs
+from jobs.rules.plan import digest_of, summary_of
+from jobs.rules.policy import DEFAULT_RULES, decide
+from jobs.rules.state import JobState, RunState
+
+
+def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
+    """Store plans that workers brought. In the caller's transaction."""
+    for run, plan in plans:
+        run.plan = storable(summary_of(plan))
+        run.is_planning = False
+        run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
+        Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
+    fields = ["plan", "is_planning", "state", "lease_until", "started_at", "attempts", "commands"]
+    store_runs([run for run, _ in plans], fields)
+
+
+def _messages(run: Run, plan: Plan) -> list[Message]:
+    return [
+        Message(
+            run=run,
+            queue_id=message.queue_id,
+            arrival_time=message.arrival_time,
+            sender=storable(message.sender),
+            size=message.size,
+            state=message.state,
+            recipients=storable(message.recipients),
+            subject=storable(message.subject),
+        )
+        for message in plan.selected
+    ]
+
+
+def freeze(job: Job) -> None:
+    """When no run is being planned any more: freeze the plan, ask the policy, move the job on."""
+    open_states = (RunState.PENDING, RunState.RUNNING)
+    if job.state != JobState.PLANNING or job.runs.filter(is_planning=True, state__in=open_states).exists():
+        return
+    if job.cancel_asked_at is not None:  # while it was being planned
+        stop(job, JobState.CANCELLED)
+        return
+    failed = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code)
+    over = failed.select_related("instance__host", "host__customer").first()
+    if over is not None:
+        _stop(job, over)
+        return
+    runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host__customer", "host"))
+    if not job.dry_run:
+        runs = _without_empty(job, runs)
+    if not runs:
+        _want_though_down(job)
+        finish_job(job)
+        return
+    _freeze(job, runs)
+
+
+def _want_though_down(job: Job) -> None:
+    """No host could be planned: a wish that nobody has to agree to holds all the same, and they catch up."""
+    down = list(job.runs.exclude(state=RunState.UNSUPPORTED).select_related("instance__host__customer", "host"))
+    if job.dry_run or not down:
+        return
+    if not decide(blast_of(job, down), DEFAULT_RULES).approvals:
+        blocklist.want(job, db_now())
+
+
+def _stop(job: Job, over: Run) -> None:
+    """One queue is over its limit, so nothing is changed anywhere."""
+    error = over.error or {}
+    told = {**error, "detail": f"{over.instance}: {error.get('detail')}"}
+    stop(job, JobState.FAILED, whose=over.host.customer.slug, error=told)
+
+
+def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
+    """End the runs that would change no message."""
+    kept = []
+    for run in runs:
+        plan = run.plan or {}
+        if plan["counts"]["messages"] or not isinstance(operation_for(job, run), ChangesMessages):
+            kept.append(run)
+            continue
+        gone = plan["drift"]["gone"]
+        none = {state.value: 0 for state in MessageState}
+        run.result = {"asked": gone, **none, MessageState.ALREADY_GONE.value: gone}
+        run.state, run.finished_at = RunState.UNCHANGED, db_now()
+        run.save(update_fields=["state", "finished_at", "result"])
+    return kept
+
+
+def _freeze(job: Job, runs: list[Run]) -> None:
+    now = db_now()
+    rows = plan_rows(job)
+    verdict = decide(blast_of(job, runs), DEFAULT_RULES)
+    fields: dict[str, Any] = {
+        "digest": digest_of(job.operation, job.params, rows),
+        "frozen_at": now,
+        "planned_messages": sum(len(row.messages) for row in rows),
+        "approvals_needed": verdict.approvals,
+        "approval_role": verdict.role,
+        "rule": verdict.rule,
+        "why": verdict.why,
+        "approval_ttl": min(job.approval_ttl, verdict.approval_ttl),
+        "execution_ttl": verdict.execution_ttl,
+    }
+    if job.dry_run:
+        _end_dry(job, runs, fields)
+    elif verdict.approvals:
+        expires_at = now + timedelta(seconds=fields["approval_ttl"])
+        transition.move(job, JobState.AWAITING_APPROVAL, expires_at=expires_at, **fields)
+    else:
+        queue(job, runs, **fields)
+
+
+def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> None:
+    """A dry run ends here, and so do those of its runs that have a plan."""
+    if not transition.move(job, JobState.PLANNED, **fields):
+        return
+    for run in runs:
+        run.state, run.finished_at = RunState.PLANNED, job.finished_at
+    store_runs(runs, ["state", "finished_at"])
+    tell_runs(job, runs, fields["frozen_at"])
+
+
+def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
+    """The job is ready: it takes its place in line, what it wants is wanted from now on, and it is rung for.
+
+    False: somebody else moved it first.
+    """
+    now = db_now()
+    expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
+    place: dict[str, Any] = {"ready_at": now, "ring_at": now + queues.PATIENCE, "rings": 0}
+    if not transition.move(job, JobState.QUEUED, expires_at=expires_at, **place, **fields):
+        return False
+    blocklist.want(job, now)
+    queues.ring_on_commit(job, runs)
+    return True

@@ -1,0 +1,1 @@
+"""After a restored database: notice it, pause, acknowledge what is lost."""

@@ -1,0 +1,1 @@
+"""Pure rules: states, approval, plans, turns."""

@@ -1,0 +1,38 @@
+"""Workers say that they live, so that readiness and metrics can tell which queue has nobody to serve it."""
+
+from django.conf import settings
+from django.db.models import Count
+
+from fleet.models import Host
+from jobs.clock import db_now
+from jobs.models import WorkerBeat
+from jobs.queues import queue_name
+from jobs.restore import watch
+from jobs.wakeup import CONTROL
+
+SECONDS = 10
+"""How often a worker should call `beat`."""
+SCHEDULER = "scheduler"
+"""In place of a queue: the scheduler has none, and lives when what it asks for each two seconds is done."""
+
+
+def beat(name: str, queue: str) -> None:
+    """The worker process of that name lives now, and can carry out what comes to its queue.
+
+    Said only after a `watch.look` that could tell: without one nothing is begun there. Nor is it one of the others that
+    know the database, beside whom a machine is trusted without a pause.
+    """
+    WorkerBeat.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
+
+
+def workers() -> dict[str, int]:
+    """{queue: how many workers of it live}, with 0 for a queue that should have one."""
+    alive = WorkerBeat.objects.filter(at__gt=db_now() - watch.ALIVE).exclude(queue="").order_by()
+    return dict.fromkeys(_expected(), 0) | dict(alive.values_list("queue").annotate(Count("pk")))
+
+
+def _expected() -> list[str]:
+    """The queues of the own site, and of every site at which an enabled host is."""
+    hosts = Host.objects.filter(enabled=True, customer__enabled=True).order_by()
+    sites = {settings.ENV.site, *hosts.values_list("site", flat=True).distinct()}
+    return [CONTROL, SCHEDULER, *(queue_name(site, n) for site in sorted(sites) for n in range(settings.ENV.shards))]
