@@ -9,7 +9,7 @@ HEAD = """# mxfleet on {host}, made for what discovery found there; make it anew
 #
 # 1. Install the scripts of this release, owned by root:
 #      install -d -o root -g root -m 0755 /usr/local/libexec/mxfleet
-#      install -o root -g root -m 0755 fleet/mta/scripts/*.sh /usr/local/libexec/mxfleet/
+#      install -o root -g root -m 0755 fleet/mta/scripts/*.sh fleet/mta/*/scripts/*.sh /usr/local/libexec/mxfleet/
 # 2. Check this file with visudo -c -f, and install it as /etc/sudoers.d/mxfleet with mode 0440.
 # 3. Discover the host again, so that the scripts there are known and called.
 #

@@ -28,7 +28,7 @@ class Sink(Protocol):
 class Command:
     """One remote command.
 
-    `argv`: program and arguments; with `script` (a file name in fleet/mta/scripts) the script's arguments only.
+    `argv`: program and arguments; with `script` (the name of one of our files) the script's arguments only.
     `stdin`: bytes. `become`: run as root. `mutates`: may change the host. `timeout`: seconds, enforced on the host too.
     `max_output`: bytes of stdout without a sink, and of stderr. `secret`: argv indexes that are masked when shown.
     `may_be_denied`: the steps go on without it; sudo's refusal comes as a Completed then. `is_hint`: it hastens only

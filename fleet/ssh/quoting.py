@@ -10,7 +10,9 @@ from fleet.mta.host.commands import HELPERS
 from fleet.mta.steps import Command
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SCRIPTS = Path(__file__).resolve().parent.parent / "mta" / "scripts"
+MTA = Path(__file__).resolve().parent.parent / "mta"
+SCRIPTS = {path.name: path for path in (*MTA.glob("scripts/*.sh"), *MTA.glob("*/scripts/*.sh"))}
+"""By name, as they are installed: those that several MTAs have, and those of each."""
 KILL_AFTER = 5  # seconds between TERM and KILL, timeout(1) -k
 # One argument of execve(2) may be 128 KiB on Linux (MAX_ARG_STRLEN), and the whole line is one for the login shell.
 LONGEST = 120 * 1024
@@ -29,9 +31,9 @@ def script_text(name: str) -> tuple[str, str]:
 
     Raises ValueError for a name that is not ours.
     """
-    if "/" in name or not name.endswith(".sh"):
+    if name not in SCRIPTS:
         raise ValueError(f"not the name of a script: {name!r}")
-    content = (SCRIPTS / name).read_bytes()
+    content = SCRIPTS[name].read_bytes()
     text = TAKES_IN.sub(lambda part: script_text(part[1])[0], content.decode("ascii"))
     return text, hashlib.sha256(content).hexdigest()
 
@@ -39,7 +41,7 @@ def script_text(name: str) -> tuple[str, str]:
 @cache
 def files_of(name: str) -> frozenset[str]:
     """The names of the script's own file and of those that it takes in."""
-    parts = TAKES_IN.findall((SCRIPTS / name).read_text("ascii"))
+    parts = TAKES_IN.findall(SCRIPTS[name].read_text("ascii"))
     return frozenset({name}).union(*(files_of(part) for part in parts))
 
 

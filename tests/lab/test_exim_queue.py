@@ -8,13 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet import match
-from fleet.mta import exim
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound
 from fleet.mta.exim import Exim
 from fleet.mta.host.commands import HELPERS, sudoers_section
@@ -37,7 +35,7 @@ from fleet.mta.records import Context, Ended, Result
 from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
-from fleet.ssh.quoting import script_text
+from fleet.ssh.quoting import SCRIPTS, script_text
 from tests.lab.lab import Host, Lab
 from tests.lab.waiting import await_true, tries
 
@@ -45,7 +43,6 @@ pytestmark = pytest.mark.lab
 EXIM = Exim()
 JOB = "0199b0c2-7f3e-7abc-8def-0123456789ab"
 QUARANTINE = "mxfleet-7f3e7abc8def0123456789ab"
-EXIM_SCRIPTS = Path(exim.__file__).parents[1] / "scripts"
 HOSTS = ("ex1", "ex2", "ex3")
 SPOOL = "/var/spool/exim4"
 SUMS = f"cd {SPOOL} && find . -type f ! -path './db/*' | xargs -r sha256sum | sed 's| .*/| |' | sort"
@@ -350,7 +347,7 @@ def test_a_purge_that_is_killed_leaves_every_message_whole_in_one_place(flat: Re
 
 
 def test_the_sudoers_lines_are_enough_and_other_commands_are_refused(engine: Engine, ex2: Host) -> None:
-    for script in EXIM_SCRIPTS.glob("*.sh"):
+    for script in SCRIPTS.values():
         ex2.exec(
             f"mkdir -p {HELPERS} && cat > {HELPERS}/{script.name} && chmod 755 {HELPERS}/{script.name}",
             stdin=script.read_text(),

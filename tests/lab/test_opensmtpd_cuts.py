@@ -4,7 +4,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from fleet.mta.operations import (
 )
 from fleet.mta.records import Context
 from fleet.ssh.engine import Engine
+from fleet.ssh.quoting import SCRIPTS
 from tests.lab.lab import Host, Lab
 from tests.lab.test_opensmtpd_queue import OPENSMTPD, SPOOL, Remote, by_match, engine, items
 
@@ -201,8 +201,7 @@ def test_links_that_smtpd_did_not_make_lead_to_no_other_file(remote: Remote) -> 
 
 
 def test_the_sudoers_lines_are_enough_and_other_commands_are_refused(remote: Remote, os2: Host) -> None:
-    here = Path(__file__).resolve().parents[2] / "fleet/mta/scripts"
-    for script in here.glob("*.sh"):
+    for script in SCRIPTS.values():
         os2.exec(
             f"mkdir -p {HELPERS} && cat > {HELPERS}/{script.name} && chmod 755 {HELPERS}/{script.name}",
             stdin=script.read_text(),

@@ -5,19 +5,17 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-import fleet.mta
 from fleet.mta.host.commands import HELPERS
+from fleet.ssh.quoting import SCRIPTS
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
 from tests.lab.service import ENDED, Json, People, Person, Service, await_true
 from tests.lab.sink import Rule
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
-SCRIPTS = Path(fleet.mta.__file__).parent / "scripts"
 SPAMMER = "newsletter@sillyplace.test"
 FRIEND = "friend@ok.test"
 LATER = Rule("451 4.7.1 sink: later", "rcpt")
@@ -146,7 +144,7 @@ class Story:
 
     def leave_no_other_rights(self) -> None:
         """As hosts/NAME/sudoers/ says: the helper scripts root-owned, this file the only rule."""
-        for script in SCRIPTS.glob("*.sh"):
+        for script in SCRIPTS.values():
             self.host.exec(f"install -D -m 755 /dev/stdin {HELPERS}/{script.name}", stdin=script.read_text())
         self.discover()
         lines = self.admin.ask("GET", f"hosts/story-{self.eyes.host}/sudoers/").text

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import fleet.mta
 from fleet.mta.host.commands import HELPERS
+from fleet.ssh.quoting import SCRIPTS
 from tests.lab.lab import Host, Lab
 from tests.lab.service import HOSTS, Json, People, Queue, Service, await_true, fresh
 from tests.lab.sink import Rule
@@ -17,7 +17,6 @@ from tests.lab.sink import Rule
 pytestmark = pytest.mark.lab
 OUTER = ("pf1/postfixEXT", "pf2/postfix", "pf3/postfix")
 """The instance of each host that listens on its address."""
-SCRIPTS = Path(fleet.mta.__file__).parent / "scripts"
 LATER = Rule("451 4.7.1 sink: later", "rcpt")
 SPAMMER = "newsletter@sillyplace.test"
 
@@ -357,7 +356,7 @@ REFUSED = (
 
 def install(people: People, host: Host) -> None:
     """As hosts/NAME/sudoers/ says: the helper scripts root-owned, this file the only rule."""
-    for script in SCRIPTS.glob("*.sh"):
+    for script in SCRIPTS.values():
         host.exec(f"install -D -m 755 /dev/stdin {HELPERS}/{script.name}", stdin=script.read_text())
     people.admin.ended(people.discover(host.name))
     text = people.admin.ask("GET", f"hosts/{host.name}/sudoers/").text

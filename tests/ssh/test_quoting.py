@@ -93,7 +93,7 @@ async def test_a_script_gets_hostile_arguments_byte_identical(
     login_shell: Sshd, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "say.sh").write_text('# it\'s a "test"; `touch x` $(y)\nprintf \'%s\\0\' "$0" "$@"\n')
-    monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(quoting, "SCRIPTS", {path.name: path for path in tmp_path.iterdir()})
     forget()
     done = await carried(pool, login_shell.endpoint(), *HOSTILE, script="say.sh")
     forget()
@@ -123,7 +123,7 @@ def test_an_installed_helper_is_used_only_for_root_and_when_its_digest_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "edit.sh").write_text("exit 0\n")
-    monkeypatch.setattr(quoting, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(quoting, "SCRIPTS", {path.name: path for path in tmp_path.iterdir()})
     forget()
     ours = hashlib.sha256(b"exit 0\n").hexdigest()
     command = Command(("a b",), script="edit.sh", become=True)
@@ -155,7 +155,7 @@ def test_a_script_travels_with_its_parts_and_is_called_when_all_its_files_are_in
     assert "check_fence() {" in travelling
     assert "umask 077" in travelling
     assert '. "${0%/*}' not in travelling
-    files = {(name, script_text(name)[1]) for name in ("exim_change.sh", "fence.sh", "prologue.sh")}
+    files = {(name, script_text(name)[1]) for name in ("exim_change.sh", "fence.sh", "pipefail.sh", "prologue.sh")}
     called = "/usr/local/libexec/mxfleet/exim_change.sh exim4 -Mf"
     assert render(command, "sudo", frozenset(files)).endswith(called)
     for one in files:

@@ -249,7 +249,7 @@ def test_only_exims_own_log_lines_about_the_message_say_what_became_of_it() -> N
 
 
 def content(spool: Path, stdin: str) -> bytes:
-    script = Path(__file__).parents[2] / "fleet/mta/scripts/exim_content.sh"
+    script = Path(__file__).parents[2] / "fleet/mta/exim/scripts/exim_content.sh"
     return subprocess.run(["sh", script, spool], input=stdin.encode(), capture_output=True, check=True).stdout
 
 

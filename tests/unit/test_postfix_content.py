@@ -12,7 +12,7 @@ from fleet.mta.records import QueueEntry
 from fleet.mta.steps import Completed
 from tests.unit.postfix_host import TRANSCRIPTS, VERSIONS, FakeHost, Mail, instance
 
-SCRIPT = Path(__file__).parents[2] / "fleet/mta/scripts/postfix_content.sh"
+SCRIPT = Path(__file__).parents[2] / "fleet/mta/postfix/scripts/postfix_content.sh"
 # Files that begin as our mark does are queue files for postcat; the others are printed as they are. Like the real one
 # it ends at the first name that is not there.
 POSTCAT = r"""#!/bin/sh

@@ -10,7 +10,7 @@ import pytest
 from fleet.ssh.quoting import SCRIPTS, TAKES_IN, script_text
 
 PROLOGUE = script_text("prologue.sh")[0]
-CALLED = sorted(path.name for path in SCRIPTS.glob("*.sh") if path.read_text().startswith("#!/bin/sh\n"))
+CALLED = sorted(path.name for path in SCRIPTS.values() if path.read_text().startswith("#!/bin/sh\n"))
 QMAILS = {f"qmail_{part}.sh" for part in ("queue", "move", "finish", "choose", "act")} | {"pipe.sh"}
 PARTS = (
     {"prologue.sh", "pipefail.sh", "fence.sh", "exchange.sh", "enter.sh", "place.sh"}
@@ -25,15 +25,15 @@ def commands_of(text: str) -> str:
 
 
 def test_the_scripts_and_their_parts_are_all_that_is_installed() -> None:
-    assert {path.name for path in SCRIPTS.iterdir()} == {*CALLED, *PARTS}
-    assert {part for name in CALLED for part in TAKES_IN.findall((SCRIPTS / name).read_text())} == PARTS
+    assert set(SCRIPTS) == {*CALLED, *PARTS}
+    assert {part for name in CALLED for part in TAKES_IN.findall(SCRIPTS[name].read_text())} == PARTS
 
 
 @pytest.mark.parametrize("name", CALLED)
 def test_every_script_sets_path_language_and_umask_before_anything_else(name: str) -> None:
     first = commands_of(script_text(name)[0])
     assert first.startswith(commands_of(PROLOGUE)), name
-    later = commands_of((SCRIPTS / name).read_text())
+    later = commands_of(SCRIPTS[name].read_text())
     assert not re.search(r"^\s*(umask|LC_ALL=|PATH=(?!\$PATH:/))", later, re.MULTILINE), "only there"
 
 

@@ -21,7 +21,7 @@ from fleet.mta.qmail.change_script import change
 from fleet.mta.qmail.quarantine import look
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.records import InstanceFacts, Result
-from fleet.ssh.quoting import SCRIPTS, stdin_of
+from fleet.ssh.quoting import stdin_of
 from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.real_scripts import argv_of
 
@@ -264,7 +264,7 @@ def test_when_the_shell_is_killed_the_guardian_starts_qmail_send_wherever_it_liv
 
 def test_the_guardian_of_an_installed_script_takes_in_the_parts_that_lie_beside_it(host: QmailHost) -> None:
     host.put()
-    process = stopped_in_the_middle(host, "/bin/sh", str(SCRIPTS / "qmail_change.sh"))
+    process = stopped_in_the_middle(host, "/bin/sh", str(SCRIPTS["qmail_change.sh"]))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     host.wait_up()
