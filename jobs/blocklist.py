@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from fleet.inventory import Choice
 from fleet.models import Instance
 from fleet.mta.operations import SenderBlock
-from fleet.mta.params.catalogue import parse_params
+from fleet.mta.params.parse import parse_params
 from jobs.errors import Invalid
 from jobs.models import OPEN_RUNS, Block, BlockInstance, BlockState, Job, Run
 from jobs.operation import operation_for, parse_pattern

@@ -13,7 +13,8 @@ from fleet.mta.operations import (
     SenderBlock,
     SenderUnblock,
 )
-from fleet.mta.params.catalogue import QuarantineIds, parse_params
+from fleet.mta.params.catalogue import QuarantineIds
+from fleet.mta.params.parse import parse_params
 from fleet.mta.records import Fingerprint
 from jobs.models import Block, Job, Message, QuarantineItem, QuarantineState, Run
 

@@ -2,7 +2,7 @@
 
 from django.db import transaction
 
-from fleet.mta.params.catalogue import ParamErrors, parse_params
+from fleet.mta.params.parse import ParamErrors, parse_params
 from jobs import blocklist
 from jobs.actor import Actor
 from jobs.clock import db_now

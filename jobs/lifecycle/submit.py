@@ -12,7 +12,8 @@ from fleet.match import Expression, unsupported_fields
 from fleet.models import Host, Instance
 from fleet.mta.adapter import adapter_for, capability
 from fleet.mta.operations import ChangesMessages, MessageDeliver, MessageShow, MessageTrace, Operation, SenderBlock
-from fleet.mta.params.catalogue import CATALOGUE, OperationSpec, ParamErrors, Parsed, QuarantineIds, parse_params
+from fleet.mta.params.catalogue import CATALOGUE, OperationSpec, QuarantineIds
+from fleet.mta.params.parse import ParamErrors, Parsed, parse_params
 from fleet.mta.records import Support
 from jobs import queues
 from jobs.actor import Actor

@@ -21,7 +21,7 @@ from fleet.mta.adapter import adapter_for, carry
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
-from fleet.mta.params.catalogue import parse_params
+from fleet.mta.params.parse import parse_params
 from fleet.mta.records import Context, Ended, Result
 from fleet.mta.steps import Steps
 from fleet.ssh.engine import Engine, Outcome, Request

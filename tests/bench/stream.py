@@ -45,7 +45,7 @@ def blocks(count: int) -> Iterator[bytes]:
 
 def judge(match: str, count: int) -> dict[str, Any]:
     """Drive `queue.list` through a listing of `count` messages. `cpu`: seconds of the feeding alone."""
-    from fleet.mta.params.catalogue import parse_params
+    from fleet.mta.params.parse import parse_params
     from fleet.mta.postfix.queue import queue_list
     from fleet.mta.records import Context, InstanceFacts
     from fleet.mta.steps import Completed

@@ -7,7 +7,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from fleet.mta import operations as ops
-from fleet.mta.params.catalogue import CATALOGUE, ParamErrors, QuarantineIds, parse_params
+from fleet.mta.params.catalogue import CATALOGUE, QuarantineIds
+from fleet.mta.params.parse import ParamErrors, parse_params
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = "2031-01-01T00:00:00Z"

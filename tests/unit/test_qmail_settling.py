@@ -21,7 +21,7 @@ from fleet.mta.qmail.change_script import change
 from fleet.mta.qmail.quarantine import look
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.records import InstanceFacts, Result
-from fleet.ssh.quoting import stdin_of
+from fleet.ssh.quoting import SCRIPTS, stdin_of
 from tests.unit.qmail_host import QmailHost, context, wait
 from tests.unit.real_scripts import argv_of
 

@@ -1,18 +1,16 @@
-"""JSON params to operations, strictly: every field is known, typed and in range, or an error names it.
+"""The operations and their params, as JSON Schema describes them too.
 
-`CATALOGUE` describes the same fields as JSON Schema. A schema cannot say everything (the grammar of a match, times in
-the future, `match` or `queue_ids`): what it refuses the parser refuses too.
+A schema cannot say everything (the grammar of a match, times in the future, `match` or `queue_ids`): what it refuses
+the parser (parse.py) refuses too.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
-from fleet.match import Expression
 from fleet.mta import operations as ops
-from fleet.mta.params import kinds as kinds
-from fleet.mta.params.kinds import BadValue, Kind
+from fleet.mta.params import kinds, values
+from fleet.mta.params.kinds import Kind
 
 ENTRY_FIELDS = (
     "queue_id", "state", "native_state", "arrival_time", "sender", "recipients", "size", "attempts", "next_attempt",
@@ -22,37 +20,11 @@ GROUPS = ("from", "from-domain", "to", "to-domain", "reason", "state", "age")
 
 
 @dataclass(frozen=True, slots=True)
-class ParamError:
-    """One thing wrong with params. `field`: its place below params ("queue_ids[3]"), "" for params as a whole."""
-
-    field: str
-    code: str
-    detail: str
-
-
-class ParamErrors(ValueError):
-    """Everything that is wrong with params, at least one ParamError."""
-
-    def __init__(self, errors: list[ParamError]) -> None:
-        super().__init__("; ".join(f"{error.field}: {error.detail}" for error in errors))
-        self.errors = errors
-
-
-@dataclass(frozen=True, slots=True)
 class QuarantineIds:
     """quarantine.restore and quarantine.erase before the ids are looked up: `ids` are UUIDs in canonical form."""
 
     name: str
     ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """`operation`, and what does not reach the host: when a block ends. `single_instance`: it must name exactly one."""
-
-    operation: ops.Operation | QuarantineIds
-    expires_at: datetime | None = None
-    single_instance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,111 +76,6 @@ class OperationSpec:
         return shape
 
 
-def parse_params(operation_name: str, params: Any, *, now: datetime) -> Parsed:
-    """The operation that `params` (a JSON object) ask for. `now`: aware, for `for` and `expires_at`.
-
-    Raises ParamErrors with every error found, KeyError for an operation that is not in the catalogue.
-    """
-    spec = CATALOGUE[operation_name]
-    if not isinstance(params, dict):
-        raise ParamErrors([ParamError("", "wrong_type", "expected an object of parameters")])
-    values, errors = _read(spec, params)
-    errors += _cross_checks(spec, params, values, now)
-    if errors:
-        raise ParamErrors(errors)
-    expires_at = values.get("expires_at")
-    if "for" in values:
-        expires_at = now + timedelta(seconds=values["for"])
-    single = spec.single_instance or bool(values.get("queue_ids"))
-    return Parsed(spec.build(values), expires_at, single)
-
-
-def _read(spec: OperationSpec, params: dict[str, Any]) -> tuple[dict[str, Any], list[ParamError]]:
-    known = ", ".join(spec.params) or "no parameters at all"
-    errors = [
-        ParamError(name, "unknown_field", f"{spec.name} has no parameter {name!r}; expected {known}")
-        for name in params
-        if name not in spec.params
-    ]
-    values = {}
-    for name, param in spec.params.items():
-        given = params.get(name, param.default)
-        if name not in params and given is None:
-            if param.required:
-                errors.append(ParamError(name, "required", f"{spec.name} needs {name}"))
-            continue
-        try:
-            values[name] = param.kind.parse(given)
-        except BadValue as error:
-            place = name if error.index is None else f"{name}[{error.index}]"
-            errors.append(ParamError(place, error.code, error.detail))
-    return values, errors
-
-
-def _cross_checks(
-    spec: OperationSpec, params: dict[str, Any], values: dict[str, Any], now: datetime
-) -> list[ParamError]:
-    errors = []
-    if spec.choose_one:
-        errors += _one_of(spec.choose_one, params)
-    if spec.choose_some and not any(name in params for name in spec.choose_some):
-        errors.append(ParamError(spec.choose_some[0], "required", f"give {' or '.join(spec.choose_some)}"))
-    if "since" in values:
-        errors += _in_the_past(values, now)
-    if spec.changes and isinstance(values.get("match"), Expression):
-        errors += _too_wide(values["match"])
-        if spec.name == ops.QueueFlush.name:
-            errors += _flushable(values["match"])
-    if "enhanced" in values and "code" in values and values["enhanced"][0] != str(values["code"])[0]:
-        detail = f"the class of {values['enhanced']} is not the one of {values['code']} (RFC 3463 2)"
-        errors.append(ParamError("enhanced", "bad_status", detail))
-    if "expires_at" in params and "for" in params:
-        errors.append(ParamError("for", "mutually_exclusive", "give expires_at or for, not both"))
-    if "expires_at" in values:
-        errors += _in_the_future(values["expires_at"], now)
-    return errors
-
-
-def _one_of(names: tuple[str, ...], params: dict[str, Any]) -> list[ParamError]:
-    given = [name for name in names if name in params]
-    if not given:
-        return [ParamError(names[0], "required", f"give {' or '.join(names)}")]
-    if len(given) > 1:
-        return [ParamError(given[1], "mutually_exclusive", f"give {' or '.join(names)}, not both")]
-    return []
-
-
-def _too_wide(expression: Expression) -> list[ParamError]:
-    if expression.matches_everything() and not expression.is_all:
-        return [ParamError("match", "matches_all", "this is true for every message; say ALL when that is meant")]
-    return []
-
-
-def _flushable(expression: Expression) -> list[ParamError]:
-    if expression.is_all or expression.fields == {"to-domain"}:
-        return []
-    return [
-        ParamError("match", "bad_pattern", "queue.flush takes ALL or to-domain: terms, as the MTAs flush no others")
-    ]
-
-
-def _in_the_future(moment: datetime, now: datetime) -> list[ParamError]:
-    if now < moment <= now + kinds.MAX_AHEAD:
-        return []
-    detail = f"{moment.isoformat()} is not in the future" if moment <= now else "more than ten years ahead"
-    return [ParamError("expires_at", "out_of_range", detail)]
-
-
-def _in_the_past(values: dict[str, Any], now: datetime) -> list[ParamError]:
-    since, until = values["since"], values.get("until", now)
-    begin = now - since if isinstance(since, timedelta) else since
-    if not now - kinds.MAX_BACK <= begin <= now:
-        return [ParamError("since", "out_of_range", f"{begin.isoformat()} is not within the last 366 days")]
-    if not begin <= until <= now:
-        return [ParamError("until", "out_of_range", f"{until.isoformat()} is not between since and now")]
-    return []
-
-
 def _selection(values: dict[str, Any]) -> ops.Selection:
     return ops.Selection(values.get("match"), values.get("queue_ids", ()))
 
@@ -251,15 +118,15 @@ _LIMITS = {
     ),
     "max_fraction": Param(kinds.fraction("Stop before changing more than this part of any one queue.")),
 }
-_SELECTED = {"match": Param(kinds.MATCH), "queue_ids": Param(kinds.QUEUE_IDS), **_LIMITS}
+_SELECTED = {"match": Param(values.MATCH), "queue_ids": Param(values.QUEUE_IDS), **_LIMITS}
 _EITHER = ("match", "queue_ids")
-_QUEUE_ID = {"queue_id": Param(kinds.QUEUE_ID, required=True)}
-_IDS = {"ids": Param(kinds.UUIDS, required=True)}
-_FLUSHED = {"match": Param(kinds.MATCH, required=True), **_LIMITS}
-_EVERY_MATCH = Param(kinds.MATCH, default="ALL")
+_QUEUE_ID = {"queue_id": Param(values.QUEUE_ID, required=True)}
+_IDS = {"ids": Param(values.UUIDS, required=True)}
+_FLUSHED = {"match": Param(values.MATCH, required=True), **_LIMITS}
+_EVERY_MATCH = Param(values.MATCH, default="ALL")
 _WINDOW = {
-    "since": Param(kinds.SINCE, default="24h"),
-    "until": Param(kinds.UNTIL),
+    "since": Param(values.SINCE, default="24h"),
+    "until": Param(values.UNTIL),
     "limit": Param(kinds.integer("The newest so many of each instance.", 1, 10_000), default=1000),
 }
 
@@ -324,7 +191,7 @@ _SPECS = (
     _spec(
         ops.LogSearch,
         "Lines of the mail log, rotated files included, oldest first.",
-        {"contains": Param(kinds.LOG_TEXT), "regex": Param(kinds.LOG_REGEX), **_WINDOW},
+        {"contains": Param(values.LOG_TEXT), "regex": Param(values.LOG_REGEX), **_WINDOW},
         _plain(ops.LogSearch),
         choose_one=("contains", "regex"),
     ),
@@ -332,10 +199,10 @@ _SPECS = (
         ops.MessageTrace,
         "What the mail log says became of messages: one row for each message and recipient, oldest first.",
         {
-            "from": Param(kinds.address_pattern("Senders; <> is the null sender.")),
-            "to": Param(kinds.address_pattern("Recipients, also as they were before an alias.")),
-            "queue_id": Param(kinds.QUEUE_ID),
-            "message_id": Param(kinds.MESSAGE_ID),
+            "from": Param(values.address_pattern("Senders; <> is the null sender.")),
+            "to": Param(values.address_pattern("Recipients, also as they were before an alias.")),
+            "queue_id": Param(values.QUEUE_ID),
+            "message_id": Param(values.MESSAGE_ID),
             **_WINDOW,
         },
         _message_trace,
@@ -396,14 +263,14 @@ _SPECS = (
         ops.SenderBlock,
         "Refuse mail from a sender.",
         {
-            "pattern": Param(kinds.PATTERN, required=True),
+            "pattern": Param(values.PATTERN, required=True),
             "action": Param(
                 kinds.choice("discard accepts and drops without a word.", ("reject", "discard")), default="reject"
             ),
             "code": Param(kinds.integer("SMTP code of the refusal; 4xx asks to try again.", 400, 599), default=550),
-            "enhanced": Param(kinds.ENHANCED),
-            "text": Param(kinds.REPLY_TEXT, default="Sender address blocked"),
-            "expires_at": Param(kinds.EXPIRES_AT),
+            "enhanced": Param(values.ENHANCED),
+            "text": Param(values.REPLY_TEXT, default="Sender address blocked"),
+            "expires_at": Param(values.EXPIRES_AT),
             "for": Param(kinds.duration("How long the block lasts.", "60s", "3650d")),
         },
         _sender_block,
@@ -411,7 +278,7 @@ _SPECS = (
     _spec(
         ops.SenderUnblock,
         "Accept mail from a sender again; removes only our own lines.",
-        {"pattern": Param(kinds.PATTERN, required=True)},
+        {"pattern": Param(values.PATTERN, required=True)},
         _plain(ops.SenderUnblock),
     ),
 )
