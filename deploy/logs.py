@@ -21,6 +21,17 @@ SECRET_LOOK = re.compile(
 MASK = "[masked]"
 
 
+LEVELS: dict[str, dict[str, Any]] = {
+    "django": {"handlers": [], "level": "INFO"},
+    "django.request": {"level": "ERROR"},  # a client's mistake is told to the client
+    "asyncssh": {"level": "WARNING"},
+    "uvicorn.access": {"level": "WARNING"},
+    "celery.worker.strategy": {"level": "WARNING"},
+    "celery.app.trace": {"level": "WARNING"},
+    "celery.beat": {"level": "WARNING"},
+}
+
+
 def logging_config(style: str, *, has_access_log: bool = True) -> dict[str, Any]:
     """A dictConfig that renders our events and other libraries' records alike. `style`: "text" or "json".
 
@@ -55,16 +66,7 @@ def logging_config(style: str, *, has_access_log: bool = True) -> dict[str, Any]
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
-        "loggers": {
-            "django": {"handlers": [], "level": "INFO"},
-            "django.request": {"level": "ERROR"},  # a client's mistake is told to the client
-            "mxfleet.access": {"level": "INFO" if has_access_log else "WARNING"},
-            "asyncssh": {"level": "WARNING"},
-            "uvicorn.access": {"level": "WARNING"},
-            "celery.worker.strategy": {"level": "WARNING"},
-            "celery.app.trace": {"level": "WARNING"},
-            "celery.beat": {"level": "WARNING"},
-        },
+        "loggers": {**LEVELS, "mxfleet.access": {"level": "INFO" if has_access_log else "WARNING"}},
     }
 
 

@@ -68,18 +68,20 @@ def test_a_block_that_cannot_be_extended_or_ended_keeps_no_other_one_from_it(
     sweep.extend_blocks(db_now())
     assert len(extended) == 2
     monkeypatch.setattr(sweep, "resolve", resolve)
-    record = sweep.moves.record
-    monkeypatch.setattr(sweep.moves, "record", lambda job, *more: failing() if job == first.job else record(job, *more))
+    record = sweep.transition.record
+    monkeypatch.setattr(
+        sweep.transition, "record", lambda job, *more: failing() if job == first.job else record(job, *more)
+    )
     sweep.expire_blocks(db_now() + timedelta(hours=2))
     assert list(Block.objects.order_by("pk").values_list("is_wanted", flat=True)) == [True, False]
 
 
-@pytest.mark.parametrize("broken", ["sweeping.expire_quarantine", "retention.apply", "enroll", "audit.checkpoint"])
+@pytest.mark.parametrize("broken", ["sweeping.expire_quarantine", "retention.apply", "enroll", "trail.checkpoint"])
 def test_each_duty_of_a_minute_is_done_though_another_one_fails(
     db: None, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     did: list[str] = []
-    names = ["sweeping.expire_quarantine", "retention.apply", "enroll", "audit.checkpoint"]
+    names = ["sweeping.expire_quarantine", "retention.apply", "enroll", "trail.checkpoint"]
     for name in names:
         monkeypatch.setattr(f"jobs.tasks.{name}", failing if name == broken else lambda name=name: did.append(name))
     tasks.housekeep()

@@ -12,6 +12,7 @@ from fleet.mta.exim.discovery import blacklist_file, listen, log_source, parse_i
 from fleet.mta.exim.parse import Listed, QueueSink, ids_input, parse_verdicts, queue_id_error, recipient_of
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Completed
+from fleet.ssh.quoting import script_text
 from fleet.ssh.replay import Recording
 
 VERSIONS = ("4.96", "4.98")
@@ -249,8 +250,10 @@ def test_only_exims_own_log_lines_about_the_message_say_what_became_of_it() -> N
 
 
 def content(spool: Path, stdin: str) -> bytes:
-    script = Path(__file__).parents[2] / "fleet/mta/exim/scripts/exim_content.sh"
-    return subprocess.run(["sh", script, spool], input=stdin.encode(), capture_output=True, check=True).stdout
+    script = "exim_content.sh"
+    return subprocess.run(
+        ["sh", "-c", script_text(script)[0], script, spool], input=stdin.encode(), capture_output=True, check=True
+    ).stdout
 
 
 @pytest.mark.parametrize("place", ["", "5"])

@@ -10,9 +10,10 @@ from fleet.mta.postfix.content import contents
 from fleet.mta.queue.content import Stored, parse_stored, subject_of
 from fleet.mta.records import QueueEntry
 from fleet.mta.steps import Completed
+from fleet.ssh.quoting import script_text
 from tests.unit.postfix_host import TRANSCRIPTS, VERSIONS, FakeHost, Mail, instance
 
-SCRIPT = Path(__file__).parents[2] / "fleet/mta/postfix/scripts/postfix_content.sh"
+SCRIPT = "postfix_content.sh"
 # Files that begin as our mark does are queue files for postcat; the others are printed as they are. Like the real one
 # it ends at the first name that is not there.
 POSTCAT = r"""#!/bin/sh
@@ -61,7 +62,9 @@ class Spool:
 
     def run(self, *queue_ids: str, limits: str = "8388608 0 65536 0") -> subprocess.CompletedProcess[bytes]:
         asked = "".join(f"{line}\n" for line in (limits, *queue_ids)).encode()
-        return subprocess.run(["sh", SCRIPT, self.place, "/etc/postfix"], input=asked, capture_output=True)
+        return subprocess.run(
+            ["sh", "-c", script_text(SCRIPT)[0], SCRIPT, self.place, "/etc/postfix"], input=asked, capture_output=True
+        )
 
     def read(self, *queue_ids: str, **limits: str) -> tuple[dict[str, bytes], frozenset[str]]:
         done = self.run(*queue_ids, **limits)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -264,7 +265,9 @@ def test_when_the_shell_is_killed_the_guardian_starts_qmail_send_wherever_it_liv
 
 def test_the_guardian_of_an_installed_script_takes_in_the_parts_that_lie_beside_it(host: QmailHost) -> None:
     host.put()
-    process = stopped_in_the_middle(host, "/bin/sh", str(SCRIPTS["qmail_change.sh"]))
+    for script in SCRIPTS.values():
+        shutil.copy(script, host.root)
+    process = stopped_in_the_middle(host, "/bin/sh", str(host.root / "qmail_change.sh"))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     host.wait_up()

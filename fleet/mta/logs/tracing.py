@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import Unsupported
 from fleet.mta.logs.rows import Trace, Wanted
-from fleet.mta.logs.source import read_log, window_of
+from fleet.mta.logs.source import Read, Window, read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, Result
@@ -54,9 +55,13 @@ def message_trace(
         return take
 
     read = yield from read_log(kind, sources, window.since, wanted.text(), fresh)
+    return Result(Ended.SUCCEEDED, _found(trace, window, read, notes))
+
+
+def _found(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
     rows = trace.rows()
     unclear = [UNCLEAR.format(trace.unclear)] if trace.unclear else []
-    data = {
+    return {
         "rows": rows,
         "totals": trace.totals,
         "matched": trace.matched,
@@ -66,7 +71,6 @@ def message_trace(
         "files": list(read.files),
         "notes": [*read.notes, *unclear, *notes],
     }
-    return Result(Ended.SUCCEEDED, data)
 
 
 def check_message_id(operation: MessageTrace, title: str) -> None:

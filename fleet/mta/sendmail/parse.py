@@ -103,9 +103,8 @@ def decode(record: bytes) -> QueueEntry:
         raise UnparsedOutput("a message of the listing has no whole first line")
     name, file, client, locked, arrival, attempts, _last, header, body = words
     sender: bytes | None = None
+    reason, recipients = "", []
     is_quarantined = file == "h"
-    reason = ""
-    recipients = []
     for line in lines:
         code, value = line[:1], line[1:]
         if code == b"S":
