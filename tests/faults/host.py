@@ -117,11 +117,7 @@ class Host:
 
     def cut(self) -> int:
         """Kill what serves the connections; the commands that they began go on. Returns how many there were."""
-        children = self.sshd.children()
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(children)
+        return self.sshd.cut()
 
     def set_pause(self, seconds: float) -> None:
         """How slow each message is from now on."""

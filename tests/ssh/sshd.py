@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 
+import psutil
+
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from tests.services import start_tied
 
@@ -48,6 +50,14 @@ def public(path: Path) -> str:
     return " ".join(path.with_name(path.name + ".pub").read_text().split()[:2])
 
 
+def _name(process: psutil.Process) -> str:
+    """Empty when it has ended meanwhile."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 @dataclass
 class Sshd:
     directory: Path
@@ -82,18 +92,24 @@ class Sshd:
     def stop(self) -> None:
         """End the listener and the sessions it began."""
         if self.process is not None:
-            for child in self.children():
-                with suppress(ProcessLookupError):  # a session that ends by itself in this moment
-                    os.kill(child, signal.SIGKILL)
+            self.cut()
             self.process.terminate()
             self.process.wait()
             self.process = None
 
+    def cut(self) -> int:
+        """Kill what serves the connections; the commands that they began go on. Returns how many there were."""
+        children = self.children()
+        for child in children:
+            with suppress(ProcessLookupError):  # a session that ends by itself in this moment
+                os.kill(child, signal.SIGKILL)
+        return len(children)
+
     def children(self) -> list[int]:
-        """The processes that serve one connection each."""
+        """sshd's own processes that serve connections: one each, since OpenSSH 9.8 one below another one."""
         assert self.process is not None
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        return [child.pid for child in started if _name(child).startswith("sshd")]
 
     def log(self) -> str:
         return (self.directory / "log").read_text()

@@ -1,7 +1,6 @@
 """Commands over a real sshd: exact bytes, limits, time, and losses that are never taken for an answer."""
 
 import asyncio
-import os
 import resource
 import signal
 import subprocess
@@ -104,19 +103,10 @@ async def test_a_connection_that_ends_in_mid_command_is_lost_and_the_next_comman
     own_sshd.start()
     running = asyncio.create_task(carried(pool, own_sshd.endpoint(), *shell("printf part; sleep 20")))
     await asyncio.sleep(0.7)
-    for child in own_sshd.children():
-        for process in [*descendants(child), child]:
-            os.kill(process, signal.SIGKILL)
+    own_sshd.cut()
     with pytest.raises(ConnectionLost):
         await running
     assert (await carried(pool, own_sshd.endpoint(), "true")).exit_status == 0
-
-
-def descendants(pid: int) -> list[int]:
-    """The sshd processes below `pid`, without the command they run."""
-    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    below = [line.split(None, 1) for line in listed.stdout.splitlines()]
-    return [int(number) for number, name in below if name.startswith("sshd")]
 
 
 async def test_a_signal_is_no_exit_status(sshd: Sshd, pool: Pool) -> None:
