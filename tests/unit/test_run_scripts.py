@@ -137,24 +137,45 @@ def test_it_answers_keeps_the_token_to_its_owner_and_prints_a_line_that_works(sh
     assert (shared.status("metrics"), shared.status("metrics", **forwarded)) == (200, 401)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_leaves_nothing_behind(service: Service, number: signal.Signals) -> None:
+def end(service: Service, number: signal.Signals) -> None:
+    """Tell it to stop, and see that nothing is left."""
     children = list(service.children().values())
     service.process.send_signal(number)
-    assert service.process.wait(15) == 0
+    assert service.process.wait(20) == 0
     assert none_alive(children)
     assert not runtime_directory(service.data).exists()
 
 
-def test_children_that_hang_do_not_keep_it_from_stopping_in_time(service: Service) -> None:
-    children = list(service.children().values())
-    for child in children:
+def begin_again(service: Service) -> None:
+    service.log.write_text("")
+    service.process = service.start()
+    wait_until(service.is_ready, READY)
+
+
+def test_told_to_stop_it_leaves_nothing_behind_and_a_second_start_keeps_keys_token_and_database(
+    service: Service,
+) -> None:
+    names = ("secret-key", "credential-keys", "admin-token")
+    before = [(service.data / name).read_text() for name in names]
+    end(service, signal.SIGTERM)
+    begin_again(service)
+    assert [(service.data / name).read_text() for name in names] == before
+    end(service, signal.SIGINT)
+
+
+def test_a_deleted_token_is_not_made_anew_and_children_that_hang_do_not_keep_it_from_stopping_in_time(
+    service: Service,
+) -> None:
+    (service.data / "admin-token").unlink()
+    end(service, signal.SIGTERM)
+    begin_again(service)
+    assert not (service.data / "admin-token").exists()
+    assert "token" not in service.log.read_text()
+    for child in service.children().values():
         child.suspend()
     begun = time.monotonic()
-    service.process.terminate()
-    assert service.process.wait(20) == 0
+    end(service, signal.SIGTERM)
     assert time.monotonic() - begun < 15
-    assert none_alive(children)
 
 
 def test_killed_it_leaves_no_orphan_for_long(service: Service) -> None:
@@ -235,28 +256,6 @@ def test_an_address_that_another_one_answers_on_is_refused_and_not_called_ready(
     assert b"MXFLEET_LISTEN" in done.stderr
     assert b"ready at" not in done.stderr
     assert not (tmp_path / "admin-token").exists()
-
-
-def test_a_second_start_keeps_keys_token_and_database(service: Service) -> None:
-    names = ("secret-key", "credential-keys", "admin-token")
-    before = [(service.data / name).read_text() for name in names]
-    service.process.terminate()
-    service.process.wait(15)
-    service.log.write_text("")
-    service.process = service.start()
-    wait_until(service.is_ready, READY)
-    assert [(service.data / name).read_text() for name in names] == before
-
-
-def test_a_deleted_token_is_not_made_anew(service: Service) -> None:
-    (service.data / "admin-token").unlink()
-    service.process.terminate()
-    service.process.wait(15)
-    service.log.write_text("")
-    service.process = service.start()
-    wait_until(service.is_ready, READY)
-    assert not (service.data / "admin-token").exists()
-    assert "token" not in service.log.read_text()
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["nonsense"], 64), (["demo", "more"], 64)])
