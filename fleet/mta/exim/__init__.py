@@ -1,5 +1,6 @@
 """Exim, 4.94 and later, as Debian packages it and as others configure it."""
 
+from functools import partial
 from typing import ClassVar
 
 from fleet.mta.exim import (
@@ -9,17 +10,17 @@ from fleet.mta.exim import (
     discovery,
     driver,
     logs,
-    moving,
     parse,
     quarantine,
     queue,
     readback,
     routes,
 )
+from fleet.mta.queue.changes import change
 
 
 class Exim:
-    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+    """Satisfies fleet.mta.adapter.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "exim"
     emulated: ClassVar[dict[str, str]] = {
@@ -45,11 +46,11 @@ class Exim:
     queue_summary = staticmethod(queue.queue_summary)
     message_show = staticmethod(attempt.message_show)
     message_deliver = staticmethod(attempt.message_deliver)
-    queue_hold = staticmethod(driver.queue_hold)
-    queue_release = staticmethod(driver.queue_release)
-    queue_purge = staticmethod(driver.queue_purge)
-    queue_flush = staticmethod(moving.queue_flush)
-    queue_bounce = staticmethod(moving.queue_bounce)
+    queue_hold = staticmethod(partial(change, driver.DRIVER))
+    queue_release = staticmethod(partial(change, driver.DRIVER))
+    queue_purge = staticmethod(partial(change, driver.DRIVER))
+    queue_flush = staticmethod(partial(change, driver.DRIVER))
+    queue_bounce = staticmethod(partial(change, driver.DRIVER))
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)

@@ -10,8 +10,8 @@ from fleet.mta.exim.commands import WAIT_SECONDS, deliver, program
 from fleet.mta.exim.parse import said_lines
 from fleet.mta.exim.queue import QUEUE
 from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.queue.delivery import UNDER_WAY, Attempt, attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import Chosen, fingerprint_of, is_same, plan_of
+from fleet.mta.queue.delivery import Attempt, attempted, deliverable, not_attempted, outcome_of
+from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 

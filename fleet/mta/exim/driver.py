@@ -1,36 +1,67 @@
-"""Hold, release and purge. Exim locks a message before it changes it and refuses one that is being delivered."""
+"""How messages are changed. Exim locks a message before it changes it and refuses one that is being delivered."""
 
-from fleet.mta.exim.commands import change, change_argv
+from collections.abc import Iterable
+from functools import partial
+
+from fleet.mta.errors import Unsupported
+from fleet.mta.exim import quarantine
+from fleet.mta.exim.commands import attempt, bounce, change, change_argv, program
 from fleet.mta.exim.parse import Verdicts
-from fleet.mta.exim.quarantine import plan_quarantine, put_away
 from fleet.mta.exim.queue import QUEUE
-from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
-from fleet.mta.queue.outcome import Outcomes, changed, fingerprint_of, is_same, names, plan_of
-from fleet.mta.queue.selection import choose, everything, not_held, releasable
-from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.operations import ChangesMessages, QueueBounce
+from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
+from fleet.mta.queue.outcome import Chosen, fingerprint_of, names
+from fleet.mta.records import Context, InstanceFacts
 from fleet.mta.steps import Steps
 
 SKIPPED = "messages that are being delivered are locked by Exim and left alone"
+DROPPED = "a message from <> is dropped: there is nobody to return it to"
+FLAGS = {Verb.HOLD: "-Mf", Verb.RELEASE: "-Mt", Verb.DELETE: "-Mrm", Verb.BOUNCE: "-Mg"}
 
 
-def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) -> Steps[Result]:
-    """`queue.hold`: frozen. Messages that are frozen already are none of ours and stay so."""
-    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
-    yield plan_of(chosen, context, [change_argv(instance, "-Mf")], [SKIPPED, *frozen_notes(instance)])
-    said = yield from change(instance, "-Mf", names(chosen.entries))
-    now = yield from QUEUE.proof(instance, names(chosen.entries))
-    outcomes = Outcomes()
-    others = 0
-    for entry in chosen.entries:
-        current = same(now, entry)
-        is_ours = entry.queue_id in said.changed
-        if current and current.native_state == "frozen":
-            others += not is_ours
-            if is_ours:
-                outcomes.put([entry.queue_id], MessageState.DONE)
-        else:
-            outcomes.put([entry.queue_id], undone(entry, current, said))
-    return changed(chosen, outcomes, now, already=chosen.already + others)
+def check(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
+    """Raises Unsupported for a bounce without notice."""
+    if isinstance(operation, QueueBounce) and not operation.notify:
+        raise Unsupported("Exim always sends the notice", hint="purge the messages instead")
+
+
+def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context: Context, chosen: Chosen) -> Act:
+    """Frozen, thawed, removed, moved to a named queue of the job where no queue run looks, given up (-Mg), attempted.
+
+    An attempt is a queue run for each message (-qf ID ID): -R takes substrings.
+    """
+    ids = names(chosen.entries)
+    if verb is Verb.ATTEMPT:
+        return Act([(program(instance), "-qf", "ID", "ID")], partial(_told, attempt(instance, ids)))
+    if verb is Verb.TAKE_OUT:
+        return _take_out(instance, context.job, chosen)
+    commands = [change_argv(instance, FLAGS[verb])]
+    if verb is Verb.BOUNCE:
+        return Act(commands, partial(_told, bounce(instance, ids)), [SKIPPED, DROPPED])
+    notes = {Verb.HOLD: [SKIPPED, *frozen_notes(instance)], Verb.DELETE: [SKIPPED]}
+    return Act(commands, partial(_said, change(instance, FLAGS[verb], ids)), notes.get(verb, []))
+
+
+def _take_out(instance: InstanceFacts, job: str, chosen: Chosen) -> Act:
+    return Act(
+        [(program(instance), "-MG", quarantine.PREFIX + quarantine.short(job), "ID...")],
+        partial(_said, quarantine.move_out(instance, job, names(chosen.entries))),
+        [SKIPPED, quarantine.NOTE],
+        look=partial(quarantine.look, instance, job, [fingerprint_of(entry) for entry in chosen.entries]),
+    )
+
+
+def _said(steps: Steps[Verdicts]) -> Steps[Said]:
+    said = yield from steps
+    return Said(_words(said.changed, said.locked))
+
+
+def _told(steps: Steps[frozenset[str]]) -> Steps[Said]:
+    return Said(_words((yield from steps), ()))
+
+
+def _words(done: Iterable[str], busy: Iterable[str]) -> dict[str, Word]:
+    return dict.fromkeys(done, Word.DONE) | dict.fromkeys(busy, Word.BUSY)
 
 
 def frozen_notes(instance: InstanceFacts) -> list[str]:
@@ -44,57 +75,4 @@ def frozen_notes(instance: InstanceFacts) -> list[str]:
     ]
 
 
-def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Context) -> Steps[Result]:
-    """`queue.release`: thawed; Exim tries the message at its next queue run."""
-    chosen = yield from choose(QUEUE, instance, operation, context, releasable(operation.selection, context))
-    yield plan_of(chosen, context, [change_argv(instance, "-Mt")])
-    said = yield from change(instance, "-Mt", names(chosen.entries))
-    now = yield from QUEUE.proof(instance, names(chosen.entries))
-    outcomes = Outcomes()
-    for entry in chosen.entries:
-        current = same(now, entry)
-        if current and current.state == "hold":
-            outcomes.put([entry.queue_id], MessageState.LEFT)
-        elif entry.queue_id in said.changed:
-            outcomes.put([entry.queue_id], MessageState.DONE)
-        elif current and entry.queue_id in said.locked:
-            outcomes.put([entry.queue_id], MessageState.IN_DELIVERY)
-        else:
-            outcomes.put([entry.queue_id], MessageState.ALREADY_GONE)
-    return changed(chosen, outcomes, now)
-
-
-def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context) -> Steps[Result]:
-    """`queue.purge`: removed, or moved to a named queue of the job, where no queue run looks."""
-    chosen = yield from choose(QUEUE, instance, operation, context, everything)
-    if operation.mode == "delete":
-        yield plan_of(chosen, context, [change_argv(instance, "-Mrm")], [SKIPPED])
-    else:
-        commands, notes = plan_quarantine(instance, context.job)
-        yield plan_of(chosen, context, commands, [SKIPPED, *notes])
-    outcomes = Outcomes()
-    if operation.mode != "delete":
-        wanted = {entry.queue_id: entry for entry in chosen.entries}
-        now, places = yield from put_away(instance, wanted, context.job, outcomes)
-        return changed(chosen, outcomes, now, places=places)
-    said = yield from change(instance, "-Mrm", names(chosen.entries))
-    now = yield from QUEUE.proof(instance, names(chosen.entries))
-    for entry in chosen.entries:
-        is_done = entry.queue_id in said.changed and not same(now, entry)
-        state = MessageState.DONE if is_done else undone(entry, same(now, entry), said)
-        outcomes.put([entry.queue_id], state)
-    return changed(chosen, outcomes, now, places={})
-
-
-def same(now: dict[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
-    """What is queued now of this very message."""
-    current = now.get(entry.queue_id)
-    return current if current and is_same(current, fingerprint_of(entry)) else None
-
-
-def undone(entry: QueueEntry, current: QueueEntry | None, said: Verdicts) -> MessageState:
-    """What became of a message that was not changed."""
-    if current is None:
-        return MessageState.ALREADY_GONE
-    is_delivering = entry.queue_id in said.locked or current.state == "active"
-    return MessageState.IN_DELIVERY if is_delivering else MessageState.LEFT
+DRIVER = QueueDriver(QUEUE, act, check)

@@ -9,15 +9,15 @@ from functools import partial
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.exim import commands
 from fleet.mta.exim.commands import attempt, change_argv, program, spool
-from fleet.mta.exim.parse import queue_id_error
+from fleet.mta.exim.parse import Verdicts, queue_id_error
 from fleet.mta.exim.queue import QUEUE, read_queue
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.queue import readback
 from fleet.mta.queue.in_quarantine import Shape, find
 from fleet.mta.queue.listing import Listed
-from fleet.mta.queue.outcome import Chosen, Outcomes, fingerprint_of, is_same, plan_of, result_of
+from fleet.mta.queue.outcome import Chosen, Outcomes, is_same, plan_of, result_of
 from fleet.mta.queue.quarantine import as_chosen, by_job, fingerprint, queued_of, restored, seen_again
-from fleet.mta.records import Context, InQuarantine, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.records import Context, Fingerprint, InQuarantine, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 PREFIX = "mxfleet-"
@@ -32,36 +32,9 @@ def short(job: str) -> str:
     return job.replace("-", "")[-24:]
 
 
-def plan_quarantine(instance: InstanceFacts, job: str) -> tuple[list[tuple[str, ...]], list[str]]:
-    """What a plan says about it: the commands, and the notes."""
-    return [(program(instance), "-MG", PREFIX + short(job), "ID...")], [NOTE]
-
-
-def put_away(
-    instance: InstanceFacts, wanted: dict[str, QueueEntry], job: str, outcomes: Outcomes
-) -> Steps[tuple[dict[str, QueueEntry], dict[str, str]]]:
-    """Moves messages to the quarantine of this job. Returns what is still queued of them, and the places.
-
-    Raises what Exim says. A message that lies in both queues was cut off in the middle of the move: it is still queued.
-    """
-    if not wanted:
-        return {}, {}
-    job = short(job)
-    said = yield from commands.quarantine(instance, "out", job, wanted)
-    now = yield from QUEUE.proof(instance, wanted)
-    there = yield from lying(instance, job)
-    places = {}
-    for name, entry in wanted.items():
-        fingerprint = fingerprint_of(entry)
-        if name in now and is_same(now[name], fingerprint):
-            is_delivering = name in said.locked or now[name].state == "active"
-            outcomes.put([name], MessageState.IN_DELIVERY if is_delivering else MessageState.LEFT)
-        elif name in there and is_same(there[name], fingerprint):
-            places[name] = _place(instance, job, name)
-            outcomes.put([name], MessageState.DONE)
-        else:
-            outcomes.put([name], MessageState.ALREADY_GONE)
-    return now, places
+def move_out(instance: InstanceFacts, job: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    """Moves messages to the quarantine of this job. Raises what Exim says."""
+    return (yield from commands.quarantine(instance, "out", short(job), queue_ids))
 
 
 def lying(instance: InstanceFacts, job: str) -> Steps[dict[str, QueueEntry]]:
@@ -82,11 +55,15 @@ def lying(instance: InstanceFacts, job: str) -> Steps[dict[str, QueueEntry]]:
     return found
 
 
-def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:
-    """The places of what lies in the quarantine of this job."""
+def look(instance: InstanceFacts, job: str, wanted: Iterable[Fingerprint]) -> Steps[dict[str, str]]:
+    """The places of those of the messages that lie in the quarantine of this job."""
     job = short(job)
     there = yield from lying(instance, job)
-    return {name: _place(instance, job, name) for name in there}
+    return {
+        each.queue_id: _place(instance, job, each.queue_id)
+        for each in wanted
+        if each.queue_id in there and is_same(there[each.queue_id], each)
+    }
 
 
 def quarantine_restore(instance: InstanceFacts, operation: QuarantineRestore, context: Context) -> Steps[Result]:

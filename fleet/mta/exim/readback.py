@@ -34,7 +34,7 @@ def read_back(instance: InstanceFacts, operation: Operation, context: Context) -
         return None
     wanted = {each.queue_id: each for each in context.frozen}
     if is_quarantine(operation):
-        look_in = partial(look, instance, context.job)
+        look_in = partial(look, instance, context.job, context.frozen)
         return told(operation, wanted, (yield from placed_by_purge(QUEUE, instance, wanted, look_in)))
     placed = yield from placed_in_queue(QUEUE, instance, wanted)
     if isinstance(operation, QueueBounce) and len(placed.queued) < len(wanted):

@@ -17,8 +17,8 @@ from fleet.mta.postfix.commands import (
 )
 from fleet.mta.postfix.parse import ids_input, parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE
-from fleet.mta.queue.delivery import UNDER_WAY, attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import Chosen, fingerprint_of, is_same, plan_of
+from fleet.mta.queue.delivery import attempted, deliverable, not_attempted, outcome_of
+from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Command, Steps, run
 

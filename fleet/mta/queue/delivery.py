@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.queue.outcome import is_same
+from fleet.mta.queue.outcome import UNDER_WAY, is_same
 from fleet.mta.records import Context, Ended, MessageOutcome, MessageState, QueueEntry, Result
-
-UNDER_WAY = frozenset({"active", "incoming", "maildrop"})
 
 
 @dataclass(frozen=True, slots=True)

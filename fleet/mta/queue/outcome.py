@@ -5,6 +5,7 @@ A message is named by its fingerprint, never by its queue ID alone. Counts: oper
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from fleet.match import Entry
@@ -14,6 +15,28 @@ from fleet.mta.records import Context, Ended, Fingerprint, MessageOutcome, Messa
 from fleet.mta.steps import Plan
 
 SHOWN = 20
+UNDER_WAY = frozenset({"active", "incoming", "maildrop"})
+"""States of a queued message that end by themselves, without us: it is being delivered, or is not yet in the queue."""
+
+
+class Verb(StrEnum):
+    """What is done to a message of the queue."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    DELETE = "delete"
+    TAKE_OUT = "take_out"
+    ATTEMPT = "attempt"
+    BOUNCE = "bounce"
+    REQUEUE = "requeue"
+
+
+class Word(StrEnum):
+    """What the host said of one message: it is done, busy, or something of it was left. It may say nothing of it."""
+
+    DONE = "done"
+    BUSY = "busy"
+    LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +97,40 @@ def fingerprint_of(entry: Entry) -> Fingerprint:
 def is_same(entry: QueueEntry, wanted: Fingerprint) -> bool:
     """Whether the entry is the message that the fingerprint names, whatever its state."""
     return fingerprint_of(entry) == wanted
+
+
+def same(now: Mapping[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
+    """What is queued now of this very message."""
+    current = now.get(entry.queue_id)
+    return current if current and is_same(current, fingerprint_of(entry)) else None
+
+
+def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bool = False) -> MessageState | None:
+    """What became of a message: what the host said of it and what is there afterwards must agree.
+
+    `now`: the very message as it is queued after all, or None. `is_lying`: it lies in the job's quarantine. None: it
+    was in the wanted state already, and not by us, so it never counts as ours.
+    """
+    if word is Word.BUSY:
+        return MessageState.IN_DELIVERY
+    if verb in (Verb.ATTEMPT, Verb.REQUEUE) and word is Word.DONE:
+        return MessageState.DONE
+    if now is None:
+        return _gone(verb, word, is_lying=is_lying)
+    if verb in (Verb.HOLD, Verb.RELEASE) and (now.state == "hold") == (verb is Verb.HOLD):
+        return MessageState.DONE if word is Word.DONE else None
+    is_under_way = now.state in UNDER_WAY and word is None
+    return MessageState.IN_DELIVERY if is_under_way else MessageState.LEFT
+
+
+def _gone(verb: Verb, word: Word | None, *, is_lying: bool) -> MessageState:
+    """Of a message that is not queued any more. What was released may have been delivered since, what was held not."""
+    if verb is Verb.TAKE_OUT:
+        return MessageState.DONE if is_lying else MessageState.ALREADY_GONE
+    if word is Word.LEFT:
+        return MessageState.LEFT
+    is_ours = word is Word.DONE and verb in (Verb.RELEASE, Verb.DELETE, Verb.BOUNCE)
+    return MessageState.DONE if is_ours else MessageState.ALREADY_GONE
 
 
 def check_limits(limits: Limits, matched: int, total: int) -> None:

@@ -19,9 +19,8 @@ from fleet.mta.operations import (
     QueuePurge,
     QueueRelease,
 )
-from fleet.mta.queue.delivery import UNDER_WAY
 from fleet.mta.queue.listing import Queue
-from fleet.mta.queue.outcome import Chosen, Outcomes, evidence, is_same, result_of
+from fleet.mta.queue.outcome import UNDER_WAY, Chosen, Outcomes, evidence, is_same, result_of
 from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps

@@ -1,0 +1,105 @@
+"""Changes of messages, the flow of all MTAs: choose, plan, act, look again, judge."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fleet.mta.errors import FleetError, OutcomeUnknown
+from fleet.mta.operations import (
+    ChangesMessages,
+    QueueBounce,
+    QueueFlush,
+    QueueHold,
+    QueuePurge,
+    QueueRelease,
+    QueueRequeue,
+)
+from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb
+from fleet.mta.queue.outcome import Chosen, Outcomes, changed, judge, names, plan_of, same
+from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
+from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.steps import Steps
+
+VERBS: dict[type[ChangesMessages], Verb] = {
+    QueueHold: Verb.HOLD,
+    QueueRelease: Verb.RELEASE,
+    QueueFlush: Verb.ATTEMPT,
+    QueueBounce: Verb.BOUNCE,
+    QueueRequeue: Verb.REQUEUE,
+}
+
+
+def verb_of(operation: ChangesMessages) -> Verb:
+    if isinstance(operation, QueuePurge):
+        return Verb.DELETE if operation.mode == "delete" else Verb.TAKE_OUT
+    return VERBS[type(operation)]
+
+
+def change(driver: QueueDriver, instance: InstanceFacts, operation: ChangesMessages, context: Context) -> Steps[Result]:
+    """Any operation that changes messages of the queue."""
+    verb = verb_of(operation)
+    driver.check(instance, verb, operation)
+    relevant = _relevant(driver, verb, operation, context)
+    chosen = yield from choose(driver.queue, instance, operation, context, relevant)
+    act = driver.act(instance, verb, operation, context, chosen)
+    yield plan_of(chosen, context, act.commands, act.notes)
+    said = (yield from act.run()) if chosen.entries else Said(now={})
+    now = said.now
+    if now is None:
+        now = yield from driver.queue.proof(instance, names(chosen.entries))
+    places = dict(said.places)
+    if act.look is not None:
+        places |= yield from _seen_after_all(act, chosen, now, places)
+    return _told(verb, chosen, said, now, places)
+
+
+def _relevant(driver: QueueDriver, verb: Verb, operation: ChangesMessages, context: Context) -> Relevant:
+    """A requeued message leaves hold, so held ones are requeued only when the request names them."""
+    if verb is Verb.RELEASE:
+        return releasable(operation.selection, context)
+    takes_held = {
+        Verb.DELETE: True,
+        Verb.TAKE_OUT: True,
+        Verb.BOUNCE: driver.bounces_held,
+        Verb.REQUEUE: means_held(operation.selection),
+    }
+    return everything if takes_held.get(verb, False) else not_held
+
+
+def _seen_after_all(
+    act: Act, chosen: Chosen, now: Mapping[str, QueueEntry], places: Mapping[str, str]
+) -> Steps[dict[str, str]]:
+    """Of what would be told as gone, the places of what lies in the quarantine all the same.
+
+    Where a script lists the quarantine, it did so before the queue was looked at. What moved in between, by a part of
+    the script that outlived the rest of it, was seen in neither; so the target is read again, after the source.
+    """
+    gone = {entry.queue_id for entry in chosen.entries if same(now, entry) is None} - places.keys()
+    if not gone or act.look is None:
+        return {}
+    try:
+        there = yield from act.look()
+    except FleetError as error:
+        raise OutcomeUnknown(f"changed, but then the quarantine could not be read: {error.detail}") from error
+    return {name: there[name] for name in gone if name in there}
+
+
+def _told(verb: Verb, chosen: Chosen, said: Said, now: Mapping[str, QueueEntry], places: Mapping[str, str]) -> Result:
+    outcomes = Outcomes(new_ids=dict(said.new_ids))
+    already = chosen.already
+    for entry in chosen.entries:
+        name = entry.queue_id
+        state = judge(verb, same(now, entry), said.words.get(name), is_lying=name in places)
+        if state is None:
+            already += 1
+        else:
+            outcomes.put([name], state)
+    data = dict(said.data)
+    if verb in (Verb.DELETE, Verb.TAKE_OUT):
+        data["places"] = {name: place for name, place in places.items() if same_is_away(now, chosen, name)}
+    result = changed(replace(chosen, notes=(*chosen.notes, *said.notes)), outcomes, now, already=already, **data)
+    return replace(result, ended=Ended.FAILED, error=said.error) if said.error else result
+
+
+def same_is_away(now: Mapping[str, QueueEntry], chosen: Chosen, name: str) -> bool:
+    """Whether a chosen message is not queued any more."""
+    return any(entry.queue_id == name and same(now, entry) is None for entry in chosen.entries)
