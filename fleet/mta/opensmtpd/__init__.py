@@ -1,5 +1,6 @@
 """OpenSMTPD, 6.8 and later (the portable version); a host has one instance."""
 
+from functools import partial
 from typing import ClassVar
 
 from fleet.mta.opensmtpd import (
@@ -15,10 +16,11 @@ from fleet.mta.opensmtpd import (
     readback,
     routes,
 )
+from fleet.mta.queue.changes import change
 
 
 class OpenSmtpd:
-    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+    """Satisfies fleet.mta.adapter.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "opensmtpd"
     emulated: ClassVar[dict[str, str]] = {
@@ -48,10 +50,10 @@ class OpenSmtpd:
     queue_summary = staticmethod(queue.queue_summary)
     message_show = staticmethod(attempt.message_show)
     message_deliver = staticmethod(attempt.message_deliver)
-    queue_hold = staticmethod(driver.queue_hold)
-    queue_release = staticmethod(driver.queue_release)
-    queue_purge = staticmethod(driver.queue_purge)
-    queue_flush = staticmethod(driver.queue_flush)
+    queue_hold = staticmethod(partial(change, driver.DRIVER))
+    queue_release = staticmethod(partial(change, driver.DRIVER))
+    queue_purge = staticmethod(partial(change, driver.DRIVER))
+    queue_flush = staticmethod(partial(change, driver.DRIVER))
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)
