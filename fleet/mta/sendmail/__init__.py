@@ -1,7 +1,9 @@
 """Sendmail, 8.12 and later, one instance for each configuration file with a queue."""
 
+from functools import partial
 from typing import ClassVar
 
+from fleet.mta.queue.changes import change
 from fleet.mta.sendmail import (
     attempt,
     blocks,
@@ -9,7 +11,6 @@ from fleet.mta.sendmail import (
     discovery,
     driver,
     logs,
-    moving,
     parse,
     quarantine,
     queue,
@@ -19,7 +20,7 @@ from fleet.mta.sendmail import (
 
 
 class Sendmail:
-    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+    """Satisfies fleet.mta.adapter.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "sendmail"
     emulated: ClassVar[dict[str, str]] = {
@@ -46,11 +47,11 @@ class Sendmail:
     queue_summary = staticmethod(queue.queue_summary)
     message_show = staticmethod(attempt.message_show)
     message_deliver = staticmethod(attempt.message_deliver)
-    queue_hold = staticmethod(driver.queue_hold)
-    queue_release = staticmethod(driver.queue_release)
-    queue_purge = staticmethod(driver.queue_purge)
-    queue_flush = staticmethod(moving.queue_flush)
-    queue_bounce = staticmethod(moving.queue_bounce)
+    queue_hold = staticmethod(partial(change, driver.DRIVER))
+    queue_release = staticmethod(partial(change, driver.DRIVER))
+    queue_purge = staticmethod(partial(change, driver.DRIVER))
+    queue_flush = staticmethod(partial(change, driver.DRIVER))
+    queue_bounce = staticmethod(partial(change, driver.DRIVER))
     quarantine_restore = staticmethod(quarantine.quarantine_restore)
     quarantine_erase = staticmethod(quarantine.quarantine_erase)
     block_list = staticmethod(blocks.block_list)

@@ -10,8 +10,7 @@ from fleet.mta.queue.outcome import Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.sendmail import content
 from fleet.mta.sendmail.commands import DELIVER_SECONDS, RUN, change_argv, run_argv, run_queue
-from fleet.mta.sendmail.driver import act
-from fleet.mta.sendmail.moving import read_run
+from fleet.mta.sendmail.driver import act, read_run
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
 from fleet.mta.sendmail.queue import QUEUE
 from fleet.mta.steps import Steps, run

@@ -1,106 +1,92 @@
-"""Hold, release and purge, each message under the lock that Sendmail itself takes on its queue file.
+"""How messages are changed: each under the lock that Sendmail itself takes on its queue file.
 
 While Sendmail works on a message it holds flock(2) on the queue file, so a message in delivery is told from the others
 and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and says nothing of a message's identity.
 """
 
-from collections.abc import Iterable
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import chunks
-from fleet.mta.operations import QueueHold, QueuePurge, QueueRelease
-from fleet.mta.queue import readback
-from fleet.mta.queue.outcome import Outcomes, changed, fingerprint_of, is_same, names, plan_of
-from fleet.mta.queue.selection import choose, everything, not_held, releasable
-from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
-from fleet.mta.sendmail.commands import CHANGE, LOT, change, change_argv
+from fleet.mta.operations import ChangesMessages, QueueBounce
+from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
+from fleet.mta.queue.outcome import Chosen, names
+from fleet.mta.records import Context, InstanceFacts, QueueEntry
+from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
 from fleet.mta.sendmail.quarantine import bare_notes, look, place_of, quarantined_in
 from fleet.mta.sendmail.queue import QUEUE, proof
 from fleet.mta.steps import Steps, run
 
 SKIPPED = "messages that Sendmail works on at that moment are left alone"
+UNRETURNED = "a message from <> is not returned to anybody: its report goes to DoubleBounceAddress"
 NO_FLOCK = "this Sendmail was built without flock(2), so its messages cannot be locked from outside"
 ABSENT = frozenset({"absent", "other"})
+ACTIONS = {Verb.HOLD: "hold", Verb.RELEASE: "release", Verb.DELETE: "delete", Verb.TAKE_OUT: "out"}
+WORDS = {"done": Word.DONE, "busy": Word.BUSY}
+RUNNING = re.compile(r"Running /[^ ]*/([0-9A-Za-z]+) \(sequence \d+ of \d+\)")
+LOCKED = re.compile(r"([0-9A-Za-z]+): locked")
+EXPIRED = "... Cannot send message for too long"
 
 
-def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) -> Steps[Result]:
-    """`queue.hold`: quarantined as by sendmail -Q (qf becomes hf). Messages that are held already stay as they are."""
-    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
-    yield plan_of(chosen, context, [change_argv(instance, "hold")], [SKIPPED])
-    outcomes = Outcomes()
-    said = yield from act(instance, "hold", context.job, chosen.entries)
-    now = yield from proof(instance, names(chosen.entries))
-    for entry in chosen.entries:
-        current = same(now, entry)
-        is_held = current is not None and current.state == "hold"
-        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), current, is_done=is_held))
-    return changed(chosen, outcomes, now)
+def check(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
+    """Raises Unsupported for a bounce without notice."""
+    if isinstance(operation, QueueBounce) and not operation.notify:
+        raise Unsupported("Sendmail always sends the notice", hint="purge the messages instead")
 
 
-def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Context) -> Steps[Result]:
-    """`queue.release`: hf becomes qf again, and Sendmail tries it at its next queue run."""
-    chosen = yield from choose(QUEUE, instance, operation, context, releasable(operation.selection, context))
-    yield plan_of(chosen, context, [change_argv(instance, "release")])
-    outcomes = Outcomes()
-    said = yield from act(instance, "release", context.job, chosen.entries)
-    now = yield from proof(instance, names(chosen.entries))
-    for entry in chosen.entries:
-        current = same(now, entry)
-        is_held = current is not None and current.state == "hold"
-        outcomes.put([entry.queue_id], _state(said.get(entry.queue_id), current, is_done=not is_held))
-    return changed(chosen, outcomes, now)
+def plan(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context: Context, chosen: Chosen) -> Act:
+    """Quarantined as by sendmail -Q (qf becomes hf) and back, removed, moved to the host's quarantine, attempted.
 
-
-def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context) -> Steps[Result]:
-    """`queue.purge`: queue file and data file removed, or moved to the host's quarantine."""
-    chosen = yield from choose(QUEUE, instance, operation, context, everything)
-    action = "delete" if operation.mode == "delete" else "out"
-    yield plan_of(chosen, context, [change_argv(instance, action)], [SKIPPED])
-    outcomes = Outcomes()
-    lines: list[str] = []
-    said = yield from act(instance, action, context.job, chosen.entries, lines)
-    now = yield from proof(instance, names(chosen.entries))
-    away = quarantined_in(lines)
-    places: dict[str, str] = {}
-    for entry in chosen.entries:
-        name = entry.queue_id
-        current = same(now, entry)
-        if action == "out" and current is None and name in away:
-            places[name] = place_of(away[name], context.job, name)
-            outcomes.put([name], MessageState.DONE)
-        else:
-            is_deleted = action == "delete" and current is None
-            has_left_data = is_deleted and said.get(name) == "failed"
-            state = _state(said.get(name), current, is_done=is_deleted)
-            outcomes.put([name], MessageState.LEFT if has_left_data else state)
-    if action == "out":
-        places |= yield from readback.seen_after_all(partial(look, instance, context.job), outcomes)
-    told = replace(chosen, notes=(*chosen.notes, *bare_notes(said)))
-    return changed(told, outcomes, now, places=places)
-
-
-def _state(said: str | None, current: QueueEntry | None, *, is_done: bool) -> MessageState:
-    """What became of a message: what the script says of it and what the second look shows must agree.
-
-    `current`: the very message, when it is queued still. Somebody else may have renamed its file (sendmail -Q) in the
-    moment when the script did not find it.
+    A bounce is a queue run for which every message is too old (Timeout.queuereturn); held ones are released first.
     """
-    if said == "busy":
-        return MessageState.IN_DELIVERY
-    if said == "done" and is_done:
-        return MessageState.DONE
-    if current is None:
-        return MessageState.ALREADY_GONE
-    return MessageState.IN_DELIVERY if current.state == "active" else MessageState.LEFT
+    entries = chosen.entries
+    if verb is Verb.ATTEMPT:
+        return Act([run_argv(instance, "attempt")], partial(_attempted, instance, entries), [SKIPPED])
+    if verb is Verb.BOUNCE:
+        held = [entry for entry in entries if entry.state == "hold"]
+        steps = [change_argv(instance, "release")] if held else []
+        bounced = partial(_bounced, instance, context.job, entries, held)
+        return Act([*steps, run_argv(instance, "bounce")], bounced, [SKIPPED, UNRETURNED])
+    return Act(
+        [change_argv(instance, ACTIONS[verb])],
+        partial(_changed, instance, verb, context.job, entries),
+        [] if verb is Verb.RELEASE else [SKIPPED],
+        look=partial(look, instance, context.job) if verb is Verb.TAKE_OUT else None,
+    )
 
 
-def same(now: dict[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
-    """What is queued now of this very message."""
-    current = now.get(entry.queue_id)
-    return current if current and is_same(current, fingerprint_of(entry)) else None
+def _changed(instance: InstanceFacts, verb: Verb, job: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
+    lines: list[str] = []
+    said = yield from act(instance, ACTIONS[verb], job, entries, lines)
+    words = {name: WORDS[word] for name, word in said.items() if word in WORDS}
+    if verb is Verb.DELETE:  # its queue file went, and its data could not
+        words |= {name: Word.LEFT for name, word in said.items() if word == "failed"}
+    away = quarantined_in(lines)
+    places = {name: place_of(directory, job, name) for name, directory in away.items()}
+    return Said(words, places=places, notes=bare_notes(said))
+
+
+def _attempted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
+    """Sendmail says that it runs a message, or that somebody has it locked."""
+    _, told = yield from run_messages(instance, "attempt", entries)
+    return Said(dict.fromkeys(told["ran"], Word.DONE) | dict.fromkeys(told["locked"], Word.BUSY))
+
+
+def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], held: list[QueueEntry]) -> Steps[Said]:
+    """Sendmail says "Cannot send message for too long". What it left is put on hold again."""
+    yield from act(instance, "release", job, held)
+    said, told = yield from run_messages(instance, "bounce", entries)
+    now = yield from proof(instance, names(entries))
+    stuck = [entry for entry in held if entry.queue_id in now and now[entry.queue_id].state != "hold"]
+    yield from act(instance, "hold", job, stuck)
+    if stuck:
+        now = yield from proof(instance, names(entries))
+    expired = (name for name in told["expired"] if said.get(name) not in ABSENT)
+    words: Mapping[str, Word] = dict.fromkeys(expired, Word.DONE) | dict.fromkeys(told["locked"], Word.BUSY)
+    return Said(words, now)
 
 
 def act(
@@ -121,3 +107,39 @@ def act(
         if lines is not None:
             lines[:] = [line for line in told if line.startswith("in ")]
     return said
+
+
+def run_messages(
+    instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]
+) -> Steps[tuple[dict[str, str], dict[str, set[str]]]]:
+    """sendmail_run.sh for each lot. Returns its words for what it did not run, and what Sendmail told of the others."""
+    by_id = {entry.queue_id: entry for entry in entries}
+    said: dict[str, str] = {}
+    told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
+    for lot in chunks(by_id, RUN_LOT):
+        stdin = messages_input(str(RUN_SECONDS), (by_id[name] for name in lot))
+        lines = changed_lines((yield from run(run_queue(instance, action, stdin))), RUN)
+        at = lines.index("run") if "run" in lines else len(lines)
+        said |= verdicts(lines[:at])
+        for kind, found in read_run(lines[at + 1 :]).items():
+            told[kind] |= found & set(lot)
+    return said, told
+
+
+def read_run(lines: Iterable[str]) -> dict[str, set[str]]:
+    """Of a verbose queue run, the IDs that were run, those that were locked, and those that were too old."""
+    told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
+    name = ""
+    for line in lines:
+        if found := RUNNING.fullmatch(line):
+            name = found[1]
+            told["ran"].add(name)
+        elif (found := LOCKED.fullmatch(line)) and found[1] == name:
+            told["ran"].discard(name)
+            told["locked"].add(name)
+        elif line.endswith(EXPIRED) and not line[:3].isdigit():
+            told["expired"].add(name)
+    return told
+
+
+DRIVER = QueueDriver(QUEUE, plan, check)
