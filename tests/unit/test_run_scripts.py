@@ -268,6 +268,14 @@ def test_the_script_explains_itself(script: str, arguments: list[str], status: i
     assert "usage: deploy/run" in done.stdout + done.stderr
 
 
+def test_a_command_without_a_database_says_where_it_looked(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "manage.py", "audit_verify"]
+    environment = os.environ | {"MXFLEET_DATA": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"there are no tables of mxfleet in {tmp_path}/mxfleet.sqlite3; name the service's")
+
+
 def test_the_test_script_refuses_a_directory_that_is_not_there() -> None:
     done = subprocess.run([ROOT / "tests/run", "nonsense"], capture_output=True, text=True, cwd="/")
     assert done.returncode == 64
