@@ -3,7 +3,7 @@
     append(Entry("acme", "job.submitted", actor, object=str(job.id), job=job.id, data={"operation": "queue.purge"}))
 
 An entry is either committed together with what it tells of, or neither is. One chain per customer ("" for what belongs
-to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, see jobs.audit_verify for the arithmetic.
+to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, see jobs.audit.verify for the arithmetic.
 Secrets and content of messages never go into `data`: digests, counts and names do.
 """
 
