@@ -210,7 +210,7 @@ def _rfc3339(at: datetime) -> str:
 def checkpoint() -> list[AuditCheckpoint]:
     """Sign how far each chain has got since its last checkpoint; the scheduler calls it each 60 s.
 
-    Nothing is signed while the database lacks what this machine remembers (jobs.marks): a forgery, or the rest of a
+    Nothing is signed while the database lacks what this machine remembers (marks.py): a forgery, or the rest of a
     backup, is never signed as if it followed what was signed before. Each checkpoint is logged as a JSON line by
     `mxfleet.audit.checkpoint` too: who keeps that log where this service cannot delete has the proof against a full
     rewrite. Raises fleet.secrets.SecretError, MarksError, DatabaseError.
