@@ -1,6 +1,5 @@
 """Bearer tokens: who asks, from where, and with which scopes."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from api.access import tell_caller
+from api.callers import digest_of, note_good
 from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
 from api.origin import is_inside
@@ -41,7 +41,7 @@ class BearerAuthentication(BaseAuthentication):
 
 def digest(token: str) -> str:
     """What is stored of a token."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    return digest_of(token.encode("utf-8", "surrogateescape"))
 
 
 def actor_for(header: str, source: str) -> Actor:
@@ -62,6 +62,7 @@ def actor_for(header: str, source: str) -> Actor:
     )
     if token is None or not _is_good(token, now):
         raise AuthenticationFailed(UNKNOWN)
+    note_good(token.digest)
     tell_caller(token.account.username, str(token.pk))
     if token.networks and not is_inside(source, map(ip_network, token.networks)):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")

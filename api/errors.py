@@ -3,6 +3,7 @@
 import json
 import logging
 import uuid
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +46,8 @@ CODES = {
 FIELD_CODES = {"null": "wrong_type", "not_a_list": "wrong_type", "not_a_dict": "wrong_type", "blank": "required"}
 ERRORS_TOLD = 100
 """At most so many of a problem's errors are told one by one; `more_errors` counts the others."""
+FIELDS_SAID = 3
+"""At most so many wrong fields stand in a problem's `detail`, which counts the others."""
 KEPT_CODES = frozenset({"unknown_field", "required", "wrong_type", "out_of_range"})
 
 
@@ -119,10 +122,10 @@ def as_problem(error: Exception) -> Problem:
     if isinstance(error, service.ServiceError):
         status = next(number for kind, number in STATUSES.items() if isinstance(error, kind))
         headers = {"Retry-After": "5"} if status == 503 else {}
-        return Problem(status, error.code, error.detail, headers, error.errors)
+        return Problem(status, error.code, _said(error.errors) or error.detail, headers, error.errors)
     if isinstance(error, exceptions.ValidationError):
         found = tuple(flatten(error.detail))
-        return Problem(422, "invalid", "; ".join(f"{e.field}: {e.detail}" for e in found[:3]), errors=found)
+        return Problem(422, "invalid", _said(found), errors=found)
     if isinstance(error, exceptions.APIException):
         return _of_framework(error)
     if isinstance(error, SuspiciousOperation):  # too many query parameters, for one
@@ -130,6 +133,12 @@ def as_problem(error: Exception) -> Problem:
     if isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError | ProgrammingError):
         return Problem(503, "unavailable", "the database does not take this now; try again", {"Retry-After": "5"})
     return Problem(500, "internal_error", "this is our fault; the log has the request_id")
+
+
+def _said(errors: Sequence[service.FieldError]) -> str:
+    """The wrong fields in one line, for who shows only that; what is wrong with the body as such has no field."""
+    told = [f"{e.field}: {e.detail}" if e.field else e.detail for e in errors[:FIELDS_SAID]]
+    return "; ".join([*told, *([f"and {len(errors) - len(told)} more"] if len(errors) > len(told) else [])])
 
 
 def _of_framework(error: exceptions.APIException) -> Problem:

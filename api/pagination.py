@@ -12,13 +12,19 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
+from django.db import models
 from django.db.models import Q, QuerySet
+from rest_framework.utils.encoders import JSONEncoder
 
 from api.errors import Problem
 from jobs.errors import FieldError
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 500
+CHUNK = DEFAULT_LIMIT + 1
+"""Rows that are read at once, so that few are in memory when they prove to be large."""
+HEAVY = 4 << 20
+"""Characters of JSON in the rows of a page, after which it ends, whatever its limit: a row may have a whole body's."""
 
 Ordering = tuple[str, ...]
 
@@ -57,11 +63,7 @@ def paginate(
     key = f"{url}?ordering={name}"
     direction, values = _read_cursor(params["cursor"], key) if "cursor" in params else ("next", None)
     flipped = tuple(_flip(field) for field in fields) if direction == "previous" else fields
-    found = rows.order_by(*flipped)
-    if values is not None:
-        found = found.filter(_beyond(flipped, values))
-    window = list(found[: limit + 1])
-    has_more, window = len(window) > limit, window[:limit]
+    window, has_more = _window(rows.order_by(*flipped), flipped, values, limit)
     if direction == "previous":
         window.reverse()
     has_before = values is not None if direction == "next" else has_more
@@ -72,6 +74,29 @@ def paginate(
         next=_link(url, params, "next", window[-1], fields, key) if window and has_after else None,
         previous=_link(url, params, "previous", window[0], fields, key) if window and has_before else None,
     )
+
+
+def _window(rows: QuerySet[Any], fields: Ordering, after: Sequence[Any] | None, limit: int) -> tuple[list[Any], bool]:
+    """At most `limit` rows behind `after`, fewer but one at least where they are heavy; whether there are more."""
+    window: list[Any] = []
+    weight = 0
+    while True:
+        rest = rows if after is None else rows.filter(_beyond(fields, after))
+        chunk = list(rest[: min(CHUNK, limit + 1 - len(window))])
+        for row in chunk:
+            if len(window) == limit or weight > HEAVY:
+                return window, True
+            window.append(row)
+            weight += _weight(row)
+        if len(chunk) < CHUNK:
+            return window, False
+        after = [_value(window[-1], field) for field in fields]
+
+
+def _weight(row: models.Model) -> int:
+    loaded = row.__dict__
+    columns = (each.attname for each in row._meta.concrete_fields if isinstance(each, models.JSONField))
+    return sum(len(json.dumps(loaded[name], cls=JSONEncoder)) for name in columns if loaded.get(name))
 
 
 def _link(url: str, params: Mapping[str, str], towards: str, row: Any, fields: Ordering, key: str) -> str:

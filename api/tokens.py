@@ -105,9 +105,15 @@ def first_token(username: str) -> str:
 
 
 def revoke(actor: Actor, row: Token) -> None:
-    """End a token, and all that were made with it, at once: each request looks it up anew. Raises Forbidden."""
+    """End a token, and all that were made with it, at once: each request looks it up anew.
+
+    Raises Forbidden, also for one of his own with customers or, unless he has the scope admin, with scopes that the one
+    he uses lacks: who was given a token for reading shall not take away what others work with.
+    """
     if row.account_id != actor.account.pk:
         must_reach(actor, reach_of(row.account))
+    elif _is_wider(row, actor):
+        raise Forbidden("forbidden", "a token cannot revoke one that has scopes or customers which it lacks itself")
     with transaction.atomic():
         rows = _tree([row.pk])
         entries = [entry for each in rows for entry in _entries(actor, each, "token.revoked", _told(each, "name"))]
@@ -181,6 +187,13 @@ def _narrow(row: Token, by: Token) -> None:
         row.networks = [str(network) for network in wanted]
     if by.expires_at is not None:
         row.expires_at = min(row.expires_at or by.expires_at, by.expires_at)
+
+
+def _is_wider(row: Token, actor: Actor) -> bool:
+    """Whether the token is good for customers that the one which the actor uses is not good for, or for scopes."""
+    if actor.within is not None and (row.customers is None or not actor.within.issuperset(row.customers)):
+        return True
+    return not actor.has_scope("admin") and not set(actor.scopes or ()).issuperset(row.scopes or SCOPES)
 
 
 def _is_within(inner: Any, outer: Any) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from api.access import App, Message, Receive, Send
+from api.callers import caller_of
 
 MAKES_JOB = re.compile(r"/api/v1/(jobs/([^/]+/(retry|undo)/)?|hosts/[^/]+/discover/)")
 IS_LONG = re.compile(r"/api/v1/(hosts/[^/]+/scan-host-key|audit/verify)/")
@@ -23,11 +24,11 @@ class Turns:
     def __init__(self, total: int, each: int) -> None:
         self._free = total
         self._each = each
-        self._at_work: Counter[bytes] = Counter()
-        self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+        self._at_work: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, caller: bytes) -> AsyncIterator[None]:
+    async def turn(self, caller: str) -> AsyncIterator[None]:
         """The block is a turn of his."""
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append(mine)
@@ -54,7 +55,7 @@ class Turns:
                 self._at_work[caller] += 1
                 mine.set_result(None)
 
-    def _end(self, caller: bytes) -> None:
+    def _end(self, caller: str) -> None:
         self._free += 1
         self._at_work[caller] -= 1
         if not self._at_work[caller]:
@@ -63,7 +64,7 @@ class Turns:
 
 
 def in_turns(app: App, turns: Turns, waiters: Turns, long: Turns) -> App:
-    """`app`, whose callers (by their tokens, or addresses where they have none) take turns.
+    """`app`, whose callers (api/callers.py) take turns.
 
     Those that will wait anyway, for a held answer or on a stream, take `waiters`; what keeps its thread for seconds,
     because it asks a host or follows the audit trail, takes `long`. So they hold up nobody else, not even what the same
@@ -81,15 +82,10 @@ def in_turns(app: App, turns: Turns, waiters: Turns, long: Turns) -> App:
             lane = long
         elif _will_wait(scope, headers.get(b"prefer", b"")):
             lane = waiters
-        async with lane.turn(_secret(headers.get(b"authorization", b"")) or address.encode()):
+        async with lane.turn(caller_of(headers.get(b"authorization", b""), address)):
             await app(scope, receive, send)
 
     return waiting
-
-
-def _secret(authorization: bytes) -> bytes:
-    """The token, however its scheme and the blanks before it are written."""
-    return authorization.strip(b" ").partition(b" ")[2].strip(b" ")
 
 
 def _will_wait(scope: Message, preference: bytes) -> bool:

@@ -166,10 +166,10 @@ class ObjectView(ApiView):
         return dict(self.serializer(row).data)
 
     def change(self, row_of: Callable[[], Any], update: Callable[[Any, dict[str, Any]], Any]) -> Response:
-        """PATCH: in one transaction find, compare with If-Match, update."""
+        """PATCH: in one transaction find and keep, compare with If-Match, update."""
         values = self.read(self.serializer, partial=True)
         with transaction.atomic():
-            row = row_of()
+            row = kept(row_of)
             self.check_match(self.render(row))
             update(row, values)
             content = self.render(row_of())
@@ -178,7 +178,7 @@ class ObjectView(ApiView):
     def remove(self, row_of: Callable[[], Any], delete: Callable[[Any], None]) -> Response:
         """DELETE, with If-Match honoured."""
         with transaction.atomic():
-            row = row_of()
+            row = kept(row_of)
             self.check_match(self.render(row))
             delete(row)
         return Response(status=204)
@@ -190,6 +190,17 @@ def found(rows: Rows, **names: Any) -> Any:
     if row is None:
         raise NotFound("not_found", "it is not there, or not yours to see")
     return row
+
+
+def kept(row_of: Callable[[], Any]) -> Any:
+    """The row as it is when no other request is changing it, and until the commit none does.
+
+    Else two that read it at the same moment would both find what If-Match names, and the later one would put back
+    what the earlier one changed. Raises what `row_of` raises, also when the row is gone by then.
+    """
+    row = row_of()
+    type(row)._default_manager.select_for_update(no_key=True).filter(pk=row.pk).first()
+    return row_of()
 
 
 def read(name: str, wanted: Filter, text: str) -> Any:

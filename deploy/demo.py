@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from deploy import supervise
+from deploy import logs, supervise
 from deploy.child import python
 from deploy.env import load
 from tests.lab.root import objection
@@ -30,6 +30,10 @@ LAB = {
 }
 
 
+RUN = Path("/run/mxfleet-demo")
+"""Its lock is the machine's: all demos have the same hosts, so a second one would take them from the first."""
+
+
 def main() -> int:
     """Start everything, walk, stay up until told to stop."""
     if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
@@ -39,7 +43,18 @@ def main() -> int:
     if said:
         print(f"mxfleet: {said}", file=sys.stderr)
         return EX_UNAVAILABLE
-    data = load().data
+    env = load()
+    logs.apply(env.log)
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with supervise.only_one(RUN, "this machine"):
+            supervise.must_be_free(env.listen)
+            return _with_hosts(env.data)
+    except supervise.Stop as stop:
+        return stop.status
+
+
+def _with_hosts(data: Path) -> int:
     demo = data / "demo"
     shutil.rmtree(demo, ignore_errors=True)
     os.environ |= {"MXFLEET_DATA": str(demo), **LAB}

@@ -222,14 +222,14 @@ def answers_http(listen: tuple[str, int]) -> bool:
 
 
 @contextmanager
-def only_one(data: Path) -> Iterator[None]:
-    """Hold the lock of this data directory. Raises Stop when another supervisor has it."""
+def only_one(data: Path, place: str = "") -> Iterator[None]:
+    """Hold the lock of this directory, which stands for `place`. Raises Stop when another supervisor has it."""
     with (data / ".supervisor-lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            log.error("another one runs on %s (pid %s)", data, file.read().strip())
+            log.error("another one runs on %s (pid %s)", place or data, file.read().strip())
             raise Stop(EX_TEMPFAIL) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -11,6 +11,7 @@ from fleet.mta import REGISTRY
 from fleet.mta.records import HostFacts, InstanceFacts
 
 KEYS = ("all", "customers", "hosts", "labels", "mta", "instances")
+AN_INSTANCE = "expected HOST/NAME as instances/ lists them"
 
 
 class TargetError(Exception):
@@ -140,11 +141,13 @@ def _narrowed(target: dict[str, Any], visible: QuerySet[Customer]) -> QuerySet[H
 def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Instance]:
     found = list(rows)
     if "mta" in target:
-        _all_known("mta", target["mta"], dict.fromkeys(REGISTRY, True))
+        _all_known(
+            "mta", target["mta"], dict.fromkeys(REGISTRY, True), f"expected one of {', '.join(sorted(REGISTRY))}"
+        )
         kinds = set(target["mta"])
         found = [i for i in found if i.mta in kinds]
     if "instances" in target:
-        _all_known("instances", target["instances"], {str(i): _is_enabled(i) for i in found})
+        _all_known("instances", target["instances"], {str(i): _is_enabled(i) for i in found}, AN_INSTANCE)
         named = set(target["instances"])
         found = [i for i in found if str(i) in named]
     return [i for i in found if _is_enabled(i)]
@@ -154,12 +157,11 @@ def _is_enabled(instance: Instance) -> bool:
     return instance.enabled and instance.host.enabled and instance.host.customer.enabled
 
 
-def _all_known(key: str, names: list[str], known: dict[str, bool]) -> None:
+def _all_known(key: str, names: list[str], known: dict[str, bool], right: str = "") -> None:
     for index, name in enumerate(names):
         if name not in known:
-            raise TargetError(
-                f"target.{key}[{index}]", "unknown_target", f"{name!r} is not there, or not in this target"
-            )
+            detail = "; ".join(filter(None, (f"{name!r} is not there, or not in this target", right)))
+            raise TargetError(f"target.{key}[{index}]", "unknown_target", detail)
         if not known[name]:
             raise TargetError(f"target.{key}[{index}]", "disabled", f"{name!r} is disabled")
 

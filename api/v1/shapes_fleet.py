@@ -169,7 +169,10 @@ class HostShape(StrictSerializer):
         if len(value) > MOST_LABELS:
             raise serializers.ValidationError(f"at most {MOST_LABELS} labels are taken", code="invalid")
         for key in value:
-            Text(max_length=63, pattern=LABEL_KEY).run_validation(key)
+            try:
+                Text(max_length=63, pattern=LABEL_KEY).run_validation(key)
+            except serializers.ValidationError as error:
+                raise serializers.ValidationError({key: error.detail}) from None
         return value
 
     def to_representation(self, instance: Host) -> dict[str, Any]:

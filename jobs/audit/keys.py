@@ -25,7 +25,7 @@ def public_keys() -> dict[str, bytes]:
 
 
 def public_key() -> str:
-    """The same as text, a line `KEYID BASE64` each: the file that `python -m jobs.audit_verify --pub` reads."""
+    """The same as text, a line `KEYID BASE64` each: the file that `python -m jobs.audit.verify --pub` reads."""
     return "".join(f"{key_id} {base64.b64encode(key).decode()}\n" for key_id, key in public_keys().items())
 
 

@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from django.conf import settings
 from django.db.models import Q
@@ -68,11 +68,18 @@ def read() -> Marks | None:
     """None: this machine remembers nothing yet. Raises MarksError."""
     try:
         content = json.loads(path().read_text("ascii"))
-        return {chain: Mark(**mark) for chain, mark in content.items()}
+        return {chain: _mark(mark) for chain, mark in content.items()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise MarksError(f"{path()} cannot be read: {error}") from error
+
+
+def _mark(content: dict[str, Any]) -> Mark:
+    mark = Mark(**content)
+    if [type(value) for value in astuple(mark)] != [int, str, int, str]:
+        raise TypeError(f"{content} is no mark")
+    return mark
 
 
 def write(marks: Marks) -> None:

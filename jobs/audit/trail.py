@@ -3,7 +3,7 @@
     append(Entry("acme", "job.submitted", actor, object=str(job.id), job=job.id, data={"operation": "queue.purge"}))
 
 An entry is either committed together with what it tells of, or neither is. One chain per customer ("" for what belongs
-to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, see jobs.audit_verify for the arithmetic.
+to none): `hash = SHA-256("mxfleet-audit-v1\\n" || prev_hash || JCS(event))`, see jobs.audit.verify for the arithmetic.
 Secrets and content of messages never go into `data`: digests, counts and names do.
 """
 
@@ -210,7 +210,7 @@ def _rfc3339(at: datetime) -> str:
 def checkpoint() -> list[AuditCheckpoint]:
     """Sign how far each chain has got since its last checkpoint; the scheduler calls it each 60 s.
 
-    Nothing is signed while the database lacks what this machine remembers (jobs.marks): a forgery, or the rest of a
+    Nothing is signed while the database lacks what this machine remembers (marks.py): a forgery, or the rest of a
     backup, is never signed as if it followed what was signed before. Each checkpoint is logged as a JSON line by
     `mxfleet.audit.checkpoint` too: who keeps that log where this service cannot delete has the proof against a full
     rewrite. Raises fleet.secrets.SecretError, MarksError, DatabaseError.

@@ -1,4 +1,4 @@
-"""The audit chain's arithmetic, and an offline verifier: `python -m jobs.audit_verify EXPORT --pub KEYS`.
+"""The audit chain's arithmetic, and an offline verifier: `python -m jobs.audit.verify EXPORT --pub KEYS`.
 
 No Django, no database. An export has one JSON object a line, chain after chain: `event` lines in the order of `seq`,
 each `checkpoint` after the entry that it signs, the `head` last. This file works alone with Python and cryptography.
@@ -9,9 +9,8 @@ import base64
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -181,6 +180,21 @@ def _bad_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line], chains: 
         yield from chain.end()
 
 
+def _each(path: str, read: Callable[[str], Any], expected: str) -> Iterator[Any]:
+    """What `read` makes of each line. Raises ValueError, with file and line, where it is no `expected`."""
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield read(line)
+            except ValueError as error:
+                raise ValueError(f"{path} line {number}: expected {expected}: {error}") from None
+
+
+def _key(line: str) -> tuple[str, bytes]:
+    key_id, key = line.split()
+    return key_id, base64.b64decode(key, validate=True)
+
+
 def main(argv: list[str]) -> int:
     """0: every entry is as it was written; 1: one is not. Exits with 2 when the files cannot be read."""
     parser = argparse.ArgumentParser(description="Verify an audit export offline.")
@@ -189,10 +203,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--checkpoints", default="/dev/null", help="checkpoints kept elsewhere, JSON lines")
     options = parser.parse_args(argv)
     try:
-        pairs = (line.split() for line in Path(options.pub).read_text().splitlines())
-        keys = {key_id: base64.b64decode(key, validate=True) for key_id, key in pairs}
-        with open(options.export, encoding="utf-8") as export, open(options.checkpoints, encoding="utf-8") as kept:
-            verdict = verify_lines(map(json.loads, export), keys, map(json.loads, kept))
+        keys = dict(_each(options.pub, _key, "KEYID BASE64"))
+        lines, kept = (_each(path, json.loads, "a JSON object") for path in (options.export, options.checkpoints))
+        verdict = verify_lines(lines, keys, kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"cannot verify: {type(error).__name__}: {error}")
     sys.stdout.write(json.dumps(verdict._asdict()) + "\n")

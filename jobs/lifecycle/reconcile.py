@@ -24,7 +24,7 @@ AFTER = (0, 30, 130, 600)
 
 REMOTE_BOUND = timedelta(seconds=CHANGE_SECONDS + 5)
 """No changing command outlives this on a host: each runs under `timeout -k 5 120` at most (fleet.ssh.drive), and none
-begins once its worker's lease has ended (jobs.leases), which it has when a run becomes unknown."""
+begins once its worker's lease has ended (jobs.worker.leases), which it has when a run becomes unknown."""
 
 STEP = timedelta(seconds=30)
 POISON = {

@@ -1,7 +1,8 @@
 """Whether the database is still the one that this machine knows: asked at each start, each claim, and while running.
 
 A database that was restored from a backup has forgotten what was sent to hosts since, and one that was forged denies
-it. Either way this machine misses entries of the audit trail that it remembers (jobs.marks), and the service pauses.
+it. Either way this machine misses entries of the audit trail that it remembers (jobs/audit/marks.py), and the service
+pauses.
 """
 
 import logging

@@ -254,6 +254,23 @@ def test_a_file_that_is_no_export_is_called_so(files: tuple[Path, Path], content
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [("export", "export line 6: "), ("keys", "keys line 2: expected KEYID BASE64"), ("kept", "kept line 2: ")],
+)
+def test_a_line_that_cannot_be_read_is_told_with_its_file(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str], wrong: str, told: str
+) -> None:
+    kept = files[0].with_name("kept")
+    kept.write_text("")
+    lines = {"export": files[0].read_text().splitlines()[:5], "keys": [files[1].read_text().strip()], "kept": []}
+    lines["kept"] = [line for line in lines["export"] if '"checkpoint"' in line]
+    files[0].with_name(wrong).write_text("\n".join([*lines[wrong], "nonsense"]))
+    with pytest.raises(SystemExit):
+        audit_verify.main([str(files[0]), "--pub", str(files[1]), "--checkpoints", str(kept)])
+    assert told in capsys.readouterr().err
+
+
 def test_the_offline_verifier_needs_neither_django_nor_a_database() -> None:
     source = Path(audit_verify.__file__).read_text(encoding="utf-8")
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}

@@ -361,8 +361,11 @@ def test_trust_is_told_once_though_the_marks_cannot_be_written_at_first() -> Non
     assert AuditEvent.objects.filter(action=watch.TRUST).count() == 1
 
 
-def test_marks_that_cannot_be_read_begin_nothing() -> None:
-    marks.path().write_text("{")
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"": 1}', '{"": {"seq": "1"}}', '{"": {"seq": 1, "hash": "x", "signed": [1]}}']
+)
+def test_marks_that_cannot_be_read_begin_nothing(content: str) -> None:
+    marks.path().write_text(content)
     assert watch.is_paused()
     assert "cannot be read" in watch.alarm()
 

@@ -237,6 +237,8 @@ def test_the_gap_is_acknowledged_before_the_service_goes_on(people: Cast, restor
     all_that_may_happen()
     with pytest.raises(CommandError, match="acknowledge the gap first"):
         call_command("resume", reason="looks fine")
+    with pytest.raises(CommandError, match=r"chain acme: entry .* acknowledge the gap"):
+        call_command("audit_verify")
     call_command("audit_acknowledge_gap", reason="restored from the backup of 12:00")
     call_command("resume", reason="compared with the hosts")
     assert not watch.is_paused()

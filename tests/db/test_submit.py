@@ -69,6 +69,19 @@ def test_a_target_that_is_not_exactly_known_is_refused(people: Cast, target: Any
     assert (error.errors[0].field, error.errors[0].code) == (field, code)
 
 
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ({"mta": ["exchange"]}, "expected one of exim, opensmtpd, postfix, qmail, sendmail"),
+        ({"instances": ["mx1"]}, "expected HOST/NAME as instances/ lists them"),
+    ],
+)
+def test_a_name_that_can_be_no_target_is_refused_with_what_would_be_right(
+    people: Cast, target: Any, right: str
+) -> None:
+    assert refused(people, "queue.list", target).detail.endswith(f"is not there, or not in this target; {right}")
+
+
 def test_a_disabled_host_that_is_named_is_refused_and_an_unnamed_one_is_left_out(people: Cast) -> None:
     people.acme.hosts.filter(name="mx2").update(enabled=False)
     assert refused(people, "queue.list", {"hosts": ["mx2"]}).code == "disabled"

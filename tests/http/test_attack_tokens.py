@@ -17,7 +17,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from api.auth import digest
 from api.models import Token
-from api.tokens import issue, revoke
+from api.tokens import SCOPES, issue, revoke
 from jobs.actor import Actor
 from jobs.audit import trail
 from jobs.models import Account, AuditEvent, Role
@@ -152,6 +152,23 @@ def test_a_token_ends_with_the_one_that_it_was_made_with_and_each_is_recorded(wo
 
 def test_a_token_that_is_made_on_the_server_names_none_that_it_was_made_with(world: World) -> None:
     assert world.bob.get(f"tokens/{row_of(world.bob).pk}/").json()["made_with"] is None
+
+
+@pytest.mark.parametrize("scope", [scope for scope in SCOPES if scope != "admin"])
+def test_a_narrow_token_revokes_none_of_its_accounts_that_is_wider(world: World, scope: str) -> None:
+    wide = mint(world.anna)
+    narrow, equal, inner = mint(wide, scopes=[scope]), mint(world.anna, scopes=[scope]), mint(wide, scopes=[scope])
+    refused(narrow.delete(f"tokens/{row_of(wide).pk}/"), 403, "forbidden")
+    assert narrow.delete(f"tokens/{row_of(equal).pk}/").status_code == 204
+    assert narrow.delete(f"tokens/{row_of(narrow).pk}/").status_code == 204
+    assert mint(world.anna, scopes=["admin"]).delete(f"tokens/{row_of(wide).pk}/").status_code == 204
+    refused(inner.get("whoami/"), 401, "unauthenticated")
+
+
+def test_a_token_for_some_customers_revokes_none_of_its_accounts_for_all(world: World) -> None:
+    given = mint(world.anna, user="erin")
+    refused(given.delete(f"tokens/{row_of(world.erin).pk}/"), 403, "forbidden")
+    assert world.erin.delete(f"tokens/{row_of(given).pk}/").status_code == 204
 
 
 @pytest.mark.django_db(transaction=True)

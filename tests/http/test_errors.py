@@ -1,5 +1,7 @@
 """Every error is a problem of RFC 9457, and bad input is refused by name. Rows: the bad-input corpus."""
 
+import re
+
 import pytest
 
 from tests.http.cast import Caller, World
@@ -116,6 +118,20 @@ def test_a_wrong_field_is_422_and_named(world: World, change: dict, field: str, 
 def test_a_missing_field_is_422_required(world: World, missing: str, field: str) -> None:
     body = refused(world.alice.post("jobs/", {k: v for k, v in JOB.items() if k != missing}), 422, "invalid")
     assert [(error["field"], error["code"]) for error in body["errors"]] == [(field, "required")]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ([], "^expected an object, got array$"),
+        (JOB | {"params": {"limit": 0}}, "^params.limit: 0 is not between 1 and 100000$"),
+        (JOB | {"operation": "queue.purge"}, "^reason: a changing operation needs a reason$"),
+        (dict.fromkeys("abcde", 1), "a: there is no field 'a' here; b: there is no field 'b' here; c: there is no"),
+        (dict.fromkeys("abcde", 1), "field 'c' here; and 4 more"),
+    ],
+)
+def test_the_detail_names_the_fields_and_says_how_many_it_leaves_out(world: World, body: object, detail: str) -> None:
+    assert re.search(detail, refused(world.alice.post("jobs/", body), 422, "invalid")["detail"])
 
 
 def test_a_megabyte_of_reason_is_refused_before_it_is_read(world: World) -> None:

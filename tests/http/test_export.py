@@ -105,6 +105,21 @@ async def test_who_does_not_read_has_no_connection_and_one_export_and_others_hav
         assert (await export(api, world.alice)).is_whole
 
 
+async def test_long_entries_make_a_part_of_few_of_them(
+    api: Site, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LINES", 500)
+    monkeypatch.setattr(records, "PART", 1000)
+    whole = (await export(api, world.alice)).content
+    asked = await api.ask(world.alice.token, "GET", PATH).begun()
+    parts = [await asked.part()]
+    while not asked.is_whole:
+        parts.append(await asked.part())
+    longest = max(map(len, whole.splitlines(keepends=True)))
+    assert b"".join(parts) == whole
+    assert max(map(len, parts)) < 1000 + longest < len(whole)
+
+
 async def test_who_does_not_read_is_cut_off_and_sees_that(
     api: Site, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,7 +158,7 @@ def test_our_own_database_is_no_host(world: World, settings: object, monkeypatch
         ({"customer": "nobody"}, "customer", "invalid"),
         ({"jump_host": "bx1"}, "jump_host", "invalid"),
         ({"become": "su"}, "become", "invalid"),
-        ({"labels": {"a b": "x"}}, "labels", "invalid"),
+        ({"labels": {"role": "mx", "a b": "x"}}, "labels.a b", "invalid"),
         ({"labels": {"a": 1}}, "labels.a", "wrong_type"),
         ({"labels": ["a"]}, "labels", "wrong_type"),
         ({"labels": {f"k{n}": "v" for n in range(65)}}, "labels", "invalid"),

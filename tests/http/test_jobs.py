@@ -1,10 +1,12 @@
 """Jobs over HTTP: asking, looking, deciding, stopping, putting back."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from api import pagination
 from api.v1.shapes_jobs import JobShape, RunShape
 from jobs.lifecycle import retention
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
@@ -145,6 +147,45 @@ def test_jobs_are_listed_newest_first_in_pages(world: World) -> None:
     assert first["previous"] is None
     oldest = world.bob.get("jobs/?ordering=created_at&limit=2").json()
     assert [row["id"] for row in oldest["results"]] == made[:2]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 101])
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
+def test_a_page_read_in_chunks_is_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, chunk: int, limit: int
+) -> None:
+    made = [world.alice.post("jobs/", JOB).json()["id"] for _ in range(7)]
+    monkeypatch.setattr(pagination, "CHUNK", chunk)
+    assert [len(page) for page in pages(world.bob, f"jobs/?limit={limit}")] == sizes(7, limit)
+    assert [*chain(*pages(world.bob, f"jobs/?limit={limit}&ordering=created_at"))] == made
+
+
+def test_a_page_of_large_jobs_ends_before_its_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = PURGE | {"params": {"queue_ids": [f"{number:012X}" for number in range(0x3F0000000000, 0x3F0000000100)]}}
+    made = [world.alice.post("jobs/", each).json()["id"] for each in (JOB, long, long, long, JOB, JOB)]
+    monkeypatch.setattr(pagination, "HEAVY", 6000)
+    there = pages(world.bob, "jobs/")
+    assert [len(page) for page in there] == [4, 2]
+    assert [*chain(*there)] == made[::-1]
+    back = world.bob.get(world.bob.get(world.bob.get("jobs/").json()["next"]).json()["previous"]).json()
+    assert [row["id"] for row in back["results"]] == made[::-1][2:4]
+    first = world.bob.get(back["previous"]).json()
+    assert ([row["id"] for row in first["results"]], first["previous"]) == (made[::-1][:2], None)
+
+
+def pages(caller: Caller, path: str) -> list[list[str]]:
+    """The ids of each page, from the first one on."""
+    page = caller.get(path).json()
+    found = [page]
+    while page["next"]:
+        page = caller.get(page["next"]).json()
+        found.append(page)
+    return [[row["id"] for row in each["results"]] for each in found]
+
+
+def sizes(rows: int, limit: int) -> list[int]:
+    """How many of them are on each page."""
+    return [min(limit, rows - start) for start in range(0, rows, limit)]
 
 
 def test_a_cursor_is_good_only_for_its_list_and_ordering(world: World) -> None:

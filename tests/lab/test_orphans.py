@@ -13,7 +13,7 @@ pytestmark = pytest.mark.lab
 INSTANCE = "pf1/postfixEXT"
 LOOK_NOW = """
 from fleet.models import Instance
-from jobs.services import orphans
+from jobs.lifecycle import orphans
 orphans.look_soon(Instance.objects.get(host__name="pf1", name="postfixEXT"))
 """
 FORGET = """

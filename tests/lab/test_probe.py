@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import pytest
 
-from fleet.mta.operations import AddressTest, SmtpProbe
+from fleet.mta.adapter import adapter_for, carry
+from fleet.mta.operations import AddressTest, Operation, SmtpProbe
 from fleet.mta.records import Context, HostFacts, InstanceFacts, Result
 from fleet.mta.steps import Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
@@ -33,10 +33,9 @@ class Remote:
         self.engine = engine
         key = host.private_key.encode()
         self.endpoint = Endpoint(host.name, host.address, 22, host.user, key, host_key=host.host_key, become="sudo")
-        package = f"fleet.mta.{HOSTS[host.name]}"
-        self.routing = import_module(f"{package}.routing")
-        facts, discover = HostFacts(has_sudo=True), import_module(f"{package}.instances").discover
-        found: tuple[InstanceFacts, ...] = self.carry(lambda: discover(facts, host.name))
+        self.adapter = adapter_for(HOSTS[host.name])
+        facts = HostFacts(has_sudo=True)
+        found: tuple[InstanceFacts, ...] = self.carry(lambda: self.adapter.discover(facts, host.name))
         self.instance = next((each for each in found if each.name == "postfixEXT"), found[0])
 
     def carry(self, steps: Callable[[], Steps[Any]]) -> Any:
@@ -46,13 +45,15 @@ class Remote:
         return found.value
 
     def routes(self, address: str) -> list[dict[str, Any]]:
-        context = Context(now=time.time())
-        result: Result = self.carry(lambda: self.routing.address_test(self.instance, AddressTest(address), context))
-        return result.data["routes"]
+        return self._done(AddressTest(address))["routes"]
 
     def probe(self, sender: str, recipient: str) -> dict[str, Any]:
-        context, operation = Context(now=time.time()), SmtpProbe(sender, recipient)
-        result: Result = self.carry(lambda: self.routing.smtp_probe(self.instance, operation, context))
+        return self._done(SmtpProbe(sender, recipient))
+
+    def _done(self, operation: Operation) -> dict[str, Any]:
+        method = carry(self.adapter, operation.name)
+        assert method is not None
+        result: Result = self.carry(lambda: method(self.instance, operation, Context(now=time.time())))
         return result.data
 
 

@@ -181,6 +181,14 @@ def test_a_bad_meaning_is_refused(operation: str, params: dict[str, Any], field:
     assert errors_of(operation, params) == [(field, code)]
 
 
+def test_who_mistakes_a_time_is_told_that_a_duration_does_as_well() -> None:
+    with pytest.raises(ParamErrors) as caught:
+        parse_params("log.search", {"contains": "a", "since": "yesterday", "until": "1h"}, now=NOW)
+    told = {error.field: error.detail for error in caught.value.errors}
+    assert "'yesterday' is neither a duration such as 24h (s, m, h or d) nor an RFC 3339 time" in told["since"]
+    assert "'1h' is no RFC 3339 time with a zone" in told["until"]
+
+
 def test_every_error_is_reported_at_once() -> None:
     assert sorted(errors_of("sender.block", {"code": "x", "nonsense": 1})) == [
         ("code", "wrong_type"),

@@ -26,6 +26,7 @@ from psycopg.errors import InsufficientPrivilege
 from deploy import demo
 from deploy.env import runtime_directory
 from deploy.prepare import explained
+from deploy.supervise import only_one
 
 ROOT = Path(__file__).parents[2]
 READY = 150.0
@@ -266,6 +267,14 @@ def test_the_script_explains_itself(script: str, arguments: list[str], status: i
     assert "usage: deploy/run" in done.stdout + done.stderr
 
 
+def test_a_command_without_a_database_says_where_it_looked(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "manage.py", "audit_verify"]
+    environment = os.environ | {"MXFLEET_DATA": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"there are no tables of mxfleet in {tmp_path}/mxfleet.sqlite3; name the service's")
+
+
 def test_the_test_script_refuses_a_directory_that_is_not_there() -> None:
     done = subprocess.run([ROOT / "tests/run", "nonsense"], capture_output=True, text=True, cwd="/")
     assert done.returncode == 64
@@ -288,6 +297,35 @@ def test_a_role_that_may_not_migrate_is_told_who_may_and_our_own_faults_stay_tra
     assert "as the owner" in explained(denied)
     assert "as the owner" in explained(MigrationSchemaMissing("Unable to create the django_migrations table"))
     assert explained(ProgrammingError("syntax error")) == ""
+
+
+@pytest.fixture
+def demo_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `deploy.demo` must leave alone when it may not start: the data of one that runs. No lab is reached."""
+    monkeypatch.setattr(demo, "RUN", tmp_path / "run")
+    monkeypatch.setattr(demo, "objection", str)
+    monkeypatch.setattr("deploy.logs.apply", lambda style: None)  # it would take caplog's handler away
+    monkeypatch.setattr(demo, "_with_hosts", lambda data: pytest.fail("it went on"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("MXFLEET_DATA", str(tmp_path))
+    return tmp_path / "run"
+
+
+def test_a_second_demo_leaves_the_first_one_alone(demo_alone: Path, caplog: pytest.LogCaptureFixture) -> None:
+    demo_alone.mkdir()
+    with only_one(demo_alone):
+        assert demo.main() == 75
+    assert f"another one runs on this machine (pid {os.getpid()})" in caplog.text
+
+
+def test_a_demo_whose_port_is_taken_says_so_before_it_builds_anything(
+    demo_alone: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("MXFLEET_LISTEN", listen)
+        assert demo.main() == 78
+    assert "Address already in use; right would be a free one" in caplog.text
 
 
 def test_a_stop_of_the_demo_ends_all_that_builds_its_images() -> None:

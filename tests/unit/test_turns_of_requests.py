@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from api import callers
+from api.callers import caller_of, digest_of, note_good
 from api.turns import Turns, in_turns
 
 
@@ -23,7 +25,7 @@ class Work:
         await settled()
 
     async def _request(self, caller: str) -> None:
-        async with self.turns.turn(caller.encode()):
+        async with self.turns.turn(caller):
             self.served.append(caller)
             end = asyncio.Event()
             self.ending.append(end)
@@ -96,6 +98,8 @@ def request(path: str = "/", method: str = "POST", **headers: str) -> dict[str, 
         (request(authorization="Bearer x"), request(authorization="Bearer y"), True),
         (request(authorization="Bearer x"), request(authorization="Bearer x"), False),
         (request(authorization="Bearer x"), request(authorization="bearer   x "), False),
+        (request(authorization="Bearer made up"), request(authorization="Bearer made up too"), False),
+        (request(authorization="Bearer made up"), request(authorization="Bearer x"), True),
         (request(), request(), False),
         (request(), request(authorization="Bearer x"), True),
         (request(), request("/healthz", "GET"), True),
@@ -114,6 +118,8 @@ def request(path: str = "/", method: str = "POST", **headers: str) -> dict[str, 
 async def test_a_caller_is_his_token_or_address_and_those_that_will_wait_hold_up_nobody(
     first: Any, second: Any, is_served: bool
 ) -> None:
+    for secret in (b"x", b"y"):
+        note_good(digest_of(secret))
     served: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -136,3 +142,11 @@ async def test_a_request_that_fails_ends_its_turn() -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await one(request(), None, None)  # type: ignore[arg-type]
+
+
+async def test_tokens_that_are_remembered_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "MOST", 2)
+    for secret in (b"one", b"two", b"one", b"three"):
+        note_good(digest_of(secret))
+    found = [caller_of(b"Bearer " + secret, "::1") == "::1" for secret in (b"one", b"two", b"three")]
+    assert found == [False, True, False]

@@ -130,9 +130,9 @@ REPLY_TEXT = matching(
 )
 
 
-def _parse_time(value: Any) -> datetime:
+def _parse_time(value: Any, lack: str = "no") -> datetime:
     if not _RFC_3339.fullmatch(as_string(value)):
-        raise BadValue("bad_time", f"{value[:80]!r} is no RFC 3339 time with a zone, such as 2030-01-31T12:00:00Z")
+        raise BadValue("bad_time", f"{value[:80]!r} is {lack} RFC 3339 time with a zone, such as 2030-01-31T12:00:00Z")
     try:
         return datetime.fromisoformat(value).astimezone(UTC)
     except (ValueError, OverflowError) as error:
@@ -147,7 +147,7 @@ UNTIL = Kind({"type": "string", "format": "date-time", "description": "No later 
 
 def _parse_since(value: Any) -> datetime | timedelta:
     if not re.fullmatch(DURATION, as_string(value)):
-        return _parse_time(value)
+        return _parse_time(value, "neither a duration such as 24h (s, m, h or d) nor an")
     return min(timedelta(seconds=seconds_of(value)), 2 * MAX_BACK)
 
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from jobs.audit.marks import MarksError
 from jobs.audit.trail import public_key, verify
+from jobs.restore import watch
 
 
 class Command(BaseCommand):
-    """Exits with 1 when an entry was changed, moved, cut or added."""
+    """Exits with 1 when an entry was changed, moved, cut or added, or is not there that this machine remembers."""
 
     help = "Verify the audit trail: every entry, the heads of the chains, and the signed checkpoints."
 
@@ -31,4 +33,16 @@ class Command(BaseCommand):
             )
         if bad := verdict.first_bad:
             raise CommandError(f"chain {bad.chain or '(installation)'}, entry {bad.seq}: {bad.reason}")
+        self._check_marks()
         self.stdout.write(f"{verdict.checked} entries are as they were written, {verdict.unsigned} not yet signed")
+
+    def _check_marks(self) -> None:
+        """What was cut off at the end of a chain leaves a whole one: only who has seen more can tell."""
+        try:
+            lost = watch.lost()
+        except MarksError as error:
+            raise CommandError(f"whether entries are missing cannot be told: {error}") from error
+        if lost:
+            raise CommandError(
+                f"{'; '.join(map(str, lost))}: acknowledge the gap (audit_acknowledge_gap) or restore them"
+            )
