@@ -39,7 +39,7 @@ from fleet.mta.sendmail import Sendmail
 from fleet.mta.sendmail.attempt import judged
 from fleet.mta.sendmail.commands import change, run_queue
 from fleet.mta.sendmail.discovery import parse_instances
-from fleet.mta.sendmail.moving import read_run
+from fleet.mta.sendmail.driver import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
 from fleet.mta.steps import Command, Completed
 from tests.unit.real_scripts import run_script

@@ -1,5 +1,6 @@
 """Postfix, 3.1 and later, with any number of instances on a host."""
 
+from functools import partial
 from typing import ClassVar
 
 from fleet.mta.postfix import (
@@ -9,17 +10,17 @@ from fleet.mta.postfix import (
     discovery,
     driver,
     logs,
-    moving,
     parse,
     quarantine,
     queue,
     readback,
     routes,
 )
+from fleet.mta.queue.changes import change
 
 
 class Postfix:
-    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+    """Satisfies fleet.mta.adapter.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "postfix"
     emulated: ClassVar[dict[str, str]] = {
@@ -45,12 +46,12 @@ class Postfix:
     queue_summary = staticmethod(queue.queue_summary)
     message_show = staticmethod(attempt.message_show)
     message_deliver = staticmethod(attempt.message_deliver)
-    queue_hold = staticmethod(driver.queue_hold)
-    queue_release = staticmethod(driver.queue_release)
-    queue_purge = staticmethod(driver.queue_purge)
-    queue_flush = staticmethod(moving.queue_flush)
-    queue_bounce = staticmethod(moving.queue_bounce)
-    queue_requeue = staticmethod(moving.queue_requeue)
+    queue_hold = staticmethod(partial(change, driver.DRIVER))
+    queue_release = staticmethod(partial(change, driver.DRIVER))
+    queue_purge = staticmethod(partial(change, driver.DRIVER))
+    queue_flush = staticmethod(partial(change, driver.DRIVER))
+    queue_bounce = staticmethod(partial(change, driver.DRIVER))
+    queue_requeue = staticmethod(partial(change, driver.DRIVER))
     address_test = staticmethod(routes.address_test)
     smtp_probe = staticmethod(routes.smtp_probe)
     block_list = staticmethod(blocks.block_list)

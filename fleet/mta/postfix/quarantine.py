@@ -38,26 +38,13 @@ def plan_quarantine(instance: InstanceFacts) -> tuple[list[tuple[str, ...]], lis
     return [script_argv(QUARANTINE, "out", instance.queue_dirs[0])], []
 
 
-def put_away(
-    instance: InstanceFacts, held: dict[str, QueueEntry], job: str, outcomes: Outcomes
-) -> Steps[tuple[dict[str, QueueEntry], dict[str, str]]]:
-    """Moves what is on hold to the quarantine of this job. Returns what is still queued of it, and the places.
+def move_out(instance: InstanceFacts, job: str, queue_ids: Iterable[str]) -> Steps[dict[str, str]]:
+    """Moves what is on hold to the quarantine of this job. Returns the places of what lies there.
 
     Raises Conflict, UnparsedOutput and others; whatever happens, each message is whole in one of the two places.
     """
-    if not held:
-        return {}, {}
-    if not is_movable(instance):
-        outcomes.put(held, MessageState.DONE)
-        return {}, dict.fromkeys(held, HELD)
-    there = yield from _script(instance, "out", job, held)
-    now = yield from proof(instance, held)
-    moved = {name: _place(instance, job, name) for name in held if name in there and name not in now}
-    outcomes.put(moved, MessageState.DONE)
-    outcomes.put((name for name in held if name not in there and name not in now), MessageState.ALREADY_GONE)
-    outcomes.put((name for name in held if name in now), MessageState.LEFT)
-    moved |= yield from readback.seen_after_all(partial(look, instance, job), outcomes)
-    return {name: now[name] for name in held if name in now}, moved
+    there = yield from _script(instance, "out", job, queue_ids)
+    return {name: _place(instance, job, name) for name in there}
 
 
 def look(instance: InstanceFacts, job: str) -> Steps[dict[str, str]]:

@@ -1,5 +1,6 @@
 """qmail: netqmail 1.06 and notqmail, under daemontools, with smtpfront-qmail or qmail-smtpd in front."""
 
+from functools import partial
 from typing import ClassVar
 
 from fleet.mta.qmail import (
@@ -15,12 +16,13 @@ from fleet.mta.qmail import (
     readback,
     routes,
 )
+from fleet.mta.queue.changes import change
 
 STOPPED = "while qmail-send is stopped for it, usually for a few seconds; mail is accepted meanwhile"
 
 
 class Qmail:
-    """Satisfies fleet.mta.base.Adapter. What a method does is told where it is defined."""
+    """Satisfies fleet.mta.adapter.Adapter. What a method does is told where it is defined."""
 
     mta: ClassVar[str] = "qmail"
     emulated: ClassVar[dict[str, str]] = {
@@ -50,10 +52,10 @@ class Qmail:
     queue_summary = staticmethod(queue.queue_summary)
     message_show = staticmethod(attempt.message_show)
     message_deliver = staticmethod(attempt.message_deliver)
-    queue_hold = staticmethod(driver.queue_hold)
-    queue_release = staticmethod(driver.queue_release)
-    queue_purge = staticmethod(driver.queue_purge)
-    queue_bounce = staticmethod(driver.queue_bounce)
+    queue_hold = staticmethod(partial(change, driver.DRIVER))
+    queue_release = staticmethod(partial(change, driver.DRIVER))
+    queue_purge = staticmethod(partial(change, driver.DRIVER))
+    queue_bounce = staticmethod(partial(change, driver.DRIVER))
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)

@@ -8,10 +8,9 @@ from fleet.mta.qmail import content
 from fleet.mta.qmail.attempt_log import WAIT_SECONDS, attempts_of, check_watchable, returned, watch
 from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, UP, Answer, change
 from fleet.mta.qmail.commands import change_argv
-from fleet.mta.qmail.driver import still_there
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.queue.delivery import attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import Chosen, plan_of
+from fleet.mta.queue.outcome import Chosen, plan_of, same
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -59,7 +58,7 @@ def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
     name = before.queue_id
-    still = after if still_there({name: after} if after else {}, before) else None
+    still = same({name: after} if after else {}, before)
     attempts = tuple(attempts_of(lines, name).values())
     ended = tuple(each for each in attempts if each.outcome)
     if still and (not ended or len(ended) < len(attempts)):

@@ -1,20 +1,20 @@
-"""Hold, release, purge and bounce. Each is one run of qmail_change.sh, which names the messages by fingerprint again.
+"""How messages are changed: by one run of qmail_change.sh, which names the messages by fingerprint again.
 
 What is in delivery cannot be seen in the files, and need not be: files change only while qmail-send is down, and it
 goes down only when no delivery runs.
 """
 
-from typing import Any
+from functools import partial
 
-from fleet.mta.errors import Unsupported
-from fleet.mta.operations import QueueBounce, QueueHold, QueuePurge, QueueRelease
+from fleet.mta.errors import InDelivery, Unsupported
+from fleet.mta.operations import ChangesMessages, QueueBounce
 from fleet.mta.qmail.attempt_log import DELIVERED, attempts_of, check_watchable, returned, watch
-from fleet.mta.qmail.change_script import STOPS, Answer, change, put_verdicts, told
+from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, Answer, change, reasons
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.queue import QUEUE, proof
-from fleet.mta.queue.outcome import Chosen, Outcomes, changed, fingerprint_of, is_same, names, plan_of
-from fleet.mta.queue.selection import choose, everything, not_held, releasable
-from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
+from fleet.mta.queue.outcome import Chosen, names, same
+from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
 
 AWAY = (
@@ -25,86 +25,79 @@ LAST_ATTEMPT = (
     "qmail bounces after one last attempt: where that succeeds, the message is delivered; mail of the null sender goes"
     " to doublebounceto, that of #@[] is discarded"
 )
+ACTIONS = {
+    Verb.HOLD: "hold",
+    Verb.RELEASE: "release",
+    Verb.DELETE: "delete",
+    Verb.TAKE_OUT: "quarantine",
+    Verb.BOUNCE: "bounce",
+}
+NOTES = {Verb.HOLD: (STOPS, AWAY), Verb.BOUNCE: (STOPS, LAST_ATTEMPT)}
 
 
-def queue_hold(instance: InstanceFacts, operation: QueueHold, context: Context) -> Steps[Result]:
-    """`queue.hold`: out of qmail's sight, into mxfleet-hold/. Messages held already stay so."""
-    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
-    yield plan_of(chosen, context, [change_argv(instance, "hold")], [STOPS, AWAY])
-    return (yield from _moved(instance, "hold", context, chosen, wanted="hold"))
+def check(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
+    """Raises Unsupported for a bounce that must not notify, or where there is no log to read."""
+    if isinstance(operation, QueueBounce):
+        if not operation.notify:
+            raise Unsupported("qmail always notifies the sender of a bounce")
+        check_watchable(instance)
 
 
-def queue_release(instance: InstanceFacts, operation: QueueRelease, context: Context) -> Steps[Result]:
-    """`queue.release`: back into the queue, with the time of the next attempt that it had."""
-    chosen = yield from choose(QUEUE, instance, operation, context, releasable(operation.selection, context))
-    yield plan_of(chosen, context, [change_argv(instance, "release")], [STOPS])
-    return (yield from _moved(instance, "release", context, chosen, wanted=""))
-
-
-def _moved(instance: InstanceFacts, action: str, context: Context, chosen: Chosen, *, wanted: str) -> Steps[Result]:
-    """Hold or release, seen in the queue afterwards. What was released may have been delivered by then."""
-    answer = yield from change(instance, action, context.job, chosen.entries)
-    now = yield from proof(instance, names(chosen.entries))
-    outcomes = Outcomes()
-    put_verdicts(answer, names(chosen.entries), outcomes)
-    for entry in chosen.entries:
-        current = now.get(entry.queue_id)
-        is_queued = current is not None and is_same(current, fingerprint_of(entry))
-        is_held = is_queued and current is not None and current.state == "hold"
-        if entry.queue_id in answer.are("done") and is_held != (wanted == "hold"):
-            outcomes.put([entry.queue_id], MessageState.LEFT)
-    return finished(chosen, outcomes, now, answer)
-
-
-def queue_purge(instance: InstanceFacts, operation: QueuePurge, context: Context) -> Steps[Result]:
-    """`queue.purge`: deleted, or moved to mxfleet-quarantine/JOB/. Those in todo/ and held ones too."""
-    chosen = yield from choose(QUEUE, instance, operation, context, everything)
-    action = "delete" if operation.mode == "delete" else "quarantine"
-    yield plan_of(chosen, context, [change_argv(instance, action)], [STOPS])
-    answer = yield from change(instance, action, context.job, chosen.entries)
-    now = yield from proof(instance, names(chosen.entries))
-    outcomes = Outcomes()
-    put_verdicts(answer, names(chosen.entries), outcomes)
-    same = {e.queue_id: now[e.queue_id] for e in chosen.entries if still_there(now, e)}
-    outcomes.put(same, MessageState.LEFT)
-    places = {name: place(instance, context.job, name) for name in outcomes.of(MessageState.DONE)}
-    return finished(chosen, outcomes, same, answer, places=places if action == "quarantine" else {})
-
-
-def queue_bounce(instance: InstanceFacts, operation: QueueBounce, context: Context) -> Steps[Result]:
-    """`queue.bounce`: made older than queuelifetime and due, so that qmail-send's next attempt is the last.
-
-    Proof: qmail-send's log says "bounce msg ID". Raises Unsupported where it must not notify, or has no log to read.
+def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context: Context, chosen: Chosen) -> Act:
+    """Into mxfleet-hold/, out of qmail's sight, and back; deleted, or into mxfleet-quarantine/JOB/; made due, and older
+    than queuelifetime. The time of the next attempt comes back too, and what lies in todo/ or is held is taken as well.
     """
-    if not operation.notify:
-        raise Unsupported("qmail always notifies the sender of a bounce")
-    check_watchable(instance)
-    chosen = yield from choose(QUEUE, instance, operation, context, not_held)
-    yield plan_of(chosen, context, [change_argv(instance, "bounce")], [STOPS, LAST_ATTEMPT])
-    answer = yield from change(instance, "bounce", context.job, chosen.entries)
-    due = [entry for entry in chosen.entries if entry.queue_id in answer.are("done")]
+    run = partial(_bounced if verb is Verb.BOUNCE else partial(_changed, verb=verb), instance, context.job)
+    return Act([change_argv(instance, ACTIONS[verb])], partial(run, chosen.entries), NOTES.get(verb, (STOPS,)))
+
+
+def _changed(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], *, verb: Verb) -> Steps[Said]:
+    """The script holds its locks until its last part has ended, so what it says of the quarantine is so."""
+    answer = yield from change(instance, ACTIONS[verb], job, entries)
+    places = {name: place(instance, job, name) for name in answer.are("done")} if verb is Verb.TAKE_OUT else {}
+    return _said(answer, places=places)
+
+
+def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...]) -> Steps[Said]:
+    """qmail-send's next attempt is the last, and its log says "bounce msg ID"."""
+    answer = yield from change(instance, ACTIONS[Verb.BOUNCE], job, entries)
+    due = [entry for entry in entries if entry.queue_id in answer.are("done")]
     lines = yield from watch(instance, due, answer)
-    now = yield from proof(instance, names(chosen.entries))
+    now = yield from proof(instance, names(entries))
     bounced = returned(lines)
-    outcomes = Outcomes()
-    put_verdicts(answer, names(chosen.entries), outcomes)
+    attempts = {entry.queue_id: attempts_of(lines, entry.queue_id) for entry in due}
+    words = dict.fromkeys(answer.are("left"), Word.LEFT)
     for entry in due:
         name = entry.queue_id
-        if still_there(now, entry):
-            began = attempts_of(lines, name)
-            outcomes.put([name], MessageState.IN_DELIVERY if began else MessageState.LEFT)
-        else:
-            outcomes.put([name], MessageState.DONE if name in bounced else MessageState.ALREADY_GONE)
-    delivered = [
-        e.queue_id for e in due if any(a.outcome == DELIVERED for a in attempts_of(lines, e.queue_id).values())
-    ]
-    return finished(chosen, outcomes, now, answer, delivered=delivered)
+        if same(now, entry) is None and name in bounced:
+            words[name] = Word.DONE
+        elif same(now, entry) is not None:
+            words[name] = Word.BUSY if attempts[name] else Word.LEFT
+    delivered = [name for name, seen in attempts.items() if any(each.outcome == DELIVERED for each in seen.values())]
+    return _said(answer, words, now, delivered=delivered)
 
 
-def still_there(now: dict[str, QueueEntry], entry: QueueEntry) -> bool:
-    """Whether that message, and no other under its ID, is in the queue."""
-    current = now.get(entry.queue_id)
-    return current is not None and is_same(current, fingerprint_of(entry))
+def _said(
+    answer: Answer,
+    words: dict[str, Word] | None = None,
+    now: dict[str, QueueEntry] | None = None,
+    *,
+    places: dict[str, str] | None = None,
+    **data: list[str],
+) -> Said:
+    """Raises OutcomeUnknown when qmail-send was not seen running again."""
+    answer.check_running()
+    if words is None:
+        words = dict.fromkeys(answer.are("left"), Word.LEFT) | dict.fromkeys(answer.are("done"), Word.DONE)
+    error = InDelivery(NOT_STOPPED, hint="try again when the delivery has ended", status=answer.status)
+    return Said(
+        words,
+        now,
+        places=places or {},
+        data={"service": answer.status, "reasons": reasons(answer), **data},
+        notes=answer.notes,
+        error=error if answer.is_stopping else None,
+    )
 
 
 def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
@@ -112,7 +105,4 @@ def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
     return f"{instance.queue_dirs[0]}/mxfleet-quarantine/{job}/{queue_id}"
 
 
-def finished(chosen: Chosen, outcomes: Outcomes, now: dict[str, QueueEntry], answer: Answer, **data: Any) -> Result:
-    """The result with what the queue held before and after. Raises OutcomeUnknown when qmail-send did not come up."""
-    answer.check_running()
-    return told(changed(chosen, outcomes, now, service=answer.status, **data), answer)
+DRIVER = QueueDriver(QUEUE, act, check, bounces_held=False)
