@@ -16,7 +16,7 @@ from fleet.mta.operations import (
 from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb
 from fleet.mta.queue.outcome import Chosen, Outcomes, changed, judge, names, plan_of, same
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.records import Context, Ended, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 VERBS: dict[type[ChangesMessages], Verb] = {
@@ -95,11 +95,6 @@ def _told(verb: Verb, chosen: Chosen, said: Said, now: Mapping[str, QueueEntry],
             outcomes.put([name], state)
     data = dict(said.data)
     if verb in (Verb.DELETE, Verb.TAKE_OUT):
-        data["places"] = {name: place for name, place in places.items() if same_is_away(now, chosen, name)}
+        data["places"] = {name: places[name] for name in outcomes.of(MessageState.DONE) if name in places}
     result = changed(replace(chosen, notes=(*chosen.notes, *said.notes)), outcomes, now, already=already, **data)
     return replace(result, ended=Ended.FAILED, error=said.error) if said.error else result
-
-
-def same_is_away(now: Mapping[str, QueueEntry], chosen: Chosen, name: str) -> bool:
-    """Whether a chosen message is not queued any more."""
-    return any(entry.queue_id == name and same(now, entry) is None for entry in chosen.entries)

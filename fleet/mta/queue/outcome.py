@@ -119,7 +119,8 @@ def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bo
         return _gone(verb, word, is_lying=is_lying)
     if verb in (Verb.HOLD, Verb.RELEASE) and (now.state == "hold") == (verb is Verb.HOLD):
         return MessageState.DONE if word is Word.DONE else None
-    is_under_way = now.state in UNDER_WAY and word is None
+    is_said = word is Word.LEFT or (verb is Verb.HOLD and word is Word.DONE)
+    is_under_way = now.state in UNDER_WAY and not is_said
     return MessageState.IN_DELIVERY if is_under_way else MessageState.LEFT
 
 
