@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -88,7 +89,7 @@ def do(host: Host, operation: operations.Operation, wire: Wire | None = None, **
     method = method_of(host.adapter, operation.name)
     assert method is not None
     until_plan = fields.pop("until_plan", False)
-    context = Context(now=NOW, job="job-1", **fields)
+    context = Context(**{"now": NOW, "job": "job-1", **fields})
     return carry(wire or Wire(host), method(host.instance, operation, context), until_plan=until_plan)
 
 
@@ -323,6 +324,22 @@ def _told(result: Result, host: Host) -> str:
     """The result's data without what differs between two hosts: directories and times."""
     text = repr((result.ended, result.data, result.messages)).replace(str(host.directory), "DIR")
     return re.sub(r"\d{10}|'(?:taken_at|place|modified)': '[^']*'", "", text)
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_what_somebody_else_held_after_our_listing_is_never_ours(mta: str, tmp_path: Path) -> None:
+    """Or a release, or an undo, of ours would free it."""
+    host = played(mta, tmp_path)
+    operation = prepared(host, "queue.hold")
+
+    def meanwhile(number: int, command: Command, done: Completed) -> Completed:
+        if number == 0:
+            with ThreadPoolExecutor(1) as somebody:  # with an event loop of his own
+                somebody.submit(do, host, operation, job="job-2").result()
+        return done
+
+    ran = do(host, operation, Wire(host, meanwhile))
+    assert (ran.error, ran.value.messages, ran.value.data["already"]) == (None, (), 3)
 
 
 @pytest.mark.parametrize("mta", REGISTRY)

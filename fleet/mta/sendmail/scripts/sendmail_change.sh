@@ -9,10 +9,10 @@
 # out      moves qf and df to mxfleet-quarantine/JOB of the same queue directory, back: to where they were
 # erase    removes them there, look: only tells
 #
-# For every ID "ID WORD": done, busy (Sendmail works on it), absent, other (another message), double (two queue files of
-# that ID), foreign (another file system), bare (its data file is nowhere, so it is not moved), failed; back says
-# only bare. out, back, erase and look tell then "in ID DIRECTORY FILE" for what lies in mxfleet-quarantine/JOB, FILE
-# q, h or d. Last "end".
+# For every ID "ID WORD": done, already (held, and not by this job), busy (Sendmail works on it), absent, other (another
+# message), double (two queue files of that ID), foreign (another file system), bare (its data file is nowhere, so it is
+# not moved), failed; back says only bare. out, back, erase and look tell then "in ID DIRECTORY FILE" for what lies in
+# mxfleet-quarantine/JOB, FILE q, h or d. Last "end".
 #
 # Safe under kill -9 at any moment, and safe to run again. A message is its queue file: out moves that first and the
 # data file behind it, back the other way round, and a queue file is removed before its data: so none is ever without its

@@ -46,8 +46,11 @@ rename() { # FROM TO: letters
 }
 
 change_hold() {
-    if [ "$letter" = h ]; then
-        while read -r id; do say "done" "$id"; done <"$work/mine"
+    if [ "$letter" = h ]; then # by somebody since it was listed: ours only with our word in it
+        while read -r id; do
+            ours=$(seek -m 1 -xF -- "qmxfleet $job" "$queue/hf$id") || fail 74 "a queue file could not be read"
+            if [ -n "$ours" ]; then say "done" "$id"; else say already "$id"; fi
+        done <"$work/mine"
         return
     fi
     same_system "$queue" "$base" || fail 75 "another file system"
