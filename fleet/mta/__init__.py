@@ -1,4 +1,4 @@
-"""Pure adapters, one file per MTA. REGISTRY has dotted names, imported on first use."""
+"""Pure adapters, one folder per MTA. REGISTRY has dotted names, imported on first use."""
 
 REGISTRY: dict[str, str] = {
     "postfix": "fleet.mta.postfix.Postfix",
