@@ -1,6 +1,7 @@
 """Commands over a real sshd: exact bytes, limits, time, and losses that are never taken for an answer."""
 
 import asyncio
+import os
 import resource
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from fleet.ssh import session
 from fleet.ssh.pool import SESSIONS, Pool
 from tests.ssh.carry import carried, shell, transport
 from tests.ssh.sshd import Sshd
+
+LONG = f"79.{os.getpid()}"
+"""Seconds, as nobody else asks for on this machine: the processes of all its namespaces are seen."""
 
 
 class Counter:
@@ -120,9 +124,9 @@ async def test_a_signal_ends_a_hint_as_a_shell_tells_it(sshd: Sshd, pool: Pool) 
 
 
 async def test_a_command_is_ended_on_the_host_when_its_time_is_over(sshd: Sshd, pool: Pool) -> None:
-    done = await carried(pool, sshd.endpoint(), "sleep", "77.25", timeout=1)
+    done = await carried(pool, sshd.endpoint(), "sleep", LONG, timeout=1)
     assert done.exit_status == 124
-    assert not is_running("sleep 77.25")
+    assert not is_running(f"sleep {LONG}")
 
 
 async def test_the_deadline_ends_the_wait_and_the_host_ends_the_command(sshd: Sshd, pool: Pool) -> None:
@@ -130,11 +134,11 @@ async def test_the_deadline_ends_the_wait_and_the_host_ends_the_command(sshd: Ss
     await carried(pool, endpoint, "true")
     begun = time.monotonic()
     with pytest.raises(RemoteTimeout):
-        await transport(pool, endpoint, 0.7).run(Command(("sleep", "78.25"), timeout=2))
+        await transport(pool, endpoint, 0.7).run(Command(("sleep", LONG), timeout=2))
     assert time.monotonic() - begun < 1.5
     assert (await carried(pool, endpoint, "true")).exit_status == 0
     await asyncio.sleep(2)
-    assert not is_running("sleep 78.25")
+    assert not is_running(f"sleep {LONG}")
 
 
 async def test_cancelling_closes_the_channel_and_leaves_the_connection_usable(sshd: Sshd, pool: Pool) -> None:
@@ -195,9 +199,9 @@ async def test_sudo_runs_the_command_as_root_and_its_refusal_is_visible(own_sshd
 
 
 async def test_sudo_lets_root_end_what_root_runs(sshd: Sshd, pool: Pool) -> None:
-    done = await carried(pool, sshd.endpoint(become="sudo"), "sleep", "79.25", become=True, timeout=1)
+    done = await carried(pool, sshd.endpoint(become="sudo"), "sleep", LONG, become=True, timeout=1)
     assert done.exit_status == 124
-    assert not is_running("sleep 79.25")
+    assert not is_running(f"sleep {LONG}")
 
 
 def is_running(command: str) -> bool:
