@@ -9,6 +9,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=opensmtpd_envelopes.sh
+. "${0%/*}/opensmtpd_envelopes.sh"
 smtpctl=$1
 action=$3
 case $action in
@@ -21,24 +23,6 @@ trap 'exit 143' HUP INT TERM
 read_fence
 cat >"$work/wanted" || exit 73
 [ "$(grep -vcE '^[0-9a-f]{8} [0-9]+$' "$work/wanted")" = 0 ] || exit 64
-
-# shellcheck disable=SC2016
-envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contain bars, but no address two @
-        if (split($0, field, "|") < 14) next
-        rest = $0
-        for (at = 0; at < 4; at++) rest = substr(rest, index(rest, "|") + 1)
-        for (at = 0; at < 3; at++) {
-            if (!match(rest, /^[^@]*@[^@|]*\|/)) next
-            rest = substr(rest, RLENGTH + 1)
-        }
-        split(rest, last, "|")
-        print substr($0, 1, 8), last[1], field[1], (("," field[4] ",") ~ /,suspend,/) ? "paused" : "free", last[5]
-    }'
-
-look() {
-    { "$smtpctl" show queue && echo '~end'; } >"$work/queue" || return
-    [ "$(tail -n 1 "$work/queue")" = '~end' ] && awk "$envelopes" "$work/queue"
-}
 
 must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl
     ! grep -q ' offline$' "$1" || {

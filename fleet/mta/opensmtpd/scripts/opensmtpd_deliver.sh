@@ -10,6 +10,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=log_since.sh
+. "${0%/*}/log_since.sh"
 smtpctl=$1
 log=$3
 seconds=$4
@@ -22,20 +24,10 @@ case $id:$release in
 *) exit 64 ;;
 esac
 
-case $log in
-journald) mark=$(journalctl -q --no-pager -n 1 --show-cursor | sed -n 's/^-- cursor: //p') ;;
-/*) mark=$(wc -c <"$log") || exit ;;
-esac
+mark_log
 
 lines() {
-    case $log in
-    journald) journalctl -q --no-pager -o short-iso --after-cursor="$mark" ;;
-    /*)
-        # A log that became shorter was rotated: all of the new file is later than the mark.
-        [ "$(wc -c <"$log")" -ge "$mark" ] || mark=0
-        tail -c "+$((mark + 1))" "$log"
-        ;;
-    esac | grep -aE " evpid=${id}[0-9a-f]{8} "
+    since_mark | grep -aE " evpid=${id}[0-9a-f]{8} "
 }
 
 state() { # inflight, pending or nothing

@@ -29,6 +29,8 @@
 . "${0%/*}/enter.sh"
 # shellcheck source=pipefail.sh
 . "${0%/*}/pipefail.sh"
+# shellcheck source=opensmtpd_envelopes.sh
+. "${0%/*}/opensmtpd_envelopes.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -163,24 +165,6 @@ begin() { # the guard has its turn when this shell is gone
     smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- 6>&- &
     guard=$!
     eval "$settle"
-}
-
-# shellcheck disable=SC2016
-envelopes='{ # "ID CREATED EVPID PAUSED STATE" of each line; a sender may contain bars, but no address two @
-        if (split($0, field, "|") < 14) next
-        rest = $0
-        for (at = 0; at < 4; at++) rest = substr(rest, index(rest, "|") + 1)
-        for (at = 0; at < 3; at++) {
-            if (!match(rest, /^[^@]*@[^@|]*\|/)) next
-            rest = substr(rest, RLENGTH + 1)
-        }
-        split(rest, last, "|")
-        print substr($0, 1, 8), last[1], field[1], (("," field[4] ",") ~ /,suspend,/) ? "paused" : "free", last[5]
-    }'
-
-look() { # the envelopes that are queued now
-    { "$smtpctl" show queue && echo '~end'; } >"$work/queue" || return
-    [ "$(tail -n 1 "$work/queue")" = '~end' ] && awk "$envelopes" "$work/queue"
 }
 
 must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl

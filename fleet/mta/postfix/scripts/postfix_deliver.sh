@@ -8,6 +8,8 @@
 . "${0%/*}/prologue.sh"
 # shellcheck source=fence.sh
 . "${0%/*}/fence.sh"
+# shellcheck source=log_since.sh
+. "${0%/*}/log_since.sh"
 postqueue=$1
 config=$2
 queue=$3
@@ -19,20 +21,10 @@ case $id in
 '' | *[!0-9A-Za-z]*) exit 64 ;;
 esac
 
-case $log in
-journald) mark=$(journalctl -q --no-pager -n 1 --show-cursor | sed -n 's/^-- cursor: //p') ;;
-/*) mark=$(wc -c <"$log") || exit ;;
-esac
+mark_log
 
 lines() {
-    case $log in
-    journald) journalctl -q --no-pager -o short-iso --after-cursor="$mark" ;;
-    /*)
-        # A log that became shorter was rotated: all of the new file is later than the mark.
-        [ "$(wc -c <"$log")" -ge "$mark" ] || mark=0
-        tail -c "+$((mark + 1))" "$log"
-        ;;
-    esac | grep -aF ": $id: "
+    since_mark | grep -aF ": $id: "
 }
 
 is_under_way() {
