@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 
 from fleet.models import Customer, Host, Instance
 from fleet.mta import REGISTRY
-from fleet.mta.records import HostFacts, InstanceFacts
+from fleet.mta.records import InstanceFacts
 
 KEYS = ("all", "customers", "hosts", "labels", "mta", "instances")
 AN_INSTANCE = "expected HOST/NAME as instances/ lists them"
@@ -178,10 +178,3 @@ def instance_facts(instance: Instance) -> InstanceFacts:
         front_ends=tuple(instance.front_ends),
         options=instance.options,
     )
-
-
-def host_facts(host: Host) -> HostFacts:
-    """What discovery had learnt of the host; empty facts before the first discovery."""
-    known = dict(host.facts)
-    known["helpers"] = tuple((name, digest) for name, digest in known.get("helpers", ()))
-    return HostFacts(**known)

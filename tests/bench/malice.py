@@ -11,8 +11,6 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.bench.farm import Farm
 from tests.bench.measure import table
 from tests.bench.service import Service, service
@@ -120,8 +118,7 @@ def run(farm: Farm) -> str:
 
 def _held(service: Service) -> tuple[int, int, int]:
     """Files, threads and memory (MB) of the API."""
-    api = next(each for each in psutil.Process(service.pids[0]).children() if "deploy.serve" in each.cmdline())
-    return api.num_fds(), api.num_threads(), round(api.memory_full_info().uss / 1e6)
+    return service.api.num_fds(), service.api.num_threads(), round(service.api.memory_full_info().uss / 1e6)
 
 
 def _readiness(service: Service) -> int:

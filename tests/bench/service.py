@@ -98,6 +98,10 @@ class Service:
         wall = time.monotonic() - begun
         return wall, cpu_of(self.pids) - before
 
+    @property
+    def api(self) -> psutil.Process:
+        return next(each for each in psutil.Process(self.pids[0]).children() if "deploy.serve" in each.cmdline())
+
     def memory(self) -> float:
         """MB of the largest SSH worker (proportional set size)."""
         workers = [each for each in psutil.Process(self.pids[0]).children() if "deploy.worker" in each.cmdline()]

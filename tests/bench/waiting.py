@@ -104,10 +104,10 @@ def run(farm: Farm) -> str:
         answers: Counter[str] = Counter()
         for _ in range(max(1, ROUNDS // 2)):
             taken["alone"] += asked(one)
-            threads["alone"] = _threads(one)
+            threads["alone"] = one.api.num_threads()
             with Crowd(one, job) as crowd:
                 taken["beside"] += asked(one)
-                threads["beside"] = _threads(one)
+                threads["beside"] = one.api.num_threads()
                 answers += crowd.statuses
     rows = []
     for name, text in (("alone", "alone"), ("beside", f"beside {CLIENTS} held answers and {CLIENTS} streams")):
@@ -133,12 +133,6 @@ def asked(service: Service) -> list[float]:
 def percentile(walls: list[float], tenths: int) -> float:
     """So many tenths of them took no longer."""
     return sorted(walls)[len(walls) * tenths // 10]
-
-
-def _threads(service: Service) -> int:
-    """How many the API has."""
-    api = next(each for each in psutil.Process(service.pids[0]).children() if "deploy.serve" in each.cmdline())
-    return api.num_threads()
 
 
 @contextmanager

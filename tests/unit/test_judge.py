@@ -15,6 +15,18 @@ ALREADY = None
 """In the wanted state, and not by us."""
 
 # What is queued of it afterwards: (said to be done, nothing said, said to be left, said to be busy).
+TAKEN = {
+    "hold": (LEFT, LEFT, LEFT, BUSY),
+    "deferred": (LEFT, LEFT, LEFT, BUSY),
+    "active": (BUSY, BUSY, LEFT, BUSY),
+    "": (DONE, GONE, LEFT, BUSY),
+}
+BEGUN = {
+    "hold": (DONE, LEFT, LEFT, BUSY),
+    "deferred": (DONE, LEFT, LEFT, BUSY),
+    "active": (DONE, BUSY, LEFT, BUSY),
+    "": (DONE, GONE, LEFT, BUSY),
+}
 TABLE = {
     Verb.HOLD: {
         "hold": (DONE, ALREADY, ALREADY, BUSY),
@@ -28,30 +40,10 @@ TABLE = {
         "active": (DONE, ALREADY, ALREADY, BUSY),
         "": (DONE, GONE, LEFT, BUSY),
     },
-    Verb.DELETE: {
-        "hold": (LEFT, LEFT, LEFT, BUSY),
-        "deferred": (LEFT, LEFT, LEFT, BUSY),
-        "active": (BUSY, BUSY, LEFT, BUSY),
-        "": (DONE, GONE, LEFT, BUSY),
-    },
-    Verb.BOUNCE: {
-        "hold": (LEFT, LEFT, LEFT, BUSY),
-        "deferred": (LEFT, LEFT, LEFT, BUSY),
-        "active": (BUSY, BUSY, LEFT, BUSY),
-        "": (DONE, GONE, LEFT, BUSY),
-    },
-    Verb.ATTEMPT: {
-        "hold": (DONE, LEFT, LEFT, BUSY),
-        "deferred": (DONE, LEFT, LEFT, BUSY),
-        "active": (DONE, BUSY, LEFT, BUSY),
-        "": (DONE, GONE, LEFT, BUSY),
-    },
-    Verb.REQUEUE: {
-        "hold": (DONE, LEFT, LEFT, BUSY),
-        "deferred": (DONE, LEFT, LEFT, BUSY),
-        "active": (DONE, BUSY, LEFT, BUSY),
-        "": (DONE, GONE, LEFT, BUSY),
-    },
+    Verb.DELETE: TAKEN,
+    Verb.BOUNCE: TAKEN,
+    Verb.ATTEMPT: BEGUN,
+    Verb.REQUEUE: BEGUN,
 }
 WORDS = (Word.DONE, None, Word.LEFT, Word.BUSY)
 

@@ -9,8 +9,8 @@ from fleet.mta.exim.commands import attempt, bounce, change, change_argv, progra
 from fleet.mta.exim.parse import Verdicts
 from fleet.mta.exim.queue import QUEUE
 from fleet.mta.operations import ChangesMessages, QueueBounce
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
-from fleet.mta.queue.outcome import Chosen, fingerprint_of, names
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Verb, Word, fingerprint_of, names
 from fleet.mta.records import Context, InstanceFacts
 from fleet.mta.steps import Steps
 

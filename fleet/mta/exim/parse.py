@@ -16,7 +16,6 @@ from fleet.mta.text import text_of
 
 # Base 62: seconds, pid, fraction; longer since 4.97 (spec, "Message identification").
 MESSAGE_ID = re.compile(r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4}")
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 STATES = {"queued": "deferred", "frozen": "hold", "delivering": "active"}
 BLOCK = 1 << 16

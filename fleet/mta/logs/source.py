@@ -15,7 +15,6 @@ SCRIPT = "read_log.sh"
 LONGEST_LINE = 65_536
 ATTEMPTS = 3
 
-TakeLine = Callable[[float | None, str, bytes], None]
 """Time (epoch seconds), file, and the line as it stands."""
 
 

@@ -14,15 +14,14 @@ from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.quarantine import look, place, script
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import ChangesMessages
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
-from fleet.mta.queue.outcome import Chosen, names, same
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps, run
 
 SKIPPED = "messages that are being delivered (inflight) are left alone"
 FORGETS = "smtpd keeps a pause in memory only: its next restart releases every paused message"
 RESTS = "smtpd may wait for up to 30 s before the attempts: a route rests after a temporary failure"
-NOTES = {Verb.HOLD: (SKIPPED, FORGETS)}
 
 
 def action_of(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context: Context, chosen: Chosen) -> Act:
@@ -34,7 +33,7 @@ def action_of(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, c
     match verb:
         case Verb.HOLD:
             command = smtpctl_argv(instance, "pause", "envelope", "MESSAGE_ID")
-            return Act([command], partial(_said, instance, "pause", entries), NOTES[verb])
+            return Act([command], partial(_said, instance, "pause", entries), [SKIPPED, FORGETS])
         case Verb.RELEASE:
             command = smtpctl_argv(instance, "resume", "envelope", "MESSAGE_ID")
             return Act([command], partial(_said, instance, "resume", entries))

@@ -27,8 +27,8 @@ from fleet.mta.postfix.commands import (
 from fleet.mta.postfix.flush import attempt_times, check_flush, native_flush, not_attempted, wait_until
 from fleet.mta.postfix.parse import parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE, proof
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
-from fleet.mta.queue.outcome import Chosen, names, same
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps, T, run
 
@@ -114,8 +114,7 @@ def _released(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[S
 def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
     held = yield from hold_for_us(instance, entries)
     said = yield from on_held(instance, held, lambda: postsuper_on(instance, "-d", "hold", held.entries))
-    left = yield from proof(instance, held.entries)
-    yield from unhold(instance, [name for name in left if name in held.ours])
+    left = yield from _given_back(instance, held)
     return Said(dict.fromkeys(said, Word.DONE), _without(held) | left)
 
 
@@ -124,9 +123,15 @@ def _taken_out(instance: InstanceFacts, job: str, entries: Iterable[QueueEntry])
     if not quarantine.is_movable(instance):
         return Said(now=_without(held), places=dict.fromkeys(held.entries, quarantine.HELD))
     places = yield from on_held(instance, held, lambda: quarantine.move_out(instance, job, held.entries))
+    left = yield from _given_back(instance, held)
+    return Said(now=_without(held) | left, places={name: at for name, at in places.items() if name not in left})
+
+
+def _given_back(instance: InstanceFacts, held: Held) -> Steps[dict[str, QueueEntry]]:
+    """What is queued still of what was on hold; our own hold of it is taken back."""
     left = yield from proof(instance, held.entries)
     yield from unhold(instance, [name for name in left if name in held.ours])
-    return Said(now=_without(held) | left, places={name: at for name, at in places.items() if name not in left})
+    return left
 
 
 def _without(held: Held) -> dict[str, QueueEntry]:

@@ -12,8 +12,8 @@ from fleet.mta.qmail.attempt_log import DELIVERED, attempts_of, check_watchable,
 from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, Answer, change, reasons
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.queue import QUEUE, proof
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
-from fleet.mta.queue.outcome import Chosen, names, same
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
 
@@ -47,8 +47,9 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
     """Into mxfleet-hold/, out of qmail's sight, and back; deleted, or into mxfleet-quarantine/JOB/; made due, and older
     than queuelifetime. The time of the next attempt comes back too, and what lies in todo/ or is held is taken as well.
     """
-    run = partial(_bounced if verb is Verb.BOUNCE else partial(_changed, verb=verb), instance, context.job)
-    return Act([change_argv(instance, ACTIONS[verb])], partial(run, chosen.entries), NOTES.get(verb, (STOPS,)))
+    what = instance, context.job, chosen.entries
+    run = partial(_bounced, *what) if verb is Verb.BOUNCE else partial(_changed, *what, verb=verb)
+    return Act([change_argv(instance, ACTIONS[verb])], run, NOTES.get(verb, (STOPS,)))
 
 
 def _changed(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], *, verb: Verb) -> Steps[Said]:

@@ -13,8 +13,8 @@ from fleet.mta.operations import (
     QueueRelease,
     QueueRequeue,
 )
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb
-from fleet.mta.queue.outcome import Chosen, Outcomes, changed, judge, names, plan_of, same
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, changed, judge, names, plan_of, same
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps

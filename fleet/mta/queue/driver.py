@@ -11,8 +11,6 @@ from fleet.mta.queue.outcome import Chosen, Verb, Word
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
 
-__all__ = ["Act", "QueueDriver", "Said", "Verb", "Word"]
-
 
 @dataclass(frozen=True, slots=True)
 class Said:

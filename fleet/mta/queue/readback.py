@@ -9,7 +9,6 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.mta.errors import FleetError, OutcomeUnknown
 from fleet.mta.operations import (
     Operation,
     Quarantined,
@@ -62,24 +61,6 @@ def placed_by_purge(queue: Queue, instance: InstanceFacts, wanted: Wanted, look:
     lying = {name: place for name, place in there.items() if name in wanted}
     doubtful = {name: each for name, each in wanted.items() if (name in first.queued) == (name in lying)}
     return (yield from _looked_up(queue, instance, first, lying, doubtful))
-
-
-def seen_after_all(look: Look, outcomes: Outcomes) -> Steps[dict[str, str]]:
-    """Of what a purge is about to tell as gone, the places of what lies in its quarantine all the same: that is done.
-
-    Its script listed the quarantine before the queue was looked at. What moved in between, by a part of the script that
-    outlived the rest of it, was seen in neither; so the target is read again, after the source. Raises OutcomeUnknown.
-    """
-    gone = outcomes.of(MessageState.ALREADY_GONE)
-    if not gone:
-        return {}
-    try:
-        there = yield from look()
-    except FleetError as error:
-        raise OutcomeUnknown(f"changed, but then the quarantine could not be read: {error.detail}") from error
-    late = {name: there[name] for name in gone if name in there}
-    outcomes.put(late, MessageState.DONE)
-    return late
 
 
 def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, look: Look) -> Steps[Placed]:

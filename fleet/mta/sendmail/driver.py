@@ -11,8 +11,8 @@ from functools import partial
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import chunks
 from fleet.mta.operations import ChangesMessages, QueueBounce
-from fleet.mta.queue.driver import Act, QueueDriver, Said, Verb, Word
-from fleet.mta.queue.outcome import Chosen, names
+from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Verb, Word, names
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
