@@ -110,7 +110,7 @@ async def test_a_held_answer_comes_with_the_end_or_when_people_are_asked(
 async def test_who_waits_has_no_thread_and_no_connection_and_one_notification_wakes_all(
     api: Site, cast: World, bounds: Any
 ) -> None:
-    begun = threading.active_count()
+    begun, connected = threading.active_count(), await database_connections()
     first = wait(api, cast.alice.token)
     await api.await_waiting(1)
     job = await Job.objects.aget()
@@ -119,7 +119,7 @@ async def test_who_waits_has_no_thread_and_no_connection_and_one_notification_wa
     for stream in streams:
         await (await stream.begun()).until("event: job")
     await api.await_waiting(17)
-    assert await database_connections() == 0
+    assert await database_connections() <= connected
     assert threading.active_count() <= begun + hub.LOOKERS + 2  # the process's own for news and rings
     await sync_to_async(to)(JobState.SUCCEEDED, job)
     assert (await first.whole()).json()["state"] == "succeeded"
