@@ -264,10 +264,10 @@ def test_a_sender_is_blocked_and_unblocked_and_the_logs_and_routes_are_told(stor
     [queue_id] = story.queued()
     logged = f"grep -F {queue_id} {story.eyes.log} || true"  # which may come a moment behind the queue
     await_true(lambda: "trace@defer.test" in story.host.sh(logged), 30, lambda: story.host.sh(logged))
-    rows = story.result("message.trace", since="1h", **{"from": FRIEND})["rows"]
-    assert {(row["queue_id"], row["recipient"], row["status"]) for row in rows} == {
+    traced = story.result("message.trace", since="1h", **{"from": FRIEND})
+    assert {(row["queue_id"], row["recipient"], row["status"]) for row in traced["rows"]} == {
         (queue_id, "trace@defer.test", "deferred")
-    }
+    }, (traced, story.host.sh(logged))
     lines = story.host.sh(f"grep -F {queue_id} {story.eyes.log}").splitlines()
     found = story.result("log.search", contains=queue_id, since="1h")
     assert (found["matched"], len(found["lines"])) == (len(lines), len(lines))

@@ -139,6 +139,14 @@ def test_only_lines_of_the_window_count(tmp_path: Path) -> None:
     assert data["matched"] == 2
 
 
+def test_what_was_logged_just_now_is_found_though_the_hosts_clock_is_known_to_half_a_second(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    logged = line(NOW + 0.4, "4A5B6C7D8E: from=<needle@x.test>, size=1, nrcpt=1 (queue active)")
+    host.put("mail.log", logged.replace(b"smtpd", b"qmgr"))
+    assert search(host, contains="needle")["matched"] == 1
+    assert host.data(postfix.message_trace, MessageTrace(sender="needle@x.test"))["matched"] == 1
+
+
 def test_the_newest_lines_are_kept_oldest_first(tmp_path: Path) -> None:
     host = LogHost("postfix", tmp_path)
     host.put("mail.log", b"".join(line(NOW - 100 + at, f"needle {at}") for at in range(50)))

@@ -20,13 +20,22 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `since` to `until`, epoch seconds, both included."""
+    """From `since` to `until`, epoch seconds, both included. `is_open`: until now, and what is logged meanwhile.
+
+    Of the host's clock we know half a second more or less, so that an open window has no bound that could leave out
+    what was logged just before.
+    """
 
     since: float
     until: float
+    is_open: bool = False
+
+    def is_past(self, moment: float) -> bool:
+        """Whether the moment is after the window."""
+        return moment > self.until and not self.is_open
 
     def has(self, moment: float) -> bool:
-        return self.since <= moment <= self.until
+        return self.since <= moment and not self.is_past(moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class Read:
 def window_of(since: datetime | timedelta, until: datetime | None, context: Context) -> Window:
     """The window by the host's clock: `since` is a moment, or so long before now."""
     begin = context.now - since.total_seconds() if isinstance(since, timedelta) else since.timestamp()
-    return Window(begin, until.timestamp() if until else context.now)
+    return Window(begin, until.timestamp() if until else context.now, is_open=until is None)
 
 
 class LogSink:

@@ -45,7 +45,7 @@ def message_trace(
 
         def take(clock: LineClock, file: str, line: bytes) -> None:
             moment, rest = clock.split(line)
-            if moment is None or moment > window.until:
+            if moment is None or window.is_past(moment):
                 return
             try:
                 read_line(moment, text_of(rest))
