@@ -19,10 +19,16 @@ from fleet.ssh.engine import Engine, Request
 from fleet.ssh.quoting import script_text
 from tests.lab.config import OUTSIDER
 from tests.lab.lab import Host, Lab
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.lab
 OPENSMTPD = OpenSmtpd()
 SENDER = "newsletter@sillyplace.test"
+AT_WORK = (
+    "find /proc/[0-9]*/fd -lname '*/mxfleet-locks/opensmtpd-wire' 2>/dev/null | cut -d / -f 3 | sort -u | "
+    "while read -r pid; do grep -qsx smtpd /proc/$pid/comm || echo $pid; done"
+)
+"""Prints the pids of the script, of what it runs, and of its guard."""
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +164,7 @@ def test_wiring_is_planned_approved_and_taken_back(unwired: Remote) -> None:
 
 def test_nothing_is_wired_while_a_restart_would_release_what_is_paused(unwired: Remote) -> None:
     unwired.host.inject(recipients=["r@defer.test"])
-    time.sleep(1)
-    name = unwired.host.sh("smtpctl show queue | cut -c 1-8").strip()
+    name = await_true(lambda: unwired.host.sh("smtpctl show queue | cut -c 1-8").strip(), 10)
     unwired.host.sh(f"smtpctl pause envelope {name}")
     before = unwired.config()
     with pytest.raises(Conflict):
@@ -189,15 +194,14 @@ def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
     killer = threading.Thread(
         target=lambda: unwired.host.sh(
             "for i in $(seq 400); do ! ls -d /etc/smtpd.conf.mxfleet-work.* || break; sleep 0.01; done; "
-            "find /proc/[0-9]*/fd -lname '*/mxfleet-locks/opensmtpd-wire' 2>/dev/null | cut -d / -f 3 | sort -u | "
-            "while read -r pid; do grep -qx smtpd /proc/$pid/comm || kill -KILL $pid; done; true"
+            f"{AT_WORK} | while read -r pid; do kill -KILL $pid 2>/dev/null; done; true"
         )
     )
     killer.start()
     with pytest.raises(FleetError):
         unwired.do(SenderBlock(SENDER), wiring_approved=True)
     killer.join()
-    time.sleep(8)
+    await_true(lambda: not unwired.host.sh(AT_WORK), 30, "the guard has not ended")
     unwired.host.machine.await_ready()
     assert unwired.host.exec("smtpd -n").returncode == 0
     done = unwired.do(SenderBlock(SENDER), wiring_approved=True)

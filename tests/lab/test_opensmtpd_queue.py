@@ -36,6 +36,8 @@ pytestmark = pytest.mark.lab
 OPENSMTPD = OpenSmtpd()
 HOSTS = ("os1", "os2")
 SPOOL = "/var/spool/smtpd"
+AT_WORK = "find /proc/[0-9]*/fd -lname '*/mxfleet-quarantine/lock' 2>/dev/null | cut -d / -f 3 | sort -u"
+"""Prints the pids of the script, of what it runs, and of its guard."""
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +372,7 @@ def test_a_purge_that_is_killed_leaves_every_message_whole(remote: Remote) -> No
     with pytest.raises(FleetError):
         remote.do("queue_purge", QueuePurge(by_match("ALL")))
     killer.join()
-    time.sleep(3)
+    await_true(lambda: not remote.host.sh(AT_WORK), 30, "the guard has not ended")
     frozen = remote.plan("queue_hold", QueueHold(by_match("ALL"))).selected
     left = {each.queue_id for each in frozen}
     away = set(remote.host.sh(f"cd {SPOOL}/mxfleet-quarantine/job-1 && ls -d ????????").split())
@@ -400,8 +402,7 @@ def _kill_when_busy(remote: Remote) -> None:
     remote.host.sh(
         f"cd {SPOOL}; for i in $(seq 400); do "
         "[ $(ls mxfleet-quarantine/job-1/*.ready 2>/dev/null | wc -l) -lt 20 ] || break; sleep 0.02; done; "
-        "find /proc/[0-9]*/fd -lname '*/mxfleet-quarantine/lock' 2>/dev/null | cut -d / -f 3 | sort -u | "
-        "while read -r pid; do grep -qsx flock /proc/$pid/comm || kill -KILL $pid 2>/dev/null || :; done"
+        f"{AT_WORK} | while read -r pid; do grep -qsx flock /proc/$pid/comm || kill -KILL $pid 2>/dev/null || :; done"
     )
 
 

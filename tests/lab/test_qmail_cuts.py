@@ -19,6 +19,7 @@ from tests.lab.cuts import ROUNDS, SEED
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, fill, start_send, stop_send, violations
 from tests.lab.sink import Rule
+from tests.lab.waiting import await_true
 
 pytestmark = pytest.mark.lab
 QUEUE = "/var/qmail/queue"
@@ -250,7 +251,8 @@ def test_a_delivery_that_outlasts_the_deadline_leaves_everything_as_it_was(lab: 
     start_send(qm1)
     messages = snapshot(qm1)
     qm1.inject(sender="slow@x.test", recipients=("r@slow.test",))
-    time.sleep(0.5)
+    began = f"grep 'starting delivery.* to remote r@slow.test' {LOG}/current"
+    await_true(lambda: qm1.exec(began).stdout, 10, "no delivery began", pause=0.02)
     said = end(qm1, change(qm1, "delete", messages.values(), seconds=2), "nothing").splitlines()
     assert "stopping" in said
     assert not [line for line in said if line.endswith(" done")]
