@@ -32,7 +32,7 @@ IN_FLIGHT = timedelta(seconds=40)
 
 @dataclass(slots=True)
 class Answer:
-    """What a POST is answered with. `job`: the job it made, if any. `is_replay`: it was stored earlier.
+    """What a POST is answered with. `job`: the job it made, if any.
 
     `in_flight`: its row, while that waits for the answer to be complete.
     """
@@ -41,7 +41,6 @@ class Answer:
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
     job: Job | None = None
-    is_replay: bool = False
     in_flight: StoredAnswer | None = None
 
 
@@ -147,7 +146,7 @@ def _replay(row: StoredAnswer, asked: str) -> Answer:
         detail = "the first request with this Idempotency-Key is not answered yet"
         raise Problem(409, "idempotency_in_flight", detail, {"Retry-After": "1"})
     status, body = json.loads(open_sealed(row.body, **_place(row)))
-    return Answer(status, body, {**row.headers, "Idempotency-Replayed": "true"}, is_replay=True)
+    return Answer(status, body, {**row.headers, "Idempotency-Replayed": "true"})
 
 
 def _place(row: StoredAnswer) -> dict[str, str]:

@@ -65,6 +65,11 @@ class Actor:
         ids = set(customer_ids)
         return self.may_everywhere(grant) or (bool(ids) and ids <= self._granted[0].get(grant, set()))
 
+    def holds(self, role: str, customer_ids: Iterable[int]) -> bool:
+        """Whether the account has this role, or what allows all that it does, for every one of the customers."""
+        ids = set(customer_ids)
+        return all(self.may(grant, ids) for grant in GRANTS[role])
+
     def may_somewhere(self, grant: str) -> bool:
         """Whether the roles allow it for any customer at all."""
         return self.may_everywhere(grant) or bool(self._granted[0].get(grant))

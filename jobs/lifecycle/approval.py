@@ -8,7 +8,7 @@ from jobs.errors import Clash, Forbidden, Invalid
 from jobs.lifecycle import transition
 from jobs.lifecycle.end import stop
 from jobs.lifecycle.planning import queue
-from jobs.lifecycle.start import count_approvals
+from jobs.lifecycle.start import count_approvals, may_decide
 from jobs.models import AccountKind, Approval, Decision, Job
 from jobs.rules.state import JobState, RunState
 
@@ -34,9 +34,9 @@ def reject(actor: Actor, job: Job, digest: str, comment: str) -> Job:
 
 def _decided(actor: Actor, job: Job, digest: str, decision: Decision, comment: str) -> Job:
     """Store the decision, with the job's row locked so that two of them are counted one after the other."""
+    job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
     _may(actor, job)
     now = db_now()
-    job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
     is_late = job.state == JobState.AWAITING_APPROVAL and job.expires_at is not None and job.expires_at <= now
     if job.state == JobState.EXPIRED or is_late:
         raise Clash("expired", "nobody decided in time; submit the job again")
@@ -75,5 +75,5 @@ def _may(actor: Actor, job: Job) -> None:
             "foreign_token", f"a decision needs a token of your own; {', '.join(actor.minted_by)} made this"
         )
     customers = [customer.pk for customer in job.customers.all()]
-    if not actor.has_scope("jobs:approve") or not actor.may("decide", customers):
+    if not actor.has_scope("jobs:approve") or not may_decide(actor, job, customers):
         raise Forbidden("forbidden", f"{actor.account.username} may not decide on jobs of these customers")

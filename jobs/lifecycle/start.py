@@ -44,10 +44,15 @@ def _why_not(job: Job) -> tuple[dict[str, str], str] | None:
     if job.channel != "schedule" and not _may(Actor(job.requested_by), "request_any", customers):
         return _error("conflict", f"{job.requested_by} may no longer request this", "ask somebody who may")
     approvals = job.approvals.filter(decision=Decision.APPROVED, digest=job.digest).select_related("person")
-    valid = [approval for approval in approvals if _may(Actor(approval.person), "decide", customers)]
+    valid = [approval for approval in approvals if may_decide(Actor(approval.person), job, customers)]
     if len(valid) < job.approvals_needed:
         return _error("conflict", "too few of those who approved may still decide", "submit the job again")
     return None
+
+
+def may_decide(actor: Actor, job: Job, customers: list[int]) -> bool:
+    """Whether the roles allow a decision on it: any that decides, and the one that the rule names."""
+    return _may(actor, "decide", customers) and actor.holds(job.approval_role, customers)
 
 
 def _may(actor: Actor, grant: str, customers: list[int]) -> bool:

@@ -1,6 +1,7 @@
 """A job's life: planned, decided, run, recorded, undone."""
 
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -17,6 +18,7 @@ from jobs.lifecycle.followup import retry, undo
 from jobs.lifecycle.start import plan_rows
 from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
 from jobs.rules.plan import digest_of
+from jobs.rules.policy import Rule
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
 
 HOLD = {"match": "from:*@bulk.example"}
@@ -136,6 +138,31 @@ def test_an_approver_of_another_customer_cannot_decide(people: Cast) -> None:
     job = purge(people, 101)
     with pytest.raises(Forbidden):
         approve(person("eve", "approver", people.other), job, job.digest)
+
+
+@pytest.fixture
+def reserved_for_admins(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = Rule("admins-only", ("queue.purge",), approvals=1, role="admin")
+    monkeypatch.setattr("jobs.lifecycle.planning.DEFAULT_RULES", (rule,))
+
+
+@pytest.mark.usefixtures("reserved_for_admins")
+def test_who_has_not_the_role_that_the_rule_names_decides_neither_way(people: Cast) -> None:
+    job = purge(people, 1)
+    assert (job.state, job.approval_role) == ("awaiting_approval", "admin")
+    for decide in (approve, partial(reject, comment="no")):
+        with pytest.raises(Forbidden):
+            decide(people.bob, job, job.digest)
+    approve(people.dana, job, job.digest)
+    assert work(job).state == "succeeded"
+
+
+@pytest.mark.usefixtures("reserved_for_admins")
+def test_an_approver_who_has_less_than_the_rule_names_by_the_start_does_not_count(people: Cast) -> None:
+    job = purge(people, 1)
+    approve(people.dana, job, job.digest)
+    people.dana.account.roles.update(role="approver")
+    assert work(job).state == "failed"
 
 
 def test_an_approval_of_another_digest_is_refused(people: Cast) -> None:

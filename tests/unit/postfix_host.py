@@ -1,11 +1,9 @@
 """A Postfix host for tests, played by hand: a queue in memory that answers commands as the recorded ones do.
 
-`before` holds callbacks by command number: what happens on the host right before that command, such as a race. Also the
-reader of recorded sessions.
+`before` holds callbacks by command number: what happens on the host right before that command, such as a race.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,29 +23,6 @@ VERBS = {
     "-r": ("requeued", "Requeued", "maildrop"),
     "-e": ("expired", "Force-expired", "hold"),
 }
-
-
-@dataclass
-class Session:
-    """One recorded command."""
-
-    command: str
-    exit: int
-    stdout: str
-    stderr: str
-
-
-def sessions(version: str, name: str) -> list[Session]:
-    """The recorded commands of one file."""
-    text = (TRANSCRIPTS / f"postfix-{version}" / f"{name}.txt").read_text()
-    given = r"^\w+(?:\(ns\))?@?\w*\$ (.*)\n(?:--- stdin\n(?:.*\n)*?)?"
-    pattern = given + r"--- exit (\d+).*\n--- stdout\n((?:.*\n)*?)--- stderr\n((?:.+\n)*)"
-    return [Session(m[1], int(m[2]), m[3], m[4]) for m in re.finditer(pattern, text, re.M)]
-
-
-def session(version: str, name: str, *parts: str) -> Session:
-    """The first recorded command that contains all these parts."""
-    return next(each for each in sessions(version, name) if all(part in each.command for part in parts))
 
 
 def instance(**options: Any) -> InstanceFacts:

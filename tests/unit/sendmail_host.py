@@ -13,10 +13,11 @@ from typing import Any
 
 from fleet.mta.records import Context, InstanceFacts
 from fleet.mta.steps import Command, Completed, Plan, Steps, T
+from tests.recorded import exchanges
 from tests.unit.real_scripts import run_script
 
 ROOT = Path(__file__).parents[2]
-TRANSCRIPTS = ROOT / "tests/transcripts/sendmail-8.17"
+SESSIONS = "sendmail-8.17"
 NOW = 1_795_180_000.0
 ARRIVAL = 1_795_172_378
 SENDMAIL = """#!/bin/sh
@@ -39,14 +40,10 @@ exit 0
 """
 
 
-def recorded(name: str) -> bytes:
-    """A file of recorded commands."""
-    return (TRANSCRIPTS / f"{name}.txt").read_bytes()
-
-
 def recorded_files() -> list[bytes]:
     """The whole queue files of the recorded sessions."""
-    return [found[1] for found in re.finditer(rb"--- stdout\n(V8\n.*?\n\.\n)", recorded("04-show"), re.S)]
+    printed = (each.completed.stdout for each in exchanges(f"{SESSIONS}/04-show"))
+    return [found[1] for text in printed if (found := re.match(rb"(V8\n.*?\n\.\n)", text, re.S))]
 
 
 def queue_file(sender: bytes = b"news@bulk.example", subject: str = "Newsletter", arrival: int = ARRIVAL) -> bytes:

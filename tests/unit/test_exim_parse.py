@@ -13,19 +13,18 @@ from fleet.mta.exim.parse import Listed, QueueSink, ids_input, parse_verdicts, q
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Completed
 from fleet.ssh.quoting import script_text
-from fleet.ssh.replay import Recording
+from tests.recorded import Exchange, exchanges
 
 VERSIONS = ("4.96", "4.98")
-TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 
 
-def recorded(version: str, name: str) -> Recording:
-    return Recording.load(TRANSCRIPTS / f"exim-{version}" / f"{name}.txt")
+def recorded(version: str, name: str) -> list[Exchange]:
+    return exchanges(f"exim-{version}/{name}")
 
 
 def said(version: str, name: str, words: str) -> str:
     """All that Exim printed to commands with these words."""
-    found = [each.completed.stdout for each in recorded(version, name).exchanges if words in each.line]
+    found = [each.completed.stdout for each in recorded(version, name) if words in each.line]
     assert found
     return b"".join(found).decode()
 
@@ -59,7 +58,7 @@ def test_headers_in_a_listing_are_those_of_their_message_whatever_they_look_like
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_recorded_listing_is_read_whole_whatever_the_cuts(version: str) -> None:
-    data = recorded(version, "list").exchanges[0].completed.stdout
+    data = recorded(version, "list")[0].completed.stdout
     whole, refused = listed(data)
     assert (len(whole), refused) == (6, 0)
     assert {message.sender for message in whole} == {
@@ -84,7 +83,7 @@ def test_a_recorded_listing_is_read_whole_whatever_the_cuts(version: str) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_listing_that_is_cut_off_anywhere_is_an_error(version: str) -> None:
-    data = recorded(version, "list").exchanges[0].completed.stdout
+    data = recorded(version, "list")[0].completed.stdout
     for end in range(len(data)):
         with pytest.raises(UnparsedOutput):
             listed(data[:end])
@@ -176,7 +175,7 @@ def test_what_is_no_message_id_never_reaches_a_command(name: str) -> None:
 
 
 def discovered(version: str) -> InstanceFacts:
-    done = recorded(version, "discover").exchanges[0].completed
+    done = recorded(version, "discover")[0].completed
     [found] = parse_instances(done, HostFacts(), "ex")
     return found
 
@@ -197,7 +196,7 @@ def test_an_instance_is_described_by_its_own_configuration(version: str, is_spli
 
 def test_a_host_without_exim_has_no_instance_and_a_cut_off_answer_is_an_error() -> None:
     assert parse_instances(Completed(0, b"absent\n"), HostFacts(), "ex") == ()
-    data = recorded("4.96", "discover").exchanges[0].completed.stdout
+    data = recorded("4.96", "discover")[0].completed.stdout
     with pytest.raises(UnparsedOutput):
         parse_instances(Completed(0, data.removesuffix(b"end\n")), HostFacts(), "ex")
 

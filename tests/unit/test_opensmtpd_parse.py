@@ -1,6 +1,5 @@
 """What smtpctl prints, from recorded sessions of 6.8 and 7.6 and from hostile inventions; and smtpd.conf."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +10,16 @@ from fleet.mta.opensmtpd.discovery import parse_instance
 from fleet.mta.opensmtpd.parse import QueueSink, error_of, queue_id_error
 from fleet.mta.records import HostFacts, QueueEntry
 from fleet.mta.steps import Completed
+from tests.recorded import exchanges
 
-TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 VERSIONS = ("6.8", "7.6")
 NOW = 1795172610
 
 
 def recorded(version: str, name: str) -> list[str]:
     """The lines of envelopes in a recorded session."""
-    text = (TRANSCRIPTS / f"opensmtpd-{version}" / f"{name}.txt").read_text()
-    return [line for line in text.splitlines() if line.count("|") >= 13 and "evpid" not in line]
+    printed = (each.completed.stdout.decode() for each in exchanges(f"opensmtpd-{version}/{name}"))
+    return [line for text in printed for line in text.splitlines() if line.count("|") >= 13 and "evpid" not in line]
 
 
 def script_output(lines: list[str], size: int = 340, end: str = "~listed\nend\n") -> bytes:

@@ -7,7 +7,8 @@ import pytest
 from fleet.mta.errors import MtaNotFound, MtaNotRunning, RemoteError, SudoDenied, UnparsedOutput
 from fleet.mta.postfix.parse import Listed, QueueSink, error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.steps import Completed
-from tests.unit.postfix_host import VERSIONS, Mail, session, sessions
+from tests.recorded import exchange, exchanges
+from tests.unit.postfix_host import VERSIONS, Mail
 
 LONG = "4jWC7h4LdTzS4l3"
 
@@ -24,9 +25,9 @@ def listed(data: bytes, cut: int = 0) -> tuple[list[Listed], int]:
 
 
 def recorded_listing(version: str) -> bytes:
-    listings = [each for each in sessions(version, "03-list") if "-j" in each.command]
+    listings = [each.completed for each in exchanges(f"postfix-{version}/03-list") if "-j" in each.line]
     lines = listings[-1].stdout.splitlines(keepends=True)
-    return "".join(line for line in lines if line.startswith("{")).encode()
+    return b"".join(line for line in lines if line.startswith(b"{"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -101,18 +102,19 @@ def test_bytes_that_are_no_utf8_are_shown_escaped_with_the_raw_ones_beside() -> 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_postsuper_is_believed_by_what_it_says_about_each_message(version: str) -> None:
-    deleted = session(version, "05-delete", "-d -")
-    said = parse_verdicts(Completed(deleted.exit, deleted.stdout.encode(), deleted.stderr.encode()))
+    deleted = exchange(f"postfix-{version}/05-delete", "-d -")
+    said = parse_verdicts(deleted)
     assert len(said) == 3
-    assert said == frozenset(re.findall(r"postsuper: (\w+): removed", deleted.stderr))
+    assert said == frozenset(re.findall(r"postsuper: (\w+): removed", deleted.stderr.decode()))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_absent_id_is_nothing_done_although_the_exit_status_is_0(version: str) -> None:
-    absent = [each for each in sessions(version, "05-delete") if "Deleted: 0" in each.stderr]
+    ended = [each.completed for each in exchanges(f"postfix-{version}/05-delete")]
+    absent = [each for each in ended if b"Deleted: 0" in each.stderr]
     assert absent
     for each in absent:
-        assert parse_verdicts(Completed(0, stderr=each.stderr.encode())) == frozenset()
+        assert parse_verdicts(Completed(0, stderr=each.stderr)) == frozenset()
 
 
 def test_postsuper_that_did_not_come_to_its_end_proves_nothing() -> None:
@@ -127,16 +129,16 @@ def test_a_message_id_in_other_words_is_no_verdict() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_stopped_mail_system_is_told_from_an_empty_queue(version: str) -> None:
-    down = session(version, "15-down", "/usr/sbin/postqueue", "-j")
-    assert isinstance(error_of(Completed(69, stderr=down.stderr.encode()), "postqueue"), MtaNotRunning)
+    down = exchange(f"postfix-{version}/15-down", "/usr/sbin/postqueue", "-j")
+    assert isinstance(error_of(Completed(69, stderr=down.stderr), "postqueue"), MtaNotRunning)
 
 
 def test_each_error_has_its_type() -> None:
     assert isinstance(error_of(Completed(1, stderr=b"sudo: a password is required\n"), "postsuper"), SudoDenied)
     assert isinstance(error_of(Completed(127, stderr=b"timeout: failed to run command"), "postqueue"), MtaNotFound)
     assert isinstance(error_of(Completed(1, stderr=b"postcat: fatal: whatever"), "postcat"), RemoteError)
-    refused = next(each for each in sessions("3.7", "21-multi-instance") if "/tmp/evil -p" in each.command)
-    assert isinstance(error_of(Completed(69, stderr=refused.stderr.encode()), "postqueue"), MtaNotFound)
+    refused = exchange("postfix-3.7/21-multi-instance", "/tmp/evil -p")
+    assert isinstance(error_of(Completed(69, stderr=refused.stderr), "postqueue"), MtaNotFound)
 
 
 @pytest.mark.parametrize("queue_id", ["3F5DD30C44F", "AAAAAA", "4jWC7h4LdTzS4l3", "4jWG251jGsz2FfHK"])
@@ -171,7 +173,8 @@ def test_anything_else_is_refused_with_what_would_be_right(queue_id: str, hint: 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_recorded_queue_id_has_the_grammar(version: str) -> None:
-    text = "".join(each.stdout for name in ("03-list", "16-long-ids") for each in sessions(version, name))
-    ids = set(re.findall(r'"queue_id": "(\w+)"', text))
+    names = (f"postfix-{version}/{name}" for name in ("03-list", "16-long-ids"))
+    text = b"".join(each.completed.stdout for name in names for each in exchanges(name))
+    ids = set(re.findall(r'"queue_id": "(\w+)"', text.decode()))
     assert len(ids) > 10
     assert [name for name in ids if queue_id_error(name)] == []

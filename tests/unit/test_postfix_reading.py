@@ -14,7 +14,8 @@ from fleet.mta.postfix.content import parse_stored
 from fleet.mta.queue.content import parse_headers
 from fleet.mta.records import Ended, Fingerprint
 from fleet.mta.steps import Completed
-from tests.unit.postfix_host import NOW, VERSIONS, FakeHost, Mail, context, instance, sessions
+from tests.recorded import exchanges
+from tests.unit.postfix_host import NOW, VERSIONS, FakeHost, Mail, context, instance
 
 POSTFIX = Postfix()
 HERE = instance()
@@ -146,9 +147,14 @@ def test_headers_are_unfolded_and_continuations_are_no_headers() -> None:
     assert list(parse_headers(raw)) == [("A", "1 2"), ("B", "3\tSubject: fake")]
 
 
+def recorded_lines(version: str, name: str) -> list[str]:
+    printed = (each.completed.stdout.decode() for each in exchanges(f"postfix-{version}/{name}"))
+    return [line for text in printed for line in text.splitlines()]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_recorded_attempts_are_read_whatever_the_syslog_tag(version: str) -> None:
-    lines = [line for each in sessions(version, "12-active") for line in each.stdout.splitlines()]
+    lines = recorded_lines(version, "12-active")
     ended = {name for line in lines if (name := (re.findall(r": (\w+): to=", line) or [""])[0])}
     assert len(ended) == 2
     for name in ended:
@@ -159,7 +165,7 @@ def test_recorded_attempts_are_read_whatever_the_syslog_tag(version: str) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_recorded_returns_are_read(version: str) -> None:
-    lines = [line for each in sessions(version, "10-bounce") for line in each.stdout.splitlines()]
+    lines = recorded_lines(version, "10-bounce")
     assert len(returned(lines)) == 1
 
 

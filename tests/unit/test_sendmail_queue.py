@@ -42,8 +42,9 @@ from fleet.mta.sendmail.discovery import parse_instances
 from fleet.mta.sendmail.driver import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
 from fleet.mta.steps import Command, Completed
+from tests.recorded import exchange
 from tests.unit.real_scripts import run_script
-from tests.unit.sendmail_host import ARRIVAL, SendmailHost, context, queue_file, recorded, recorded_files
+from tests.unit.sendmail_host import ARRIVAL, SESSIONS, SendmailHost, context, queue_file, recorded_files
 
 ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
 SENDMAIL = Sendmail()
@@ -479,10 +480,7 @@ def test_what_lies_in_the_client_queue_is_delivered_when_that_is_asked_for(host:
 
 def dialogue(name: str, *parts: str) -> list[str]:
     """The recorded output of the first command that has all these parts."""
-    for block in recorded(name).decode("utf-8", "replace").split("fleetops@")[1:]:
-        if all(part in block.partition("\n")[0] for part in parts):
-            return block.partition("--- stdout\n")[2].partition("rc=")[0].split("\n")
-    raise AssertionError(parts)
+    return exchange(f"{SESSIONS}/{name}", *parts).stdout.decode("utf-8", "replace").split("\n")
 
 
 def entry(queue_id: str, *recipients: str) -> QueueEntry:
