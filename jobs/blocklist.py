@@ -9,10 +9,9 @@ from django.db.models import Q, QuerySet
 from fleet.inventory import Choice
 from fleet.models import Instance
 from fleet.mta.operations import SenderBlock
-from fleet.mta.params.parse import parse_params
 from jobs.errors import Invalid
 from jobs.models import OPEN_RUNS, Block, BlockInstance, BlockState, Job, Run
-from jobs.operation import operation_for, parse_pattern
+from jobs.operation import operation_for, pattern_of, requested
 from jobs.rows import BATCH
 from jobs.rules.state import RUN_ENDED, RunState
 
@@ -86,7 +85,7 @@ def _block_for(job: Job, run: Run, now: datetime) -> Block:
     }
     for name, value in fields.items():
         setattr(block, name, value)
-    block.expires_at = parse_params(job.operation, job.params, now=job.created_at).expires_at
+    block.expires_at = requested(job).expires_at
     block.reason, block.ticket = job.reason, job.ticket
     block.save()
     block.customers.add(*job.customers.all())
@@ -119,7 +118,7 @@ def _want_unblocked(job: Job, now: datetime) -> None:
 def blocks_of(job: Job) -> Iterable[Block]:
     """The wanted blocks that an unblocking job ends: never one that customers have whom the job does not concern."""
     mine = {customer.pk for customer in job.customers.all()}
-    rows = _wanted_on(parse_pattern(job), _instances(job)).prefetch_related("customers")
+    rows = _wanted_on(pattern_of(job), _instances(job)).prefetch_related("customers")
     return [block for block in rows if {customer.pk for customer in block.customers.all()} <= mine]
 
 
@@ -132,7 +131,7 @@ def why_not_undo(job: Job) -> str | None:
     """Why undoing a job that blocks or unblocks would not put back what was before, or None."""
     if job.operation == "sender.unblock":
         return None if Block.objects.filter(ended_by=job).exists() else "no block was wanted there before"
-    wanted = list(_wanted_on(parse_pattern(job), _instances(job)))
+    wanted = list(_wanted_on(pattern_of(job), _instances(job)))
     if any(block.job_id != job.pk for block in wanted):
         return "a block that another job made or changed covers the same instances; unblock the sender instead"
     if job.undo_of_id is None and any(block.created_at < job.created_at for block in wanted):
@@ -255,7 +254,7 @@ def withdraw(job: Job, runs: Iterable[Run], now: datetime) -> None:
         for block in Block.objects.filter(job=job, is_wanted=True):
             if block.created_at == job.ready_at:  # it made it; another one was there before
                 _narrow(block, instances, now)
-    rows = BlockInstance.objects.filter(instance__in=instances, block__pattern=parse_pattern(job))
+    rows = BlockInstance.objects.filter(instance__in=instances, block__pattern=pattern_of(job))
     rows.filter(state__in=(BlockState.PENDING, BlockState.REMOVING), next_try_at=None).update(next_try_at=now)
 
 
@@ -278,7 +277,7 @@ def _narrow(block: Block, instances: Iterable[int | None], now: datetime) -> Non
 
 
 def _rows(run: Run, *, is_wanted: bool) -> Any:
-    pattern = parse_pattern(run.job)
+    pattern = pattern_of(run.job)
     return BlockInstance.objects.filter(instance=run.instance, block__pattern=pattern, block__is_wanted=is_wanted)
 
 

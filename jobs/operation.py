@@ -1,5 +1,6 @@
 """From a job's row to the operation that an adapter carries out on one instance."""
 
+from functools import lru_cache
 from typing import Any
 
 from fleet.mta.operations import (
@@ -14,7 +15,7 @@ from fleet.mta.operations import (
     SenderUnblock,
 )
 from fleet.mta.params.catalogue import QuarantineIds
-from fleet.mta.params.parse import parse_params
+from fleet.mta.params.parse import Parsed, parse_params
 from fleet.mta.records import Fingerprint
 from jobs.models import Block, Job, Message, QuarantineItem, QuarantineState, Run
 
@@ -28,15 +29,21 @@ UNDO = {
 """Which operation puts back what another one changed; what is missing here cannot be undone."""
 
 
+@lru_cache(maxsize=256)
+def requested(job: Job) -> Parsed:
+    """What a stored job asks for. What it was submitted with never changes, so each process parses it once."""
+    return parse_params(job.operation, job.params, now=job.created_at)
+
+
 def operation_for(job: Job, run: Run) -> Operation:
     """What the job asks of this run's instance."""
     if job.undo_of is not None:
         return _undo(job, job.undo_of, run)
-    asked = parse_params(job.operation, job.params, now=job.created_at).operation
-    if isinstance(asked, QuarantineIds):
-        items = quarantined(run, QuarantineItem.objects.filter(pk__in=asked.ids))
+    operation = requested(job).operation
+    if isinstance(operation, QuarantineIds):
+        items = quarantined(run, QuarantineItem.objects.filter(pk__in=operation.ids))
         return QuarantineRestore(items) if job.operation == "quarantine.restore" else QuarantineErase(items)
-    return asked
+    return operation
 
 
 def frozen_for(job: Job, run: Run) -> tuple[Fingerprint, ...] | None:
@@ -92,18 +99,18 @@ def _undo(job: Job, original: Job, run: Run) -> Operation:
         selection = Selection(queue_ids=tuple(message.queue_id for message in done))
         return QueueHold(selection) if job.operation == "queue.hold" else QueueRelease(selection)
     if job.operation == "sender.unblock":
-        return SenderUnblock(pattern=str(parse_pattern(original)))
+        return SenderUnblock(pattern=pattern_of(original))
     block = Block.objects.filter(ended_by=original).latest("pk")
     return SenderBlock(
         pattern=block.pattern, action=block.action, code=block.code, enhanced=block.enhanced, text=block.text
     )
 
 
-def parse_pattern(job: Job) -> str:
+def pattern_of(job: Job) -> str:
     """The canonical pattern of a job that blocks or unblocks a sender."""
     if job.undo_of is not None:
-        return parse_pattern(job.undo_of)
-    asked = parse_params(job.operation, job.params, now=job.created_at).operation
-    if not isinstance(asked, SenderBlock | SenderUnblock):
+        return pattern_of(job.undo_of)
+    operation = requested(job).operation
+    if not isinstance(operation, SenderBlock | SenderUnblock):
         raise TypeError(f"{job.operation} has no pattern")
-    return asked.pattern
+    return operation.pattern

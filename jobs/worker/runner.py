@@ -21,7 +21,6 @@ from fleet.mta.adapter import adapter_for, carry
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
-from fleet.mta.params.parse import parse_params
 from fleet.mta.records import Context, Ended, Result
 from fleet.mta.steps import Steps
 from fleet.ssh.engine import Engine, Outcome, Request
@@ -111,10 +110,7 @@ def _carry_out(claimed: Claim, lease: Lease) -> None:
     overtaken = [_overtaken(run, why) for run in runs if applies(job) and (why := blocklist.why_overtaken(run))]
     settled = {report.run.pk for report in overtaken}
     now = db_now().timestamp()
-    common = _common_operation(job)
-    requests, broken = _each(
-        [run for run in runs if run.pk not in settled], lambda run: _request(job, common, now, lease, run)
-    )
+    requests, broken = _each((run for run in runs if run.pk not in settled), partial(_request, job, now, lease))
     if overtaken or broken:
         _store(job, [*overtaken, *broken])
     let_go()
@@ -194,16 +190,8 @@ def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[
     return requests, broken
 
 
-def _common_operation(job: Job) -> Operation | None:
-    """A reading job asks the same of every instance, so it is parsed once."""
-    if job.is_changing:
-        return None
-    operation = parse_params(job.operation, job.params, now=job.created_at).operation
-    return operation if isinstance(operation, Operation) else None
-
-
-def _request(job: Job, common: Operation | None, now: float, lease: Lease, run: Run) -> Request[Any]:
-    operation = common or operation_for(job, run)
+def _request(job: Job, now: float, lease: Lease, run: Run) -> Request[Any]:
+    operation = operation_for(job, run)
     if changed_since(run.host):
         engine().forgive(run.host.name)
     return Request(
