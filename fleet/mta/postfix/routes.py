@@ -241,20 +241,16 @@ def _is_in(tables: Tables, name: str, domain: str) -> bool:
     for word in tables.maps(name):
         pattern = word.lstrip("!").lower()
         if pattern.startswith("/"):
-            fits = any(_fits(each, domain, above) for each in tables.words.get(word.lstrip("!"), []))
+            fits = not {domain, *above}.isdisjoint(tables.words.get(word.lstrip("!"), []))
         elif ":" in pattern:
             table = word.lstrip("!")
             keys = [domain] if table.partition(":")[0] in PATTERNS else [domain, *above]
             fits = any((table, key) in tables.found for key in keys)
         else:
-            fits = _fits(pattern, domain, above)
+            fits = pattern in (domain, *above)
         if fits:
             return word.count("!", 0, len(word) - len(pattern)) % 2 == 0
     return False
-
-
-def _fits(pattern: str, domain: str, above: list[str]) -> bool:
-    return pattern == domain or pattern in above
 
 
 def _rewritten(tables: Tables, address: str, via: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
@@ -296,14 +292,8 @@ def _route(tables: Tables, address: str, sender: str, via: tuple[str, ...]) -> R
     steps = [*via, *steps]
     agent = tables.programs.get(channel, "")
     if agent == "error":
-        return Route(
-            address,
-            "deferred" if channel == "retry" else "undeliverable",
-            channel,
-            nexthop,
-            tuple(steps),
-            detail=nexthop,
-        )
+        kind = "deferred" if channel == "retry" else "undeliverable"
+        return Route(address, kind, channel, nexthop, tuple(steps), detail=nexthop)
     if agent != "smtp":
         detail = f"{channel} is delivered by {agent or 'a service that master.cf does not have'}, not by SMTP"
         return Route(address, kind, channel, nexthop, tuple(steps), detail=detail)

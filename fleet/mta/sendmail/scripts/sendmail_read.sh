@@ -61,10 +61,9 @@ look() { # KINDS FORMAT
     sure search -H $places -maxdepth 1 -type f -name "[$1]f*" ! -name '*[!0-9A-Za-z]*' -printf "$2"
 }
 
-# Queue files by ID, from two looks: a file that is renamed during one is in the other. One that is renamed later is read
-# under its new name. A message whose data file is not seen has just arrived when the first look does not have it.
-list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
-    awk -v client="$client" -v most="${1:-0}" -v budget="${2:-0}" '
+# whole(PATH) reads a queue file: 1 whole, 0 not, -1 gone. T, K and N of the file, `text` to tell, `header` in bytes and
+# up to `most` bytes of it in `headers`.
+queue_file='
     function bytes(text) { return length(text) - (index(text, "\377") ? gsub(/\377[\200-\237\377]/, "", text) : 0) }
     function whole(path,    line, code, at, inside, ended, version, sender) {
         T = K = N = ""; text = headers = ""; sender = header = inside = ended = 0
@@ -97,6 +96,12 @@ list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
         if (at < 0) return -1
         return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && sender
     }
+'
+
+# Queue files by ID, from two looks: a file that is renamed during one is in the other. One that is renamed later is read
+# under its new name. A message whose data file is not seen has just arrived when the first look does not have it.
+list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
+    awk -v client="$client" -v most="${1:-0}" -v budget="${2:-0}" "$queue_file"'
     FILENAME == ARGV[1] { locked[$0]; next }
     FILENAME == ARGV[2] { early[$1] = 0; next }
     {
