@@ -1,8 +1,8 @@
 """What adapters and the transport say to each other. Pure data.
 
 An operation is a generator (`Steps`): it yields a `Command`, a `Dialogue`, a `DnsQuery` or a `Plan`, and is sent a
-`Completed`, a `Transcript`, a `DnsReply` or None. It never touches a socket, a clock or a file, so whoever answers what it
-yields can carry it out: a connection, or a test.
+`Completed`, a `Transcript`, a `DnsReply` or None. It never touches a socket, a clock or a file, so whoever answers
+what it yields can carry it out: a connection, or a test.
 """
 
 from collections.abc import Generator

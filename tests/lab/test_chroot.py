@@ -78,7 +78,7 @@ def sacrificed(scratch: Path, command: list[str], *, in_chroot: bool) -> Outcome
     return Outcome(int(status.removeprefix("status: ")), "\n".join(said), verdict == "outside: as before")
 
 
-@pytest.mark.parametrize("command", ["tests.lab.lab up pf1", "tests.lab.lab down", "deploy.demo"])
+@pytest.mark.parametrize("command", ["tests.lab.lab up pf1", "tests.lab.lab down", "tests.lab.demo"])
 def test_in_a_plain_chroot_nothing_starts_and_nothing_outside_changes(tmp_path: Path, command: str) -> None:
     outcome = sacrificed(tmp_path, [sys.executable, "-m", *command.split()], in_chroot=True)
     assert outcome.status == 69

@@ -23,10 +23,10 @@ from django.db import ProgrammingError
 from django.db.migrations.exceptions import MigrationSchemaMissing
 from psycopg.errors import InsufficientPrivilege
 
-from deploy import demo
 from deploy.env import runtime_directory
 from deploy.prepare import explained
 from deploy.supervise import only_one
+from tests.lab import demo
 
 ROOT = Path(__file__).parents[2]
 READY = 150.0
@@ -301,7 +301,7 @@ def test_a_role_that_may_not_migrate_is_told_who_may_and_our_own_faults_stay_tra
 
 @pytest.fixture
 def demo_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `deploy.demo` must leave alone when it may not start: the data of one that runs. No lab is reached."""
+    """What `tests.lab.demo` must leave alone when it may not start: the data of one that runs. No lab is reached."""
     monkeypatch.setattr(demo, "RUN", tmp_path / "run")
     monkeypatch.setattr(demo, "objection", str)
     monkeypatch.setattr("deploy.logs.apply", lambda style: None)  # it would take caplog's handler away

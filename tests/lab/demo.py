@@ -26,7 +26,7 @@ HOSTS = ("pf1", "sm1", "ex1", "os1", "qm1")
 LAB = {
     "MXFLEET_LAB_PREFIX": "10.78.0",
     "MXFLEET_LAB_LINK": "mxdemo0",
-    "MXFLEET_LAB_DIR": "/dev/shm/mxfleet-demo",  # noqa: S108 - root's alone: an overlay may not lie on another overlay
+    "MXFLEET_LAB_DIR": "/dev/shm/mxfleet-demo",
 }
 
 
@@ -97,7 +97,7 @@ def end(child: "subprocess.Popen[bytes]") -> None:
 
 def _walk(supervisor: supervise.Supervisor) -> None:
     supervise.announce(supervisor)
-    supervisor.start("demo", python("-m", "deploy.demo_walk"), is_once=True)
+    supervisor.start("demo", python("-m", "tests.lab.demo_walk"), is_once=True)
 
 
 if __name__ == "__main__":

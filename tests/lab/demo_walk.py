@@ -14,10 +14,10 @@ from typing import Any
 import httpx2
 
 from deploy.child import python
-from deploy.demo import HOSTS
 from deploy.env import load
 from deploy.supervise import base_url
 from tests.lab.config import OUTSIDER, RELAY_CLIENT, USER
+from tests.lab.demo import HOSTS
 from tests.lab.inject import Order
 from tests.lab.lab import Host, Lab
 
