@@ -1,0 +1,45 @@
+"""The command lines, and the sudoers lines for exactly these."""
+
+from collections.abc import Iterable
+
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.queue.driver import Said
+from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.queue.outcome import Word
+from fleet.mta.records import InstanceFacts
+from fleet.mta.steps import Command, Sink, Steps, run
+from tests.toy.parse import ids_input, words_of
+
+LIST = "toy_list.sh"
+CHANGE = "toy_change.sh"
+ACTIONS = ("hold", "release", "delete", "out", "back", "erase")
+
+
+def listing(instance: InstanceFacts, job: str, sink: Sink) -> Command:
+    """The queue, or what lies in the quarantine of that job."""
+    stdin = f"{job}\n".encode()
+    return Command(instance.queue_dirs, script=LIST, stdin=stdin, become=True, timeout=LISTING_SECONDS, sink=sink)
+
+
+def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
+    """How a plan shows `change`."""
+    return script_argv(CHANGE, action, *instance.queue_dirs)
+
+
+def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: str = "") -> Steps[Said]:
+    """Each by one rename or removal. `job`: whose quarantine it is about."""
+    said: dict[str, Word] = {}
+    for lot in chunks(queue_ids):
+        stdin = f"{job}\n".encode() + ids_input(lot)
+        argv = (action, *instance.queue_dirs)
+        command = Command(argv, script=CHANGE, stdin=stdin, become=True, mutates=True, timeout=CHANGE_SECONDS)
+        said |= words_of((yield from run(command)), CHANGE)
+    return Said(said)
+
+
+def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
+    """Lines for sudoers(5), literal down to the last word."""
+    forms = [(LISTING_SECONDS, script_argv(LIST, *instance.queue_dirs))]
+    forms.append((READ_SECONDS, find_argv(instance, instance.queue_dirs)))
+    forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in ACTIONS]
+    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
