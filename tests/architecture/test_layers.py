@@ -1,4 +1,4 @@
-"""The layers (pyproject.toml), and how long a file or a function may get."""
+"""The layers (pyproject.toml), how long a file or a function may get, and that pages name files that are there."""
 
 import ast
 import re
@@ -63,3 +63,13 @@ def test_functions_are_measured_each_for_itself() -> None:
     assert python_functions(twice) == [("go", 3), ("go", 1)]
     script = "one() { a; } # WHAT\ntwo() { # WHAT\n    a\n}\n\nthree() (\n    { a; }\n    b\n)\n"
     assert shell_functions(script) == [("two", 3), ("three", 4)]
+
+
+PAGES = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_names_files_that_are_there(page: Path) -> None:
+    here = [f"/{named(path)}" for folder in (*PACKAGES, "tests") for path in (ROOT / folder).rglob("*.*")]
+    told = set(re.findall(r"`(\w[\w./-]*\.(?:py|sh))`", page.read_text()))
+    assert {name for name in told if not any(path.endswith(f"/{name}") for path in here)} - {"manage.py"} == set()
