@@ -29,7 +29,7 @@ UNDO = {
 """Which operation puts back what another one changed; what is missing here cannot be undone."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def requested(job: Job) -> Parsed:
     """What a stored job asks for. What it was submitted with never changes, so each process parses it once."""
     return parse_params(job.operation, job.params, now=job.created_at)

@@ -1,4 +1,4 @@
-"""What an MTA adapter is. An adapter is one module with a class that satisfies `Adapter`, and one line in REGISTRY.
+"""What an MTA adapter is. An adapter is one folder whose class satisfies `Adapter`, and one line in REGISTRY.
 
 The method that carries out `queue.hold` is `queue_hold(instance, operation, context) -> Steps[Result]`; an operation
 without a method is unsupported. Capabilities are derived from that, so nothing can claim what is not there.
