@@ -8,7 +8,9 @@ from typing import Any
 
 from django.db.models import Q
 
+from fleet.inventory import instance_facts
 from fleet.models import Host, Instance
+from fleet.mta.host.names import given_names
 from fleet.mta.operations import QueuePurge
 from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
 from jobs import blocklist
@@ -130,25 +132,34 @@ def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> di
     return {"host": asdict(host), "instances": found}
 
 
+def named(host: Host, found: tuple[InstanceFacts, ...]) -> tuple[InstanceFacts, ...]:
+    """The instances that were found on the host, as they can be stored and by the names that they have or get.
+
+    Two discoveries of one host name one after the other.
+    """
+    Host.objects.select_for_update(no_key=True).get(pk=host.pk)
+    rows = list(host.instances.select_related("host").order_by("-enabled", "pk"))
+    storables = [InstanceFacts(**storable(asdict(facts))) for facts in found]
+    return given_names(storables, [instance_facts(row) for row in rows], {row.former_name for row in rows})
+
+
 def discovered(host: Host, facts: HostFacts, instances: tuple[InstanceFacts, ...], now: datetime) -> None:
-    """Create and update the host's instances; one that vanished stays, disabled."""
+    """Create and update the host's instances, which `named` gave; one that vanished stays, disabled."""
     Host.objects.filter(pk=host.pk).update(facts=storable(asdict(facts)))
     for found in instances:
         Instance.objects.update_or_create(
             host=host,
-            name=storable(found.name),
-            defaults=storable(
-                {
-                    "mta": found.mta,
-                    "version": found.version,
-                    "config_dir": found.config_dir,
-                    "queue_dirs": list(found.queue_dirs),
-                    "front_ends": list(found.front_ends),
-                    "options": found.options,
-                    "enabled": True,
-                }
-            ),
+            name=found.name,
+            defaults={
+                "mta": found.mta,
+                "version": found.version,
+                "config_dir": found.config_dir,
+                "queue_dirs": list(found.queue_dirs),
+                "front_ends": list(found.front_ends),
+                "options": found.options,
+                "enabled": True,
+            },
         )
-    Instance.objects.filter(host=host).exclude(name__in=[storable(found.name) for found in instances]).update(
+    Instance.objects.filter(host=host).exclude(name__in=[found.name for found in instances]).update(
         enabled=False, updated_at=now
     )
