@@ -1,7 +1,7 @@
 """What a result means beyond its run: messages, quarantine, holds, instances."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,10 +15,13 @@ from fleet.mta.operations import QueuePurge
 from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
 from jobs import blocklist
 from jobs.jsonvalues import storable
+from jobs.lifecycle.hosts import is_touched
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.operation import fingerprint, operation_for
 
 CHUNK = 500
+Entries = Sequence[Mapping[str, Any]]
+"""As `queue.list` shows messages."""
 
 
 def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
@@ -61,6 +64,25 @@ def _released(run: Run) -> None:
     Message.objects.filter(run__instance=run.instance, is_held_by_us=True, queue_id__in=freed).update(
         is_held_by_us=False
     )
+
+
+def listed(seen: Sequence[tuple[Run, Entries, datetime]]) -> None:
+    """What listings of instances showed, each with when it began; asked together whether we hold anything there."""
+    if not seen:
+        return
+    held = Message.objects.filter(run__instance__in=[run.instance_id for run, _, _ in seen], is_held_by_us=True)
+    holding = set(held.order_by().values_list("run__instance", flat=True).distinct())
+    for run, entries, since in seen:
+        # While the host is being changed, a message may be off its hold for a moment only.
+        if run.instance_id in holding and not is_touched(run.host_id, since):
+            freed(run, _not_held(entries), since)
+
+
+def _not_held(entries: Entries) -> list[Fingerprint]:
+    """What was asked for in few fields only may be any message."""
+    names = ("queue_id", "arrival_time", "sender", "size")
+    whole = (entry for entry in entries if entry.keys() >= {"state", *names} and entry["state"] != "hold")
+    return [Fingerprint(*(storable(entry[name]) for name in names)) for entry in whole]
 
 
 def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:

@@ -175,6 +175,13 @@ def _effects(job: Job, reports: Iterable[Report], ended: Sequence[Report], now: 
             effects.apply(job, run, value, now)
         elif isinstance(value, tuple):
             effects.discovered(run.host, *value, now)
+    effects.listed(
+        [
+            (report.run, report.value.data["entries"], report.started_at)
+            for report in ended
+            if isinstance(report.value, Result) and "entries" in report.value.data
+        ]
+    )
     retry_at = now + timedelta(seconds=settings.ENV.reconcile_interval)
     blocklist.settle((report.run for report in ended if report.run.state in RUN_ENDED), now, retry_at)
     cancelled = [report.run for report in ended if report.is_cancelled]
