@@ -19,6 +19,7 @@ from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
 from api.origin import is_inside
 from jobs.actor import Actor
+from jobs.models import Account
 
 UNKNOWN = "the token is unknown, expired or revoked"
 COARSE = timedelta(minutes=1)
@@ -117,8 +118,11 @@ def _without_waiting() -> Iterator[None]:
             cursor.execute(f"PRAGMA busy_timeout = {usual}")
 
 
-def _is_good(token: Token, now: Any) -> bool:
-    return token.account.is_active and (token.expires_at is None or token.expires_at > now)
+def _is_good(token: Token, now: datetime) -> bool:
+    if not token.account.is_active or (token.expires_at is not None and token.expires_at <= now):
+        return False
+    # Who made it for somebody else has seen it, and would go on with it.
+    return not Account.objects.filter(username__in=token.minted_by, is_active=False).exists()
 
 
 class HasScope(BasePermission):

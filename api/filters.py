@@ -10,6 +10,7 @@ from rest_framework.exceptions import ValidationError
 
 from api.fields import parse_instant
 from api.view import Filter, Rows
+from fleet.inventory import called
 
 
 def equals(column: str, description: str) -> Filter:
@@ -69,7 +70,7 @@ def instance(path: str, description: str) -> Filter:
         return host, name
 
     def apply(rows: Rows, value: tuple[str, str]) -> Rows:
-        return rows.filter(**{f"{path}host__name": value[0], f"{path}name": value[1]}).distinct()
+        return rows.filter(called(value[1], path), **{f"{path}host__name": value[0]}).distinct()
 
     return Filter(description, apply, read)
 

@@ -147,10 +147,31 @@ def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Ins
         kinds = set(target["mta"])
         found = [i for i in found if i.mta in kinds]
     if "instances" in target:
-        _all_known("instances", target["instances"], {str(i): _is_enabled(i) for i in found}, AN_INSTANCE)
-        named = set(target["instances"])
-        found = [i for i in found if str(i) in named]
+        named = _by_name(found)
+        _all_known("instances", target["instances"], {name: _is_enabled(i) for name, i in named.items()}, AN_INSTANCE)
+        wanted = {named[name].pk for name in target["instances"]}
+        found = [i for i in found if i.pk in wanted]
     return [i for i in found if _is_enabled(i)]
+
+
+def _by_name(instances: Iterable[Instance]) -> dict[str, Instance]:
+    """The instances by what they are called, and by what they were called before."""
+    rows = list(instances)
+    former = {f"{row.host.name}/{row.former_name}": row for row in rows if row.former_name}
+    return former | {str(row): row for row in rows}
+
+
+def called(name: str, path: str = "") -> Q:
+    """The instance of that name, or that had it before; `path` leads to it (`instance__`)."""
+    return Q(**{f"{path}name": name}) | Q(**{f"{path}former_name": name})
+
+
+def present_names(target: dict[str, Any], instances: Iterable[Instance]) -> dict[str, Any]:
+    """`target`, which came to the `instances`, with the names that these have now."""
+    if "instances" not in target:
+        return target
+    named = _by_name(instances)
+    return {**target, "instances": [str(named[name]) for name in target["instances"]]}
 
 
 def _is_enabled(instance: Instance) -> bool:

@@ -85,10 +85,15 @@ class Host(models.Model):
 
 
 class Instance(models.Model):
-    """An MTA instance on a host: `mx1/postfixEXT`. Made and updated by discovery only."""
+    """An MTA instance on a host: `mx1/postfixEXT`. Made and updated by discovery only.
+
+    `name` is given once and kept (fleet.mta.host.names). `former_name`: what it was called before the upgrade that
+    named it anew, and by which it is still found; else empty.
+    """
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="instances")
     name = models.CharField(max_length=63)
+    former_name = models.CharField(max_length=63, blank=True, default="")
     mta = models.CharField(max_length=32)
     version = models.CharField(max_length=64)
     config_dir = models.CharField(max_length=255)

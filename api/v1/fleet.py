@@ -26,6 +26,7 @@ from api.v1.shapes_fleet import (
 )
 from api.v1.shapes_jobs import JobShape
 from api.view import ApiView, ListView, Method, ObjectView, Rows, found
+from fleet.inventory import called
 from fleet.models import Host as HostRow
 from fleet.models import Instance as InstanceRow
 from fleet.mta import REGISTRY
@@ -267,7 +268,8 @@ class Instance(ApiView):
     methods = {"GET": Method("Show an instance", InstanceShape)}
 
     def get(self, request: Request, host: str, name: str) -> Response:
-        return self.one(render_instance(found(selectors.visible_instances(self.actor), host__name=host, name=name)))
+        rows = selectors.visible_instances(self.actor).filter(called(name))
+        return self.one(render_instance(found(rows, host__name=host)))
 
 
 def render_instance(row: InstanceRow) -> dict[str, Any]:

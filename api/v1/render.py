@@ -162,7 +162,7 @@ def planned_messages(rows: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages that a plan names."""
     return [
         {
-            "instance": str(row.run.instance or row.run.host),
+            "instance": row.run.planned_name,
             "queue_id": row.queue_id,
             "arrival_time": rfc3339(row.arrival_time),
             "sender": row.sender,
@@ -174,7 +174,7 @@ def planned_messages(rows: Sequence[Message]) -> list[dict[str, Any]]:
 
 def plan_instances(rows: Sequence[Run]) -> list[dict[str, Any]]:
     """The instances' parts of a plan."""
-    return [_plan_instance(str(row.instance or row.host), row.plan) for row in rows if row.plan is not None]
+    return [_plan_instance(row.planned_name, row.plan) for row in rows if row.plan is not None]
 
 
 def _plan_instance(name: str, summary: dict[str, Any]) -> dict[str, Any]:

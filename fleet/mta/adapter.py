@@ -38,7 +38,10 @@ class Adapter(Protocol):
     match_fields: ClassVar[frozenset[str]]
 
     def discover(self, host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
-        """The instances of this MTA on the host `name`; empty when it is not installed."""
+        """The instances of this MTA on the host `name`; empty when it is not installed.
+
+        Their own names are those that they get where there are several: fleet.mta.host.names.
+        """
 
     def queue_id_error(self, queue_id: str) -> str | None:
         """What is wrong with the grammar of a queue ID, or None."""

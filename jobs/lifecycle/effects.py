@@ -1,22 +1,27 @@
 """What a result means beyond its run: messages, quarantine, holds, instances."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
 
+from fleet.inventory import instance_facts
 from fleet.models import Host, Instance
+from fleet.mta.host.names import given_names
 from fleet.mta.operations import QueuePurge
 from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
 from jobs import blocklist
 from jobs.jsonvalues import storable
+from jobs.lifecycle.hosts import is_touched
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.operation import fingerprint, operation_for
 
 CHUNK = 500
+Entries = Sequence[Mapping[str, Any]]
+"""As `queue.list` shows messages."""
 
 
 def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
@@ -59,6 +64,25 @@ def _released(run: Run) -> None:
     Message.objects.filter(run__instance=run.instance, is_held_by_us=True, queue_id__in=freed).update(
         is_held_by_us=False
     )
+
+
+def listed(seen: Sequence[tuple[Run, Entries, datetime]]) -> None:
+    """What listings of instances showed, each with when it began; asked together whether we hold anything there."""
+    if not seen:
+        return
+    held = Message.objects.filter(run__instance__in=[run.instance_id for run, _, _ in seen], is_held_by_us=True)
+    holding = set(held.order_by().values_list("run__instance", flat=True).distinct())
+    for run, entries, since in seen:
+        # While the host is being changed, a message may be off its hold for a moment only.
+        if run.instance_id in holding and not is_touched(run.host_id, since):
+            freed(run, _not_held(entries), since)
+
+
+def _not_held(entries: Entries) -> list[Fingerprint]:
+    """What was asked for in few fields only may be any message."""
+    names = ("queue_id", "arrival_time", "sender", "size")
+    whole = (entry for entry in entries if entry.keys() >= {"state", *names} and entry["state"] != "hold")
+    return [Fingerprint(*(storable(entry[name]) for name in names)) for entry in whole]
 
 
 def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:
@@ -130,25 +154,34 @@ def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> di
     return {"host": asdict(host), "instances": found}
 
 
+def named(host: Host, found: tuple[InstanceFacts, ...]) -> tuple[InstanceFacts, ...]:
+    """The instances that were found on the host, as they can be stored and by the names that they have or get.
+
+    Two discoveries of one host name one after the other.
+    """
+    Host.objects.select_for_update(no_key=True).get(pk=host.pk)
+    rows = list(host.instances.select_related("host").order_by("-enabled", "pk"))
+    storables = [InstanceFacts(**storable(asdict(facts))) for facts in found]
+    return given_names(storables, [instance_facts(row) for row in rows], {row.former_name for row in rows})
+
+
 def discovered(host: Host, facts: HostFacts, instances: tuple[InstanceFacts, ...], now: datetime) -> None:
-    """Create and update the host's instances; one that vanished stays, disabled."""
+    """Create and update the host's instances, which `named` gave; one that vanished stays, disabled."""
     Host.objects.filter(pk=host.pk).update(facts=storable(asdict(facts)))
     for found in instances:
         Instance.objects.update_or_create(
             host=host,
-            name=storable(found.name),
-            defaults=storable(
-                {
-                    "mta": found.mta,
-                    "version": found.version,
-                    "config_dir": found.config_dir,
-                    "queue_dirs": list(found.queue_dirs),
-                    "front_ends": list(found.front_ends),
-                    "options": found.options,
-                    "enabled": True,
-                }
-            ),
+            name=found.name,
+            defaults={
+                "mta": found.mta,
+                "version": found.version,
+                "config_dir": found.config_dir,
+                "queue_dirs": list(found.queue_dirs),
+                "front_ends": list(found.front_ends),
+                "options": found.options,
+                "enabled": True,
+            },
         )
-    Instance.objects.filter(host=host).exclude(name__in=[storable(found.name) for found in instances]).update(
+    Instance.objects.filter(host=host).exclude(name__in=[found.name for found in instances]).update(
         enabled=False, updated_at=now
     )

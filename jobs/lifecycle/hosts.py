@@ -34,3 +34,10 @@ def release(job: Job) -> None:
     if free:
         HostLease.objects.filter(job=job, host__in=free).update(job=None)
         queues.ring_for_waiting(free)
+
+
+def is_touched(host: int, since: datetime) -> bool:
+    """Whether a changing job has the host, or had it since then: what was seen meanwhile may be out of date."""
+    if HostLease.objects.filter(host=host, job__isnull=False).exists():
+        return True
+    return Run.objects.filter(host=host, job__is_changing=True, finished_at__gte=since).exists()

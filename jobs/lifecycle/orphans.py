@@ -24,8 +24,9 @@ from jobs.clock import db_now
 from jobs.jsonvalues import storable
 from jobs.lifecycle import effects
 from jobs.lifecycle.claim import with_hosts
+from jobs.lifecycle.hosts import is_touched
 from jobs.lifecycle.submit import queue_of_host
-from jobs.models import OPEN_RUNS, HostLease, Job, Message, QuarantineItem, QuarantineState, Run
+from jobs.models import OPEN_RUNS, Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.operation import operation_for
 
 EVERY = timedelta(days=1)
@@ -197,7 +198,7 @@ def adopt(run: Run, found: Sequence[Found], places: dict[str, str], began: datet
         raise TypeError(f"{run} is no purge of an instance")
     with transaction.atomic():
         Job.objects.select_for_update(no_key=True).get(pk=run.job_id)  # as recording does: each message gets one row
-        if is_touched(instance, began) or Run.objects.filter(OPEN_RUNS, pk=run.pk).exists():
+        if is_touched(instance.host_id, began) or Run.objects.filter(OPEN_RUNS, pk=run.pk).exists():
             return None
         now = db_now()
         have = set(QuarantineItem.objects.filter(job=run.job_id, instance=instance).values_list("queue_id", flat=True))
@@ -222,13 +223,6 @@ def _entry(instance: Instance, action: str, data: dict[str, object], job: UUID |
 def names(found: Sequence[Found]) -> list[str]:
     """Some of them, as JOB/QUEUE_ID; both had to fit a grammar, the length is what is left to bound."""
     return [storable(f"{each.job}/{each.queue_id}")[:120] for each in sorted(found)[:NAMED]]
-
-
-def is_touched(instance: Instance, since: datetime) -> bool:
-    """Whether a changing job has the host, or had it since then: what was seen meanwhile may be out of date."""
-    if HostLease.objects.filter(host=instance.host_id, job__isnull=False).exists():
-        return True
-    return Run.objects.filter(host=instance.host_id, job__is_changing=True, finished_at__gte=since).exists()
 
 
 def settle(instance: Instance, there: InQuarantine, orphans: Sequence[Found], *, is_early: bool) -> None:

@@ -26,7 +26,7 @@ from jobs.rules.state import JobState, RunState
 def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
     """Store plans that workers brought. In the caller's transaction."""
     for run, plan in plans:
-        run.plan = storable(summary_of(plan))
+        run.plan = storable({"instance": str(run.instance), **summary_of(plan)})
         run.is_planning = False
         run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
         Message.objects.bulk_create(_messages(run, plan), batch_size=1000)

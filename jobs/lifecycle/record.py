@@ -78,7 +78,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         now = db_now()
         ours = _of_the_claim(reports)
         plans = [(report.run, report.value) for report in ours if isinstance(report.value, Plan)]
-        ended = [report for report in ours if not isinstance(report.value, Plan)]
+        ended = [_named(report) for report in ours if not isinstance(report.value, Plan)]
         for report in ours:
             report.run.commands = storable(report.commands)
         store_plans(job, plans)
@@ -115,6 +115,14 @@ def _counts(report: Report, fence: int, state: str, is_planning: bool) -> bool:
     if state == RunState.UNKNOWN:
         return isinstance(report.value, Result) or not report.mutated
     return state in SETTLED and isinstance(report.value, Result) and report.mutated
+
+
+def _named(report: Report) -> Report:
+    """What discovery found, by the names under which it is stored."""
+    if not isinstance(report.value, tuple):
+        return report
+    facts, found = report.value
+    return replace(report, value=(facts, effects.named(report.run.host, found)))
 
 
 def _fill(report: Report, now: datetime) -> None:
@@ -167,6 +175,13 @@ def _effects(job: Job, reports: Iterable[Report], ended: Sequence[Report], now: 
             effects.apply(job, run, value, now)
         elif isinstance(value, tuple):
             effects.discovered(run.host, *value, now)
+    effects.listed(
+        [
+            (report.run, report.value.data["entries"], report.started_at)
+            for report in ended
+            if isinstance(report.value, Result) and "entries" in report.value.data
+        ]
+    )
     retry_at = now + timedelta(seconds=settings.ENV.reconcile_interval)
     blocklist.settle((report.run for report in ended if report.run.state in RUN_ENDED), now, retry_at)
     cancelled = [report.run for report in ended if report.is_cancelled]

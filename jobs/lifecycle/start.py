@@ -70,7 +70,7 @@ def plan_rows(job: Job) -> list[PlanRow]:
         .select_related("instance__host", "host__jump_host__jump_host__jump_host__jump_host")
         .prefetch_related(Prefetch("messages", queryset=Message.objects.order_by("id")))
     )
-    return [PlanRow(str(run.instance), run.plan or {}, fingerprints(run), _way_to(run)) for run in runs]
+    return [PlanRow(run.planned_name, run.plan or {}, fingerprints(run), _way_to(run)) for run in runs]
 
 
 def _way_to(run: Run) -> list[Any]:

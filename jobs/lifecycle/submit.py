@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
-from fleet.inventory import Choice, TargetError, check_target, resolve
+from fleet.inventory import Choice, TargetError, check_target, present_names, resolve
 from fleet.match import Expression, unsupported_fields
 from fleet.models import Host, Instance
 from fleet.mta.adapter import adapter_for, capability
@@ -61,7 +61,7 @@ def submit(actor: Actor, request: Request) -> Job:
         check_scope(request.operation, parsed.operation, choice)
     job = Job(
         operation=request.operation,
-        target=request.target,
+        target=present_names(request.target, choice.instances),
         params=request.params,
         reason=request.reason,
         ticket=request.ticket,

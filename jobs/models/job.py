@@ -139,6 +139,11 @@ class Run(models.Model):
     def __str__(self) -> str:
         return f"{self.job_id} on {self.instance or self.host}"
 
+    @property
+    def planned_name(self) -> str:
+        """Its instance as its frozen plan, and the plan's digest, name it."""
+        return (self.plan or {}).get("instance") or str(self.instance or self.host)
+
 
 class Message(models.Model):
     """A message that a run's plan names, by fingerprint, and what became of it (`outcome` empty until then)."""

@@ -17,6 +17,7 @@ from fleet.ssh.engine import Outcome, Request
 from fleet.ssh.gate import Lane
 from jobs.clock import db_now
 from jobs.lifecycle import orphans
+from jobs.lifecycle.hosts import is_touched
 from jobs.models import Run
 from jobs.operation import fingerprint, operation_for
 from jobs.worker.endpoints import endpoint_for
@@ -128,7 +129,7 @@ def _end(look: Look, proofs: Proofs, began: datetime) -> None:
         rest = None if proof is None else orphans.adopt(proof[0], found, proof[1], began)
         left += rest or ()
         is_early = is_early or rest is None
-    if orphans.is_touched(look.instance, began):
+    if is_touched(look.instance.host_id, began):
         orphans.put_off(look.instance)
     else:
         orphans.settle(look.instance, look.there, left, is_early=is_early)

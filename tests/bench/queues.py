@@ -125,7 +125,7 @@ PEERS = (
     ),
     Peer(
         host="ex1",
-        instance="exim4",
+        instance="exim",
         messages=20_000,
         fill=cloned("clone_exim.sh"),
         count="find /var/spool/exim4/input -name '*-H' | wc -l",
@@ -146,7 +146,7 @@ PEERS = (
     ),
     Peer(
         host="os1",
-        instance="smtpd",
+        instance="opensmtpd",
         messages=2_000,
         fill=by_smtp,
         count="smtpctl show queue | wc -l",

@@ -132,7 +132,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     scripts = ("list", "content", "change", "quarantine", "deliver", "attempt", "bounce", "route")
     return Host(
         adapter=Exim(),
-        instance=InstanceFacts("ex1", "exim4", "exim", "4.98", "/etc/exim4", (str(spool),), options=options),
+        instance=InstanceFacts("ex1", "exim", "exim", "4.98", "/etc/exim4", (str(spool),), options=options),
         directory=directory,
         answers={f"exim_{name}.sh": partial(run_script, tools=directory) for name in scripts}
         | {"block_file.sh": blacklist._answer},

@@ -144,7 +144,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     return Host(
         adapter=OpenSmtpd(),
         instance=InstanceFacts(
-            "os1", "smtpd", "opensmtpd", "7.6.0", "/etc", (str(queue.parent),), ("smtpd",), options=options
+            "os1", "opensmtpd", "opensmtpd", "7.6.0", "/etc", (str(queue.parent),), ("smtpd",), options=options
         ),
         directory=directory,
         answers={f"opensmtpd_{name}.sh": partial(run_script, tools=directory) for name in scripts}

@@ -3,9 +3,11 @@
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import pytest
 from django.apps import apps
+from django.utils import timezone
 
 from fleet.mta.errors import ConnectionLost, InDelivery, LeaseLost, OutcomeUnknown, TooMany, Unreachable
 from fleet.mta.records import Ended, Fingerprint, MessageState, Result
@@ -16,7 +18,7 @@ from jobs.lifecycle.approval import approve, reject
 from jobs.lifecycle.cancel import cancel
 from jobs.lifecycle.followup import retry, undo
 from jobs.lifecycle.start import plan_rows
-from jobs.models import AuditEvent, Job, Message, QuarantineItem, Run
+from jobs.models import AuditEvent, HostLease, Job, Message, QuarantineItem, Run
 from jobs.rules.plan import digest_of
 from jobs.rules.policy import Rule
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
@@ -352,6 +354,40 @@ def test_a_held_message_in_our_quarantine_stays_a_hold_of_ours_for_its_way_back(
     people.engine.plans["mx1/postfix"] = Plan(queue_total=1, freed=(message(1),))
     work(ask(people.alice, "queue.purge", params=HOLD, dry_run=True))
     assert held_by_us() == [message(1).queue_id]
+
+
+def listed(message: Fingerprint, state: str = "deferred") -> dict[str, Any]:
+    """As queue.list shows it."""
+    same = ("queue_id", "arrival_time", "sender", "size")
+    return {"state": state, **{name: getattr(message, name) for name in same}}
+
+
+def look(people: Cast, *entries: dict[str, Any]) -> list[str]:
+    """What is a hold of ours once queue.list has shown these."""
+    people.engine.results["mx1/postfix"] = Result(Ended.SUCCEEDED, data={"entries": list(entries)})
+    assert work(ask(people.alice, "queue.list")).state == "succeeded"
+    return held_by_us()
+
+
+def test_what_others_released_is_no_hold_of_ours_once_it_was_listed(people: Cast) -> None:
+    one, two, three, four = (message(n) for n in range(1, 5))
+    every = [each.queue_id for each in (one, two, three, four)]
+    hold(people, one, two, three, four)
+    of_others = {**listed(one), "arrival_time": one.arrival_time + 1}
+    assert look(people, of_others) == every, "another message has its ID by now"
+    with_few_fields = {"queue_id": two.queue_id, "state": "deferred"}
+    assert look(people, with_few_fields, {"queue_id": three.queue_id}) == every, "who knows which these are"
+    assert look(people, listed(one), listed(two, "hold"), listed(four, "active")) == [two.queue_id, three.queue_id]
+
+
+def test_a_listing_during_a_change_of_the_host_tells_nothing_of_our_holds(people: Cast) -> None:
+    hold(people, message(1))
+    lease = HostLease.objects.get(host__name="mx1")
+    HostLease.objects.filter(pk=lease.pk).update(job=Job.objects.get())
+    assert look(people, listed(message(1))) == [message(1).queue_id]
+    HostLease.objects.filter(pk=lease.pk).update(job=None)
+    Run.objects.filter(job__is_changing=True).update(finished_at=timezone.now() + timedelta(minutes=1))
+    assert look(people, listed(message(1))) == [message(1).queue_id]
 
 
 def test_a_plan_says_what_had_changed_in_the_queue_when_it_was_carried_out(people: Cast) -> None:

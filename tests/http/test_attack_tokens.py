@@ -150,6 +150,19 @@ def test_a_token_ends_with_the_one_that_it_was_made_with_and_each_is_recorded(wo
     assert [(each.actor, each.object) for each in ended if each.data["token"] == str(parents[-1])] == [("anna", "bob")]
 
 
+def test_a_token_stops_while_anybody_is_disabled_who_had_a_hand_in_it(world: World) -> None:
+    given = mint(world.anna, service_account="robot")
+    tree = [given, mint(given), mint(mint(world.anna, user="bob"), scopes=["jobs:read"])]
+    assert world.dana.patch("users/anna/", {"enabled": False}).status_code == 200
+    for caller in (world.anna, *tree):
+        refused(caller.get("whoami/"), 401, "unauthenticated")
+    assert world.bob.get("whoami/").status_code == 200, "made without her"
+    assert world.dana.patch("users/anna/", {"enabled": True}).status_code == 200
+    assert [caller.get("whoami/").status_code for caller in tree] == [200] * 3
+    assert world.dana.patch("service-accounts/robot/", {"enabled": False}).status_code == 200
+    assert [caller.get("whoami/").status_code for caller in tree] == [401, 401, 200]
+
+
 def test_a_token_that_is_made_on_the_server_names_none_that_it_was_made_with(world: World) -> None:
     assert world.bob.get(f"tokens/{row_of(world.bob).pk}/").json()["made_with"] is None
 

@@ -34,9 +34,9 @@ SUMMARY = {
 }
 
 
-def planned(world: World, messages: int = 3, by: Caller | None = None) -> Job:
+def planned(world: World, messages: int = 3, by: Caller | None = None, **fields: Any) -> Job:
     """A purge, by alice unless somebody else is named, that awaits one approval."""
-    made = (by or world.alice).post("jobs/", PURGE)
+    made = (by or world.alice).post("jobs/", {**PURGE, **fields})
     assert made.status_code == 202, made.content
     job = Job.objects.get(pk=made.json()["id"])
     run = job.runs.get()

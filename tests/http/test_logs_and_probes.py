@@ -96,11 +96,11 @@ def test_a_viewer_may_ask_for_own_hosts_only_and_that_is_recorded(world: World, 
 
 def test_a_queue_id_of_another_mta_is_unsupported_there_and_refused_when_it_fits_none(world: World) -> None:
     host = Host.objects.get(name="mx1")
-    Instance.objects.create(host=host, name="exim4", mta="exim", version="4.96", config_dir="/etc/exim4", options={})
+    Instance.objects.create(host=host, name="exim", mta="exim", version="4.96", config_dir="/etc/exim4", options={})
     body = {"operation": "message.trace", "target": {"hosts": ["mx1"]}, "params": {"queue_id": "1rAbCd-000123-Xy"}}
     made = world.alice.post("jobs/", body)
     assert made.status_code == 202, made.content
     states = dict(Run.objects.filter(job_id=made.json()["id"]).values_list("instance__name", "state"))
-    assert states == {"exim4": "pending", "postfix": "unsupported"}
+    assert states == {"exim": "pending", "postfix": "unsupported"}
     body["params"] = {"queue_id": "zz"}
     assert fields(world.alice.post("jobs/", body)) == {("params.queue_id", "bad_queue_id")}

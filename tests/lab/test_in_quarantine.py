@@ -20,7 +20,7 @@ from tests.lab.service import await_true
 
 pytestmark = pytest.mark.lab
 JOB = "01998b5e-7d2a-7c3e-9f10-2b8d4c6e1f33"
-INSTANCES = ("pf1/postfixEXT", "sm1/sendmail", "qm1/qmail", "ex1/exim4", "ex3/exim4", "os1/smtpd")
+INSTANCES = ("pf1/postfixEXT", "sm1/sendmail", "qm1/qmail", "ex1/exim", "ex3/exim", "os1/opensmtpd")
 ALL = match.parse("ALL")
 
 

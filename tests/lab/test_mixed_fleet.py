@@ -31,8 +31,8 @@ EYES = {
     "pf2": Eyes("postfix", "/var/spool/postfix/deferred /var/spool/postfix/hold", "/etc/postfix"),
     "sm2": Eyes("sendmail", "/var/spool/mqueue/q?", "/etc/mail"),
     "qm1": Eyes("qmail", "/var/qmail/queue/mess /var/qmail/queue/info /var/qmail/queue/remote", "/var/qmail/control"),
-    "ex1": Eyes("exim4", "/var/spool/exim4/input", "/etc/exim4"),
-    "os1": Eyes("smtpd", "/var/spool/smtpd/queue", "/etc/smtpd.conf /etc/mail"),
+    "ex1": Eyes("exim", "/var/spool/exim4/input", "/etc/exim4"),
+    "os1": Eyes("opensmtpd", "/var/spool/smtpd/queue", "/etc/smtpd.conf /etc/mail"),
 }
 
 

@@ -9,7 +9,7 @@ from tests.lab.service import Json, People, Service
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 SPAMMER = "newsletter@sillyplace.test"
-NAME = "os2/smtpd"
+NAME = "os2/opensmtpd"
 SUMS = "cd /var/spool/smtpd/queue && find . -type f -exec sha256sum {} + | sort; stat -c '%n %U %a' $(find . | sort)"
 PAUSED = "smtpctl show queue | awk -F '|' '$4 ~ /suspend/' | cut -c 1-8 | sort -u"
 

@@ -9,7 +9,7 @@ from fleet.mta.steps import Command, Completed, Plan, Steps
 SPOOL = "/var/spool/exim4"
 INSTANCE = InstanceFacts(
     "ex2",
-    "exim4",
+    "exim",
     "exim",
     "4.96",
     "/etc/exim4",

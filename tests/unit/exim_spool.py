@@ -60,4 +60,4 @@ def add(spool: Path, queue_id: str) -> None:
 
 def instance(spool: Path, program: Path) -> InstanceFacts:
     options = {"program": str(program), "spool": str(spool), "log_source": "none"}
-    return InstanceFacts("ex2", "exim4", "exim", "4.98", "/etc/exim4", (str(spool),), options=options)
+    return InstanceFacts("ex2", "exim", "exim", "4.98", "/etc/exim4", (str(spool),), options=options)

@@ -25,7 +25,7 @@ def instance(**options: Any) -> InstanceFacts:
         "log_source": "/var/log/mail.log",
         **options,
     }
-    return InstanceFacts("mx1", "smtpd", "opensmtpd", "7.6.0", "/etc", ("/var/spool/smtpd",), ("smtpd",), given)
+    return InstanceFacts("mx1", "opensmtpd", "opensmtpd", "7.6.0", "/etc", ("/var/spool/smtpd",), ("smtpd",), given)
 
 
 def context(**fields: Any) -> Context:

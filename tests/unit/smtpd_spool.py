@@ -33,4 +33,4 @@ def add(spool: Path, queue_id: str) -> None:
 
 def instance(spool: Path, program: Path) -> InstanceFacts:
     options = {"program": str(program), "log_source": "none"}
-    return InstanceFacts("mx1", "smtpd", "opensmtpd", "7.6.0", "/etc", (str(spool),), ("smtpd",), options)
+    return InstanceFacts("mx1", "opensmtpd", "opensmtpd", "7.6.0", "/etc", (str(spool),), ("smtpd",), options)

@@ -184,6 +184,7 @@ def discovered(version: str) -> InstanceFacts:
 def test_an_instance_is_described_by_its_own_configuration(version: str, is_split: bool) -> None:
     found = discovered(version)
     assert found.version.startswith(version)
+    assert found.id == "ex/exim", "whatever its program is called"
     assert found.queue_dirs == ("/var/spool/exim4",)
     options = found.options
     assert options["split_spool"] is is_split

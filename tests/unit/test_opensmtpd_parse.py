@@ -205,7 +205,7 @@ match from any for domain "!e.test" action "local"
 def test_discovery_needs_its_end_and_a_host_without_smtpd_has_no_instance() -> None:
     said = b"smtpctl /usr/sbin/smtpctl\nsmtpd /usr/sbin/smtpd\nversion 6.8.0p2\nconfig /etc/smtpd.conf\nend\n"
     [found] = parse_instance(Completed(0, said), HostFacts(log_source="/var/log/mail.log"), "mx1")
-    assert (found.id, found.version, found.config_dir) == ("mx1/smtpd", "6.8.0p2", "/etc")
+    assert (found.id, found.version, found.config_dir) == ("mx1/opensmtpd", "6.8.0p2", "/etc")
     assert found.options["log_source"] == "/var/log/mail.log"
     assert parse_instance(Completed(0, b"absent\n"), HostFacts(), "mx1") == ()
     for cut in range(len(said)):

@@ -67,7 +67,7 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
     return (
         InstanceFacts(
             host=name,
-            name=program.rpartition("/")[2],
+            name="exim",
             mta="exim",
             version=version,
             config_dir=DEBIAN_DIRECTORY if is_debian else config_file.rpartition("/")[0],

@@ -6,6 +6,7 @@ from fleet.mta.opensmtpd import conf
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
+MTA = "opensmtpd"
 SPOOL = "/var/spool/smtpd"
 """Compiled in: smtpd.conf(5) has no setting for it."""
 
@@ -53,6 +54,4 @@ def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[Instanc
         "log_source": host.log_source or "none",
     }
     directory = said["config"].rpartition("/")[0] or "/"
-    return (
-        InstanceFacts(name, "smtpd", "opensmtpd", said["version"], directory, (SPOOL,), ("smtpd",), options=options),
-    )
+    return (InstanceFacts(name, MTA, MTA, said["version"], directory, (SPOOL,), ("smtpd",), options),)

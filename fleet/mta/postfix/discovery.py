@@ -69,9 +69,9 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
     instances = tuple(
         _instance(host, name, directory, found[directory]) for directory in found if _is_readable(found[directory])
     )
-    names = {each.name: syslog_name(each) for each in instances}
+    names = {syslog_name(each) for each in instances}
     for each in instances:
-        each.options["other_syslog_names"] = sorted(set(names.values()) - {names[each.name]})
+        each.options["other_syslog_names"] = sorted(names - {syslog_name(each)})
     return instances
 
 
