@@ -1,12 +1,12 @@
 """Postfix, by the queue in memory of its unit tests."""
 
-from hashlib import sha256
 from pathlib import Path
 
 from fleet.mta.postfix import Postfix
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Completed
+from fleet.mta.steps import Completed
 from tests.contract.play import HOST_ADDRESS, Host
+from tests.unit.list_host import ListHost
 from tests.unit.postfix_host import QUEUE, FakeHost, Mail
 
 # postqueue -j prints the bytes of an address as they are, JSON's own escapes aside (postqueue(1)).
@@ -51,36 +51,13 @@ hash
 """
 
 
-class AccessMap:
-    """/etc/postfix/senders, as postfix_access.sh shows and changes it."""
+LINES = "# the administrator's\nold@bad.test\tREJECT\n"
 
-    def __init__(self) -> None:
-        self.text = "# the administrator's\nold@bad.test\tREJECT\n"
 
-    @property
-    def entries(self) -> dict[str, str]:
-        lines = (line.split("\t", 1) for line in self.text.splitlines() if not line.startswith("#"))
-        return {words[0]: words[1] for words in lines if len(words) == 2}
-
-    def answer(self, command: Command) -> Completed:
-        digest = sha256(self.text.encode()).hexdigest()
-        stdin = command.stdin.decode()
-        if command.argv[0] == "read":
-            return Completed(0, f"{digest} fits\n{self.text}".encode())
-        if command.argv[0] == "query":
-            found = [f"{key}\t{self.entries[key]}\n" for key in stdin.splitlines() if key in self.entries]
-            return Completed(0, "".join([*found, "end\n"]).encode())
-        planned, _, count, rest = stdin.split("\n", 3)
-        assert planned == digest
-        self.text = rest.split("\n", int(count))[-1]
-        return Completed(0, f"applied {sha256(self.text.encode()).hexdigest()}\n".encode())
-
-    def block_by_hand(self, address: str) -> None:
-        self.text += f"{address}\t550 5.7.1 mine\n"
-
-    def judge(self, sender: str) -> str:
-        code, _, text = self.entries.get(sender, "").partition(" 5.7.1 ")
-        return f"{code} 5.7.1 <{sender}>: Sender address rejected: {text}" if code else ""
+def judge(access: ListHost, sender: str) -> str:
+    """What smtpd finds in /etc/postfix/senders."""
+    code, _, text = access.map.get(sender, "").partition(" 5.7.1 ")
+    return f"{code} 5.7.1 <{sender}>: Sender address rejected: {text}" if code else ""
 
 
 class _Mail(Mail):
@@ -117,7 +94,7 @@ def quarantined(fake: FakeHost) -> Completed:
 
 def host(directory: Path, senders: list[bytes]) -> Host:
     """A host with one deferred message of each sender."""
-    fake, access = FakeHost(), AccessMap()
+    fake, access = FakeHost(), ListHost(judge, LINES, has_map=True)
     fake.add(*(_mail(number, sender) for number, sender in enumerate(senders)))
 
     fake.on_attempt = attempt
@@ -134,7 +111,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     answers |= {"postfix_log.sh": fake.answer, "postfix_deliver.sh": fake.answer}
     answers |= {"postfix_route_facts.sh": lambda command: Completed(0, ROUTES.encode())}
     answers |= {"postfix_access_facts.sh": lambda command: Completed(0, FACTS.encode())}
-    answers |= {"postfix_access.sh": access.answer}
+    answers |= {"block_file.sh": access._answer}
     answers |= {"quarantine_find.sh": lambda command: quarantined(fake)}
     return Host(
         adapter=Postfix(),
@@ -142,6 +119,6 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         directory=directory,
         answers=answers,
         queued=lambda: {name: mail.state for name, mail in fake.mail.items()},
-        judge=access.judge,
-        block_by_hand=access.block_by_hand,
+        judge=lambda sender: judge(access, sender),
+        block_by_hand=lambda address: access.append(f"{address}\t550 5.7.1 mine"),
     )

@@ -400,7 +400,6 @@ def test_a_field_that_the_mta_does_not_keep_is_refused_and_never_ignored(mta: st
         assert ran.error is None
 
 
-LISTS = frozenset({"block_file.sh", "postfix_access.sh"})
 UNBLOCK = operations.SenderUnblock("spam@bad.test")
 
 
@@ -442,7 +441,7 @@ def test_an_unblock_of_what_cannot_be_blocked_here_is_unchanged(mta: str, patter
 
 def no_list(number: int, command: Command, done: Completed) -> Completed:
     """What the script says of a file that it does not edit."""
-    is_list = command.script in LISTS and command.argv[0] == "read"
+    is_list = command.script == "block_file.sh" and command.argv[0] == "read"
     return Completed(66, stderr=b"mxfleet: /list is a symbolic link\n") if is_list else done
 
 
@@ -464,3 +463,54 @@ def test_where_no_list_is_at_all_an_unblock_is_unchanged(mta: str, option: str, 
     assert isinstance(do(host, operations.SenderBlock("spam@bad.test")).error, Unsupported)
     [note] = check_unchanged(do(host, UNBLOCK))
     assert len(note.split()) > 3
+
+
+BLOCK = operations.SenderBlock("spam@bad.test")
+
+
+def blocked(mta: str, directory: Path) -> Host:
+    """A host on which the sender of `BLOCK` is blocked by us."""
+    host = played(mta, directory)
+    assert do(host, BLOCK, wiring_approved=True).value.ended is Ended.SUCCEEDED
+    return host
+
+
+def read_back(host: Host, operation: operations.Operation) -> Result:
+    context = Context(now=NOW, job="job-1")
+    ran = carry(Wire(host), host.adapter.read_back(host.instance, operation, context))
+    assert (ran.error, ran.mutated) == (None, False)
+    result: Result = ran.value
+    return result
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_block_is_never_read_back_as_done_against_the_answer_of_the_mta(mta: str, tmp_path: Path) -> None:
+    host = blocked(mta, tmp_path)
+    assert read_back(host, BLOCK).ended is Ended.SUCCEEDED
+    host.judge = lambda sender: ""
+    assert read_back(host, BLOCK).ended is Ended.FAILED
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_block_that_is_there_and_refuses_nobody_is_written_again_and_fails_unproven(mta: str, tmp_path: Path) -> None:
+    host = blocked(mta, tmp_path)
+    assert do(host, BLOCK).value.ended is Ended.UNCHANGED
+    host.judge = lambda sender: ""
+    ran = do(host, BLOCK)
+    assert (ran.error, ran.mutated) == (None, True)
+    assert ran.value.ended is Ended.FAILED
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_an_unblock_is_done_though_a_wider_block_of_ours_still_refuses_the_sender(mta: str, tmp_path: Path) -> None:
+    reply = blocked(mta, tmp_path / "one").judge(BLOCK.pattern)
+    host = played(mta, tmp_path / "two")
+    host.judge = lambda sender: reply if sender.endswith("@bad.test") else ""
+    for pattern in ("bad.test", BLOCK.pattern):
+        assert do(host, operations.SenderBlock(pattern), wiring_approved=True).value.ended is Ended.SUCCEEDED
+    ran = do(host, UNBLOCK)
+    assert ran.error is None
+    assert ran.value.ended is Ended.SUCCEEDED
+    [wider] = ran.value.data["still_refused_by"]
+    assert wider.endswith("bad.test")
+    assert not wider.endswith(BLOCK.pattern)

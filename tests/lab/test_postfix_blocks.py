@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lab
 SENDER = "newsletter@sillyplace.test"
 BLOCK = SenderBlock(SENDER)
 CONTEXT = Context(now=0, job="0190a1b2", wiring_approved=True)
-SCRIPT, _ = script_text("postfix_access.sh")
+SCRIPT, _ = script_text("block_file.sh")
 MAP = "/etc/postfix/senders"
 
 
@@ -284,9 +284,9 @@ lost=0 odd=0 n=0
 for delay in $(seq 1 60); do
     n=$((n + 1))
     { grep -v '^key' $map; echo "key$n@x.test 550 5.7.1 n"; } > /tmp/new
-    { echo fence 0; digest $map; digest /tmp/new; echo 2
+    { echo fence 0; digest $map; echo "write $(digest /tmp/new)"; echo 2
       printf 'bad@one.test\tREJECT\n'; printf "key$n@x.test\t550 5.7.1 n\n"; cat /tmp/new; } > /tmp/stdin
-    setsid sh $script apply /etc/postfix hash $map < /tmp/stdin > /tmp/out 2>&1 &
+    setsid sh $script apply postfix /etc/postfix $map hash < /tmp/stdin > /tmp/out 2>&1 &
     pid=$!
     sleep $(printf '0.%03d' $((delay * 8)))
     kill -s KILL -- -$pid 2>/dev/null
@@ -297,10 +297,11 @@ for delay in $(seq 1 60); do
     grep -q '^bad@one.test' $map || lost=$((lost + 1))
 done
 echo "lost $lost odd $odd"
-sh $script apply /etc/postfix hash $map < /tmp/stdin > /dev/null 2>&1
+sh $script apply postfix /etc/postfix $map hash < /tmp/stdin > /dev/null 2>&1
 { cat $map; echo 'last@x.test 550 5.7.1 n'; } > /tmp/new
-{ echo fence 0; digest $map; digest /tmp/new; echo 1; printf 'last@x.test\t550 5.7.1 n\n'; cat /tmp/new; } |
-    sh $script apply /etc/postfix hash $map
+{ echo fence 0; digest $map; echo "write $(digest /tmp/new)"; echo 1
+  printf 'last@x.test\t550 5.7.1 n\n'; cat /tmp/new; } |
+    sh $script apply postfix /etc/postfix $map hash
 """
 
 
@@ -354,9 +355,9 @@ def test_reading_back_tells_what_was_done(first: Remote) -> None:
 def test_the_root_scripts_touch_no_file_but_the_maps_of_an_instance(first: Remote) -> None:
     first.host.exec("cat > /tmp/script.sh", stdin=SCRIPT)
     for place in (
-        "/etc/postfix hash /etc/passwd",
-        "/tmp hash /tmp/mxfleet_senders",
-        "/etc/postfix pcre /etc/postfix/x",
+        "/etc/postfix /etc/passwd hash",
+        "/tmp /tmp/mxfleet_senders hash",
+        "/etc/postfix /etc/postfix/x pcre",
     ):
-        done = first.host.exec(f"sh /tmp/script.sh read {place}")
+        done = first.host.exec(f"sh /tmp/script.sh read postfix {place}")
         assert (done.returncode, done.stdout) == (66, "")

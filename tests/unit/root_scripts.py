@@ -186,9 +186,9 @@ def sendmail(base: Path) -> Edited:
 
 
 def postfix(base: Path) -> Edited:
-    words = ("apply", f"{base}/etc", "hash", f"{base}/maps/list")
-    head = "{digest}\n{new}\n" + CHECKS
-    return Edited(base / "tools", base / "maps/list", "postfix_access.sh", words, head, *MAP, has_map=True)
+    words = ("apply", "postfix", f"{base}/etc", f"{base}/maps/list", "hash")
+    head = "{digest}\nwrite {new}\n" + CHECKS
+    return Edited(base / "tools", base / "maps/list", "block_file.sh", words, head, *MAP, has_map=True)
 
 
 def postfix_wiring(base: Path) -> Edited:
@@ -242,8 +242,9 @@ def postfix_creation(base: Path) -> Edited:
 def postfix_removal(base: Path) -> Edited:
     made = postfix(base)
     made.list = base / "maps/mxfleet_senders"
-    made.words = ("remove", f"{base}/maps", "hash", str(made.list))
-    made.head, made.new, made.beside = "{digest}\n", "", ("main.cf", "master.cf")
+    made.words = ("apply", "postfix", f"{base}/maps", str(made.list), "hash")
+    made.head, made.new, made.beside = "{digest}\nremove\n0\n", "", ("main.cf", "master.cf")
+    made.owner = 0  # the configuration is there too, and must be root's own
     return made
 
 

@@ -132,7 +132,6 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "opensmtpd_deliver.sh": opensmtpd("{at}/program", "{at}", "none", "1", stdin="17e3a5b1 release\n"),
     "opensmtpd_quarantine.sh": opensmtpd("{at}/program", "{at}", "out", stdin=f"job-1\n{ENVELOPE}"),
     "opensmtpd_wire.sh": opensmtpd_wire,
-    "postfix_access.sh": postfix("apply", "{at}", "hash", "{at}/mxfleet_senders", stdin="0\n0\n0\nx\tREJECT\n"),
     "postfix_attempt.sh": postfix("{at}/program", "{at}", stdin="AAAAAA1\n"),
     "postfix_deliver.sh": postfix("{at}/program", "{at}", "{at}", "none", "1", stdin="AAAAAA1\n"),
     "postfix_quarantine.sh": postfix("out", "{at}", stdin="job-1\nAAAAAA1\n"),
@@ -141,7 +140,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "sendmail_change.sh": sendmail("delete", "none", "{at}/q1", stdin=f"job-1\n{SENDMAIL}"),
     "sendmail_run.sh": sendmail("attempt", "{at}/program", "/etc/x.cf", "none", "{at}/q1", stdin=f"5\n{SENDMAIL}"),
 }
-WITH_A_DIGEST = frozenset({"postfix_access.sh", "postfix_wire.sh", "opensmtpd_wire.sh"})
+WITH_A_DIGEST = frozenset({"postfix_wire.sh", "opensmtpd_wire.sh"})
 """Here the file is another one than was planned with, which is found right behind the fence."""
 
 

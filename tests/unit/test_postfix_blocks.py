@@ -7,12 +7,12 @@ import pytest
 
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks.edit import ChangedMeanwhile, StillNamed, edit_error
-from fleet.mta.blocks.listfile import Block, checks, with_block
+from fleet.mta.blocks.listfile import Block, BlockFile, checks, parse_file, render, with_block
 from fleet.mta.blocks.proof import Probe, read_proof
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
 from fleet.mta.operations import SenderBlock
-from fleet.mta.postfix.access import OWN_HEAD, KeyRules, keys_of, parse_access, render_access, value_of
-from fleet.mta.postfix.access_facts import differences, parse_facts, probe_for
+from fleet.mta.postfix.access import ACCESS, OWN_HEAD, KeyRules, is_ours, keys_of, value_of, wider_keys
+from fleet.mta.postfix.access_facts import differences, parse_facts, probes
 from fleet.mta.postfix.wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
 from fleet.mta.steps import Completed, Transcript
 
@@ -23,6 +23,14 @@ BLOCK = Block("a@b.test", "job-1", "550 5.7.1 no")
 
 def keys(pattern: str) -> tuple[str, ...]:
     return keys_of(parse_block_pattern(pattern), RULES)
+
+
+def parse_access(text: str) -> BlockFile:
+    return parse_file(text, "/m", ACCESS, keys)
+
+
+def render_access(file: BlockFile, blocks: tuple[Block, ...]) -> str:
+    return render(file, blocks, ACCESS, keys) or ""
 
 
 @pytest.mark.parametrize(
@@ -94,29 +102,29 @@ def test_our_map_has_the_default_type_where_it_can_be_built() -> None:
 
 @pytest.mark.parametrize("source", ["", "# c\nx@y.test REJECT\n", "x@y.test REJECT", OWN_HEAD, "\n\n"])
 def test_without_blocks_of_ours_a_source_is_what_it_was(source: str) -> None:
-    file = parse_access(source, "/m", keys)
-    blocked = render_access(file, with_block(file, BLOCK, keys, "/m"), keys)
-    again = parse_access(blocked, "/m", keys)
+    file = parse_access(source)
+    blocked = render_access(file, with_block(file, BLOCK, keys, "/m"))
+    again = parse_access(blocked)
     assert blocked.startswith(source)
     assert "# mxfleet:job-1 a@b.test\na@b.test\t550 5.7.1 no\n" in blocked
     assert again.blocks == (BLOCK,)
-    assert render_access(again, (), keys) == source
+    assert render_access(again, ()) == source
 
 
 def test_two_patterns_under_one_key_keep_it_until_both_are_gone() -> None:
-    file = parse_access("", "/m", keys)
+    file = parse_access("")
     both = (Block("b.test", "1", "550 5.7.1 no"), Block(".b.test", "2", "550 5.7.1 no"))
-    text = render_access(file, both, keys)
+    text = render_access(file, both)
     assert text.count("b.test\t550") == 1
-    again = parse_access(text, "/m", keys)
+    again = parse_access(text)
     assert again.blocks == both
-    assert "\nb.test\t550 5.7.1 no\n" in render_access(again, both[1:], keys)
+    assert "\nb.test\t550 5.7.1 no\n" in render_access(again, both[1:])
     with pytest.raises(Conflict, match="another answer"):
         with_block(again, Block("b.test", "3", "DISCARD x"), keys, "/m")
 
 
 def test_an_administrators_line_is_a_conflict_that_names_the_place() -> None:
-    file = parse_access("# c\n\nA@B.test   OK\n", "/m", keys)
+    file = parse_access("# c\n\nA@B.test   OK\n")
     with pytest.raises(Conflict, match="/m line 3") as caught:
         with_block(file, BLOCK, keys, "/m")
     assert caught.value.data == {"file": "/m", "line": 3}
@@ -136,14 +144,14 @@ def test_an_administrators_line_is_a_conflict_that_names_the_place() -> None:
 )
 def test_a_region_that_was_edited_by_hand_is_a_conflict(damage: object) -> None:
     assert callable(damage)
-    file = parse_access("", "/m", keys)
+    file = parse_access("")
     with pytest.raises(Conflict):
-        parse_access(damage(render_access(file, (BLOCK,), keys)), "/m", keys)
+        parse_access(damage(render_access(file, (BLOCK,))))
 
 
 def test_the_new_map_is_checked_for_ours_the_removed_and_three_others() -> None:
     others = "".join(f"o{n}@x.test OK\n" for n in range(5))
-    file = parse_access(render_access(parse_access(others, "/m", keys), (BLOCK,), keys), "/m", keys)
+    file = parse_access(render_access(parse_access(others), (BLOCK,)))
     staying = tuple((f"o{n}@x.test", "OK") for n in range(3))
     assert checks(file, (), keys) == (("a@b.test", ""), *staying)
     assert checks(file, (BLOCK,), keys) == (("a@b.test", "550 5.7.1 no"), *staying)
@@ -176,6 +184,31 @@ def test_keys_follow_the_instance() -> None:
 def test_values_are_those_of_access_5() -> None:
     assert value_of(SenderBlock("a@b.c")) == "550 5.7.1 Sender address blocked"
     assert value_of(SenderBlock("a@b.c", action="discard")) == "DISCARD Sender address blocked"
+
+
+def test_a_reply_is_ours_by_its_codes_and_its_text() -> None:
+    reply = "550 5.7.1 <a@b.c>: Sender address rejected: Sender address blocked"
+    assert is_ours(reply, "550 5.7.1 Sender address blocked")
+    assert not is_ours(reply, "550 5.7.1 address blocked")
+    assert not is_ours(reply, "554 5.7.1 Sender address blocked")
+    assert not is_ours(reply, "DISCARD Sender address blocked")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rules", "wider"),
+    [
+        ("n@bulk.b.test", RULES, ("n@", "bulk.b.test", "b.test", "test")),
+        ("n@bulk.test", KeyRules(has_subdomains=False, null_key="", has_utf8=True), ("n@", "bulk.test", ".test")),
+        (
+            "n+x@b.test",
+            KeyRules(has_subdomains=True, null_key="", has_utf8=True, delimiters="+-"),
+            ("n@b.test", "n+x@", "n@", "b.test", "test"),
+        ),
+        ("bulk.b.test", RULES, ("b.test", "test")),
+    ],
+)
+def test_wider_keys_are_those_that_smtpd_looks_up_next(pattern: str, rules: KeyRules, wider: tuple[str, ...]) -> None:
+    assert wider_keys(parse_block_pattern(pattern), rules) == wider
 
 
 MASTER = """smtp       inet  n       -       y       -       1       postscreen
@@ -217,7 +250,7 @@ hash
 
 def test_the_bare_postmaster_is_never_asked_because_smtpd_lets_it_pass() -> None:
     facts = parse_facts("/etc/postfix", Completed(0, FACTS.encode()))
-    probe = probe_for(facts, parse_block_pattern("b.test"), "job")
+    [probe] = probes(facts, parse_block_pattern("b.test"), "job")
     assert probe.recipients == ("postmaster@mx.b.test", "postmaster@c.test")
     assert all(not control.endswith("@mx.b.test") for control in probe.controls)
     assert facts.wired is None

@@ -187,6 +187,21 @@ def test_nothing_is_written_below_a_directory_that_somebody_else_can_exchange(ki
         assert tree(base / "maps") == before
 
 
+@pytest.mark.parametrize("how", ["chown {other} {file}", "chmod 664 {file}", "chmod 646 {file}"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("exim", "exim.conf"), ("sendmail", "sendmail.cf"), ("opensmtpd", "smtpd.conf")]
+    + [("postfix", name) for name in (".", "main.cf", "master.cf")],
+)
+def test_no_list_is_edited_that_a_configuration_names_which_others_may_write(kind: str, name: str, how: str) -> None:
+    with edited(kind) as made:
+        file = made.place.parent / "etc" / name
+        subprocess.run(["/bin/sh", "-c", how.format(other=OTHER, file=file)], check=True)
+        for done in (made.ask("read"), made.run()):
+            assert (done.exit_status, done.stdout) == (66, b""), done
+        assert made.list.read_text() == made.old
+
+
 @pytest.mark.parametrize("kind", ["exim", "sendmail"])
 def test_without_a_way_to_exchange_only_a_rename_in_one_moment_is_lost(kind: str) -> None:
     without = ("mv", "perl", "python3")

@@ -39,8 +39,8 @@ class StillNamed(Conflict):
 class ListFile:
     """A list of senders of an instance, in the words of block_file.sh, which edits no other file.
 
-    `mta`: sendmail, qmail, exim or opensmtpd. `config`: the configuration that names the file (qmail: its home).
-    `name`: sendmail's type of map, opensmtpd's name of the table; "-" elsewhere.
+    `config`: the configuration that names the file (of qmail its home, of Postfix its directory). `name`: the type of
+    a map, opensmtpd's name of the table; "-" elsewhere.
     """
 
     mta: str

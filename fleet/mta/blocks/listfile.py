@@ -93,17 +93,23 @@ def _none(pattern: str) -> tuple[str, ...]:
     return ()
 
 
+def _nothing_refused(file: BlockFile, path: str, line: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Syntax:
     """How a file is written. `entries` takes the part of others apart.
 
     `value`: what the values that we write look like, None where lines have none. `other_keys`: keys that a pattern may
-    have been written with when the instance was set up otherwise.
+    have been written with when the instance was set up otherwise. `check`: raises Conflict where what follows our
+    region, whose last line has that number, changes what ours mean.
     """
 
     entries: Entries
     value: re.Pattern[str] | None = None
     other_keys: Keys = _none
+    check: Callable[[BlockFile, str, int], None] = _nothing_refused
 
     @property
     def has_values(self) -> bool:
@@ -147,7 +153,9 @@ def parse_file(text: str, path: str, syntax: Syntax, keys: Keys, *, exists: bool
         before = as_found
     blocks = _blocks(lines[first + 1 : last], path, first + 1, syntax, keys)
     above, below = syntax.entries(before, 0), syntax.entries(after, last + 1)
-    return BlockFile(before, after, blocks, above, below, is_new=begin[1] is not None)
+    file = BlockFile(before, after, blocks, above, below, is_new=begin[1] is not None)
+    syntax.check(file, path, last + 1)
+    return file
 
 
 def _region(lines: list[str], path: str) -> tuple[int, int] | None:

@@ -1,20 +1,21 @@
 """An unblock that finds nothing of ours on the host: there is nothing to do, and a note says why."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from fleet.mta.blocks.listfile import BlockFile, fold
+from fleet.mta.blocks.listfile import fold
 from fleet.mta.blocks.proof import Seen
+from fleet.mta.blocks.site import Place
 from fleet.mta.errors import Unsupported
 from fleet.mta.records import Ended, Result
 from fleet.mta.steps import Plan, Steps
 
 
-def foreign_notes(file: BlockFile, keys: Iterable[str], path: str) -> tuple[str, ...]:
-    """The administrator's lines that decide about these keys; an unblock leaves them as they are."""
-    wanted = {fold(key) for key in keys}
+def foreign_notes(place: Place) -> tuple[str, ...]:
+    """The administrator's lines that decide about the pattern's keys; an unblock leaves them as they are."""
+    wanted = {fold(key) for key in place.keys}
     return tuple(
-        f"{path} line {entry.line} is the administrator's, not ours, and stays: {entry.text!r}"
-        for entry in file.others
+        f"{place.source.path} line {entry.line} is the administrator's, not ours, and stays: {entry.text!r}"
+        for entry in place.file.others
         if entry.key in wanted
     )
 

@@ -8,30 +8,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.mta.address import BlockPattern, parse_block_pattern
-from fleet.mta.blocks import listfile
+from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks.edit import Change, Checks, ListFile, Source
 from fleet.mta.blocks.listfile import Block, BlockFile, Syntax
 from fleet.mta.blocks.proof import Probe
-from fleet.mta.errors import Conflict, Refused, RemoteError
+from fleet.mta.errors import Conflict, Refused, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Diff, Steps
+
+
+class NoList(Unsupported):
+    """The instance can have no list of senders, so nothing of ours can be in one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """A change of the configuration by which the MTA comes to ask our list, or stops to.
 
-    `command`: as a plan shows it. `apply` makes the change, `take_back` undoes it; either raises FleetError.
+    `command`: as a plan shows it. `apply` makes the change; raises FleetError.
     """
 
     diff: Diff
     command: tuple[str, ...]
     apply: Callable[[], Steps[None]]
-    take_back: Callable[[], Steps[None]]
 
 
-def _no_notes(pattern: BlockPattern) -> tuple[str, ...]:
+def _nothing_wider(pattern: BlockPattern) -> tuple[str, ...]:
     return ()
 
 
@@ -46,7 +49,7 @@ def _nothing_refused(path: str, file: BlockFile) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """How one instance keeps its list of blocked senders.
+    """One list of senders of an instance.
 
     `keys`: the lines (or map keys) of a pattern; raises Unsupported for what the list cannot express. `value_of`: the
     right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
@@ -54,9 +57,10 @@ class Site:
     the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
     `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file
     in which a line more or less of ours changes what others' lines mean. `needs_file`: the MTA must have one, if need
-    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `wiring`: what makes the list
-    count, None when it does already. `find_unwiring`: our wiring as it can be taken out again, None when it is not
-    there as we wrote it.
+    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `is_asked`: whether the MTA asks
+    the list. `find_wiring`: what makes it ask; raises Unsupported, Conflict. `find_unwiring`: what takes our wiring out
+    again, None when it is not there as we wrote it. `map_name`: how results name the map, "" where they name its file.
+    `rebuild`: how an administrator builds the map.
     """
 
     list_file: ListFile
@@ -67,12 +71,15 @@ class Site:
     notes: Callable[[BlockPattern], tuple[str, ...]]
     probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
     own_domains: tuple[str, ...] = ()
-    wider: Callable[[BlockPattern], tuple[str, ...]] = _no_notes
+    wider: Callable[[BlockPattern], tuple[str, ...]] = _nothing_wider
     refuse: Callable[[str, BlockFile], None] = _nothing_refused
     needs_file: bool = False
     text_when_absent: str = ""
-    wiring: Wiring | None = None
+    is_asked: bool = True
+    find_wiring: Callable[[], Steps[Wiring | None]] = _no_wiring
     find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
+    map_name: str = ""
+    rebuild: str = "build the map"
 
     def keys_of(self, pattern: str) -> tuple[str, ...]:
         return self.keys(parse_block_pattern(pattern))
@@ -82,21 +89,60 @@ class Site:
         return listfile.parse_file(text, source.path, self.syntax, self.keys_of, exists=source.exists)
 
 
+Sites = Callable[[InstanceFacts], Steps[tuple[Site, ...]]]
+"""All lists of an instance, the one that a block is written to first. Raises NoList where there can be none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A site's list as it was read."""
+    """A site's list as it was read. `wiring`: the change of the configuration that a block needs too."""
 
     site: Site
     source: Source
     file: BlockFile
     pattern: BlockPattern
+    wiring: Wiring | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
         return self.site.keys(self.pattern)
 
+    @property
+    def block(self) -> Block | None:
+        return self.file.block(self.pattern.text)
+
+    @property
+    def others(self) -> tuple[Block, ...]:
+        """Our other blocks."""
+        return listfile.without_block(self.file, self.pattern.text)
+
     def data(self) -> dict[str, Any]:
-        return {"pattern": self.pattern.text, "file": self.source.path, "keys": list(self.keys)}
+        name = {"map": self.site.map_name} if self.site.map_name else {"file": self.source.path}
+        return {"pattern": self.pattern.text, **name, "keys": list(self.keys)}
+
+
+def one_site(make: Callable[[InstanceFacts], Site]) -> Sites:
+    """`Sites` of an MTA that has one list, of which discovery has told all."""
+
+    def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
+        yield from ()
+        return (make(instance),)
+
+    return sites
+
+
+def read(site: Site, pattern: BlockPattern) -> Steps[Place]:
+    """Raises Unsupported, and Conflict where it cannot be told what is ours."""
+    site.keys(pattern)
+    source = yield from edit.read_list(site.list_file)
+    return Place(site, source, site.parse(source), pattern)
+
+
+def read_all(sites: tuple[Site, ...], pattern: BlockPattern) -> Steps[tuple[Place, ...]]:
+    places: tuple[Place, ...] = ()
+    for site in sites:
+        places = (*places, (yield from read(site, pattern)))
+    return places
 
 
 def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
@@ -115,8 +161,9 @@ def refuse_own_domain(own_domains: tuple[str, ...], pattern: BlockPattern) -> No
         )
 
 
-def refuse_stale(source: Source, build: str = "build the map") -> None:
-    """Raises Conflict for a file that is not what its map was built of. `build`: what an administrator does then."""
+def refuse_stale(place: Place) -> None:
+    """Raises Conflict for a file that is not what its map was built of."""
+    source = place.source
     if source.is_stale and not source.exists:
         raise Conflict(
             f"{source.path} is not there and its map is; one built of our lines alone would lack its entries",
@@ -126,18 +173,18 @@ def refuse_stale(source: Source, build: str = "build the map") -> None:
     if source.is_stale:
         raise Conflict(
             f"{source.path} was edited and its map is older; our change would put those lines into effect too",
-            hint=f"{build}, or take the edit back",
+            hint=f"{place.site.rebuild}, or take the edit back",
             file=source.path,
         )
 
 
-def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
+def _change(place: Place, chosen: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
     """The same edit of our blocks, whatever else stands in the file by then."""
     site = place.site
 
     def change(source: Source) -> tuple[str | None, Checks]:
         file = site.parse(source)
-        blocks = edit(file)
+        blocks = chosen(file)
         text = listfile.render(file, blocks, site.syntax, site.keys_of)
         checks = listfile.checks(file, blocks, site.keys_of) if site.syntax.has_values else ()
         return ("" if text is None and site.needs_file else text), checks
@@ -146,25 +193,24 @@ def _change(place: Place, edit: Callable[[BlockFile], tuple[Block, ...]]) -> Cha
 
 
 def adding(place: Place, block: Block) -> Change:
-    def edit(file: BlockFile) -> tuple[Block, ...]:
+    def chosen(file: BlockFile) -> tuple[Block, ...]:
         place.site.refuse(place.source.path, file)
         return listfile.with_block(file, block, place.site.keys_of, place.source.path)
 
-    return _change(place, edit)
+    return _change(place, chosen)
 
 
 def removing(place: Place) -> Change:
-    def edit(file: BlockFile) -> tuple[Block, ...]:
+    def chosen(file: BlockFile) -> tuple[Block, ...]:
         place.site.refuse(place.source.path, file)
         return listfile.without_block(file, place.pattern.text)
 
-    return _change(place, edit)
+    return _change(place, chosen)
 
 
 def restoring(place: Place) -> Change:
     """Our block of the pattern as it was when the file was read first, or none."""
-    earlier = place.file.block(place.pattern.text)
-    kept = (earlier,) if earlier else ()
+    kept = (place.block,) if place.block else ()
     return _change(place, lambda file: (*listfile.without_block(file, place.pattern.text), *kept))
 
 

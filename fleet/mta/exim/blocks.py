@@ -8,15 +8,14 @@ import re
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
-from fleet.mta.blocks import edit, flow, listfile, site
+from fleet.mta.blocks import edit, flow, listfile, site, unblock
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import BlockFile, Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
-from fleet.mta.blocks.site import Site
+from fleet.mta.blocks.site import NoList, Site, one_site
 from fleet.mta.errors import Conflict, Unsupported
-from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.operations import SenderBlock
+from fleet.mta.records import InstanceFacts
 
 # An item of an address list in a file (spec, "Address lists") must not begin with ! ^ + * @ # or /, must have no ; (a
 # lookup), and no blank before a # (a comment).
@@ -32,26 +31,6 @@ NOTES = (
 )
 
 
-def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
-    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from flow.sender_block(_site(instance), operation, context))
-
-
-def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back; a list that we made goes with the last one."""
-    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
-
-
-def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
-    """What is blocked now: ours, and the administrator's lines."""
-    return (yield from flow.block_list(_site(instance)))
-
-
-def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
-    """How far a block or unblock got: the file and our mark decide."""
-    return (yield from flow.read_back_block(_site(instance), operation, context))
-
-
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root."""
     if not instance.options.get("blacklist_file"):
@@ -59,7 +38,7 @@ def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     return edit.sudo_commands([_list_file(instance)])
 
 
-def _site(instance: InstanceFacts) -> Site:
+def site_of(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
         syntax=Syntax(listfile.plain_entries),
@@ -77,7 +56,7 @@ def _site(instance: InstanceFacts) -> Site:
 def _list_file(instance: InstanceFacts) -> ListFile:
     path = str(instance.options.get("blacklist_file") or "")
     if not path:
-        raise Unsupported(
+        raise NoList(
             "the ACLs of this Exim look senders up in no local_sender_blacklist, and its configuration is hand-written",
             hint="add the deny of Debian's 30_exim4-config_check_rcpt to the RCPT ACL, then discover the host again",
         )
@@ -153,3 +132,10 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
         for address, port in places
         if recipients
     )
+
+
+SITES = one_site(site_of)
+sender_block = partial(flow.sender_block, SITES)
+sender_unblock = partial(unblock.sender_unblock, SITES)
+block_list = partial(flow.block_list, SITES)
+read_back_block = partial(unblock.read_back_block, SITES)

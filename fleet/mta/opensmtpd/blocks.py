@@ -9,7 +9,7 @@ from difflib import unified_diff
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile
+from fleet.mta.blocks import edit, flow, listfile, unblock
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
@@ -17,8 +17,8 @@ from fleet.mta.blocks.site import Site, Wiring
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, script_argv
 from fleet.mta.opensmtpd import conf
-from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.operations import SenderBlock
+from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import escape_bytes, split_lines
 
@@ -28,29 +28,6 @@ PLACEHOLDER = "placeholder@blocked.invalid\n"
 ATEXT = re.compile(r"[A-Za-z0-9!$%&'*+/=?^_`{|}~.-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
 REPLY = "550 Invalid recipient"
 CONFIGURATION = 1 << 20
-
-
-def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
-    """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
-    site = yield from _site(instance, wires=True)
-    return (yield from flow.sender_block(site, operation, context))
-
-
-def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back. As an undo it also takes the wiring back when no other block needs it."""
-    site = yield from _site(instance)
-    return (yield from flow.sender_unblock(lambda: site, operation, context))
-
-
-def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
-    """What is blocked now: ours, and the administrator's lines of the table."""
-    return (yield from flow.block_list((yield from _site(instance))))
-
-
-def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
-    """How far a block or unblock got: the file and our mark decide."""
-    site = yield from _site(instance, wires=isinstance(operation, SenderBlock))
-    return (yield from flow.read_back_block(site, operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
@@ -77,25 +54,33 @@ def _own_file(instance: InstanceFacts) -> ListFile:
     return ListFile("opensmtpd", _config(instance), f"{instance.config_dir}/{TABLE}", TABLE)
 
 
-def _site(instance: InstanceFacts, *, wires: bool = False) -> Steps[Site]:
-    """The table that the configuration asks first now; without one, ours, and with `wires` what makes smtpd ask it."""
+def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
+    """The table that the configuration asks first now, without one ours; and ours where it stands behind another."""
     source = yield from _read(instance)
-    rule = conf.sender_rule(conf.statements(split_lines(source.text)))
-    is_ours = rule is None or rule.path == _own_file(instance).path
-    list_file = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else _own_file(instance)
+    found = conf.statements(split_lines(source.text))
+    rule, own = conf.sender_rule(found), _own_file(instance)
+    first = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else own
+    has_own = rule is not None and rule.path != own.path and conf.tables(found).get(TABLE) == f"file:{own.path}"
+    made = partial(_site, instance, source)
+    return (made(first, is_asked=rule is not None), *((made(own, is_asked=True),) if has_own else ()))
+
+
+def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_asked: bool) -> Site:
+    is_own = list_file.path == _own_file(instance).path
     return Site(
         list_file=list_file,
         syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
         value_of=_no_value,
         is_ours=_is_ours,
-        notes=partial(_notes, is_new=rule is None),
+        notes=partial(_notes, is_new=not is_asked),
         probes=partial(_probes, instance),
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
-        needs_file=not is_ours,
-        text_when_absent=PLACEHOLDER if is_ours else "",
-        wiring=_wiring(instance, source) if wires and rule is None else None,
+        needs_file=not is_own,
+        text_when_absent=PLACEHOLDER if is_own else "",
+        is_asked=is_asked,
+        find_wiring=partial(_find_wiring, instance, source),
         find_unwiring=partial(_find_unwiring, instance),
     )
 
@@ -138,8 +123,9 @@ def our_lines(instance: InstanceFacts) -> list[str]:
     ]
 
 
-def _wiring(instance: InstanceFacts, source: Source) -> Wiring:
+def _find_wiring(instance: InstanceFacts, source: Source) -> Steps[Wiring]:
     """Our rule before the first one. Raises Unsupported where it cannot be told which one that is."""
+    yield from ()
     lines = split_lines(source.text)
     found = conf.statements(lines)
     at = conf.first_match(found)
@@ -150,11 +136,14 @@ def _wiring(instance: InstanceFacts, source: Source) -> Wiring:
     if at is None or any(each.words[0] == "include" and each.line < at for each in found):
         raise Unsupported(f"the first rule of {_config(instance)} may be in a file of its own", hint=_by_hand(instance))
     new = [*lines[:at], *our_lines(instance), *lines[at:]]
+    return _wiring(instance, "wire", lines, new, f"{source.digest} {at + 1}\n")
+
+
+def _wiring(instance: InstanceFacts, action: str, old: list[str], new: list[str], stdin: str) -> Wiring:
     return Wiring(
-        diff=_difference(instance, lines, new),
-        command=script_argv(WIRE, *_wire_command(instance, "wire").argv),
-        apply=lambda: _change(instance, "wire", f"{source.digest} {at + 1}\n"),
-        take_back=partial(_take_back, instance),
+        diff=_difference(instance, old, new),
+        command=script_argv(WIRE, *_wire_command(instance, action).argv),
+        apply=partial(_change, instance, action, stdin),
     )
 
 
@@ -168,18 +157,8 @@ def _find_unwiring(instance: InstanceFacts) -> Steps[Wiring | None]:
     ours = "".join(our_lines(instance))
     if source.text.count(ours) != 1:
         return None
-    before = split_lines(source.text.replace(ours, ""))
-    return Wiring(
-        diff=_difference(instance, split_lines(source.text), before),
-        command=script_argv(WIRE, *_wire_command(instance, "unwire").argv),
-        apply=partial(_take_back, instance),
-        take_back=lambda: _change(instance, "unwire", f"{source.digest} 0\n"),
-    )
-
-
-def _take_back(instance: InstanceFacts) -> Steps[None]:
-    source = yield from _read(instance)
-    yield from _change(instance, "unwire", f"{source.digest} 0\n")
+    old, new = split_lines(source.text), split_lines(source.text.replace(ours, ""))
+    return _wiring(instance, "unwire", old, new, f"{source.digest} 0\n")
 
 
 def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
@@ -264,3 +243,9 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     return (
         sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
     )
+
+
+sender_block = partial(flow.sender_block, sites)
+sender_unblock = partial(unblock.sender_unblock, sites)
+block_list = partial(flow.block_list, sites)
+read_back_block = partial(unblock.read_back_block, sites)

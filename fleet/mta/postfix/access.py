@@ -1,4 +1,4 @@
-"""An access map's source as text, block_file.py's rule applied to the syntax of Postfix.
+"""An access map's source as text: keys, values, and the rule of `listfile` applied to the syntax of Postfix.
 
 access(5), postmap(1): a line whose first character besides white space is # is a comment, a line that begins with
 white space continues the one before, the first of two entries with the same key counts.
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from fleet.mta.address import BlockPattern, PatternKind, parse_block_pattern, to_unicode
-from fleet.mta.blocks.listfile import BEGIN, BLANKS, Block, BlockFile, Entry, Keys, Syntax, parse_file, render
+from fleet.mta.blocks.listfile import BEGIN, BLANKS, BlockFile, Entry, Syntax
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.text import split_lines
@@ -26,6 +26,7 @@ class KeyRules:
     has_subdomains: bool
     null_key: str
     has_utf8: bool
+    delimiters: str = ""
 
 
 def keys_of(pattern: BlockPattern, rules: KeyRules) -> tuple[str, ...]:
@@ -68,11 +69,29 @@ def value_of(operation: SenderBlock) -> str:
     return f"{operation.code} {operation.enhanced} {operation.text}"
 
 
-def parse_access(text: str, path: str, keys: Keys) -> BlockFile:
-    """Take a source apart. Raises Conflict where our region was edited by hand or something continues it."""
-    file = parse_file(text, path, ACCESS, keys)
-    above = text.removesuffix(file.after).count("\n")
-    lines = enumerate(split_lines(file.after), above + 1)
+def is_ours(reply: str, value: str) -> bool:
+    """`550 5.7.1 <a@b.c>: Sender address rejected: text` against the value `550 5.7.1 text`."""
+    code, _, rest = value.partition(" ")
+    enhanced, _, text = rest.partition(" ")
+    return code.isdigit() and reply.startswith(f"{code} {enhanced} ") and f": {text}" in reply
+
+
+def wider_keys(pattern: BlockPattern, rules: KeyRules) -> tuple[str, ...]:
+    """Other keys under which smtpd finds the pattern's senders, access(5)."""
+    keys: list[str] = []
+    domain = pattern.domain.casefold()
+    if pattern.address is not None:
+        local = pattern.address.smtp.removesuffix(f"@{pattern.address.domain}").casefold()
+        bases = [local[:at] for at, char in enumerate(local) if at and char in rules.delimiters]
+        keys = [*(f"{base}@{domain}" for base in bases), *(f"{each}@" for each in (local, *bases)), domain]
+    labels = domain.split(".")
+    parents = [".".join(labels[at:]) for at in range(1, len(labels))]
+    return (*keys, *(each if rules.has_subdomains else f".{each}" for each in parents))
+
+
+def _refuse_continued(file: BlockFile, path: str, end: int) -> None:
+    """Raises Conflict where a line behind our region, which ends in line `end`, continues our last one."""
+    lines = enumerate(split_lines(file.after), end + 1)
     number, first = next(((number, line) for number, line in lines if not _is_skipped(line)), (0, "-"))
     if first[0] in BLANKS:
         raise Conflict(
@@ -81,12 +100,6 @@ def parse_access(text: str, path: str, keys: Keys) -> BlockFile:
             file=path,
             line=number,
         )
-    return file
-
-
-def render_access(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> str:
-    """The source with these blocks of ours. Without any it is what others wrote, byte for byte."""
-    return render(file, blocks, ACCESS, keys) or ""
 
 
 def _is_skipped(line: str) -> bool:
@@ -118,4 +131,5 @@ def _widest_keys(pattern: str) -> tuple[str, ...]:
     return keys_of(parse_block_pattern(pattern), KeyRules(has_subdomains=False, null_key="<>", has_utf8=True))
 
 
-ACCESS = Syntax(_entries, re.compile(r"[245]\d\d [245]\.\d+\.\d+ .+|DISCARD.*"), _widest_keys)
+VALUE = re.compile(r"[245]\d\d [245]\.\d+\.\d+ .+|DISCARD.*")
+ACCESS = Syntax(_entries, VALUE, _widest_keys, _refuse_continued)

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import site
 from fleet.mta.blocks.proof import NULL_SENDER, Probe, sender_probe
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
@@ -61,6 +60,7 @@ class BlockFacts:
             has_subdomains="smtpd_access_maps" in self.words("parent_domain_matches_subdomains"),
             null_key=self.settings.get("smtpd_null_access_lookup_key", NULL_SENDER),
             has_utf8=self.settings.get("smtputf8_enable") == "yes",
+            delimiters=self.settings.get("recipient_delimiter", ""),
         )
 
     @property
@@ -108,10 +108,9 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
     return BlockFacts(config_dir, settings, service, frozenset(sections["types"].split()), address)
 
 
-def refuse_own_domain(facts: BlockFacts, pattern: BlockPattern) -> None:
-    """Raises Conflict for a whole domain whose mail this instance itself receives."""
-    own = facts.domains("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
-    site.refuse_own_domain(own, pattern)
+def own_domains(facts: BlockFacts) -> tuple[str, ...]:
+    """The domains whose mail this instance itself receives."""
+    return facts.domains("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
 
 
 def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
@@ -130,12 +129,11 @@ def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def probe_for(facts: BlockFacts, pattern: BlockPattern, job: str) -> Probe:
-    """The dialogue that shows whether senders of the pattern are refused. The same job asks the same."""
+def probes(facts: BlockFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...] = ()) -> tuple[Probe, ...]:
+    """The one dialogue; where it goes to, the settings have told already."""
     host = facts.settings.get("myhostname", "localhost")
-    return sender_probe(
-        pattern, job, address=facts.address, port=facts.service.port, host=host, recipients=_recipients(facts)
-    )
+    port, recipients = facts.service.port, _recipients(facts)
+    return (sender_probe(pattern, job, address=facts.address, port=port, host=host, recipients=recipients),)
 
 
 def _recipients(facts: BlockFacts) -> tuple[str, ...]:

@@ -6,7 +6,7 @@
 from collections.abc import Iterable
 
 from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
-from fleet.mta.postfix import access_edit, logs
+from fleet.mta.postfix import blocks, logs
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.records import InstanceFacts
@@ -138,8 +138,10 @@ def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]
     forms.append((DELIVER_SECONDS, DELIVER, deliver_arguments(instance)))
     if log != "none":
         forms.append((READ_SECONDS, LOG, (log,)))
-    forms += access_edit.root_scripts(instance)
-    return [(seconds, script_argv(script, *words)) for seconds, script, words in forms]
+    return [
+        *((seconds, script_argv(script, *words)) for seconds, script, words in forms),
+        *blocks.sudo_commands(instance),
+    ]
 
 
 def log_source(instance: InstanceFacts) -> str:

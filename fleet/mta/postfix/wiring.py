@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fleet.mta.blocks.site import NoList
 from fleet.mta.bounds import port_of
-from fleet.mta.errors import Unsupported
 from fleet.mta.text import short_digest
 
-# What postfix_access.sh can replace by rename; texthash has no map file.
+# What block_file.sh can replace by rename; texthash has no map file.
 EDITABLE = ("hash", "btree", "lmdb", "cdb", "texthash")
 BUILT = ("hash", "lmdb", "btree", "cdb")
 RESTRICTIONS = "smtpd_sender_restrictions"
@@ -67,10 +67,10 @@ def wired_map(restrictions: str) -> AccessMap | None:
 
 
 def own_map(config_dir: str, default_type: str, types: frozenset[str]) -> AccessMap:
-    """The map we would make. Raises Unsupported when this Postfix can build no indexed map."""
+    """The map we would make. Raises NoList when this Postfix can build no indexed map."""
     usable = [kind for kind in (default_type, *BUILT) if kind in types and kind in BUILT]
     if not usable:
-        raise Unsupported(f"this Postfix has no indexed map type (of {', '.join(BUILT)}) to keep a block list in")
+        raise NoList(f"this Postfix has no indexed map type (of {', '.join(BUILT)}) to keep a block list in")
     return AccessMap(usable[0], f"{config_dir}/{OWN_NAME}")
 
 
@@ -108,7 +108,7 @@ def unwire(main_cf: str, access_map: AccessMap) -> str | None:
 
 
 def smtp_service(master: str, overrides: str) -> Service:
-    """The service that takes mail from other hosts, from `postconf -M` and `postconf -P`. Raises Unsupported."""
+    """The service that takes mail from other hosts, from `postconf -M` and `postconf -P`. Raises NoList."""
     found = []
     for line in master.splitlines():
         fields = line.split()
@@ -118,7 +118,7 @@ def smtp_service(master: str, overrides: str) -> Service:
             smtpd = f"{fields[0]}/inet" if fields[7] == "smtpd" else "smtpd/pass"
             found.append((number or port_of(port or "0"), address.strip("[]"), smtpd))
     if not found:
-        raise Unsupported("master.cf has no smtpd service that listens on the network")
+        raise NoList("master.cf has no smtpd service that listens on the network")
     port_number, address, smtpd = min(found, key=lambda each: each[0] != 25)
     prefix = f"{smtpd}/"
     pairs = [line.removeprefix(prefix).split("=", 1) for line in overrides.splitlines() if line.startswith(prefix)]

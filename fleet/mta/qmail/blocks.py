@@ -7,15 +7,14 @@ understand alike is written.
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile, site
+from fleet.mta.blocks import edit, flow, listfile, site, unblock
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
-from fleet.mta.blocks.site import Site
+from fleet.mta.blocks.site import Site, one_site
 from fleet.mta.errors import Unsupported
-from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.operations import SenderBlock
+from fleet.mta.records import InstanceFacts
 
 REPLIES = {
     "smtpfront-qmail": "smtpfront-qmail answers `553 5.1.0 Sorry, your envelope sender is in my badmailfrom list.` to "
@@ -25,32 +24,12 @@ REPLIES = {
 }
 
 
-def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
-    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from flow.sender_block(_site(instance), operation, context))
-
-
-def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back; a badmailfrom that we made goes with the last one."""
-    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
-
-
-def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
-    """What is blocked now: ours, and the administrator's lines of badmailfrom."""
-    return (yield from flow.block_list(_site(instance)))
-
-
-def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
-    """How far a block or unblock got: the file and our mark decide."""
-    return (yield from flow.read_back_block(_site(instance), operation, context))
-
-
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root."""
     return edit.sudo_commands([_list_file(instance)])
 
 
-def _site(instance: InstanceFacts) -> Site:
+def site_of(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
         syntax=Syntax(listfile.plain_entries),
@@ -124,3 +103,10 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
         sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients)
         for address, port in places
     )
+
+
+SITES = one_site(site_of)
+sender_block = partial(flow.sender_block, SITES)
+sender_unblock = partial(unblock.sender_unblock, SITES)
+block_list = partial(flow.block_list, SITES)
+read_back_block = partial(unblock.read_back_block, SITES)

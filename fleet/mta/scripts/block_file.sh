@@ -9,6 +9,8 @@
 #                                              new file or "remove", number of checks, that many lines "KEY<tab>VALUE" (no
 #                                              value: absent) which a map built of the file must give, the new file
 #
+#   MTA postfix:   CONFIG its directory, FILE the source of a map that checks senders, or mxfleet_senders there, KIND the
+#                  map's type
 #   MTA sendmail:  CONFIG the .cf file, FILE the source of its access map, KIND the map's type
 #   MTA qmail:     CONFIG its home, FILE control/badmailfrom in it
 #   MTA exim:      CONFIG the file that exim runs with, FILE a list that it names, or mxfleet_senders in /etc/exim4
@@ -44,9 +46,9 @@ fail() {
 # Run as root by sudo, this must not become a way to write any file: only what root's own configuration names.
 known() {
     case $file in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) return 1 ;; /*) ;; *) return 1 ;; esac
-    rootly=$(find -H "$config" -prune -user root ! -perm /022) || is_no $? || return
-    [ -n "$rootly" ] || return
+    is_rootly "$config" || return
     case $mta in
+        postfix) is_rootly "$config/main.cf" && is_rootly "$config/master.cf" && is_instance && checks_senders ;;
         sendmail)
             # A map with columns of its own, or one that keeps upper and lower case apart, is not edited.
             [ -f "$config" ] && asks awk -v type="$kind" -v file="$file" '
@@ -72,6 +74,31 @@ known() {
     esac
 }
 
+is_rootly() {
+    rootly=$(find -H "$1" -prune -user root ! -perm /022) || is_no $? || return
+    [ -n "$rootly" ]
+}
+
+is_instance() {
+    main=$(postconf -h config_directory) || fail 70 "postconf failed"
+    [ "$config" != "$main" ] || return 0
+    others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
+    has_word "$others" "$config"
+}
+
+checks_senders() {
+    [ "$file" != "$own" ] || return 0
+    checked=$(postconf -c "$config" -xh smtpd_sender_restrictions &&
+        postconf -c "$config" -xP '*/*/smtpd_sender_restrictions') || fail 70 "postconf failed"
+    has_word "$checked" "$kind:$file"
+}
+
+has_word() { # TEXT WORD
+    between=" ,{}$tab
+"
+    case ",$1," in *["$between"]"$2"["$between"]*) ;; *) return 1 ;; esac
+}
+
 # A table of senders that a rule refuses, and nothing else: aliases and passwords are tables too.
 names_table() {
     asks awk -v name="$kind" -v file="$file" '
@@ -89,40 +116,57 @@ names_table() {
         END { exit !(found && refuses && !other) }' "$config"
 }
 
-dump() { makemap -C "$config" -u "$kind" "$1"; }
+dump() { # MAP: its entries
+    case $mta in
+        postfix) postmap -c "$config" -s "$kind:$1" ;;
+        *) makemap -C "$config" -u "$kind" "$1" ;;
+    esac
+}
 
-# $1: the dump of a map.
-verify() {
+# Sets $got, "" where the map has none; false when it does not say. Of makemap's maps it is asked of the dump.
+look_up() { # KEY MAP DUMP
+    # shellcheck disable=SC2016 # awk's
+    [ "$mta" = postfix ] || {
+        got=$(key=$1 awk -F '\t' '($1 "") == ENVIRON["key"] "" { print substr($0, length($1) + 2); exit }' "$3")
+        return
+    }
+    # A status of 1 is also that of a map that postmap cannot read, and says so then.
+    got=$(postmap -c "$config" -q "$1" "$kind:$2") && return
+    [ $? -eq 1 ] || return
+    said=$(postmap -c "$config" -q "$1" "$kind:$2" 2>&1)
+    [ $? -eq 1 ] || return
+    case $said in *': fatal: '* | *': error: '*) return 1 ;; esac
+}
+
+verify() { # MAP DUMP
     [ -n "$checks" ] || return 0
-    while IFS= read -r line; do
-        key=${line%%"$tab"*}
-        if [ "$line" = "$key$tab" ]; then
-            # shellcheck disable=SC2016 # awk's
-            key=$key awk -F '\t' '($1 "") == ENVIRON["key"] "" { exit 1 }' "$1" ||
-                { echo "mxfleet: $key is still in the map" >&2; return 1; }
-        else
-            grep -qxF -- "$line" "$1" || { echo "mxfleet: the map does not give $line" >&2; return 1; }
-        fi
+    while IFS=$tab read -r key value; do
+        look_up "$key" "$1" "$2" || { echo "mxfleet: $1 cannot be read" >&2; return 1; }
+        [ "$got" = "$value" ] || { echo "mxfleet: $1: $key gives '$got', expected '$value'" >&2; return 1; }
     done <<END
 $checks
 END
 }
 
-# makemap ends with 65 where a line of the administrator's was wrong before already, and builds the rest.
 build_map() {
-    makemap -C "$config" "$kind" new <new >said 2>&1
-    status=$?
-    case $status in 0 | 65) ;; *) cat said >&2; fail 73 "makemap ended with $status" ;; esac
+    case $mta in
+        postfix)
+            postmap -c "$config" "$kind:new" || fail 73 "cannot build the map"
+            ;;
+        *)
+            # makemap ends with 65 where a line of the administrator's was wrong before already, and builds the rest.
+            makemap -C "$config" "$kind" new <new >said 2>&1
+            status=$?
+            case $status in 0 | 65) ;; *) cat said >&2; fail 73 "makemap ended with $status" ;; esac
+            chmod 640 "new$suffix"
+            ;;
+    esac
     dump new >new.dump || fail 73 "cannot read the new map"
     if [ -e "was$suffix" ]; then
         dump was >was.dump || fail 73 "cannot read $file$suffix"
         before=$(wc -l <was.dump) && after=$(wc -l <new.dump) || fail 70 "cannot count the entries"
         [ "$after" -ge $((before - gone)) ] || fail 65 "the new map lacks entries"
     fi
-    verify new.dump || fail 65 "the new map is not as it should be"
-    chmod 640 "new$suffix"
-    dress "$suffix"
-    mark "$suffix"
 }
 
 # What somebody else wrote since is his, and stays.
@@ -132,15 +176,20 @@ put_back() { # WORDS
     fail 65 "$1; $told"
 }
 
-# smtpd keeps a table in memory until it is told.
-tell() { [ -z "$table" ] || smtpctl update table "$table" >&2 9>&- 6>&-; }
+# smtpd keeps a table in memory until it is told, Postfix a texthash (DATABASE_README).
+tell() {
+    case $mta:$kind in
+        opensmtpd:*) [ -z "$table" ] || smtpctl update table "$table" >&2 9>&- 6>&- ;;
+        postfix:texthash) postfix -c "$config" reload >/dev/null 2>&1 9>&- 6>&- || : ;; # it may not be running
+    esac
+}
 
 clear_up() { ! put_right "$mta" || tell || fail 74 "smtpd was not told what a change that was cut off has left"; }
 
 # Another map than ours was built by hand since.
 is_in_effect() {
     [ -z "$suffix" ] || is "../$name$suffix" "ours$suffix" ||
-        { [ -f "../$name$suffix" ] && dump "$file" >live.dump && verify live.dump; }
+        { [ -f "../$name$suffix" ] && dump "$file" >live.dump && verify "$file" live.dump; }
 }
 
 apply() {
@@ -151,9 +200,8 @@ apply() {
     take_planned "$planned" "$suffix"
     case $verb in
         remove)
-            [ -z "$suffix" ] && [ "$planned" != - ] || fail 66 "$file is not ours to remove"
-            # smtpd does not start without a table that its configuration names.
-            [ "$mta" != opensmtpd ] || ! asks grep -qF -- "$file" "$config" || fail 69 "$config still names $file"
+            [ "$planned" != - ] || fail 66 "$file is not there to remove"
+            refuse_removal
             wanted=-
             ;;
         write)
@@ -167,17 +215,30 @@ apply() {
     echo "applied $wanted"
 }
 
+# Neither Postfix takes mail, nor does smtpd start, without what its configuration names, in whatever way.
+refuse_removal() {
+    case $mta in
+        sendmail) fail 66 "$file is not ours to remove" ;;
+        opensmtpd) ! asks grep -qF -- "$file" "$config" || fail 69 "$config still names $file" ;;
+        postfix)
+            [ "$file" = "$own" ] || fail 66 "$file is not ours to remove"
+            settings=$(postconf -c "$config" -n) || fail 70 "postconf failed"
+            case $settings in *"$name"*) fail 69 "main.cf still names $file" ;; esac
+            ! asks grep -qF -- "$name" "$config/master.cf" || fail 69 "master.cf still names $file"
+            ;;
+    esac
+}
+
 write() {
-    if [ -e was ]; then
-        cp -p --preserve=all was new || fail 73 "cannot write beside $file"
-    else
-        # The MTA reads it under an account of its own: one that cannot would refuse nobody, or everybody.
-        : >new && chmod 644 new && chgrp --reference=.. new || fail 73 "cannot write beside $file"
-    fi
-    cat >new || fail 73 "cannot write beside $file"
+    # postmap gives up root for the owner of the source, who may not write here: so that is root while it builds. A file
+    # that is new is read by the MTA under an account of its own: one that cannot would refuse nobody, or everybody.
+    : >new && chmod 644 new && chgrp --reference=.. new && cat >new || fail 73 "cannot write beside $file"
     # A connection that ends in the middle of it looks like the end of the file.
     [ "$(sum new)" = "$wanted" ] || fail 65 "the new file did not come as a whole"
     [ -z "$suffix" ] || build_map
+    verify new new.dump || fail 65 "the new map is not as it should be"
+    dress ''
+    [ -z "$suffix" ] || { dress "$suffix" && mark "$suffix"; } # never older than the file
     mark ''
 }
 
@@ -192,16 +253,26 @@ in_effect() {
 }
 
 query() {
-    { cat && echo && in_effect && echo end; } | awk -F "$tab" '
-        !past { if ($0 == "") past = 1; else wanted[$0]; next }
-        $0 == "end" || ($1 in wanted && !seen[$1]++)'
+    if [ "$mta" != postfix ]; then
+        { cat && echo && in_effect && echo end; } | awk -F "$tab" '
+            !past { if ($0 == "") past = 1; else wanted[$0]; next }
+            $0 == "end" || ($1 in wanted && !seen[$1]++)'
+        return
+    fi
+    while [ -e "$file$suffix" ] && IFS= read -r key; do
+        look_up "$key" "$file" || fail 70 "$kind:$file cannot be read"
+        [ -z "$got" ] || printf '%s\t%s\n' "$key" "$got"
+    done
+    echo end
 }
 
-suffix='' table=
+suffix='' table='' own=$config/mxfleet_senders
 case $mta:$kind in
-    sendmail:hash | sendmail:btree) suffix=.db ;;
-    sendmail:cdb) suffix=.cdb ;;
-    sendmail:*) fail 66 "maps of type $kind are not edited" ;;
+    sendmail:hash | sendmail:btree | postfix:hash | postfix:btree) suffix=.db ;;
+    sendmail:cdb | postfix:cdb) suffix=.cdb ;;
+    postfix:lmdb) suffix=.lmdb ;;
+    postfix:texthash) ;;
+    sendmail:* | postfix:*) fail 66 "maps of type $kind are not edited" ;;
 esac
 known || fail 66 "$file is no list of senders that $config names"
 go_to_file "$file"

@@ -6,38 +6,15 @@ An instance without an access map is not wired by us: that takes a new sendmail.
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, site
+from fleet.mta.blocks import edit, flow, site, unblock
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
-from fleet.mta.blocks.site import Site
-from fleet.mta.errors import Unsupported
-from fleet.mta.operations import BlockList, Operation, SenderBlock, SenderUnblock
-from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.blocks.site import NoList, Site, one_site
+from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import access
-from fleet.mta.steps import Steps
 
 WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
-
-
-def sender_block(instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
-    """Block a sender. Raises Conflict, Unsupported, DiskFull; then nothing is changed."""
-    return (yield from flow.sender_block(_site(instance), operation, context))
-
-
-def sender_unblock(instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
-    """Take our own block back."""
-    return (yield from flow.sender_unblock(partial(_site, instance), operation, context))
-
-
-def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
-    """What is blocked now: ours, and the administrator's lines of the access map, RELAY and other tags included."""
-    return (yield from flow.block_list(_site(instance)))
-
-
-def read_back_block(instance: InstanceFacts, operation: Operation, context: Context) -> Steps[Result | None]:
-    """How far a block or unblock got: the live map and our mark decide."""
-    return (yield from flow.read_back_block(_site(instance), operation, context))
 
 
 def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
@@ -45,7 +22,7 @@ def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     return edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
 
 
-def _site(instance: InstanceFacts) -> Site:
+def site_of(instance: InstanceFacts) -> Site:
     """Raises Unsupported for an instance without an access map."""
     return Site(
         list_file=_list_file(instance),
@@ -65,7 +42,7 @@ def _list_file(instance: InstanceFacts) -> ListFile:
     kind, _, path = str(instance.options.get("access_map", "")).partition(":")
     config = str(instance.options.get("config_file", f"{instance.config_dir}/sendmail.cf"))
     if not path:
-        raise Unsupported(
+        raise NoList(
             f"{config} has no access map, so this Sendmail checks no senders",
             hint=f"put {WIRING} and FEATURE(`delay_checks')dnl into the .mc file of it, build the access map with "
             f"makemap and {config} with m4, restart Sendmail, and discover the host again",
@@ -102,3 +79,10 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
             pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients
         ),
     )
+
+
+SITES = one_site(site_of)
+sender_block = partial(flow.sender_block, SITES)
+sender_unblock = partial(unblock.sender_unblock, SITES)
+block_list = partial(flow.block_list, SITES)
+read_back_block = partial(unblock.read_back_block, SITES)

@@ -1,0 +1,52 @@
+"""The evidence of a block: what the MTA answers the pattern's senders, and what is in effect for our keys."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.mta.address import BlockPattern
+from fleet.mta.blocks import edit
+from fleet.mta.blocks.listfile import fold
+from fleet.mta.blocks.proof import Seen, read_proof
+from fleet.mta.blocks.site import Place, Site
+from fleet.mta.records import Context
+from fleet.mta.steps import Steps, talk
+
+LOOKS = 5  # one a second; an MTA may notice a new list a moment later
+
+Looks = tuple[Seen, ...]
+"""What each dialogue of a site showed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`found`: {key: value} of what is in effect, keys folded, without those not found."""
+
+    looks: Looks
+    found: dict[str, str]
+    lookup: Any
+
+    def as_json(self) -> dict[str, Any]:
+        nobody = {"not_provable": "no SMTP server of this instance is known"}
+        first, *rest = [seen.as_json() for seen in self.looks] or [nobody]
+        return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup}
+
+
+def look(place: Place, context: Context) -> Steps[Looks]:
+    return (yield from look_at(place.site, place.pattern, context, place.source.addresses))
+
+
+def look_at(site: Site, pattern: BlockPattern, context: Context, addresses: tuple[str, ...] = ()) -> Steps[Looks]:
+    looks = []
+    for probe in site.probes(pattern, context.job, addresses):
+        said = yield from talk(probe.dialogue())
+        looks.append(read_proof(probe, said))
+    return tuple(looks)
+
+
+def evidence_of(place: Place, looks: Looks, *also: Place) -> Steps[Evidence]:
+    """`also`: further lists of the instance; where two have a key, the place's counts."""
+    found: dict[str, str] = {}
+    for each in (*also, place):
+        found |= yield from edit.look_up(each.site.list_file, each.keys)
+    # A map's own name in the result is Postfix's form, in which the one value of the first key stands for all.
+    return Evidence(looks, found, found.get(fold(place.keys[0])) if place.site.map_name else found)

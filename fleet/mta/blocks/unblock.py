@@ -1,0 +1,180 @@
+"""Taking a block of ours back, from every list of the instance in which it stands, and reading back how far it got."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from fleet.mta.address import parse_block_pattern
+from fleet.mta.blocks import edit
+from fleet.mta.blocks import site as block_site
+from fleet.mta.blocks.edit import Change
+from fleet.mta.blocks.evidence import LOOKS, Evidence, Looks, evidence_of, look, look_at
+from fleet.mta.blocks.flow import is_in_effect, is_settled
+from fleet.mta.blocks.listfile import fold
+from fleet.mta.blocks.not_ours import foreign_notes, nothing_of_ours, unreadable
+from fleet.mta.blocks.proof import Seen
+from fleet.mta.blocks.site import NoList, Place, Sites, Wiring
+from fleet.mta.errors import RemoteError, Unsupported
+from fleet.mta.host.commands import pause
+from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.steps import Plan, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """Our block out of one list, and our wiring with it where an undo leaves nothing that needs the list."""
+
+    place: Place
+    change: Change
+    unwiring: Wiring | None
+
+
+def sender_unblock(find: Sites, instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+    """Take our own block back. As an undo it also takes the wiring back when no other block needs it.
+
+    Where nothing of ours is, whatever the reason, nothing is changed.
+    """
+    pattern = parse_block_pattern(operation.pattern)
+    try:
+        sites = yield from find(instance)
+    except NoList as error:
+        return (yield from nothing_of_ours(pattern.text, error.detail))
+    try:
+        sites[0].keys(pattern)
+    except Unsupported as error:
+        return (yield from nothing_of_ours(pattern.text, error.detail))
+    try:
+        places = yield from block_site.read_all(sites, pattern)
+    except Unsupported as error:
+        return (yield from unreadable(pattern.text, error, (yield from look_at(sites[0], pattern, context))))
+    ours = tuple(place for place in places if place.block)
+    if not ours:
+        return (yield from _not_ours(places, context))
+    for place in ours:
+        block_site.refuse_stale(place)
+    return (yield from _unblock(places, ours, context))
+
+
+def _not_ours(places: tuple[Place, ...], context: Context) -> Steps[Result]:
+    place = places[0]
+    notes = [note for each in places for note in foreign_notes(each)]
+    looks = yield from look(place, context)
+    yield Plan(notes=tuple(notes))
+    evidence = (yield from evidence_of(place, looks)).as_json()
+    return Result(Ended.UNCHANGED, data=place.data() | {"notes": notes}, before=evidence, after=evidence)
+
+
+def _unblock(places: tuple[Place, ...], ours: tuple[Place, ...], context: Context) -> Steps[Result]:
+    removals = []
+    for place in ours:
+        unwiring = (yield from _unwiring(place, context)) if context.undo else None
+        removals.append(_Removal(place, block_site.removing(place), unwiring))
+    yield _plan(removals)
+    before = yield from evidence_of(ours[0], (yield from look(ours[0], context)), *ours[1:])
+    for removal in removals:
+        yield from _remove(removal)
+    return (yield from _freed(places, ours, before, context))
+
+
+def _unwiring(place: Place, context: Context) -> Steps[Wiring | None]:
+    """None where something else needs the list: another block of ours, wanted or there, or a line of others."""
+    if place.others or context.wanted_blocks or block_site.is_written(place.file, place.site.text_when_absent):
+        return None
+    return (yield from place.site.find_unwiring())
+
+
+def _plan(removals: list[_Removal]) -> Plan:
+    diffs, commands = [], []
+    for each in removals:
+        text, _ = each.change(each.place.source)
+        if each.unwiring:
+            diffs.append(each.unwiring.diff)
+            commands.append(each.unwiring.command)
+            text = None
+        diffs.append(edit.difference(each.place.source, text))
+        commands.append(each.place.site.list_file.shown())
+    return Plan(diffs=tuple(diffs), commands=tuple(commands))
+
+
+def _remove(removal: _Removal) -> Steps[None]:
+    place = removal.place
+    write = partial(edit.change_list, place.site.list_file, place.source)
+    if removal.unwiring is None:
+        yield from write(removal.change)
+        return
+    now = yield from block_site.read(place.site, place.pattern)
+    block_site.refuse_written(now.file, place.source.path, place.site.text_when_absent)
+    yield from removal.unwiring.apply()
+    yield from edit.remove_or_empty(write, block_site.vanishing(place, removal.change), removal.change)
+
+
+def _freed(places: tuple[Place, ...], ours: tuple[Place, ...], before: Evidence, context: Context) -> Steps[Result]:
+    first = ours[0]
+    looks = yield from look(first, context)
+    for _ in range(LOOKS - 1):
+        if not _refused(ours, looks):
+            break
+        yield from pause(1)
+        looks = yield from look(first, context)
+    after = yield from evidence_of(first, looks, *ours[1:])
+    refused, wider = _refused(ours, looks), still_decided(places)
+    left = [fold(key) for place in ours for key in place.keys if _is_left(place, fold(key), wider, after)]
+    told = partial(Result, before=before.as_json(), after=after.as_json())
+    if not left and (wider or not refused):
+        is_refused = bool(wider and (refused or after.found))
+        return told(Ended.SUCCEEDED, data=first.data() | ({"still_refused_by": list(wider)} if is_refused else {}))
+    still = f"{first.source.path} still has {left[0]}" if left else ""
+    still = f"{refused[0].sender} is still answered {refused[0].reply!r}" if refused else still
+    shared = [other.pattern for place in places for other in place.others]
+    error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
+    return told(Ended.FAILED, data=first.data(), error=error)
+
+
+def _refused(ours: tuple[Place, ...], looks: Looks) -> list[Seen]:
+    return [seen for seen in looks if seen.is_provable and any(_is_ours(place, seen) for place in ours)]
+
+
+def _is_ours(place: Place, seen: Seen) -> bool:
+    return place.block is not None and place.site.is_ours(seen.reply, place.block.value)
+
+
+def _is_left(place: Place, key: str, wider: tuple[str, ...], after: Evidence) -> bool:
+    """Whether our entry is still in effect, and not that of another who has the same."""
+    return key not in wider and place.block is not None and after.found.get(key) == place.block.value
+
+
+def still_decided(places: tuple[Place, ...]) -> tuple[str, ...]:
+    """Keys of other lines that decide about the same senders: then neither answer nor look-up says anything of ours."""
+    found: dict[str, None] = {}
+    for place in places:
+        wanted = {fold(key) for key in (*place.site.wider(place.pattern), *place.keys)}
+        there = [entry.key for entry in place.file.others]
+        there += [fold(key) for block in place.others for key in place.site.keys_of(block.pattern)]
+        found |= dict.fromkeys(key for key in there if key in wanted)
+    return tuple(found)
+
+
+def read_back_block(
+    find: Sites, instance: InstanceFacts, operation: Operation, context: Context
+) -> Steps[Result | None]:
+    """How far a block or unblock got: answer, what is in effect and our mark decide. Either is safe to apply again."""
+    if not isinstance(operation, SenderBlock | SenderUnblock):
+        return None
+    pattern = parse_block_pattern(operation.pattern)
+    places = yield from block_site.read_all((yield from find(instance)), pattern)
+    ours = tuple(place for place in places if place.block)
+    place = (ours or places)[0]
+    block_site.refuse_stale(place)
+    looks = yield from look(place, context)
+    also = [] if isinstance(operation, SenderBlock) else [each for each in places if each is not place]
+    after = yield from evidence_of(place, looks, *also)
+    if isinstance(operation, SenderBlock):
+        is_there = place.block is not None and place.block.value == place.site.value_of(operation)
+        is_done = is_there and place.site.is_asked and is_in_effect(place, operation, after)
+        is_done = is_done and is_settled(place, looks, operation)
+    else:
+        is_done = not ours and after.found.keys() <= set(still_decided(places))
+    if is_done:
+        return Result(Ended.SUCCEEDED, data=place.data(), after=after.as_json())
+    error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")
+    return Result(Ended.FAILED, data=place.data(), after=after.as_json(), error=error)
