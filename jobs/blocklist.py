@@ -17,6 +17,9 @@ from jobs.rules.state import RUN_ENDED, RunState
 
 PAUSES = (60, 300, 1800, 7200, 43_200)
 """Seconds until what failed on a host is tried again, by how often it failed in a row; then always the last."""
+HIS_LINE = timedelta(hours=1)
+"""How long it is until a host is looked at again where a line of the administrator refuses the sender: when he takes it
+away, ours is written."""
 
 
 def check_scope(name: str, operation: Any, choice: Choice) -> None:
@@ -222,10 +225,13 @@ def _settle_overtaken(run: Run, retry_at: datetime) -> None:
 
 
 def _settle(rows: Any, run: Run, state: BlockState | None, now: datetime, retry_at: datetime) -> None:
-    detail = (run.error or {}).get("detail", "")
+    his = (run.result or {}).get("notes", []) if state == BlockState.APPLIED else []
+    detail = (run.error or {}).get("detail", "") or "; ".join(his)
     for row in rows:
         row.detail, row.changed_at = detail, now
-        if state == BlockState.FAILED:
+        if his:
+            row.next_try_at, row.tries = now + HIS_LINE, 0
+        elif state == BlockState.FAILED:
             row.next_try_at = now + timedelta(seconds=PAUSES[min(row.tries, len(PAUSES) - 1)])
             row.tries = min(row.tries + 1, len(PAUSES))
         elif state is None:
@@ -282,11 +288,14 @@ def _rows(run: Run, *, is_wanted: bool) -> Any:
 
 
 def compare(run: Run, ours: Iterable[str], now: datetime) -> None:
-    """From a block.list: mark blocks that are wanted and not on the host as drifted, and found ones as applied."""
+    """From a block.list: mark blocks that are wanted and not on the host as drifted, and found ones as applied.
+
+    An applied one that is to be looked at again is the administrator's line, not ours.
+    """
     found = set(ours)
     for row in BlockInstance.objects.filter(instance=run.instance, block__is_wanted=True).select_related("block"):
         there = row.block.pattern in found
-        if row.state == BlockState.APPLIED and not there:
+        if row.state == BlockState.APPLIED and not there and row.next_try_at is None:
             row.state, row.detail = BlockState.DRIFTED, "somebody removed our line on the host"
         elif row.state == BlockState.DRIFTED and there:
             row.state, row.detail = BlockState.APPLIED, ""

@@ -127,7 +127,7 @@ def _unattended() -> QuerySet[BlockInstance]:
     """Rows that something is left to do for, and that no job is on its way to."""
     return BlockInstance.objects.filter(
         Q(attempt=None) | Q(attempt__finished_at__isnull=False),
-        state__in=(BlockState.PENDING, BlockState.REMOVING, BlockState.FAILED),
+        state__in=(BlockState.PENDING, BlockState.REMOVING, BlockState.FAILED, BlockState.APPLIED),
         next_try_at__isnull=False,
         instance__enabled=True,
         instance__host__enabled=True,

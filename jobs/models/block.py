@@ -50,7 +50,8 @@ class BlockState(models.TextChoices):
 
 
 class BlockInstance(models.Model):
-    """A block on one instance. `next_try_at`: when the catch-up looks at it again.
+    """A block on one instance. `next_try_at`: when the catch-up looks at it again; also one that is applied, where it
+    is the administrator's line that refuses the sender.
 
     `attempt`: the catch-up's last job; while that is open no other one is made. `tries`: how many failed in a row.
     """

@@ -96,6 +96,7 @@ match from any for domain "os1.test" action "local"
 match from any for domain "ok.test" action "out"
 match for any action "out"
 """
+HIS_RULE = "table blocked file:/etc/smtpd/blocked\nmatch from any mail-from <blocked> for any reject\n"
 
 
 def put(queue: Path, number: int, sender: bytes) -> None:
@@ -140,6 +141,10 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         found = (path.parent.name for path in queue.glob("*/*/message"))
         return {name: "hold" if name in paused else "deferred" for name in found}
 
+    def block_by_hand(address: str) -> None:
+        smtpd.config = smtpd.loaded = HIS_RULE + config
+        smtpd.append(address)
+
     scripts = ("list", "content", "act", "quarantine", "deliver", "log", "tables")
     return Host(
         adapter=OpenSmtpd(),
@@ -152,5 +157,5 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         | dict.fromkeys(("block_file.sh", "opensmtpd_wire.sh"), smtpd._answer),
         queued=queued,
         judge=lambda sender: looked_up(smtpd, sender),
-        block_by_hand=smtpd.append,
+        block_by_hand=block_by_hand,
     )

@@ -17,7 +17,7 @@ from fleet.match import parse, unsupported_fields
 from fleet.mta import REGISTRY, operations
 from fleet.mta.adapter import adapter_for
 from fleet.mta.adapter import carry as method_of
-from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
+from fleet.mta.errors import Conflict, FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
 from fleet.mta.operations import Quarantined, Selection
 from fleet.mta.params.catalogue import CATALOGUE
@@ -499,6 +499,31 @@ def test_a_block_that_is_there_and_refuses_nobody_is_written_again_and_fails_unp
     ran = do(host, BLOCK)
     assert (ran.error, ran.mutated) == (None, True)
     assert ran.value.ended is Ended.FAILED
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_block_of_what_the_administrator_refuses_is_unchanged_and_names_his_line(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    host.block_by_hand(BLOCK.pattern)
+    ran = do(host, BLOCK)
+    assert (ran.error, ran.mutated, len(ran.plans)) == (None, False, 1)
+    assert ran.value.ended is Ended.UNCHANGED
+    assert ran.value.after["blocked"]["code"].startswith("5")
+    [note] = ran.value.data["notes"]
+    assert "administrator" in note
+    assert BLOCK.pattern in note
+    assert note in ran.plans[0][0].notes
+    assert check_unchanged(do(host, UNBLOCK)) == [note]
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_line_of_the_administrator_that_refuses_nobody_is_no_block(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    host.block_by_hand(BLOCK.pattern)
+    host.judge = lambda sender: ""
+    ran = do(host, BLOCK)
+    assert isinstance(ran.error, Conflict) or ran.value.ended is Ended.FAILED
+    assert check_unchanged(do(host, UNBLOCK))
 
 
 @pytest.mark.parametrize("mta", REGISTRY)

@@ -178,6 +178,49 @@ def test_a_line_that_somebody_removed_by_hand_is_drift(people: Cast) -> None:
     assert states()["mx2/postfix"] == "drifted"
 
 
+HIS = "/list line 3 is the administrator's, not ours, and stays: 'newsletter@sillyplace.com'"
+
+
+def refused_by_hand(people: Cast) -> BlockInstance:
+    """Blocked where a line of the administrator refuses the sender already."""
+    people.engine.results["mx2/postfix"] = Result(Ended.UNCHANGED, data={"notes": [HIS]})
+    people.engine.mutates = False
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    row = BlockInstance.objects.get()
+    assert (row.state, row.detail) == ("applied", HIS)
+    return row
+
+
+def test_what_the_administrator_refuses_is_applied_and_looked_at_again_until_our_line_is_there(people: Cast) -> None:
+    row = refused_by_hand(people)
+    for _ in range(2):
+        assert row.next_try_at is not None
+        assert (row.next_try_at - row.changed_at).total_seconds() == 3600
+        catch_up()
+        row.refresh_from_db()
+        assert (row.state, row.detail) == ("applied", HIS)
+    del people.engine.results["mx2/postfix"]  # he has taken it away
+    catch_up()
+    row.refresh_from_db()
+    assert (row.state, row.detail, row.next_try_at) == ("applied", "", None)
+
+
+def test_a_line_of_the_administrator_is_no_drift_of_ours(people: Cast) -> None:
+    refused_by_hand(people)
+    people.engine.results["mx2/postfix"] = Result(Ended.SUCCEEDED, data={"ours": [], "others": []})
+    work(ask(people.alice, "block.list", {"hosts": ["mx2"]}))
+    assert states() == {"mx2/postfix": "applied"}
+
+
+def test_an_unblock_leaves_the_administrators_line_and_ends_the_wish(people: Cast) -> None:
+    refused_by_hand(people)
+    job = work(ask(people.alice, "sender.unblock", {"hosts": ["mx2"]}, params=SENDER))
+    assert (job.runs.get().state, job.runs.get().result["notes"]) == ("unchanged", [HIS])
+    assert (states(), Block.objects.get().is_wanted) == ({}, False)
+    catch_up()
+    assert not Job.objects.filter(channel="schedule").exists()
+
+
 def test_a_rejected_block_is_never_wanted(people: Cast) -> None:
     people.engine.plans["mx1/postfix"] = Plan(wiring=True)
     job = block(people)

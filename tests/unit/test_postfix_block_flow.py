@@ -240,6 +240,25 @@ def test_a_line_of_the_administrator_for_the_same_sender_is_a_conflict() -> None
     assert host.changes == 0
 
 
+def test_a_line_that_refuses_some_of_the_senders_only_is_a_conflict() -> None:
+    host = make_host()
+    host.senders.append("u@xn--exmple-cua.test\tREJECT")
+    host.judge = lambda found, sender: "554 5.7.1 Access denied" if sender.startswith("u@") else ""
+    with pytest.raises(Conflict):
+        host.drive(blocks.sender_block(INSTANCE, SenderBlock("u@ex\u00e4mple.test"), CONTEXT))
+    host.senders.append("u@ex\u00e4mple.test\tREJECT")
+    result = host.drive(blocks.sender_block(INSTANCE, SenderBlock("u@ex\u00e4mple.test"), CONTEXT))
+    assert (result.ended, len(result.data["notes"]), host.changes) == (Ended.UNCHANGED, 2, 0)
+
+
+def test_a_refusal_for_now_is_none_that_makes_our_block_needless() -> None:
+    host = make_host()
+    host.senders.append(f"{SENDER}\tDEFER")
+    host.judge = lambda found, sender: "450 4.7.1 later" if sender == SENDER else ""
+    with pytest.raises(Conflict):
+        host.drive(blocks.sender_block(INSTANCE, BLOCK, CONTEXT))
+
+
 def test_a_source_that_is_newer_than_its_map_hinders_only_what_would_build_it() -> None:
     host = make_host()
     host.senders.is_stale = True

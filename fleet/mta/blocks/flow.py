@@ -13,6 +13,7 @@ from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
 from fleet.mta.blocks.evidence import LOOKS, Evidence, Looks, evidence_of, look
 from fleet.mta.blocks.listfile import Block, fold
+from fleet.mta.blocks.not_ours import foreign_notes
 from fleet.mta.blocks.proof import Seen
 from fleet.mta.blocks.site import Place, Site, Sites
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
@@ -30,13 +31,12 @@ def sender_block(find: Sites, instance: InstanceFacts, operation: SenderBlock, c
     value = site.value_of(operation)
     place = yield from _read_fitting(site, pattern)
     adding = block_site.adding(place, Block(pattern.text, context.job or "-", value))
-    if site.is_asked and _is_done(place, operation):
+    if site.is_asked and (_is_done(place, operation) or _is_by_hand(place, operation)):
         looks = yield from look(place, context)
         evidence = yield from evidence_of(place, looks)
-        is_there = place.block is None or is_in_effect(place, operation, evidence)
-        if is_there and is_settled(place, looks, operation):
-            yield Plan(notes=site.notes(pattern))
-            return _result(Ended.UNCHANGED, place, evidence, evidence)
+        if _stands(place, operation, evidence):
+            return (yield from _unchanged(place, evidence))
+    if site.is_asked and _is_done(place, operation):
         # Written and not yet in effect: whatever loads it is done again.
         adding = block_site.adding(place, place.block) if place.block else block_site.keeping
     yield _plan(place, adding)
@@ -64,6 +64,30 @@ def _is_done(place: Place, operation: SenderBlock) -> bool:
     if place.block:
         return place.block.value == value and place.block.is_whole
     return listfile.same_by_hand(place.file, place.keys, value)
+
+
+def _is_by_hand(place: Place, operation: SenderBlock) -> bool:
+    """Whether lines of the administrator decide about all our keys, in whatever words: he may refuse already."""
+    first = {entry.key: entry.value for entry in reversed(place.file.others)}
+    values = {first.get(fold(key)) for key in place.keys}
+    return place.block is None and operation.action == "reject" and len(values) == 1 and None not in values
+
+
+def _stands(place: Place, operation: SenderBlock, evidence: Evidence) -> bool:
+    """Whether nothing has to be written: our block is in effect, or the MTA refuses by the administrator's line."""
+    if place.block:
+        return is_in_effect(place, operation, evidence) and is_settled(place, evidence.looks, operation)
+    if _is_done(place, operation):
+        return is_settled(place, evidence.looks, operation)
+    return bool(evidence.looks) and all(seen.is_provable and seen.reply.startswith("5") for seen in evidence.looks)
+
+
+def _unchanged(place: Place, evidence: Evidence) -> Steps[Result]:
+    """`notes` in the result name the administrator's line, where it is that which refuses."""
+    his = foreign_notes(place) if place.block is None else ()
+    yield Plan(notes=(*place.site.notes(place.pattern), *his))
+    result = _result(Ended.UNCHANGED, place, evidence, evidence)
+    return replace(result, data=result.data | {"notes": list(his)}) if his else result
 
 
 def _result(
