@@ -6,6 +6,7 @@ Grammar: RFC 5321 4.1.2 (Mailbox, without address literals), RFC 6531 3.3 (UTF-8
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -142,6 +143,17 @@ def parse_block_pattern(text: str) -> BlockPattern:
     if "." not in domain:
         raise AddressError("too_broad", f"{text!r} is a top-level domain; name a domain below it")
     return BlockPattern(kind, domain)
+
+
+def own_domain(pattern: BlockPattern, own: Iterable[str]) -> str:
+    """Which of an MTA's own domains the block would refuse the users of: the pattern's domain, or one below it; or "".
+
+    Single addresses of them may be blocked. Postfix takes a parent for its sub-domains too unless
+    parent_domain_matches_subdomains (postconf(5)) was changed.
+    """
+    if pattern.address is not None or not pattern.domain:
+        return ""
+    return next((name for name in sorted(map(str.lower, own)) if f".{name}".endswith(f".{pattern.domain}")), "")
 
 
 def remarks(pattern: BlockPattern) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from fleet.inventory import Choice, TargetError, check_target, present_names, re
 from fleet.match import Expression, unsupported_fields
 from fleet.models import Host, Instance
 from fleet.mta.adapter import adapter_for, capability
+from fleet.mta.address import own_domain, parse_block_pattern
 from fleet.mta.operations import ChangesMessages, MessageDeliver, MessageShow, MessageTrace, Operation, SenderBlock
 from fleet.mta.params.catalogue import CATALOGUE, OperationSpec, QuarantineIds
 from fleet.mta.params.parse import ParamErrors, Parsed, parse_params
@@ -241,14 +242,7 @@ def _expression(operation: Operation | QuarantineIds) -> Expression | None:
 
 
 def _check_protected(pattern: str, instance: Instance) -> None:
-    """Refuse to block a domain of our own, or a parent of one: it would stop the customer's own mail.
-
-    Postfix takes a parent for its sub-domains too unless parent_domain_matches_subdomains (postconf(5)) was changed.
-    """
-    if "@" in pattern:
-        return
-    domain = "." + pattern.lstrip(".")
-    own = (name.lower() for name in instance.options.get("own_domains", []))
-    hit = next((name for name in sorted(own) if f".{name}".endswith(domain)), None)
+    """Refuse to block a domain of our own: it would stop the customer's own mail."""
+    hit = own_domain(parse_block_pattern(pattern), instance.options.get("own_domains", []))
     if hit:
         raise Invalid.field("params.pattern", "protected", f"{hit} is a domain of {instance} itself")

@@ -527,6 +527,18 @@ def test_a_line_of_the_administrator_that_refuses_nobody_is_no_block(mta: str, t
 
 
 @pytest.mark.parametrize("mta", REGISTRY)
+def test_an_own_domain_that_only_the_host_knew_of_is_a_conflict(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    own = host.instance.options.get("own_domains", ["mx1.test"])[0]
+    for pattern in (own, f".{own}"):
+        ran = do(host, operations.SenderBlock(pattern), wiring_approved=True)
+        assert isinstance(ran.error, Conflict)
+        assert own in ran.error.detail
+        assert not ran.mutated
+    assert do(host, operations.SenderBlock(f"news@{own}"), until_plan=True).error is None
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
 def test_an_unblock_is_done_though_a_wider_block_of_ours_still_refuses_the_sender(mta: str, tmp_path: Path) -> None:
     reply = blocked(mta, tmp_path / "one").judge(BLOCK.pattern)
     host = played(mta, tmp_path / "two")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.mta.address import AddressError, PatternKind, parse_address, parse_block_pattern, remarks
+from fleet.mta.address import AddressError, PatternKind, own_domain, parse_address, parse_block_pattern, remarks
 
 CARRIED_EXACTLY = [
     "o'brien@example.com",
@@ -146,6 +146,24 @@ def test_the_senders_of_reports_are_protected(text: str) -> None:
     with pytest.raises(AddressError) as caught:
         parse_block_pattern(text)
     assert caught.value.code == "protected"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hit"),
+    [
+        ("mail.acme.example", "mail.acme.example"),
+        (".mail.acme.example", "mail.acme.example"),
+        ("acme.example", "mail.acme.example"),
+        (".acme.example", "mail.acme.example"),
+        ("ACME.example", "mail.acme.example"),
+        ("me.example", ""),
+        ("x.mail.acme.example", ""),
+        ("a@mail.acme.example", ""),
+        ("<>", ""),
+    ],
+)
+def test_an_own_domain_is_hit_by_a_block_of_it_or_of_one_above_it(pattern: str, hit: str) -> None:
+    assert own_domain(parse_block_pattern(pattern), ["other.example", "Mail.acme.example"]) == hit
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.records import Ended, HostFacts
 from fleet.mta.steps import Completed
 from tests.unit.list_host import CONTEXT
-from tests.unit.opensmtpd_host import RULE, Smtpd, instance, looked_up
+from tests.unit.opensmtpd_host import RULE, WIRED, Smtpd, instance, looked_up
 
 SENDER = "newsletter@sillyplace.test"
 HERE = instance(
@@ -166,6 +166,17 @@ def test_an_unblock_under_a_wider_entry_says_what_still_refuses() -> None:
     host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     freed = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
     assert freed.data["still_refused_by"] == ["@sillyplace.test"]
+
+
+def test_our_table_behind_a_rule_of_somebody_else_is_looked_at_too() -> None:
+    behind = WIRED + "".join(blocks.our_lines(HERE))
+    for config, paths in (
+        (behind, ["/etc/smtpd/blocked", "/etc/mxfleet_senders"]),
+        (WIRED, ["/etc/smtpd/blocked"]),
+        (UNWIRED, ["/etc/mxfleet_senders"]),
+    ):
+        host = Smtpd(looked_up, PLACEHOLDER, config=config, loaded=config)
+        assert [site.list_file.path for site in host.drive(blocks.sites(HERE))] == paths
 
 
 def test_reading_back_claims_what_is_there_and_changes_nothing() -> None:

@@ -27,7 +27,7 @@ def sender_block(find: Sites, instance: InstanceFacts, operation: SenderBlock, c
     """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
     pattern = parse_block_pattern(operation.pattern)
     site, *_ = yield from find(instance)
-    block_site.refuse_own_domain(site.own_domains, pattern)
+    block_site.refuse_own_domain(site, pattern)
     value = site.value_of(operation)
     place = yield from _read_fitting(site, pattern)
     adding = block_site.adding(place, Block(pattern.text, context.job or "-", value))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.mta.address import BlockPattern, parse_block_pattern
+from fleet.mta.address import BlockPattern, own_domain, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks.edit import Change, Checks, ListFile, Source
 from fleet.mta.blocks.listfile import Block, BlockFile, Syntax
@@ -152,11 +152,12 @@ def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
     return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
 
 
-def refuse_own_domain(own_domains: tuple[str, ...], pattern: BlockPattern) -> None:
-    """Raises Conflict for a whole domain whose mail this instance itself receives."""
-    if pattern.address is None and pattern.domain in own_domains:
+def refuse_own_domain(site: Site, pattern: BlockPattern) -> None:
+    """Raises Conflict for what submission would have refused as `protected`, had it known what the host knows now."""
+    hit = own_domain(pattern, site.own_domains)
+    if hit:
         raise Conflict(
-            f"{pattern.domain} is a domain of this instance itself; blocking it would refuse its own users",
+            f"{hit} is a domain of this instance itself; blocking {pattern.text} would refuse its own users",
             hint="block single addresses of it",
         )
 
