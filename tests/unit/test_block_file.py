@@ -15,7 +15,7 @@ from fleet.mta.blocks.listfile import (
     parse_file,
     plain_entries,
     render,
-    same_by_hand,
+    value_by_hand,
     with_block,
     without_block,
 )
@@ -173,8 +173,8 @@ def test_the_administrators_line_is_named_in_the_conflict() -> None:
     with pytest.raises(Conflict) as caught:
         with_block(file, Block("a@b.test", "j", ""), plain_keys, PATH)
     assert caught.value.data["line"] == 3
-    assert same_by_hand(file, plain_keys("a@b.test"), "")
-    assert not same_by_hand(file, plain_keys("a@c.test"), "")
+    assert value_by_hand(file, plain_keys("a@b.test")) == ""
+    assert value_by_hand(file, plain_keys("a@c.test")) is None
 
 
 def test_two_patterns_of_one_key_are_written_once_and_live_on_their_own() -> None:

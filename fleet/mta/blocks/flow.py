@@ -63,14 +63,13 @@ def _is_done(place: Place, operation: SenderBlock) -> bool:
     value = place.site.value_of(operation)
     if place.block:
         return place.block.value == value and place.block.is_whole
-    return listfile.same_by_hand(place.file, place.keys, value)
+    return listfile.value_by_hand(place.file, place.keys) == value
 
 
 def _is_by_hand(place: Place, operation: SenderBlock) -> bool:
     """Whether lines of the administrator decide about all our keys, in whatever words: he may refuse already."""
-    first = {entry.key: entry.value for entry in reversed(place.file.others)}
-    values = {first.get(fold(key)) for key in place.keys}
-    return place.block is None and operation.action == "reject" and len(values) == 1 and None not in values
+    is_his = place.block is None and listfile.value_by_hand(place.file, place.keys) is not None
+    return is_his and operation.action == "reject"
 
 
 def _stands(place: Place, operation: SenderBlock, evidence: Evidence) -> bool:

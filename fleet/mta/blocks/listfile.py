@@ -233,12 +233,11 @@ def without_block(file: BlockFile, pattern: str) -> tuple[Block, ...]:
     return tuple(block for block in file.blocks if block.pattern != pattern)
 
 
-def same_by_hand(file: BlockFile, keys: tuple[str, ...], value: str) -> bool:
-    """Whether the administrator's own lines already say exactly this for every key."""
-    first: dict[str, str] = {}
-    for entry in file.others:
-        first.setdefault(entry.key, entry.value)
-    return all(first.get(fold(key)) == value for key in keys)
+def value_by_hand(file: BlockFile, keys: tuple[str, ...]) -> str | None:
+    """What the administrator's own lines say for every key; None where one has none, or they say several things."""
+    first = {entry.key: entry.value for entry in reversed(file.others)}
+    values = {first.get(fold(key)) for key in keys}
+    return values.pop() if len(values) == 1 else None
 
 
 def checks(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> tuple[tuple[str, str], ...]:

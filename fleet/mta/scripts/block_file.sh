@@ -31,6 +31,8 @@
 . "${0%/*}/exchange.sh"
 # shellcheck source=place.sh
 . "${0%/*}/place.sh"
+# shellcheck source=postfix_instance.sh
+. "${0%/*}/postfix_instance.sh"
 
 action=$1 mta=$2 config=$3 file=$4 kind=$5
 name=${file##*/}
@@ -48,7 +50,7 @@ known() {
     case $file in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) return 1 ;; /*) ;; *) return 1 ;; esac
     is_rootly "$config" || return
     case $mta in
-        postfix) is_rootly "$config/main.cf" && is_rootly "$config/master.cf" && is_instance && checks_senders ;;
+        postfix) is_rootly "$config/main.cf" && is_rootly "$config/master.cf" && is_instance "$config" && checks_senders ;;
         sendmail)
             # A map with columns of its own, or one that keeps upper and lower case apart, is not edited.
             [ -f "$config" ] && asks awk -v type="$kind" -v file="$file" '
@@ -79,24 +81,11 @@ is_rootly() {
     [ -n "$rootly" ]
 }
 
-is_instance() {
-    main=$(postconf -h config_directory) || fail 70 "postconf failed"
-    [ "$config" != "$main" ] || return 0
-    others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
-    has_word "$others" "$config"
-}
-
 checks_senders() {
     [ "$file" != "$own" ] || return 0
     checked=$(postconf -c "$config" -xh smtpd_sender_restrictions &&
         postconf -c "$config" -xP '*/*/smtpd_sender_restrictions') || fail 70 "postconf failed"
     has_word "$checked" "$kind:$file"
-}
-
-has_word() { # TEXT WORD
-    between=" ,{}$tab
-"
-    case ",$1," in *["$between"]"$2"["$between"]*) ;; *) return 1 ;; esac
 }
 
 # A table of senders that a rule refuses, and nothing else: aliases and passwords are tables too.

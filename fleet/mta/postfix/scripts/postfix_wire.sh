@@ -19,6 +19,8 @@
 . "${0%/*}/exchange.sh"
 # shellcheck source=place.sh
 . "${0%/*}/place.sh"
+# shellcheck source=postfix_instance.sh
+. "${0%/*}/postfix_instance.sh"
 
 action=$1 config=$2 type=$3
 file=$config/main.cf
@@ -31,15 +33,6 @@ fail() {
     shift
     echo "mxfleet: $*" >&2
     exit "$status"
-}
-
-known() {
-    main=$(postconf -h config_directory) || fail 70 "postconf failed"
-    [ "$config" != "$main" ] || return 0
-    others=$(postconf -xh alternate_config_directories multi_instance_directories) || fail 70 "postconf failed"
-    between=' ,
-'
-    case ",$others," in *["$between"]"$config"["$between"]*) ;; *) return 1 ;; esac
 }
 
 others() { # DIRECTORY: in its file others
@@ -90,7 +83,7 @@ apply() {
     echo "applied $wanted"
 }
 
-known || fail 66 "$config is no instance of this host"
+is_instance "$config" || fail 66 "$config is no instance of this host"
 go_to_file "$file"
 if [ "$action" = read ]; then
     clear_up
