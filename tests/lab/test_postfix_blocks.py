@@ -178,6 +178,16 @@ def test_the_same_line_by_hand_is_unchanged_and_not_ours_to_unblock(first: Remot
     assert first.unblock(instance).ended is Ended.UNCHANGED
 
 
+def test_what_the_administrator_refuses_is_unchanged_until_he_takes_his_line_away(first: Remote) -> None:
+    instance = wire_by_hand(first, "hash", f"a@b.test REJECT\n{SENDER} REJECT\n")
+    result = first.block(instance)
+    assert (result.ended, result.after["blocked"]["code"]) == (Ended.UNCHANGED, "554")
+    assert f"{MAP} line 2 is the administrator's" in result.data["notes"][0]
+    assert first.unblock(instance).data["notes"] == result.data["notes"]
+    instance = wire_by_hand(first, "hash", "a@b.test REJECT\n")
+    assert first.block(instance).ended is Ended.SUCCEEDED
+
+
 def test_a_source_that_is_newer_than_its_map_is_not_put_into_effect(first: Remote) -> None:
     instance = wire_by_hand(first, "hash", "a@b.test REJECT\n")
     first.host.sh(f"sleep 1; echo 'draft@b.test REJECT' >> {MAP}")

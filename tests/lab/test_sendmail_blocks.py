@@ -89,6 +89,17 @@ def test_an_administrators_line_for_the_same_sender_is_a_conflict(first: Blocked
     assert first.host.sh(STATE) == before
 
 
+def test_what_the_administrator_refuses_is_unchanged_until_he_takes_his_line_away(first: BlockedHost) -> None:
+    before = first.host.sh(f"cat {ACCESS}")
+    edit(first, f"From:{SENDER}\tREJECT\n")
+    result = first.block()
+    assert (result.ended, result.after["blocked"]["code"]) == (Ended.UNCHANGED, "550")
+    assert f"From:{SENDER}\\tREJECT" in result.data["notes"][0]
+    assert first.unblock().data["notes"] == result.data["notes"]
+    first.host.exec(f"cat > {ACCESS} && makemap hash {ACCESS} < {ACCESS}", stdin=before)
+    assert first.block().ended is Ended.SUCCEEDED
+
+
 def test_a_wrong_line_of_the_administrator_does_not_stand_in_the_way(first: BlockedHost) -> None:
     edit(first, "From:dup@x.test\tREJECT\nFrom:dup@x.test\tOK\nFrom:novalue@x.test\n")
     assert first.block().ended is Ended.SUCCEEDED

@@ -62,6 +62,8 @@ def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_ba
     listed = host.drive(blocks.block_list(HERE, BlockList(), CONTEXT)).data
     assert [each["pattern"] for each in listed["ours"]] == [SENDER]
     assert listed["others"] == []
+    unasked = Smtpd(looked_up, host.text, config=UNWIRED, loaded=UNWIRED)
+    assert unasked.drive(blocks.block_list(HERE, BlockList(), CONTEXT)).data == {"ours": [], "others": []}
     undone = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
     assert undone.ended is Ended.SUCCEEDED
     assert (host.config, host.text) == (UNWIRED, None)

@@ -387,8 +387,10 @@ def test_reading_back_tells_what_was_done() -> None:
     assert host.drive(blocks.read_back_block(INSTANCE, BlockList(), CONTEXT)) is None
 
 
-def test_an_unwired_map_of_ours_is_no_block_that_was_done() -> None:
+def test_an_unwired_map_of_ours_is_no_block_that_was_done_nor_one_that_is_listed() -> None:
     host = make_host(BARE, access.OWN_HEAD + region(SENDER))
+    listed = host.drive(blocks.block_list(INSTANCE, BlockList(), CONTEXT)).data
+    assert listed == {"ours": [], "others": []}
     read = host.drive(blocks.read_back_block(INSTANCE, BLOCK, CONTEXT))
     assert read is not None
     assert read.ended is Ended.FAILED

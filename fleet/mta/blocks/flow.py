@@ -187,14 +187,17 @@ def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
 
 
 def block_list(find: Sites, instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
-    """What is blocked now: ours, and the administrator's lines. `reply`: the value of a map, else ""."""
+    """What is blocked now: ours, and the administrator's lines, of the lists that the MTA asks.
+
+    `reply`: the value of a map, else "".
+    """
     return (yield from listed((yield from find(instance))))
 
 
 def listed(sites: tuple[Site, ...]) -> Steps[Result]:
     ours: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for site in sites:
+    for site in (each for each in sites if each.is_asked):
         source = yield from edit.read_list(site.list_file)
         file = site.parse(source)
         placeholder = site.text_when_absent.splitlines()
