@@ -387,6 +387,15 @@ def test_reading_back_tells_what_was_done() -> None:
     assert host.drive(blocks.read_back_block(INSTANCE, BlockList(), CONTEXT)) is None
 
 
+def test_a_map_that_smtpd_asks_after_something_else_is_listed_and_found() -> None:
+    late = f"smtpd_sender_restrictions = permit_mynetworks, check_sender_access hash:{OWN}\n"
+    host = make_host(late, access.OWN_HEAD + region(SENDER))
+    listed = host.drive(blocks.block_list(INSTANCE, BlockList(), CONTEXT)).data
+    assert [each["pattern"] for each in listed["ours"]] == [SENDER]
+    assert host.drive(blocks.sender_unblock(INSTANCE, UNBLOCK, CONTEXT)).ended is Ended.SUCCEEDED
+    assert host.own.text == access.OWN_HEAD
+
+
 def test_an_unwired_map_of_ours_is_no_block_that_was_done_nor_one_that_is_listed() -> None:
     host = make_host(BARE, access.OWN_HEAD + region(SENDER))
     listed = host.drive(blocks.block_list(INSTANCE, BlockList(), CONTEXT)).data

@@ -13,7 +13,8 @@ from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupp
 from fleet.mta.operations import SenderBlock
 from fleet.mta.postfix.access import ACCESS, OWN_HEAD, KeyRules, is_ours, keys_of, value_of, wider_keys
 from fleet.mta.postfix.access_facts import differences, parse_facts, probes
-from fleet.mta.postfix.wiring import AccessMap, listening_address, own_map, smtp_service, unwire, wire, wired_map
+from fleet.mta.postfix.main_cf import unwire, wire
+from fleet.mta.postfix.restrictions import AccessMap, listening_address, own_map, smtp_service, wired_map
 from fleet.mta.steps import Completed, Transcript
 
 RULES = KeyRules(has_subdomains=True, null_key="<>", has_utf8=True)

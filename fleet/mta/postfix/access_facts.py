@@ -8,7 +8,7 @@ from fleet.mta.blocks.proof import NULL_SENDER, Probe, sender_probe
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
 from fleet.mta.postfix.parse import error_of
-from fleet.mta.postfix.wiring import (
+from fleet.mta.postfix.restrictions import (
     RESTRICTIONS,
     AccessMap,
     Service,

@@ -11,9 +11,9 @@ from fleet.mta.blocks.edit import READ_SECONDS, ListFile
 from fleet.mta.blocks.site import Site
 from fleet.mta.host.commands import script_argv
 from fleet.mta.operations import BlockList
-from fleet.mta.postfix import access, wire, wiring
+from fleet.mta.postfix import access, main_cf, restrictions
 from fleet.mta.postfix.access_facts import BlockFacts, differences, own_domains, probes, read_facts
-from fleet.mta.postfix.wiring import AccessMap
+from fleet.mta.postfix.restrictions import AccessMap
 from fleet.mta.records import Context, InstanceFacts, Result
 from fleet.mta.steps import Steps
 
@@ -22,27 +22,24 @@ def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
     """Seconds and command line of all that needs root: our own map, and those that smtpd asks now."""
     options = instance.options
     kind = str(options.get("default_database_type", ""))
-    own = wiring.own_map(instance.config_dir, kind, frozenset(wiring.BUILT))
-    asked = _editable(wiring.checked_maps(str(options.get("smtpd_sender_restrictions", ""))))
+    own = restrictions.own_map(instance.config_dir, kind, frozenset(restrictions.BUILT))
+    asked = _editable(restrictions.checked_maps(str(options.get("smtpd_sender_restrictions", ""))))
     files = [_list_file(instance.config_dir, each) for each in dict.fromkeys((own, *asked))]
     forms = (("apply", edit.EDIT_SECONDS), ("read", READ_SECONDS))
-    wires = [(seconds, script_argv(wire.SCRIPT, *wire.argv(instance, action, own))) for action, seconds in forms]
+    wires = [(seconds, script_argv(main_cf.SCRIPT, *main_cf.argv(instance, action, own))) for action, seconds in forms]
     return [*edit.sudo_commands(files), *wires]
 
 
 def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
     """The map that smtpd asks first now, without one ours; then the others that it asks."""
-    return _sites(instance, (yield from read_facts(instance)))
-
-
-def _sites(instance: InstanceFacts, facts: BlockFacts) -> tuple[Site, ...]:
+    facts = yield from read_facts(instance)
     first = facts.wired or facts.own
     maps = dict.fromkeys((first, *_editable(facts.maps)))
     return tuple(_site(instance, facts, each, is_asked=each != first or facts.wired is not None) for each in maps)
 
 
 def _editable(maps: tuple[AccessMap, ...]) -> list[AccessMap]:
-    return [each for each in maps if each.type in wiring.EDITABLE and each.path.startswith("/")]
+    return [each for each in maps if each.type in restrictions.EDITABLE and each.path.startswith("/")]
 
 
 def _list_file(config_dir: str, access_map: AccessMap) -> ListFile:
@@ -50,7 +47,7 @@ def _list_file(config_dir: str, access_map: AccessMap) -> ListFile:
 
 
 def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, is_asked: bool) -> Site:
-    is_own = access_map.path == f"{instance.config_dir}/{wiring.OWN_NAME}"
+    is_own = access_map.path == f"{instance.config_dir}/{restrictions.OWN_NAME}"
     return Site(
         list_file=_list_file(instance.config_dir, access_map),
         syntax=access.ACCESS,
@@ -64,8 +61,8 @@ def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, 
         needs_file=not is_own,
         text_when_absent=access.OWN_HEAD if is_own else "",
         is_asked=is_asked,
-        find_wiring=partial(wire.find_wiring, instance, facts, access_map),
-        find_unwiring=partial(wire.find_unwiring, instance, access_map, is_own=is_own),
+        find_wiring=partial(main_cf.find_wiring, instance, facts, access_map),
+        find_unwiring=partial(main_cf.find_unwiring, instance, access_map, is_own=is_own),
         map_name=access_map.name,
         rebuild=f"run postmap {access_map.name}",
     )
@@ -74,11 +71,10 @@ def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines of every map that smtpd checks senders with."""
     facts = yield from read_facts(instance)
-    result = yield from flow.listed(_sites(instance, facts))
+    asked = _editable(facts.maps)
+    result = yield from flow.listed(tuple(_site(instance, facts, each, is_asked=True) for each in asked))
     result.data["others"] += [
-        {"file": each.name, "line": f"(a {each.type} table, not listed)"}
-        for each in facts.maps
-        if each not in _editable(facts.maps)
+        {"file": each.name, "line": f"(a {each.type} table, not listed)"} for each in facts.maps if each not in asked
     ]
     return result
 

@@ -1,4 +1,4 @@
-"""Where an instance checks senders, and the one edit of main.cf that makes it check them with our map.
+"""Where an instance checks senders.
 
 An access map can only refuse what nothing before it has let through, so it must stand first in
 smtpd_sender_restrictions; postconf(5), access(5), SMTPD_ACCESS_README.
@@ -10,19 +10,12 @@ from itertools import pairwise
 
 from fleet.mta.blocks.site import NoList
 from fleet.mta.bounds import port_of
-from fleet.mta.text import short_digest
 
 # What block_file.sh can replace by rename; texthash has no map file.
 EDITABLE = ("hash", "btree", "lmdb", "cdb", "texthash")
 BUILT = ("hash", "lmdb", "btree", "cdb")
 RESTRICTIONS = "smtpd_sender_restrictions"
 OWN_NAME = "mxfleet_senders"
-
-_DEFINED = re.compile(rf"^{RESTRICTIONS}[ \t]*=", re.MULTILINE)
-_APPENDED = "# Added by mxfleet, so that it can block senders. Undoing the job that added it takes it out.\n"
-_APPENDED_OPEN = "# Added by mxfleet behind a line without end ({}), so that it can block senders.\n"
-_ADDED = r"^# Added by mxfleet(?: behind a line without end(?: \((\w+)\))?)?, so that it can block senders\..*\n"
-_CONTINUES = re.compile(r"(?:[ \t]*(?:#.*)?\n)*[ \t]+[^\s#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +69,6 @@ def own_map(config_dir: str, default_type: str, types: frozenset[str]) -> Access
 
 def element(access_map: AccessMap) -> str:
     return f"check_sender_access {access_map.name}"
-
-
-def wire(main_cf: str, access_map: AccessMap) -> str:
-    """main.cf with our check as the first element. Nothing else changes, and `unwire` gives the same bytes back.
-
-    A last line without an end gets one; our comment remembers by a digest what the file was then.
-    """
-    defined = list(_DEFINED.finditer(main_cf))
-    if defined:
-        at = defined[-1].end()  # the last definition of a parameter counts
-        return f"{main_cf[:at]} {element(access_map)},{main_cf[at:]}"
-    line = f"{RESTRICTIONS} = {element(access_map)}\n"
-    if main_cf and not main_cf.endswith("\n"):
-        return f"{main_cf}\n{_APPENDED_OPEN.format(short_digest(main_cf))}{line}"
-    return f"{main_cf}{_APPENDED}{line}"
-
-
-def unwire(main_cf: str, access_map: AccessMap) -> str | None:
-    """main.cf without our check, whatever else was edited since; None when it is not there as we wrote it."""
-    line = f"{RESTRICTIONS} = {element(access_map)}\n"
-    added = re.search(_ADDED + re.escape(line), main_cf, re.MULTILINE)
-    if added:
-        before, after = main_cf[: added.start()], main_cf[added.end() :]
-        as_found = before.removesuffix("\n")
-        if not after and added[1] == short_digest(as_found):
-            return as_found
-        return None if _CONTINUES.match(after) else before + after
-    inserted = re.compile(rf"(^{RESTRICTIONS}[ \t]*=) {re.escape(element(access_map))},", re.MULTILINE)
-    return inserted.sub(r"\1", main_cf, count=1) if inserted.search(main_cf) else None
 
 
 def smtp_service(master: str, overrides: str) -> Service:
