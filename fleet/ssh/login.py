@@ -158,7 +158,7 @@ async def _of_our_own(name: str, own: str, port: int) -> list[Address]:
     except OSError as error:
         if error.errno in NO_ADDRESS:
             return []
-        detail = f"{name}: where this service's own {own} is cannot be told: {error}"
+        detail = f"{name}: the address of this service's own {own} is not known: {error}"
         raise Unreachable(detail, hint="Look at the nameservers of the service.") from None
 
 

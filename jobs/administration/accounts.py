@@ -56,7 +56,7 @@ def delete_account(actor: Actor, row: Account) -> None:
     reach = reach_of(row)
     must_reach(actor, reach)
     if row.pk == actor.account.pk:
-        raise Clash("in_use", "nobody deletes his own account")
+        raise Clash("in_use", "an account cannot delete itself")
     try:
         with transaction.atomic():
             _record(actor, row, "deleted", {}, reach)

@@ -67,7 +67,7 @@ def _may(actor: Actor, job: Job) -> None:
     if actor.account.kind != AccountKind.PERSON:
         raise Forbidden("forbidden", "only a person decides, and this is an integration")
     if actor.account.pk == job.requested_by_id:
-        raise Forbidden("self_approval", "nobody decides on a job of his own")
+        raise Forbidden("self_approval", "the requester cannot decide on their own job")
     if actor.account.username in (job.minted_by or ()):
         raise Forbidden("self_approval", "this job was asked for with a token that you had a hand in")
     if actor.minted_by:

@@ -308,7 +308,7 @@ async def test_while_nobody_can_tell_where_our_own_database_is_no_host_is_reache
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch, said: int
 ) -> None:
     pool = unresolved("db.example", said, monkeypatch)
-    with pytest.raises(Unreachable, match=r"own db\.example is cannot be told"):
+    with pytest.raises(Unreachable, match=r"own db\.example is not known"):
         await pool.scan("127.0.0.1", sshd.port, None)
     await pool.close()
 
