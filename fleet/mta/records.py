@@ -36,6 +36,7 @@ class QueueEntry:
     `state` is one of incoming, active, deferred, hold, maildrop; `native_state` the MTA's own word. `arrival_time`:
     epoch seconds. `sender` in RFC 5321 form, the null sender "<>"; bytes that are no UTF-8 as \\xHH, and then
     `sender_raw` has them. `size`: bytes of header and body as stored. `attempts` None: this MTA does not count them.
+    `held_by`: the job of ours that the host itself names on the message's hold; most MTAs keep no such word.
     """
 
     queue_id: str
@@ -49,6 +50,7 @@ class QueueEntry:
     next_attempt: float | None = None
     subject: str | None = None
     sender_raw: bytes | None = None
+    held_by: str = ""
 
     def entry(self) -> "QueueEntry":
         """Itself: it stands by itself already."""

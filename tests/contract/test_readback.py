@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.mta import REGISTRY
-from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueuePurge, Selection
+from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueueHold, QueuePurge, Selection
 from fleet.mta.records import Context, Ended, Fingerprint, Result
 from fleet.mta.steps import Command, Completed
 from tests.contract.play import Host, Ran, Wire, carry
@@ -20,6 +20,9 @@ __all__ = ["_closed"]
 
 EVERY = pytest.mark.parametrize("mta", REGISTRY)
 PURGE = QueuePurge(Selection(ALL))
+HOLD = QueueHold(Selection(ALL))
+NAMES_OF_JOBS = frozenset({"sendmail"})
+"""MTAs on whose hosts a hold of ours has the job's name on it."""
 DELETE = QueuePurge(Selection(ALL), mode="delete")
 
 
@@ -142,6 +145,31 @@ def test_a_deletion_read_back_counts_what_left_the_queue_and_claims_no_more(mta:
     gone = read_back(host, DELETE, frozen[:2])
     assert (gone.ended, outcomes(gone)) == (Ended.SUCCEEDED, {"left_queue"})
     assert "or delivered" in gone.data["notes"][0]
+
+
+@EVERY
+def test_a_hold_that_somebody_else_made_is_not_claimed_when_ours_is_read_back(mta: str, tmp_path: Path) -> None:
+    """Or a release, or an undo, of ours would free it."""
+    host = played(mta, tmp_path)
+    frozen = planned(host, HOLD)
+    assert do(host, HOLD, job="job-2").value.data["done"] == 3
+    told = read_back(host, HOLD, frozen)
+    assert (told.ended, told.messages, told.data["already"]) == (Ended.UNCHANGED, (), 3)
+    assert told.data["held"] == []
+    assert "3 messages are on hold" in told.data["notes"][-1]
+
+
+@EVERY
+def test_a_hold_of_ours_is_claimed_when_it_is_read_back_where_the_host_bears_our_jobs_name(
+    mta: str, tmp_path: Path
+) -> None:
+    host = played(mta, tmp_path)
+    frozen = planned(host, HOLD)
+    assert outcomes(read_back(host, HOLD, frozen)) == {"left"}
+    assert do(host, HOLD, frozen=frozen[:2]).value.data["done"] == 2
+    told = read_back(host, HOLD, frozen)
+    claimed = 2 if mta in NAMES_OF_JOBS else 0
+    assert (told.data["done"], told.data["already"], told.data["left"]) == (claimed, 2 - claimed, 1)
 
 
 def test_what_exims_links_left_in_both_queues_is_the_queues(tmp_path: Path) -> None:

@@ -334,13 +334,14 @@ def test_read_back_of_a_purge_tells_what_is_gone_and_what_was_left_on_hold(host:
     assert not any(command.mutates for command in host.commands)
 
 
-def test_read_back_of_a_hold_goes_by_the_state(host: FakeHost) -> None:
+def test_read_back_of_a_hold_claims_none_since_nothing_tells_whose_it_is(host: FakeHost) -> None:
     operation = QueueHold(by("from:news@*"))
     frozen = plan_for(host, operation)
     host.mail["AAAAAA1"].state = "hold"
     result = host.drive(POSTFIX.read_back(HERE, operation, context(frozen=frozen)))
     assert result is not None
-    assert outcomes(result) == {"AAAAAA1": "done", "AAAAAA2": "left"}
+    assert (outcomes(result), result.data["already"]) == ({"AAAAAA2": "left"}, 1)
+    assert "on hold" in result.data["notes"][-1]
 
 
 @pytest.mark.parametrize("operation", [QueueFlush(by("ALL")), QueueRequeue(by("ALL")), QueueBounce(by("ALL"))])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.mta.postfix.content import contents
+from fleet.mta.postfix.queue import QUEUE
 from fleet.mta.queue.content import Stored, parse_stored, subject_of
 from fleet.mta.records import QueueEntry
 from fleet.mta.steps import Completed
@@ -203,5 +203,5 @@ def test_headers_are_asked_for_in_thousands_and_bodies_in_hundreds() -> None:
     for body, commands in ((False, 2), (True, 11)):
         host.commands.clear()
         found: dict[str, Stored] = {}
-        host.drive(contents(instance(), entries, found.__setitem__, body=body))
+        host.drive(QUEUE.content.read_many(instance(), entries, found.__setitem__, body=body))
         assert (len(found), len(host.commands)) == (5001, commands)

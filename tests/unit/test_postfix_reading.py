@@ -10,8 +10,7 @@ from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, U
 from fleet.mta.operations import MessageDeliver, MessageShow, QueueList, QueueSummary
 from fleet.mta.postfix import Postfix
 from fleet.mta.postfix.attempt_log import attempts_of, requeued, returned
-from fleet.mta.postfix.content import parse_stored
-from fleet.mta.queue.content import parse_headers
+from fleet.mta.queue.content import parse_headers, parse_stored
 from fleet.mta.records import Ended, Fingerprint
 from fleet.mta.steps import Completed
 from tests.recorded import exchanges

@@ -17,7 +17,8 @@ from fleet.mta.operations import MessageShow, Quarantined, QuarantineErase, Queu
 from fleet.mta.qmail import Qmail, discovery, routes
 from fleet.mta.qmail.attempt_log import watch
 from fleet.mta.qmail.change_script import Answer, change
-from fleet.mta.qmail.quarantine import look
+from fleet.mta.qmail.driver import lying
+from fleet.mta.queue.outcome import Verb
 from fleet.mta.records import HostFacts, QueueEntry
 from fleet.mta.steps import Command
 from tests.unit.qmail_host import QmailHost, context, wait
@@ -301,7 +302,7 @@ LOOKS: dict[str, tuple[str, Callable[[Queue], Any]]] = {
     "match on headers": ("", matching("subject~hi")),
     "match on bodies": ("", matching("body~body")),
     "show": ("", shown),
-    "quarantine": (QUARANTINE, lambda queue: queue.host.carry(look(queue.host.instance, "job-1"))),
+    "quarantine": (QUARANTINE, lambda queue: queue.host.carry(lying(queue.host.instance, "job-1", Verb.TAKE_OUT, {}))),
     "discovery": ("", discovered),
     "control": ("", controlled),
     "log": ("", watched),

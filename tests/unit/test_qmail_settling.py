@@ -19,8 +19,9 @@ from fleet.mta.errors import Conflict, UnparsedOutput
 from fleet.mta.operations import Quarantined, QuarantineErase, QueueHold, QueueList, QueuePurge, QueueRelease, Selection
 from fleet.mta.qmail import Qmail, commands
 from fleet.mta.qmail.change_script import change
-from fleet.mta.qmail.quarantine import look
+from fleet.mta.qmail.driver import lying
 from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.queue.outcome import Verb
 from fleet.mta.records import InstanceFacts, Result
 from fleet.ssh.quoting import SCRIPTS, stdin_of
 from tests.unit.qmail_host import QmailHost, context, wait
@@ -164,11 +165,11 @@ def test_the_quarantine_is_looked_at_under_the_job_lock(host: QmailHost) -> None
     with ThreadPoolExecutor(1) as pool:
         with host.job_lock():
             inode = f":{host.state.with_suffix('.lock').stat().st_ino} "
-            found = pool.submit(host.carry, look(host.instance, "job-1"))
+            found = pool.submit(host.carry, lying(host.instance, "job-1", Verb.TAKE_OUT, {}))
             wait(lambda: inode in waiters(), "the look waits")
             (host.queue / "mxfleet-quarantine/job-1/mess").mkdir(parents=True)
             (host.queue / "mxfleet-quarantine/job-1/mess/77").touch()
-        assert set(found.result()) == {"77"}
+        assert set(found.result().places) == {"77"}
 
 
 def test_a_read_back_that_cannot_have_the_lock_gives_no_verdict(

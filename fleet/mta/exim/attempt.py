@@ -1,18 +1,19 @@
-"""One message: message.show as it is stored, message.deliver with Exim's own dialogue and verdicts (exim -v -M)."""
+"""message.deliver, with Exim's own dialogue and verdicts (exim -v -M)."""
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from fleet.mta.errors import InDelivery, MessageNotFound, RemoteError
-from fleet.mta.exim import content
 from fleet.mta.exim.commands import WAIT_SECONDS, deliver, program
 from fleet.mta.exim.parse import said_lines
 from fleet.mta.exim.queue import QUEUE
-from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.queue.delivery import Attempt, attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.operations import MessageDeliver
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
+from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 
 OUTCOMES = {"=>": "sent", "->": "sent", ">>": "sent", "==": "deferred", "**": "bounced"}
@@ -26,20 +27,16 @@ NOT_FOUND = re.compile(r" *Spool (?:data )?file .*not (?:found|exist)| *Spool re
 REPLY = re.compile(r": (?=[245]\d\d[ -])")
 
 
-def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
-    entry = yield from QUEUE.get(instance, operation.queue_id)
-    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
+def attempt(
+    instance: InstanceFacts, operation: MessageDeliver, context: Context, entry: QueueEntry, listing: Listing
+) -> Try:
+    """exim -v -M, which thaws a frozen one."""
+    return Try([(program(instance), "-v", "-M", entry.queue_id)], partial(_attempt, instance, entry, operation.verbose))
 
 
-def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
-    """`message.deliver`. Raises MessageNotFound, InDelivery, PlanStale, Conflict (frozen; release not said)."""
-    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    entry = deliverable(entry, operation, context)
-    yield plan_of(Chosen((entry,), listing.total), context, [(program(instance), "-v", "-M", entry.queue_id)])
+def _attempt(instance: InstanceFacts, entry: QueueEntry, verbose: bool) -> Steps[Judge]:
     lines = said_lines((yield from run(deliver(instance, entry.queue_id))), "exim")
-    after, _ = yield from QUEUE.find(instance, entry.queue_id)
-    return judged(entry, after, lines, verbose=operation.verbose)
+    return lambda after: judged(entry, after, lines, verbose=verbose)
 
 
 def own_lines(lines: Sequence[str], queue_id: str) -> list[str]:
@@ -90,3 +87,6 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], *
     said = outcome_of(attempts, is_queued=still is not None)
     dialogue = [line for line in own if line.startswith(("  SMTP", "         "))] if verbose else []
     return attempted(before, still, attempts, said, log=log, dialogue=dialogue)
+
+
+DELIVERY = Delivery(QUEUE, attempt)

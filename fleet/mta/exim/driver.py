@@ -1,21 +1,30 @@
-"""How messages are changed. Exim locks a message before it changes it and refuses one that is being delivered."""
+"""How messages are changed. Exim locks a message before it changes it and refuses one that is being delivered.
 
-from collections.abc import Iterable
+The quarantine is a named queue per job (spec, "queue_name"). Exim moves a message there and back by hard links under
+its own lock, so that its files keep every byte; no queue run, no -bp and no -M looks there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from fleet.mta.errors import Unsupported
-from fleet.mta.exim import quarantine
-from fleet.mta.exim.commands import attempt, bounce, change, change_argv, program
-from fleet.mta.exim.parse import Verdicts
-from fleet.mta.exim.queue import QUEUE
-from fleet.mta.operations import ChangesMessages, QueueBounce
-from fleet.mta.queue.driver import Act, QueueDriver, Said
-from fleet.mta.queue.outcome import Chosen, Verb, Word, fingerprint_of, names
-from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.exim.commands import attempt, bounce, change, change_argv, program, quarantine
+from fleet.mta.exim.parse import Verdicts, queue_id_error
+from fleet.mta.exim.queue import QUEUE, read_queue
+from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.in_quarantine import Layout
+from fleet.mta.queue.listing import Listed
+from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names
+from fleet.mta.queue.quarantine import fingerprint
+from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
 
 SKIPPED = "messages that are being delivered are locked by Exim and left alone"
 DROPPED = "a message from <> is dropped: there is nobody to return it to"
+MOVES = "quarantine is a named queue of Exim; spool files and message log keep every byte, on the way back too"
+PREFIX = "mxfleet-"
+READABLE = frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE, Verb.TAKE_OUT, Verb.BOUNCE})
 FLAGS = {Verb.HOLD: "-Mf", Verb.RELEASE: "-Mt", Verb.DELETE: "-Mrm", Verb.BOUNCE: "-Mg"}
 
 
@@ -44,10 +53,10 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
 
 def _take_out(instance: InstanceFacts, job: str, chosen: Chosen) -> Act:
     return Act(
-        [(program(instance), "-MG", quarantine.PREFIX + quarantine.short(job), "ID...")],
-        partial(_said, quarantine.move_out(instance, job, names(chosen.entries))),
-        [SKIPPED, quarantine.NOTE],
-        look=partial(quarantine.look, instance, job, [fingerprint_of(entry) for entry in chosen.entries]),
+        [(program(instance), "-MG", PREFIX + short(job), "ID...")],
+        partial(_said, quarantine(instance, "out", short(job), names(chosen.entries))),
+        [SKIPPED, MOVES],
+        looks_again=True,
     )
 
 
@@ -75,4 +84,70 @@ def frozen_notes(instance: InstanceFacts) -> list[str]:
     ]
 
 
-DRIVER = QueueDriver(QUEUE, act, check)
+def short(job: str) -> str:
+    """The job's part of its queue's name: of a UUID the last 24 digits, most of them random.
+
+    Since 4.98.2 Exim takes messages into a queue with a longer name than 32 characters, and none out of it.
+    """
+    return job.replace("-", "")[-24:]
+
+
+LAYOUT = Layout(
+    "input/(?:[0-9A-Za-z]/)?(?P<id>[^/]+)-H",
+    queue_id_error,
+    top=PREFIX,
+    inner="input/",
+    job="(?P<job>[0-9a-f]{24})",
+    name_of=short,
+)
+
+
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+    """By fingerprint, and with a recipient left. Exim links before it removes, so no lock is needed to look.
+
+    Where Exim was killed in the middle of a move and then delivered the message from the main queue, the message log,
+    which both queues share, tells that it is done.
+    """
+    found: dict[str, QueueEntry] = {}
+
+    def take(message: Listed) -> None:
+        if message.queue_id in wanted and any(each.state != "delivered" for each in message.recipients):
+            found[message.queue_id] = message.entry()
+
+    listing = yield from read_queue(instance, take, PREFIX + short(job))
+    if listing.refused:
+        raise UnparsedOutput(listing.notes[-1])
+    there = (name for name, entry in found.items() if is_same(entry, wanted[name]))
+    return Said(places=LAYOUT.places(instance, job, there))
+
+
+def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
+    """Back into the main queue, then an attempt of what came and is not frozen."""
+    exim, *remove = change_argv(instance, "-Mrm")
+    words, run = (remove, _erased) if verb is Verb.ERASE else (["-MG", "", "ID..."], _brought_back)
+    commands = [(exim, f"-qG{PREFIX}{job}", *words) for job in jobs]
+    settle = None if verb is Verb.ERASE or context.undo else partial(_attempt_free, instance)
+    return Move(commands, partial(run, instance), settle=settle)
+
+
+def _brought_back(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    wanted = {item.queue_id: fingerprint(item) for item in items}
+    before = yield from lying(instance, job, Verb.PUT_BACK, wanted)
+    yield from quarantine(instance, "back", job, before.places)
+    after = yield from lying(instance, job, Verb.PUT_BACK, wanted)
+    return Said(dict.fromkeys(before.places.keys() - after.places.keys(), Word.DONE), places=after.places)
+
+
+def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    yield from quarantine(instance, "erase", job, (item.queue_id for item in items))
+    return (yield from lying(instance, job, Verb.ERASE, {item.queue_id: fingerprint(item) for item in items}))
+
+
+def _attempt_free(instance: InstanceFacts, seen: Mapping[str, QueueEntry], said: Said) -> Steps[Said]:
+    yield from attempt(
+        instance, [name for name, each in seen.items() if each.state == "deferred" and name in said.words]
+    )
+    return Said()
+
+
+DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, check, readable=READABLE)

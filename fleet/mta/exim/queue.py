@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from fleet.mta.exim.commands import listing
-from fleet.mta.exim.content import contents
+from fleet.mta.exim.commands import CONTENT, listing, spool
 from fleet.mta.exim.parse import QueueSink, error_of
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary
+from fleet.mta.queue.content import BUDGET, Content
 from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Steps, run
@@ -37,6 +37,14 @@ def _read(command: Command) -> Steps[Listing]:
     return found
 
 
-QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, contents, read_headers)
+HEADERS_AND_BODIES = Content(
+    CONTENT,
+    lambda instance: (spool(instance),),
+    batch=500,
+    headers_batch=10_000,
+    error_of=error_of,
+    room=2 * BUDGET,
+)
+QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
 queue_list = partial(queue_listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)

@@ -1,7 +1,8 @@
-"""One message: message.show as it is stored, message.deliver with what came of it by the log and the queue."""
+"""message.deliver, with what came of it by the log and the queue."""
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from fleet.mta.errors import (
     InDelivery,
@@ -11,7 +12,6 @@ from fleet.mta.errors import (
     UnparsedOutput,
 )
 from fleet.mta.host.commands import READ_SECONDS
-from fleet.mta.opensmtpd import content
 from fleet.mta.opensmtpd.commands import (
     DELIVER,
     DELIVER_SECONDS,
@@ -24,10 +24,11 @@ from fleet.mta.opensmtpd.commands import (
 )
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
-from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.queue.delivery import Attempt, attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.operations import MessageDeliver
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
+from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Command, Completed, Steps, run
 
 # smtpd's own words around others' texts: a line in which the middle part occurs twice is not read at all.
@@ -39,31 +40,21 @@ RELAY = re.compile(r' relay="([^"]*)"')
 OUTCOMES = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Loop": "bounced", "LoopError": "bounced"}
 
 
-def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
-    entry = yield from QUEUE.get(instance, operation.queue_id)
-    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
-
-
-def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
-    """`message.deliver`. Raises MessageNotFound, InDelivery, MtaNotRunning, Conflict (held; release not said)."""
-    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    if entry is not None and entry.native_state == "offline":
+def attempt(
+    instance: InstanceFacts, operation: MessageDeliver, context: Context, entry: QueueEntry, listing: Listing
+) -> Try:
+    """Resumed when it is paused, and scheduled. Raises MtaNotRunning."""
+    if entry.native_state == "offline":
         raise MtaNotRunning("smtpd is not running, so nothing can be attempted")
-    entry = deliverable(entry, operation, context)
-    name = entry.queue_id
-    freed = [smtpctl_argv(instance, "resume", "envelope", name)] if entry.state == "hold" else []
-    yield plan_of(Chosen((entry,), listing.total), context, [*freed, smtpctl_argv(instance, "schedule", name)])
-    lines = yield from _attempt(instance, name, is_held=bool(freed))
-    after, _ = yield from QUEUE.find(instance, name)
-    return judged(entry, after, lines)
+    freed = [smtpctl_argv(instance, "resume", "envelope", entry.queue_id)] if entry.state == "hold" else []
+    return Try([*freed, smtpctl_argv(instance, "schedule", entry.queue_id)], partial(_attempt, instance, entry))
 
 
-def _attempt(instance: InstanceFacts, queue_id: str, *, is_held: bool) -> Steps[list[str]]:
+def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
     command = Command(
         deliver_arguments(instance),
         script=DELIVER,
-        stdin=f"{queue_id}{' release' if is_held else ''}\n".encode(),
+        stdin=f"{entry.queue_id}{' release' if entry.state == 'hold' else ''}\n".encode(),
         become=True,
         mutates=True,
         timeout=DELIVER_SECONDS,
@@ -72,7 +63,8 @@ def _attempt(instance: InstanceFacts, queue_id: str, *, is_held: bool) -> Steps[
     done = yield from run(command)
     if done.exit_status and done.exit_status not in UNTOUCHED:
         raise OutcomeUnknown(f"it broke off: {error_of(done, DELIVER).detail}")
-    return parse_lines(done, DELIVER)
+    lines = parse_lines(done, DELIVER)
+    return lambda after: judged(entry, after, lines)
 
 
 def parse_lines(done: Completed, program: str) -> list[str]:
@@ -85,32 +77,19 @@ def parse_lines(done: Completed, program: str) -> list[str]:
     return lines[:-2]
 
 
-def read_back_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result | None]:
-    """How an attempt ended whose answer was lost. None when neither queue nor log can tell.
-
-    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made.
-    """
-    if not context.frozen or log_source(instance) == "none":
-        return None
-    wanted = context.frozen[0]
-    after, _ = yield from QUEUE.find(instance, wanted.queue_id)
-    if after is not None and is_same(after, wanted):
+def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
+    """How the last attempt of a message that left the queue ended."""
+    if log_source(instance) == "none":
         return None
     command = Command(
         (log_source(instance),),
         script=LOG,
-        stdin=f"{wanted.queue_id}\n".encode(),
+        stdin=f"{before.queue_id}\n".encode(),
         become=True,
         timeout=READ_SECONDS,
         max_output=16 << 20,
     )
-    lines = parse_lines((yield from run(command)), LOG)
-    before = QueueEntry(
-        wanted.queue_id, wanted.state, wanted.state, wanted.arrival_time, wanted.sender, (), wanted.size
-    )
-    result = judged(before, None, lines)
-    result.data["notes"] = ["by the last attempt in the log, which may be older than this job"]
-    return result
+    return judged(before, None, parse_lines((yield from run(command)), LOG))
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
@@ -135,3 +114,6 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -
             error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
         return not_attempted(before, error, log=lines)
     return attempted(before, still, attempts, outcome_of(attempts, is_queued=still is not None), log=lines)
+
+
+DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

@@ -2,25 +2,33 @@
 
 smtpctl says "paused" and "removed" of an envelope in flight too, which is delivered all the same (trap 2). The scripts
 leave such messages alone, and what they did is looked at again.
+
+In the quarantine lie message and envelopes, taken out of the spool and put back under the same ID, byte for byte.
+`smtpctl discover` makes smtpd take up what lies in its queue, so nothing is sent through SMTP again: no new ID, no
+further Received line, and a blocked sender does not stand in the way of his own mail.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta.errors import FleetError, OutcomeUnknown, UnparsedOutput
+from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
 from fleet.mta.host.commands import chunks, script_argv
-from fleet.mta.opensmtpd.commands import ACT, LOT, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
-from fleet.mta.opensmtpd.parse import error_of
-from fleet.mta.opensmtpd.quarantine import look, place, script
+from fleet.mta.opensmtpd import commands
+from fleet.mta.opensmtpd.commands import ACT, BACK_LOT, LOT, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
+from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.opensmtpd.queue import QUEUE
-from fleet.mta.operations import ChangesMessages
-from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.operations import ChangesMessages, Quarantined
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
-from fleet.mta.steps import Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 SKIPPED = "messages that are being delivered (inflight) are left alone"
 FORGETS = "smtpd keeps a pause in memory only: its next restart releases every paused message"
+AGE = "a restored message keeps its age: one that is older than the queue's ttl is returned to its sender at once"
+LAYOUT = Layout("(?P<id>[^/]+)/message", queue_id_error)
 RESTS = "smtpd may wait for up to 30 s before the attempts: a route rests after a temporary failure"
 
 
@@ -46,7 +54,7 @@ def action_of(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, c
         [script_argv(QUARANTINE, *places(instance), action), smtpctl_argv(instance, "remove", "MESSAGE_ID")],
         partial(_taken, instance, action, context.job, entries),
         [SKIPPED],
-        look=None if is_delete else partial(look, instance, context.job),
+        looks_again=not is_delete,
     )
 
 
@@ -69,7 +77,7 @@ def _taken(instance: InstanceFacts, action: str, job: str, entries: Iterable[Que
     moved = yield from script(instance, action, job, _lines(entries))
     words = dict.fromkeys(moved.busy, Word.BUSY)
     if action == "out":
-        return Said(words, places={name: place(instance, job, name) for name in moved.there})
+        return Said(words, places=LAYOUT.places(instance, job, moved.there))
     # Of a deleted one that still lies there, something could not be removed.
     return Said(words | dict.fromkeys(moved.gone, Word.DONE) | dict.fromkeys(moved.there, Word.LEFT))
 
@@ -104,4 +112,77 @@ def _lines(entries: Iterable[QueueEntry]) -> list[str]:
     return [f"{entry.queue_id} {int(entry.arrival_time)}" for entry in entries]
 
 
-DRIVER = QueueDriver(QUEUE, action_of)
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What opensmtpd_quarantine.sh told. `there`: lies in the quarantine and not in the queue; `gone`: removed now."""
+
+    there: frozenset[str]
+    busy: frozenset[str]
+    gone: frozenset[str]
+
+
+def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Steps[Moved]:
+    """Runs opensmtpd_quarantine.sh for each lot.
+
+    Raises Conflict, Unsupported, MtaNotRunning and others when nothing was changed, else OutcomeUnknown.
+    """
+    is_change = action != "look"
+    has_changed = False
+    there: set[str] = set()
+    busy: set[str] = set()
+    gone: set[str] = set()
+    for lot in list(chunks(lines, BACK_LOT if action == "back" else LOT)) or [()]:
+        done = yield from run(commands.move(instance, action, job, lot))
+        said = done.stdout.decode("ascii", "replace").split("\n")
+        if done.exit_status or said[-2:] != ["end", ""]:
+            error = _failure(done)
+            if has_changed or (is_change and done.exit_status not in UNTOUCHED):
+                raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code) from error
+            raise error
+        has_changed = is_change
+        there = {line for line in said[:-2] if " " not in line}  # each answer tells of the whole directory
+        for line in said[:-2]:
+            word, _, name = line.partition(" ")
+            if name and word in ("busy", "gone"):
+                (busy if word == "busy" else gone).add(name)
+    return Moved(frozenset(there), frozenset(busy), frozenset(gone))
+
+
+def _failure(done: Completed) -> FleetError:
+    said = done.stderr.decode("utf-8", "backslashreplace").strip()
+    if done.exit_status == 75:
+        return Unsupported(f"the queue cannot be moved: {said}")
+    if done.exit_status == 76:
+        return Conflict(f"nothing was changed: {said}", hint="try again")
+    if done.exit_status:
+        return error_of(done, QUARANTINE)
+    return UnparsedOutput(f"{QUARANTINE} did not come to its end")
+
+
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+    """What lies there once what a dead run left half done is settled."""
+    moved = yield from script(instance, "look", job, ())
+    return Said(places=LAYOUT.places(instance, job, moved.there))
+
+
+def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
+    """Paused envelopes come back paused."""
+    action, mode, notes = ("erase", "-", []) if verb is Verb.ERASE else ("back", "schedule", [AGE])
+    if action == "back" and context.undo:
+        mode = "wait"
+    return Move([script_argv(QUARANTINE, *places(instance), action)], partial(_moved, instance, action, mode), notes)
+
+
+def _moved(instance: InstanceFacts, action: str, mode: str, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    moved = yield from script(instance, action, job, (f"{item.queue_id} {mode}" for item in items))
+    return Said(places=LAYOUT.places(instance, job, moved.there))
+
+
+def is_back(item: Quarantined, entry: QueueEntry) -> bool:
+    """What was paused is restored once it is paused again."""
+    return item.state != "hold" or entry.state == "hold"
+
+
+DRIVER = QueueDriver(
+    QUEUE, action_of, LAYOUT, lying, move, is_back=is_back, holds_first=True, settles=frozenset({Verb.DELETE})
+)

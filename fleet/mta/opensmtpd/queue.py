@@ -3,11 +3,12 @@
 from dataclasses import replace
 from functools import partial
 
-from fleet.mta.opensmtpd.commands import listing
-from fleet.mta.opensmtpd.content import contents
+from fleet.mta.errors import Unsupported
+from fleet.mta.opensmtpd.commands import CONTENT, listing, places
 from fleet.mta.opensmtpd.parse import QueueSink, error_of
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary
+from fleet.mta.queue.content import Content
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
@@ -31,6 +32,21 @@ def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
     return found
 
 
-QUEUE = Queue("OpenSMTPD", MATCH_FIELDS, read_queue, contents)
+def check_readable(instance: InstanceFacts) -> None:
+    """Raises Unsupported for an encrypted queue."""
+    if instance.options.get("is_encrypted"):
+        raise Unsupported("the queue is encrypted: nobody reads a message without its key")
+
+
+HEADERS_AND_BODIES = Content(
+    CONTENT,
+    places,
+    batch=2_000,
+    headers_batch=2_000,
+    error_of=error_of,
+    check=check_readable,
+    separator=(b"\r", b"\n"),
+)
+QUEUE = Queue("OpenSMTPD", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
 queue_list = partial(queue_listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)

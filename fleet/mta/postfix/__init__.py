@@ -11,12 +11,15 @@ from fleet.mta.postfix import (
     driver,
     logs,
     parse,
-    quarantine,
     queue,
-    readback,
     routes,
 )
 from fleet.mta.queue.changes import change
+from fleet.mta.queue.delivery import message_deliver
+from fleet.mta.queue.in_quarantine import find
+from fleet.mta.queue.listing import message_show
+from fleet.mta.queue.quarantine import erase, restore
+from fleet.mta.queue.readback import read_back
 
 
 class Postfix:
@@ -37,15 +40,15 @@ class Postfix:
 
     discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
-    read_back = staticmethod(readback.read_back)
+    read_back = staticmethod(partial(read_back, driver.DRIVER, attempt.DELIVERY, blocks.read_back_block))
     sudoers = staticmethod(commands.sudoers)
-    in_quarantine = staticmethod(quarantine.in_quarantine)
-    quarantine_mark = staticmethod(str)
+    in_quarantine = staticmethod(partial(find, driver.LAYOUT))
+    quarantine_mark = staticmethod(driver.LAYOUT.name_of)
 
     queue_list = staticmethod(queue.queue_list)
     queue_summary = staticmethod(queue.queue_summary)
-    message_show = staticmethod(attempt.message_show)
-    message_deliver = staticmethod(attempt.message_deliver)
+    message_show = staticmethod(partial(message_show, queue.QUEUE))
+    message_deliver = staticmethod(partial(message_deliver, attempt.DELIVERY))
     queue_hold = queue_release = queue_purge = queue_flush = queue_bounce = queue_requeue = staticmethod(
         partial(change, driver.DRIVER)
     )
@@ -54,7 +57,7 @@ class Postfix:
     block_list = staticmethod(blocks.block_list)
     sender_block = staticmethod(blocks.sender_block)
     sender_unblock = staticmethod(blocks.sender_unblock)
-    quarantine_restore = staticmethod(quarantine.quarantine_restore)
-    quarantine_erase = staticmethod(quarantine.quarantine_erase)
+    quarantine_restore = staticmethod(partial(restore, driver.DRIVER))
+    quarantine_erase = staticmethod(partial(erase, driver.DRIVER))
     log_search = staticmethod(logs.log_search)
     message_trace = staticmethod(logs.message_trace)

@@ -1,10 +1,10 @@
-"""One message: message.show as it is stored, message.deliver with what came of it by the log and the queue."""
+"""message.deliver, with what came of it by the log and the queue."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from fleet.mta.errors import Conflict, InDelivery, MtaNotRunning, RemoteError
-from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.postfix import content
+from fleet.mta.operations import MessageDeliver
 from fleet.mta.postfix.attempt_log import attempts_of, log_lines, parse_lines, returned
 from fleet.mta.postfix.commands import (
     DELIVER,
@@ -17,64 +17,46 @@ from fleet.mta.postfix.commands import (
 )
 from fleet.mta.postfix.parse import ids_input, parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE
-from fleet.mta.queue.delivery import attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.queue.delivery import Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
+from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Command, Steps, run
 
 
-def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
-    entry = yield from QUEUE.get(instance, operation.queue_id)
-    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
-
-
-def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
-    """`message.deliver`. Raises MessageNotFound, InDelivery, MtaNotRunning, Conflict (held; release not said)."""
-    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    entry = deliverable(entry, operation, context)
+def attempt(
+    instance: InstanceFacts, operation: MessageDeliver, context: Context, entry: QueueEntry, listing: Listing
+) -> Try:
+    """Released when it is on hold, then postqueue -i. Raises MtaNotRunning."""
     if DOWN in listing.notes:
         raise MtaNotRunning("the mail system is down, so nothing can be attempted")
-    name = entry.queue_id
     freed = [postsuper_argv(instance, "-H", "hold")] if entry.state == "hold" else []
-    attempt = (program(instance, "postqueue"), "-c", instance.config_dir, "-i", name)
-    yield plan_of(Chosen((entry,), listing.total), context, [*freed, attempt])
-    if freed and name not in parse_verdicts((yield from run(postsuper(instance, "-H", "hold", [name])))):
+    command = (program(instance, "postqueue"), "-c", instance.config_dir, "-i", entry.queue_id)
+    return Try([*freed, command], partial(_attempt, instance, entry))
+
+
+def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
+    name = entry.queue_id
+    if entry.state == "hold" and name not in parse_verdicts(
+        (yield from run(postsuper(instance, "-H", "hold", [name])))
+    ):
         raise Conflict(f"{name} could not be released from hold")
-    lines = yield from _attempt(instance, name)
-    after, _ = yield from QUEUE.find(instance, name)
-    return judged(entry, after, lines)
-
-
-def _attempt(instance: InstanceFacts, queue_id: str) -> Steps[list[str]]:
     command = Command(
         deliver_arguments(instance),
         script=DELIVER,
-        stdin=ids_input([queue_id]),
+        stdin=ids_input([name]),
         become=True,
         mutates=True,
         timeout=DELIVER_SECONDS,
         max_output=4 << 20,
     )
-    return parse_lines((yield from run(command)), "postqueue")
+    lines = parse_lines((yield from run(command)), "postqueue")
+    return lambda after: judged(entry, after, lines)
 
 
-def read_back_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result | None]:
-    """How an attempt ended whose answer was lost. None when neither queue nor log can tell.
-
-    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made.
-    """
-    if not context.frozen:
-        return None
-    wanted = context.frozen[0]
-    after, _ = yield from QUEUE.find(instance, wanted.queue_id)
-    lines = yield from log_lines(instance, [f": {wanted.queue_id}: "])
-    before = QueueEntry(
-        wanted.queue_id, wanted.state, wanted.state, wanted.arrival_time, wanted.sender, (), wanted.size
-    )
-    result = judged(before, after, lines)
-    result.data["notes"] = ["by the last attempt in the log, which may be older than this job"]
-    return result if result.ended is Ended.SUCCEEDED and result.data["outcome"] != "deferred" else None
+def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
+    """How the last attempt of a message that left the queue ended."""
+    return judged(before, None, (yield from log_lines(instance, [f": {before.queue_id}: "])))
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
@@ -88,3 +70,6 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -
         return not_attempted(before, error, log=lines)
     said = outcome_of(attempts, is_queued=still is not None, is_returned=before.queue_id in returned(lines))
     return attempted(before, still, attempts, said, log=lines)
+
+
+DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

@@ -3,19 +3,23 @@
 A message that is being delivered is in memory of the queue manager: taking its file away stops nothing (trap 2). So
 every change begins with `postsuper -h - deferred`: postsuper renames out of that one directory, and the rename fails
 when the queue manager was faster. What then lies in hold/ is nobody's but ours, and is looked at again by fingerprint.
+
+Into the quarantine and back, queue files move out of hold/ by rename(2), so name, inode and bytes stay the same.
+Postfix derives a short queue ID from the file's inode and renames what does not fit (postsuper -s, at every start), so
+a copy would come back under another ID. A moved file keeps its inode busy: no new message can take its ID meanwhile.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from fleet.mta.bounds import count_of
-from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
-from fleet.mta.host.commands import chunks
-from fleet.mta.operations import ChangesMessages, QueueBounce
-from fleet.mta.postfix import quarantine
+from fleet.mta.errors import MtaNotRunning, Refused, UnparsedOutput, Unsupported
+from fleet.mta.host.commands import CHANGE_SECONDS, chunks, script_argv
+from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.postfix.attempt_log import log_lines, requeued, returned
 from fleet.mta.postfix.commands import (
+    QUARANTINE,
     attempt,
     attempt_argv,
     flush_all,
@@ -25,17 +29,23 @@ from fleet.mta.postfix.commands import (
     wake_pickup,
 )
 from fleet.mta.postfix.flush import attempt_times, check_flush, native_flush, not_attempted, wait_until
-from fleet.mta.postfix.parse import parse_verdicts
+from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.postfix.queue import DOWN, QUEUE, proof
-from fleet.mta.queue.driver import Act, QueueDriver, Said
-from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.in_quarantine import Layout
+from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same
+from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
-from fleet.mta.steps import Steps, T, run
+from fleet.mta.steps import Command, Steps, T, run
 
 SKIPPED = "messages that are being delivered (active, incoming, maildrop) are left alone"
 DROPPED = "a message from <> is dropped: there is nobody to return it to"
 RENAMED = "pickup(8) gives every message a new queue ID"
 ALSO = "every message of that destination is attempted, new ones too"
+HELD = "hold"
+KEPT_ON_HOLD = "the queue file cannot be moved safely here, so quarantine means: kept on hold in the queue"
+LAYOUT = Layout("(?P<id>[^/]+)", queue_id_error, held=HELD)
+READABLE = frozenset(Verb) - {Verb.ATTEMPT}
 LOOKS = 10
 REQUEUE_LOOKS = 25
 FORCE_EXPIRE = (3, 5)
@@ -61,9 +71,10 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
         case Verb.DELETE:
             return Act([hold, postsuper_argv(instance, "-d", "hold")], partial(_deleted, instance, entries), [SKIPPED])
         case Verb.TAKE_OUT:
-            commands, notes = quarantine.plan_quarantine(instance)
-            look = partial(quarantine.look, instance, context.job) if quarantine.is_movable(instance) else None
-            return Act([hold, *commands], partial(_taken_out, instance, context.job, entries), [SKIPPED, *notes], look)
+            run_it = partial(_taken_out, instance, context.job, entries)
+            if not is_movable(instance):
+                return Act([hold], run_it, [SKIPPED, KEPT_ON_HOLD])
+            return Act([hold, quarantine_argv(instance, "out")], run_it, [SKIPPED], looks_again=True)
         case Verb.BOUNCE:
             steps = [hold, postsuper_argv(instance, "-e", "hold"), release, attempt_argv(instance)]
             return Act(steps, partial(_bounced, instance, chosen), [SKIPPED, DROPPED])
@@ -120,11 +131,11 @@ def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Sa
 
 def _taken_out(instance: InstanceFacts, job: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
     held = yield from hold_for_us(instance, entries)
-    if not quarantine.is_movable(instance):
-        return Said(now=_without(held), places=dict.fromkeys(held.entries, quarantine.HELD))
-    places = yield from on_held(instance, held, lambda: quarantine.move_out(instance, job, held.entries))
+    if not is_movable(instance):
+        return Said(now=_without(held), places=dict.fromkeys(held.entries, HELD))
+    there = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))
     left = yield from _given_back(instance, held)
-    return Said(now=_without(held) | left, places={name: at for name, at in places.items() if name not in left})
+    return Said(now=_without(held) | left, places=LAYOUT.places(instance, job, there - left.keys()))
 
 
 def _given_back(instance: InstanceFacts, held: Held) -> Steps[dict[str, QueueEntry]]:
@@ -215,4 +226,91 @@ def version(instance: InstanceFacts) -> tuple[int, ...]:
     return tuple(count_of(part) for part in parts if part.isdigit())
 
 
-DRIVER = QueueDriver(QUEUE, act, check)
+def is_movable(instance: InstanceFacts) -> bool:
+    """Whether hold/ is a flat directory on the queue's own file system, as discovery saw it."""
+    return bool(instance.options.get("can_quarantine"))
+
+
+def quarantine_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
+    """How a plan shows `quarantine`."""
+    return script_argv(QUARANTINE, action, instance.queue_dirs[0])
+
+
+def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    """Runs postfix_quarantine.sh. Returns the queue IDs that lie in the job's directory afterwards."""
+    done = yield from run(
+        Command(
+            (action, instance.queue_dirs[0]),
+            script=QUARANTINE,
+            stdin=f"{job}\n".encode() + ids_input(queue_ids),
+            become=True,
+            mutates=action != "look",
+            timeout=CHANGE_SECONDS,
+            max_output=8 << 20,
+        )
+    )
+    if done.exit_status == 75:
+        raise Unsupported("hold/ is on another file system than the queue directory", hint="discover the host again")
+    if done.exit_status:
+        raise error_of(done, QUARANTINE)
+    lines = done.stdout.decode("ascii", "replace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
+    return frozenset(lines[:-2])
+
+
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+    """A queue file is renamed, so no lock is needed to look. What is kept on hold in the queue has no job there."""
+    if verb is Verb.TAKE_OUT and not is_movable(instance):
+        return Said()
+    if not job:
+        now = yield from QUEUE.lookup(instance, wanted)
+        return Said(places={name: HELD for name, entry in now.items() if is_same(entry, wanted[name])})
+    there = yield from quarantine(instance, "look", job, ())
+    return Said(places=LAYOUT.places(instance, job, there))
+
+
+def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
+    """Back into hold/, then released and attempted unless it was held before. What is kept on hold is deleted there."""
+    if verb is Verb.ERASE:
+        is_kept = not is_movable(instance)
+        commands = [postsuper_argv(instance, "-d", "hold") if is_kept else quarantine_argv(instance, "erase")]
+        return Move(commands, partial(_moved, instance, "erase"))
+    commands = [quarantine_argv(instance, "back"), postsuper_argv(instance, "-H", "hold")]
+    items = {item.queue_id: item for each in jobs.values() for item in each}
+    return Move(commands, partial(_moved, instance, "back"), settle=partial(_freed, instance, items, context.undo))
+
+
+def _moved(instance: InstanceFacts, action: str, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    if job:
+        there = yield from quarantine(instance, action, job, (item.queue_id for item in items))
+        return Said(places=LAYOUT.places(instance, job, there))
+    if action == "back":
+        return Said()
+    now = yield from QUEUE.lookup(instance, (item.queue_id for item in items))
+    kept = {item.queue_id: now[item.queue_id] for item in items if _is_queued(item, now)}
+    said = yield from postsuper_on(instance, "-d", "hold", (name for name in kept if kept[name].state == "hold"))
+    return Said(places=dict.fromkeys(kept.keys() - said, HELD))
+
+
+def _is_queued(item: Quarantined, now: Mapping[str, QueueEntry]) -> bool:
+    return item.queue_id in now and is_same(now[item.queue_id], fingerprint(item))
+
+
+def _freed(
+    instance: InstanceFacts, items: Mapping[str, Quarantined], undo: bool, seen: Mapping[str, QueueEntry], said: Said
+) -> Steps[Said]:
+    held = [name for name, entry in seen.items() if entry.state == "hold" != items[name].state]
+    for lot in chunks(held):
+        freed = yield from postsuper_on(instance, "-H", "hold", lot)
+        if not undo:  # an undo gives the state back that was, and that waited for its time
+            yield from attempt(instance, [name for name in lot if name in freed])
+    return Said()
+
+
+def is_back(item: Quarantined, entry: QueueEntry) -> bool:
+    """What came back to hold/ and was not held is not restored yet."""
+    return item.state == "hold" or entry.state != "hold"
+
+
+DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, check, is_back=is_back, readable=READABLE, holds_first=True)

@@ -1,46 +1,46 @@
-"""One message: message.show as it is stored, message.deliver with what came of it by the log and the queue."""
+"""message.deliver, with what came of it by the log and the queue."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError
-from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.qmail import content
+from fleet.mta.operations import MessageDeliver
 from fleet.mta.qmail.attempt_log import WAIT_SECONDS, attempts_of, check_watchable, returned, watch
 from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, UP, Answer, change
 from fleet.mta.qmail.commands import change_argv
 from fleet.mta.qmail.queue import QUEUE
-from fleet.mta.queue.delivery import attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import Chosen, plan_of, same
+from fleet.mta.queue.delivery import Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.outcome import same
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 
-def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
-    entry = yield from QUEUE.get(instance, operation.queue_id)
-    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
-
-
-def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
-    """`message.deliver`: due at once, by the time of its files in remote/ and local/, read at the start.
-
-    Raises MessageNotFound, InDelivery, Conflict (held; release not said; qmail-send is down), Unsupported.
-    """
-    check_watchable(instance)
-    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    entry = deliverable(entry, operation, context)
+def check_up(instance: InstanceFacts, context: Context) -> Steps[None]:
+    """Raises Conflict while qmail-send is down."""
     if not UP.search((yield from change(instance, "look", context.job, ())).status):
         raise Conflict("qmail-send is down, so nothing would be attempted", hint="start it, then try again")
+
+
+def attempt(
+    instance: InstanceFacts, operation: MessageDeliver, context: Context, entry: QueueEntry, listing: Listing
+) -> Try:
+    """Due at once, by the time of its files in remote/ and local/, read at the start of qmail-send."""
     actions = ["release", "try"] if entry.state == "hold" else ["try"]
-    yield plan_of(Chosen((entry,), listing.total), context, [change_argv(instance, each) for each in actions], [STOPS])
+    commands = [change_argv(instance, each) for each in actions]
+    return Try(commands, partial(_attempt, instance, context.job, entry, actions), [STOPS])
+
+
+def _attempt(instance: InstanceFacts, job: str, entry: QueueEntry, actions: Sequence[str]) -> Steps[Judge]:
     for action in actions:
-        answer = yield from change(instance, action, context.job, [entry])
+        answer = yield from change(instance, action, job, [entry])
         if error := _failed(answer, entry):
-            return Result(Ended.FAILED, {}, (MessageOutcome(entry.queue_id, MessageState.LEFT),), error=error)
+            left = (MessageOutcome(entry.queue_id, MessageState.LEFT),)
+            result = Result(Ended.FAILED, {}, left, error=error)
+            return lambda after: result
     answer.check_running()
     lines = yield from watch(instance, [entry], answer)
-    after, _ = yield from QUEUE.find(instance, entry.queue_id)
-    return judged(entry, after, lines)
+    return lambda after: judged(entry, after, lines)
 
 
 def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
@@ -68,3 +68,6 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -
         return not_attempted(before, error, log=lines)
     said = outcome_of(ended, is_queued=still is not None, is_returned=name in returned(lines))
     return attempted(before, still, attempts, said, log=lines)
+
+
+DELIVERY = Delivery(QUEUE, attempt, check_watchable, check_up)

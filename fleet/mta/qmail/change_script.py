@@ -1,16 +1,15 @@
 """Runs qmail_change.sh, the one script that changes the queue, and reads what it says."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from fleet.mta.errors import Conflict, DiskFull, InDelivery, MtaNotRunning, OutcomeUnknown
+from fleet.mta.errors import Conflict, DiskFull, MtaNotRunning, OutcomeUnknown
 from fleet.mta.host.commands import CHANGE_SECONDS, error_of
 from fleet.mta.operations import Quarantined
 from fleet.mta.qmail.commands import CHANGE, STOP_SECONDS, WITHOUT_STOP, change_words
 from fleet.mta.qmail.parse import bytes_of
-from fleet.mta.queue.outcome import Outcomes
-from fleet.mta.records import Ended, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.records import InstanceFacts, QueueEntry
 from fleet.mta.steps import Command, Completed, Steps, run
 
 Wanted = QueueEntry | Quarantined
@@ -113,30 +112,6 @@ def parse_answer(done: Completed, *, stops: bool) -> Answer:
         mark=(marks[0][1], marks[0][2]) if marks else None,
         notes=tuple(note for line, note in NOTES.items() if line in lines),
     )
-
-
-def with_notes(result: Result, answers: Iterable[Answer]) -> Result:
-    """The result with what the script told people, each once."""
-    notes = result.data["notes"]
-    notes += dict.fromkeys(note for answer in answers for note in answer.notes if note not in notes)
-    return result
-
-
-def told(result: Result, answer: Answer) -> Result:
-    """The result with why messages were left, and the error when a delivery kept qmail-send from stopping."""
-    with_notes(result, [answer])
-    result.data["reasons"] = reasons(answer)
-    if not answer.is_stopping:
-        return result
-    error = InDelivery(NOT_STOPPED, hint="try again when the delivery has ended", status=answer.status)
-    return replace(result, ended=Ended.FAILED, error=error)
-
-
-def put_verdicts(answer: Answer, asked: Sequence[str], outcomes: Outcomes) -> None:
-    """What the script said of each message, before it is looked at again; no word means left."""
-    outcomes.put(asked, MessageState.LEFT)
-    outcomes.put(answer.are("gone"), MessageState.ALREADY_GONE)
-    outcomes.put(answer.are("done"), MessageState.DONE)
 
 
 def reasons(answer: Answer) -> dict[str, str]:

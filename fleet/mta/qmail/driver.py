@@ -2,17 +2,23 @@
 
 What is in delivery cannot be seen in the files, and need not be: files change only while qmail-send is down, and it
 goes down only when no delivery runs.
+
+In the quarantine a message's files lie in mxfleet-quarantine/JOB/ of the queue directory. rename(2) keeps the inode, so
+the file in mess/ keeps its number busy: no new message can take its queue ID meanwhile.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from fleet.mta.errors import InDelivery, Unsupported
-from fleet.mta.operations import ChangesMessages, QueueBounce
+from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.qmail.attempt_log import DELIVERED, attempts_of, check_watchable, returned, watch
 from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, Answer, change, reasons
 from fleet.mta.qmail.commands import change_argv
+from fleet.mta.qmail.parse import queue_id_error
 from fleet.mta.qmail.queue import QUEUE, proof
-from fleet.mta.queue.driver import Act, QueueDriver, Said
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
@@ -32,6 +38,8 @@ ACTIONS = {
     Verb.TAKE_OUT: "quarantine",
     Verb.BOUNCE: "bounce",
 }
+NOT_RUNNING = "qmail-send is not running now; `svc -u` on its service starts it"
+LAYOUT = Layout("mess/(?P<id>[^/]+)", queue_id_error)
 NOTES = {Verb.HOLD: (STOPS, AWAY), Verb.BOUNCE: (STOPS, LAST_ATTEMPT)}
 
 
@@ -55,8 +63,8 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
 def _changed(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], *, verb: Verb) -> Steps[Said]:
     """The script holds its locks until its last part has ended, so what it says of the quarantine is so."""
     answer = yield from change(instance, ACTIONS[verb], job, entries)
-    places = {name: place(instance, job, name) for name in answer.are("done")} if verb is Verb.TAKE_OUT else {}
-    return _said(answer, places=places)
+    done = answer.are("done") if verb is Verb.TAKE_OUT else ()
+    return _said(answer, places=LAYOUT.places(instance, job, done))
 
 
 def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...]) -> Steps[Said]:
@@ -101,9 +109,65 @@ def _said(
     )
 
 
-def place(instance: InstanceFacts, job: str, queue_id: str) -> str:
-    """Where a quarantined message lies: mess/, info/ and the others in that job's directory."""
-    return f"{instance.queue_dirs[0]}/mxfleet-quarantine/{job}/{queue_id}"
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+    """What lies there once what nobody lived to finish is put right, and how qmail-send is.
+
+    Raises Conflict while a change holds the job lock for too long.
+    """
+    answer = yield from change(instance, "look", job, ())
+    there = LAYOUT.places(instance, job, answer.are("there"))
+    if verb in (Verb.PUT_BACK, Verb.ERASE):
+        return Said(places=there, notes=answer.notes)
+    notes = answer.notes if ": up " in answer.status else (NOT_RUNNING, *answer.notes)
+    return Said(places=there, notes=notes, data={"service": answer.status})
 
 
-DRIVER = QueueDriver(QUEUE, act, check, bounces_held=False)
+def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
+    """Back into the queue and due at once, or on hold when it was held. Erased beside qmail-send, which goes on."""
+    if verb is Verb.ERASE:
+        return Move([change_argv(instance, "erase")], partial(_erased, instance))
+    actions = sorted({_restoring(item, context) for items in jobs.values() for item in items})
+    return Move([change_argv(instance, each) for each in actions], partial(_brought_back, instance, context), [STOPS])
+
+
+def _restoring(item: Quarantined, context: Context) -> str:
+    if item.state == "hold":
+        return "restore-held"
+    return "restore" if context.undo else "restore-try"
+
+
+def _brought_back(instance: InstanceFacts, context: Context, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    words: dict[str, Word] = {}
+    told = Said()
+    for action in sorted({_restoring(item, context) for item in items}):
+        those = [item for item in items if _restoring(item, context) == action]
+        answer = yield from change(instance, action, job, those)
+        said = _said(answer, _words_for(those, answer))
+        words |= said.words
+        why = {**told.data.get("reasons", {}), **reasons(answer)}
+        told = Said(words, data={"reasons": why}, notes=(*told.notes, *said.notes), error=told.error or said.error)
+    return told
+
+
+def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+    answer = yield from change(instance, "erase", job, items)
+    there = yield from lying(instance, job, Verb.ERASE, {})
+    return Said(_words_for(items, answer), places=there.places, notes=answer.notes)
+
+
+def _words_for(items: Iterable[Quarantined], answer: Answer) -> dict[str, Word]:
+    """No word of a message means that it was left."""
+    words = dict.fromkeys((item.queue_id for item in items), Word.LEFT) | dict.fromkeys(answer.are("done"), Word.DONE)
+    return {name: word for name, word in words.items() if name not in answer.are("gone")}
+
+
+DRIVER = QueueDriver(
+    QUEUE,
+    act,
+    LAYOUT,
+    lying,
+    move,
+    check,
+    bounces_held=False,
+    settles=frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE}),
+)

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
+from fleet.mta.queue.content import Found, Stored, parse_stored
 from fleet.mta.queue.listing import Listing
 from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
 HELD = "mxfleet-hold"
 CHANNELS = ("remote", "local")
+END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
 
 
 def queue_id_error(queue_id: str) -> str | None:
@@ -217,3 +220,47 @@ def entry_of(name: str, seen: Seen, source: str) -> QueueEntry | None:
         size=seen.size,
         sender_raw=raw_of(sender),
     )
+
+
+def parse_contents(done: Completed, headers: int, body: int) -> Found:
+    """The answer of qmail_content.sh. Raises UnparsedOutput."""
+    return parse_whole(done, headers, body) if body else parse_stored(done, has_body=False)
+
+
+def parse_whole(done: Completed, headers: int, body: int) -> Found:
+    """The answer of qmail_content.sh with bodies: sizes, an empty line, then the files as head(1) -v prints them.
+
+    Raises UnparsedOutput when it is cut off or a length does not fit. A file that went meanwhile is absent.
+    """
+    sizes: dict[str, int] = {}
+    answered: set[str] = set()
+    first, empty, data = done.stdout.partition(b"\n\n")
+    if done.stdout.startswith(b"\n"):
+        first, empty, data = b"", b"\n", done.stdout[1:]
+    for line in first.splitlines():
+        path, _, said = line.decode("ascii", "replace").rpartition(" ")
+        answered.add(path.rpartition("/")[2])
+        if said.isdigit():
+            sizes[path] = min(size_of(said), headers + body)
+    found: dict[str, Stored] = {}
+    at = 0
+    while empty and data[at:] != b"end\n":
+        head = re.compile(rb"==> ([a-z0-9/-]+) <==\n").match(data, at)
+        path = head[1].decode() if head else ""
+        if head is None or path not in sizes or len(data) < head.end() + sizes[path]:
+            raise UnparsedOutput("the messages that were read do not have the lengths that were announced")
+        at = head.end() + sizes[path]
+        found[path.rpartition("/")[2]] = split_message(data[head.end() : at], headers, body)
+        if data[at : at + 5] == b"\n==> ":
+            at += 1
+    if not empty:
+        raise UnparsedOutput("the messages that were read were cut off")
+    return found, frozenset(answered)
+
+
+def split_message(data: bytes, headers: int, body: int) -> Stored:
+    """The header ends at the first empty line (RFC 5322, 2.1)."""
+    end = END_OF_HEADER.search(data)
+    if end is None:
+        return Stored(data[:headers], b"")
+    return Stored(data[: end.start() + data.startswith(b"\n", end.start())][:headers], data[end.end() :][:body])

@@ -5,11 +5,11 @@ from functools import partial
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
 from fleet.mta.host.commands import LISTING_SECONDS, error_of
 from fleet.mta.qmail.change_script import change
-from fleet.mta.qmail.commands import LIST
-from fleet.mta.qmail.content import contents
-from fleet.mta.qmail.parse import QueueSink
+from fleet.mta.qmail.commands import CONTENT, LIST
+from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary
+from fleet.mta.queue.content import HEADERS, Content
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Steps, run
@@ -61,7 +61,15 @@ def _settle(instance: InstanceFacts) -> Steps[tuple[tuple[str, ...], str]]:
     return answer.notes, ""
 
 
-QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, contents)
+HEADERS_AND_BODIES = Content(
+    CONTENT,
+    lambda instance: (instance.queue_dirs[0],),
+    batch=5_000,
+    headers_batch=5_000,
+    parse=parse_contents,
+    before_body=HEADERS,
+)
+QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
 queue_list = partial(queue_listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)
 lookup = QUEUE.lookup

@@ -13,10 +13,10 @@ from fleet.mta.operations import (
     QueueRelease,
     QueueRequeue,
 )
-from fleet.mta.queue.driver import Act, QueueDriver, Said
-from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, changed, judge, names, plan_of, same
+from fleet.mta.queue.driver import QueueDriver, Said, Wanted
+from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, changed, fingerprint_of, judge, names, plan_of, same
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
-from fleet.mta.records import Context, Ended, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 VERBS: dict[type[ChangesMessages], Verb] = {
@@ -47,8 +47,9 @@ def change(driver: QueueDriver, instance: InstanceFacts, operation: ChangesMessa
     if now is None:
         now = yield from driver.queue.proof(instance, names(chosen.entries))
     places = dict(said.places)
-    if act.look is not None:
-        places |= yield from _seen_after_all(act, chosen, now, places)
+    if act.looks_again:
+        gone = {entry.queue_id: fingerprint_of(entry) for entry in chosen.entries if same(now, entry) is None}
+        places |= yield from _seen_after_all(driver, instance, context.job, gone, places)
     return _told(verb, chosen, said, now, places)
 
 
@@ -66,21 +67,21 @@ def _relevant(driver: QueueDriver, verb: Verb, operation: ChangesMessages, conte
 
 
 def _seen_after_all(
-    act: Act, chosen: Chosen, now: Mapping[str, QueueEntry], places: Mapping[str, str]
+    driver: QueueDriver, instance: InstanceFacts, job: str, gone: Wanted, places: Mapping[str, str]
 ) -> Steps[dict[str, str]]:
     """Of what would be told as gone, the places of what lies in the quarantine all the same.
 
     Where a script lists the quarantine, it did so before the queue was looked at. What moved in between, by a part of
     the script that outlived the rest of it, was seen in neither; so the target is read again, after the source.
     """
-    gone = {entry.queue_id for entry in chosen.entries if same(now, entry) is None} - places.keys()
-    if not gone or act.look is None:
+    doubtful = {name: each for name, each in gone.items() if name not in places}
+    if not doubtful:
         return {}
     try:
-        there = yield from act.look()
+        there = yield from driver.lying(instance, job, Verb.TAKE_OUT, doubtful)
     except FleetError as error:
         raise OutcomeUnknown(f"changed, but then the quarantine could not be read: {error.detail}") from error
-    return {name: there[name] for name in gone if name in there}
+    return {name: there.places[name] for name in doubtful if name in there.places}
 
 
 def _told(verb: Verb, chosen: Chosen, said: Said, now: Mapping[str, QueueEntry], places: Mapping[str, str]) -> Result:
@@ -96,5 +97,6 @@ def _told(verb: Verb, chosen: Chosen, said: Said, now: Mapping[str, QueueEntry],
     data = dict(said.data)
     if verb in (Verb.DELETE, Verb.TAKE_OUT):
         data["places"] = {name: places[name] for name in outcomes.of(MessageState.DONE) if name in places}
-    result = changed(replace(chosen, notes=(*chosen.notes, *said.notes)), outcomes, now, already=already, **data)
-    return replace(result, ended=Ended.FAILED, error=said.error) if said.error else result
+    return said.applied(
+        changed(replace(chosen, notes=(*chosen.notes, *said.notes)), outcomes, now, already=already, **data)
+    )

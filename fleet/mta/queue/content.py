@@ -3,22 +3,25 @@
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 from fleet.match import headers as rfc2047
 from fleet.mta.bounds import size_of
-from fleet.mta.errors import UnparsedOutput
+from fleet.mta.errors import FleetError, MessageNotFound, UnparsedOutput
+from fleet.mta.host.commands import READ_SECONDS, error_of
 from fleet.mta.operations import MessageShow
-from fleet.mta.records import QueueEntry, Recipient
-from fleet.mta.steps import Completed, Steps
+from fleet.mta.records import InstanceFacts, QueueEntry, Recipient
+from fleet.mta.steps import Command, Completed, Steps, run
 from fleet.mta.text import escape_bytes
 
 HEADERS = 64 << 10
 """Bytes of a message's header that are read to match on it."""
 BODY = 1 << 20
 """Bytes of a message's body that are read to match on it."""
+BUDGET = 8 << 20
+"""Bytes after which a command reads no further message: what is left goes into the next one."""
 
 FOLD = re.compile(r"\r?\n(?=[ \t])")
 
@@ -43,7 +46,11 @@ TakeStored = Callable[[str, Stored], None]
 """Gets the queue ID and the message, one after the other."""
 
 
-def parse_stored(done: Completed, *, has_body: bool) -> tuple[dict[str, Stored], frozenset[str]]:
+Found = tuple[dict[str, Stored], frozenset[str]]
+"""The messages that were read, and the queue IDs answered for, absent ones too."""
+
+
+def parse_stored(done: Completed, *, has_body: bool) -> Found:
     """The answer of a script that reads messages: "ID ENVELOPE HEADERS BODY" (lengths), then the bytes; last "end".
 
     "ID absent" for a message that is not queued. Returns the messages, and the IDs answered for.
@@ -77,7 +84,7 @@ def in_batches(
     queue_ids: Sequence[str],
     size: int,
     take: TakeStored,
-    read: Callable[[list[str]], Steps[tuple[dict[str, Stored], frozenset[str]]]],
+    read: Callable[[list[str]], Steps[Found]],
 ) -> Steps[None]:
     """All the messages, `size` per remote command; what a command's budget left unread goes into the next one.
 
@@ -94,6 +101,90 @@ def in_batches(
             take(name, stored)
         del part
         waiting = [name for name in batch if name not in answered] + waiting[size:]
+
+
+def _nothing_to_check(instance: InstanceFacts) -> None:
+    """The default of `check`."""
+
+
+def _parse(done: Completed, headers: int, body: int) -> Found:
+    return parse_stored(done, has_body=body > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How an MTA's messages are read, many per command, by a script that gets limits and queue IDs on stdin.
+
+    `words`: the script's arguments. `batch`: messages of one command, `headers_batch` where no body is read. `parse`:
+    its answer, with the limits for headers and body. `check` raises where nothing can be read. `separator`: what may
+    stand before a body that is not its own. `envelope`: bytes of the MTA's own envelope that message.show asks for, and
+    0 where the script knows of none; `delivered`: the recipients that only it tells. `before_body`: bytes of a header
+    that must be read so that its body is found. `room`: bytes that a command may print beyond what is asked for.
+    """
+
+    script: str
+    words: Callable[[InstanceFacts], tuple[str, ...]]
+    batch: int
+    headers_batch: int
+    error_of: Callable[[Completed, str], FleetError] = error_of
+    parse: Callable[[Completed, int, int], Found] = _parse
+    check: Callable[[InstanceFacts], None] = _nothing_to_check
+    separator: tuple[bytes, ...] = ()
+    envelope: int = 0
+    delivered: Callable[[Stored], Iterable[Recipient]] = lambda stored: ()
+    before_body: int = 0
+    room: int = BUDGET
+
+    def read_many(
+        self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
+    ) -> Steps[None]:
+        """Headers (64 KiB) and, when asked, bodies (1 MiB) of many messages. `take` gets no absent ones.
+
+        Raises Unsupported, UnparsedOutput, SudoDenied and others.
+        """
+        limits = (0, HEADERS, BODY if body else 0)
+        size = self.batch if body else self.headers_batch
+        yield from in_batches([entry.queue_id for entry in entries], size, take, partial(self._read, instance, limits))
+
+    def read_one(self, instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
+        """The data of `message.show`. Raises MessageNotFound when it left meanwhile."""
+        headers = operation.max_bytes + 1 if "headers" in operation.parts else 1
+        body = 0
+        if "body" in operation.parts:
+            body = operation.max_bytes + 1 + len(b"".join(self.separator))
+            headers += self.before_body
+        found, _ = yield from self._read(instance, (self.envelope, headers, body), [entry.queue_id])
+        if entry.queue_id not in found:
+            raise MessageNotFound(f"{entry.queue_id} left the queue while it was read")
+        stored = found[entry.queue_id]
+        return message_parts(operation, entry, stored, self.delivered(stored))
+
+    def _read(self, instance: InstanceFacts, limits: tuple[int, int, int], queue_ids: Sequence[str]) -> Steps[Found]:
+        """One batch, up to so many bytes of envelope, headers and body."""
+        self.check(instance)
+        numbers = (BUDGET, *(limits if self.envelope else limits[1:]))
+        lines = (" ".join(map(str, numbers)), *queue_ids)
+        command = Command(
+            self.words(instance),
+            script=self.script,
+            stdin="".join(f"{line}\n" for line in lines).encode(),
+            become=True,
+            timeout=READ_SECONDS,
+            max_output=self.room + sum(limits) + 128 * len(queue_ids) + 4096,
+        )
+        done = yield from run(command)
+        if done.exit_status:
+            raise self.error_of(done, self.script)
+        found, answered = self.parse(done, limits[1], limits[2])
+        return {name: self._without_separator(each) for name, each in found.items()}, answered
+
+    def _without_separator(self, stored: Stored) -> Stored:
+        if stored.body is None or not self.separator:
+            return stored
+        body = stored.body
+        for part in self.separator:
+            body = body.removeprefix(part)
+        return replace(stored, body=body)
 
 
 def parse_headers(raw: bytes) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,87 @@
-"""message.deliver, what is the same on every MTA: what stands in the way, and how the end of an attempt is told."""
+"""message.deliver, the flow of all MTAs: what stands in the way, plan, attempt, look again, tell how it ended."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.queue.outcome import UNDER_WAY, is_same
-from fleet.mta.records import Context, Ended, MessageOutcome, MessageState, QueueEntry, Result
+from fleet.mta.queue.listing import Listing, Queue
+from fleet.mta.queue.outcome import UNDER_WAY, Chosen, is_same, plan_of
+from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
+from fleet.mta.steps import Steps
+
+FROM_THE_LOG = "by the last attempt in the log, which may be older than this job"
+Judge = Callable[[QueueEntry | None], Result]
+"""The result of an attempt, from the message as it is queued afterwards. Raises MessageNotFound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt. `commands`, `notes`: for the plan. `run`: makes it, and returns who can tell its result."""
+
+    commands: Sequence[tuple[str, ...]]
+    run: Callable[[], Steps[Judge]]
+    notes: Sequence[str] = ()
+
+
+def _nothing_to_check(instance: InstanceFacts) -> None:
+    """The default of `check`."""
+
+
+def _always_ready(instance: InstanceFacts, context: Context) -> Steps[None]:
+    """The default of `ready`."""
+    yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one message of an MTA is attempted.
+
+    `check` raises what needs no look at the host, `ready` what needs one besides the queue. `under_way`: states that
+    end in an attempt by themselves. `from_log`: how the last attempt of a message ended that is queued no more; None
+    where no log tells.
+    """
+
+    queue: Queue
+    attempt: Callable[[InstanceFacts, MessageDeliver, Context, QueueEntry, Listing], Try]
+    check: Callable[[InstanceFacts], None] = _nothing_to_check
+    ready: Callable[[InstanceFacts, Context], Steps[None]] = _always_ready
+    under_way: frozenset[str] = UNDER_WAY
+    from_log: Callable[[InstanceFacts, QueueEntry], Steps[Result | None]] | None = None
+
+
+def message_deliver(
+    delivery: Delivery, instance: InstanceFacts, operation: MessageDeliver, context: Context
+) -> Steps[Result]:
+    """`message.deliver`. Raises MessageNotFound, PlanStale, InDelivery, MtaNotRunning, Conflict (held, no release)."""
+    delivery.check(instance)
+    found, listing = yield from delivery.queue.find(instance, operation.queue_id)
+    entry = deliverable(found, operation, context, delivery.under_way)
+    yield from delivery.ready(instance, context)
+    attempt = delivery.attempt(instance, operation, context, entry, listing)
+    yield plan_of(Chosen((entry,), listing.total), context, attempt.commands, attempt.notes)
+    judge = yield from attempt.run()
+    after, _ = yield from delivery.queue.find(instance, entry.queue_id)
+    return judge(after)
+
+
+def read_back_deliver(delivery: Delivery, instance: InstanceFacts, context: Context) -> Steps[Result | None]:
+    """How an attempt ended whose answer was lost. None when neither queue nor log can tell.
+
+    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made.
+    """
+    if not context.frozen or delivery.from_log is None:
+        return None
+    wanted = context.frozen[0]
+    after, _ = yield from delivery.queue.find(instance, wanted.queue_id)
+    if after is not None and is_same(after, wanted):
+        return None
+    state = wanted.state
+    before = QueueEntry(wanted.queue_id, state, state, wanted.arrival_time, wanted.sender, (), wanted.size)
+    result = yield from delivery.from_log(instance, before)
+    if result is not None:
+        result.data["notes"] = [FROM_THE_LOG]
+    return result
 
 
 @dataclass(frozen=True, slots=True)

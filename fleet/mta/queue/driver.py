@@ -1,15 +1,24 @@
-"""What an MTA writes so that the messages of its queue can be changed. The flow around it is in changes.py."""
+"""What an MTA writes so that the messages of its queue can be changed.
+
+The flows around it are in changes.py, quarantine.py and readback.py.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.mta.errors import FleetError
-from fleet.mta.operations import ChangesMessages
+from fleet.mta.operations import ChangesMessages, Quarantined
+from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.listing import Queue
 from fleet.mta.queue.outcome import Chosen, Verb, Word
-from fleet.mta.records import Context, InstanceFacts, QueueEntry
+from fleet.mta.records import Context, Ended, Fingerprint, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps
+
+Wanted = Mapping[str, Fingerprint]
+"""Messages by queue ID."""
+Jobs = Mapping[str, Sequence[Quarantined]]
+"""What lies in quarantine, by the name there of the job that put it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +38,65 @@ class Said:
     notes: tuple[str, ...] = ()
     error: FleetError | None = None
 
+    def applied(self, result: Result) -> Result:
+        """The result, failed where nothing was done."""
+        return replace(result, ended=Ended.FAILED, error=self.error) if self.error else result
+
 
 @dataclass(frozen=True, slots=True)
 class Act:
     """One verb on the chosen messages. `commands`, `notes`: for the plan. `run`: does it; without messages nothing.
 
-    `look`, of TAKE_OUT: the places of what lies in the job's quarantine.
+    `looks_again`, of TAKE_OUT: what seems gone is looked for in the job's quarantine once more.
     """
 
     commands: Sequence[tuple[str, ...]]
     run: Callable[[], Steps[Said]]
     notes: Sequence[str] = ()
-    look: Callable[[], Steps[Mapping[str, str]]] | None = None
+    looks_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """PUT_BACK or ERASE. `commands`, `notes`: for the plan. `run`: does it for the messages of one job; its `places`
+    are all that lies in that job's quarantine afterwards. `settle`: with those that the queue holds again and all that
+    was said, what is to be done with them there; what it says was left is not restored.
+    """
+
+    commands: Sequence[tuple[str, ...]]
+    run: Callable[[str, Sequence[Quarantined]], Steps[Said]]
+    notes: Sequence[str] = ()
+    settle: Callable[[Mapping[str, QueueEntry], Said], Steps[Said]] | None = None
 
 
 def _nothing_refused(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
     """The default of `check`."""
 
 
+def _as_queued(item: Quarantined, entry: QueueEntry) -> bool:
+    """The default of `is_back`."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class QueueDriver:
-    """How the messages of an MTA's queue are changed.
+    """How the messages of an MTA's queue are changed, and what lies in its quarantine.
 
-    `check` raises what needs no look at the queue. `bounces_held`: a message on hold can be bounced as it is.
+    `layout`: how that lies in the queue directories; `lying`: its places for one job, for what a verb is about. `move`:
+    puts back or erases. `check` raises what needs no look at the queue. `bounces_held`: a message on hold can be
+    bounced as it is. `is_back`: whether an item that is queued is wholly restored. `readable`: verbs of which queue and
+    quarantine tell afterwards. `holds_first`: what was cut off can leave messages on hold. `settles`: verbs of which
+    `lying` first puts right what was cut off, also where nothing goes into the quarantine.
     """
 
     queue: Queue
     act: Callable[[InstanceFacts, Verb, ChangesMessages, Context, Chosen], Act]
+    layout: Layout
+    lying: Callable[[InstanceFacts, str, Verb, Wanted], Steps[Said]]
+    move: Callable[[InstanceFacts, Verb, Context, Jobs], Move]
     check: Callable[[InstanceFacts, Verb, ChangesMessages], None] = _nothing_refused
     bounces_held: bool = True
+    is_back: Callable[[Quarantined, QueueEntry], bool] = _as_queued
+    readable: frozenset[Verb] = frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE, Verb.TAKE_OUT})
+    holds_first: bool = False
+    settles: frozenset[Verb] = frozenset()

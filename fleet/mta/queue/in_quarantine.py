@@ -1,10 +1,10 @@
 """What lies in the host's quarantine, whether a record tells of it or not. Reads only, and trusts nothing of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from fleet.mta.errors import UnparsedOutput
+from fleet.mta.errors import Conflict, UnparsedOutput
 from fleet.mta.host.commands import READ_SECONDS, error_of, script_argv
 from fleet.mta.records import Found, InQuarantine, InstanceFacts
 from fleet.mta.steps import Command, Steps, run
@@ -13,22 +13,54 @@ SCRIPT = "quarantine_find.sh"
 MOST = 20_000
 """Messages that one look tells of."""
 JOB = r"(?P<job>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-"""In a `Shape`: the id of a job."""
+"""What matches the id of a job."""
 END = re.compile(r"end [0-9]{1,9} ([0-9]{1,9}) ([0-9]{1,9})")
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How an MTA's quarantine lies in its queue directories.
+def _first_of(instance: InstanceFacts) -> tuple[str, ...]:
+    return instance.queue_dirs[:1]
 
-    `path`: of a message's file below the queue directory, with the groups `job` and `id`. `place`: from directory, job
-    and queue ID. `is_queue`: whether a directory is one of the instance's.
+
+def _is_first(instance: InstanceFacts, directory: str) -> bool:
+    return directory == instance.queue_dirs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an MTA's quarantine lies in its queue directories: DIRECTORY/`top`JOB/`inner`QUEUE_ID is a message's place.
+
+    `file`: of the file that makes a message, below its job's directory, with the group `id`. `job`: what may be a job's
+    name there, with the group `job`; `name_of`: that name of a job. `directories`: as quarantine_find.sh takes them.
+    `is_queue`: whether a directory is one of the instance's. `held`: the place of what is kept on hold in the queue.
     """
 
-    path: re.Pattern[str]
-    place: Callable[[str, str, str], str]
+    file: str
     queue_id_error: Callable[[str], str | None]
-    is_queue: Callable[[str], bool]
+    top: str = "mxfleet-quarantine/"
+    inner: str = ""
+    job: str = JOB
+    name_of: Callable[[str], str] = str
+    directories: Callable[[InstanceFacts], tuple[str, ...]] = _first_of
+    is_queue: Callable[[InstanceFacts, str], bool] = _is_first
+    held: str | None = None
+
+    def place(self, directory: str, job: str, queue_id: str) -> str:
+        """Where a message of that queue directory lies."""
+        return f"{directory}/{self.top}{self.name_of(job)}/{self.inner}{queue_id}"
+
+    def places(self, instance: InstanceFacts, job: str, queue_ids: Iterable[str]) -> dict[str, str]:
+        """The same for messages of the instance's first queue directory."""
+        return {name: self.place(instance.queue_dirs[0], job, name) for name in queue_ids}
+
+    def job_of(self, instance: InstanceFacts, place: str, queue_id: str) -> str:
+        """The job's name in a place, "" for what is kept on hold. Raises Conflict for a place that is not here."""
+        if place == self.held:
+            return ""
+        directory, _, rest = place.rpartition(f"/{self.top}")
+        job = rest.partition("/")[0]
+        if not self.is_queue(instance, directory) or place != self.place(directory, job, queue_id):
+            raise Conflict(f"{place} is no quarantine of {instance.id}")
+        return job
 
 
 def find_argv(instance: InstanceFacts, directories: tuple[str, ...]) -> tuple[str, ...]:
@@ -36,10 +68,14 @@ def find_argv(instance: InstanceFacts, directories: tuple[str, ...]) -> tuple[st
     return script_argv(SCRIPT, instance.mta, *directories)
 
 
-def find(instance: InstanceFacts, directories: tuple[str, ...], shape: Shape) -> Steps[InQuarantine]:
-    """Runs quarantine_find.sh. Raises UnparsedOutput, SudoDenied and others."""
+def find(layout: Layout, instance: InstanceFacts) -> Steps[InQuarantine]:
+    """Adapter.in_quarantine: runs quarantine_find.sh. Raises UnparsedOutput, SudoDenied and others."""
     command = Command(
-        (instance.mta, *directories), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=4 << 20
+        (instance.mta, *layout.directories(instance)),
+        script=SCRIPT,
+        become=True,
+        timeout=READ_SECONDS,
+        max_output=4 << 20,
     )
     done = yield from run(command)
     lines = done.stdout.decode("ascii", "replace").split("\n")
@@ -48,22 +84,23 @@ def find(instance: InstanceFacts, directories: tuple[str, ...], shape: Shape) ->
         raise error_of(done, SCRIPT)
     if end is None:
         raise UnparsedOutput(f"{SCRIPT} did not come to its end")
-    told = list(_told(lines[:-2], shape))
+    told = list(_told(lines[:-2], layout, instance))
     found = sorted({each for each in told if each is not None})
     return InQuarantine(
         tuple(found[:MOST]), more=int(end[1]) + len(found[MOST:]), odd=int(end[2]) + sum(each is None for each in told)
     )
 
 
-def _told(lines: list[str], shape: Shape) -> Iterator[Found | None]:
+def _told(lines: list[str], layout: Layout, instance: InstanceFacts) -> Iterator[Found | None]:
     """Each line that names a file; None for what is no message of ours."""
     directory = ""
+    shape = re.compile(f"{layout.top}{layout.job}/{layout.file}")
     for line in lines:
         if line.startswith("in "):
             directory = line.removeprefix("in ")
             continue
-        path = shape.path.fullmatch(line.removeprefix("./"))
-        if path is None or not shape.is_queue(directory) or shape.queue_id_error(path["id"]):
+        path = shape.fullmatch(line.removeprefix("./"))
+        if path is None or not layout.is_queue(instance, directory) or layout.queue_id_error(path["id"]):
             yield None
         else:
-            yield Found(path["job"], path["id"], shape.place(directory, path["job"], path["id"]))
+            yield Found(path["job"], path["id"], layout.place(directory, path["job"], path["id"]))

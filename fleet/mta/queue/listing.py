@@ -1,4 +1,4 @@
-"""Reading a queue, the same for every MTA: queue.list, and which messages an expression selects.
+"""Reading a queue, the same for every MTA: queue.list, message.show, and which messages an expression selects.
 
 An adapter describes its queue by a `Queue`: how to list it and how to read headers and bodies. Everything that judges,
 keeps, sorts and shows messages is here.
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
 from fleet.mta.errors import MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
-from fleet.mta.operations import QueueList
-from fleet.mta.queue.content import Stored, TakeStored, subject_of
+from fleet.mta.operations import MessageShow, QueueList
+from fleet.mta.queue.content import Content, Stored, subject_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -41,26 +41,18 @@ class TakeWhole(Protocol):
     def __call__(self, message: Listed, content: Stored | None = None) -> None: ...
 
 
-class ReadContents(Protocol):
-    """Headers and, when asked, bodies of many messages, many per remote command. `take` never gets absent ones."""
-
-    def __call__(
-        self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
-    ) -> Steps[None]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Queue:
     """How one MTA's queue is read. `title`: its name for people. `match_fields`: what of the language it keeps.
 
     `read` hands every message to the callback while the listing streams in; it raises rather than to take silence for
-    an empty queue. `contents` reads what a listing does not show.
+    an empty queue. `content` reads what a listing does not show.
     """
 
     title: str
     match_fields: frozenset[str]
     read: Callable[[InstanceFacts, Take], Steps[Listing]]
-    contents: ReadContents
+    content: Content
     read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
 
     def lookup(
@@ -193,7 +185,7 @@ def matching(
     else:
         listing = yield from queue.read(instance, sort_out)
     if undecided:
-        yield from queue.contents(instance, list(undecided.values()), decide, body=expression.needs_body)
+        yield from queue.content.read_many(instance, list(undecided.values()), decide, body=expression.needs_body)
     return listing
 
 
@@ -216,7 +208,7 @@ def add_subjects(queue: Queue, instance: InstanceFacts, entries: Sequence[QueueE
     def take(queue_id: str, content: Stored) -> None:
         subjects[queue_id] = subject_of(content)
 
-    yield from queue.contents(instance, entries, take, body=False)
+    yield from queue.content.read_many(instance, entries, take, body=False)
     for entry in entries:
         entry.subject = subjects.get(entry.queue_id, "")
 
@@ -242,6 +234,12 @@ def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, cont
             "notes": list(listing.notes),
         },
     )
+
+
+def message_show(queue: Queue, instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
+    """`message.show`. Raises MessageNotFound."""
+    entry = yield from queue.get(instance, operation.queue_id)
+    return Result(Ended.SUCCEEDED, (yield from queue.content.read_one(instance, operation, entry)))
 
 
 def shown(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, Any]:

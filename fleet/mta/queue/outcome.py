@@ -20,12 +20,14 @@ UNDER_WAY = frozenset({"active", "incoming", "maildrop"})
 
 
 class Verb(StrEnum):
-    """What is done to a message of the queue."""
+    """What is done to a message of the queue, or of the quarantine."""
 
     HOLD = "hold"
     RELEASE = "release"
     DELETE = "delete"
     TAKE_OUT = "take_out"
+    PUT_BACK = "put_back"
+    ERASE = "erase"
     ATTEMPT = "attempt"
     BOUNCE = "bounce"
     REQUEUE = "requeue"
@@ -108,8 +110,9 @@ def same(now: Mapping[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
 def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bool = False) -> MessageState | None:
     """What became of a message: what the host said of it and what is there afterwards must agree.
 
-    `now`: the very message as it is queued after all, or None. `is_lying`: it lies in the job's quarantine. None: it
-    was in the wanted state already, and not by us, so it never counts as ours.
+    `now`: the very message as it is queued after all, or None. `is_lying`: it lies in the job's quarantine, or cannot
+    come back from there, since another message has its ID. None: it was in the wanted state already, and not by us, so
+    it never counts as ours.
     """
     if word is Word.BUSY:
         return MessageState.IN_DELIVERY
@@ -117,6 +120,8 @@ def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bo
         return MessageState.DONE
     if now is None:
         return _gone(verb, word, is_lying=is_lying)
+    if verb is Verb.PUT_BACK:
+        return MessageState.DONE
     if verb in (Verb.HOLD, Verb.RELEASE) and (now.state == "hold") == (verb is Verb.HOLD):
         return MessageState.DONE if word is Word.DONE else None
     is_said = word is Word.LEFT or (verb is Verb.HOLD and word is Word.DONE)
@@ -125,12 +130,19 @@ def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bo
 
 
 def _gone(verb: Verb, word: Word | None, *, is_lying: bool) -> MessageState:
-    """Of a message that is not queued any more. What was released may have been delivered since, what was held not."""
+    """Of a message that is not queued. What was released or put back may have been delivered since, what was held not.
+
+    Only what lay in the quarantine is asked after when it is erased.
+    """
+    if verb is Verb.ERASE:
+        return MessageState.LEFT if is_lying or word is Word.LEFT else MessageState.DONE
+    if verb is Verb.PUT_BACK and is_lying and word is not Word.DONE:
+        return MessageState.LEFT
     if verb is Verb.TAKE_OUT:
         return MessageState.DONE if is_lying else MessageState.ALREADY_GONE
     if word is Word.LEFT:
         return MessageState.LEFT
-    is_ours = word is Word.DONE and verb in (Verb.RELEASE, Verb.DELETE, Verb.BOUNCE)
+    is_ours = word is Word.DONE and verb in (Verb.RELEASE, Verb.DELETE, Verb.BOUNCE, Verb.PUT_BACK)
     return MessageState.DONE if is_ours else MessageState.ALREADY_GONE
 
 

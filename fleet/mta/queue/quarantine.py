@@ -1,14 +1,12 @@
-"""Messages in the host's quarantine, what is the same on every MTA: naming them, finding them again."""
+"""Messages in the host's quarantine, the flows of all MTAs: put back into the queue, or erased."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
-from pathlib import PurePosixPath
 
-from fleet.mta.errors import Conflict
-from fleet.mta.operations import Quarantined
-from fleet.mta.queue.listing import Queue
-from fleet.mta.queue.outcome import Chosen, Outcomes, evidence, is_same, result_of
-from fleet.mta.records import Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
+from fleet.mta.queue.driver import Jobs, Move, QueueDriver, Said
+from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, plan_of, result_of
+from fleet.mta.records import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 
@@ -17,7 +15,65 @@ def fingerprint(item: Quarantined) -> Fingerprint:
     return Fingerprint(item.queue_id, item.arrival_time, item.sender, item.size, item.state)
 
 
-def as_chosen(items: Iterable[Quarantined]) -> Chosen:
+def jobs_of(driver: QueueDriver, instance: InstanceFacts, items: Iterable[Quarantined]) -> Jobs:
+    """The items by the job that put them there. Raises Conflict for a place that is none of this instance."""
+
+    def job_of(item: Quarantined) -> str:
+        return driver.layout.job_of(instance, item.place, item.queue_id)
+
+    ordered = sorted(items, key=lambda item: (job_of(item), item.queue_id))
+    return {job: list(group) for job, group in groupby(ordered, key=job_of)}
+
+
+def restore(
+    driver: QueueDriver, instance: InstanceFacts, operation: QuarantineRestore, context: Context
+) -> Steps[Result]:
+    """`quarantine.restore`: back into the queue, seen there, and attempted unless it was held before.
+
+    Undoing a purge attempts nothing: the message waits for its time as it did.
+    """
+    by_id = {item.queue_id: item for item in operation.items}
+    asked = tuple(by_id)
+    before = _same_of((yield from driver.queue.lookup(instance, by_id)), by_id)
+    jobs = jobs_of(driver, instance, operation.items)
+    move = driver.move(instance, Verb.PUT_BACK, context, jobs)
+    yield plan_of(_as_chosen(operation.items), context, move.commands, move.notes)
+    said = yield from _of_all_jobs(move, jobs)
+    now = yield from driver.queue.proof(instance, by_id)
+    seen = _same_of(now, by_id)
+    settled = (yield from move.settle(seen, said)) if move.settle else Said()
+    outcomes = Outcomes()
+    for name in asked:
+        is_stuck = name in said.places or name in now
+        state = judge(Verb.PUT_BACK, seen.get(name), said.words.get(name), is_lying=is_stuck)
+        outcomes.states[name] = (
+            MessageState.LEFT if settled.words.get(name) is Word.LEFT else state or MessageState.DONE
+        )
+    chosen = Chosen((), len(before), notes=tuple(dict.fromkeys((*said.notes, *settled.notes))))
+    evidences = {"before": evidence(before, asked), "after": evidence(now, asked)}
+    return said.applied(result_of(chosen, outcomes, data=dict(said.data), **evidences))
+
+
+def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
+    """`quarantine.erase`: removed for good. Done is what lay there before and does not afterwards."""
+    jobs = jobs_of(driver, instance, operation.items)
+    move = driver.move(instance, Verb.ERASE, context, jobs)
+    yield plan_of(_as_chosen(operation.items), context, move.commands, move.notes)
+    outcomes = Outcomes()
+    notes: list[str] = []
+    for job, items in jobs.items():
+        before = yield from driver.lying(
+            instance, job, Verb.ERASE, {each.queue_id: fingerprint(each) for each in items}
+        )
+        said = yield from move.run(job, items)
+        notes += (*before.notes, *said.notes)
+        for name in (item.queue_id for item in items):
+            state = judge(Verb.ERASE, None, said.words.get(name), is_lying=name in said.places)
+            outcomes.states[name] = state if state and name in before.places else MessageState.ALREADY_GONE
+    return result_of(Chosen((), 0, notes=tuple(dict.fromkeys(notes))), outcomes)
+
+
+def _as_chosen(items: Iterable[Quarantined]) -> Chosen:
     """The items as messages of a plan."""
     entries = tuple(
         QueueEntry(item.queue_id, item.state, item.state, item.arrival_time, item.sender, (), item.size)
@@ -26,50 +82,22 @@ def as_chosen(items: Iterable[Quarantined]) -> Chosen:
     return Chosen(entries, len(entries))
 
 
-def queued_of(queue: Queue, instance: InstanceFacts, items: Iterable[Quarantined]) -> Steps[dict[str, QueueEntry]]:
-    """Those of the items that the queue holds right now."""
-    by_id = {item.queue_id: item for item in items}
-    now = yield from queue.lookup(instance, by_id)
-    return seen_again(now, by_id)
-
-
-def by_job(
-    instance: InstanceFacts,
-    items: Iterable[Quarantined],
-    place_of: Callable[[str, str], str],
-    job_of: Callable[[str], str] = lambda place: PurePosixPath(place).parent.name,
-) -> list[tuple[str, list[str]]]:
-    """The queue IDs of the items by the job that put them there.
-
-    `place_of`: where a job and a queue ID lie on this instance; `job_of`: the job in a place, its parent directory
-    where nothing else is said. Raises Conflict for a place that is none of this instance.
-    """
-    found = []
-    for item in items:
-        job = job_of(item.place)
-        if item.place != place_of(job, item.queue_id):
-            raise Conflict(f"{item.place} is no quarantine of {instance.id}")
-        found.append((job, item.queue_id))
-    return [(job, [name for _, name in group]) for job, group in groupby(sorted(found), key=lambda pair: pair[0])]
-
-
-def seen_again(now: Mapping[str, QueueEntry], by_id: Mapping[str, Quarantined]) -> dict[str, QueueEntry]:
+def _same_of(now: Mapping[str, QueueEntry], by_id: Mapping[str, Quarantined]) -> dict[str, QueueEntry]:
     """What the queue holds `now` of the items: under its ID, and the same message."""
     return {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
 
 
-def restored(
-    by_id: Mapping[str, Quarantined],
-    before: Mapping[str, QueueEntry],
-    now: Mapping[str, QueueEntry],
-    still_there: Collection[str],
-    notes: tuple[str, ...] = (),
-) -> Result:
-    """The result of a restore: done is what the queue holds again, left what lies in quarantine or has a taken ID."""
-    outcomes = Outcomes()
-    outcomes.put(by_id, MessageState.ALREADY_GONE)
-    outcomes.put((name for name in by_id if name in still_there or name in now), MessageState.LEFT)
-    outcomes.put(seen_again(now, by_id), MessageState.DONE)
-    asked = tuple(by_id)
-    chosen = Chosen((), len(before), notes=notes)
-    return result_of(chosen, outcomes, before=evidence(before, asked), after=evidence(now, asked))
+def _of_all_jobs(move: Move, jobs: Jobs) -> Steps[Said]:
+    """What was said of all, as one."""
+    whole = Said()
+    for job, items in jobs.items():
+        said = yield from move.run(job, items)
+        here = {name: place for name, place in said.places.items() if any(name == each.queue_id for each in items)}
+        whole = Said(
+            {**whole.words, **said.words},
+            places={**whole.places, **here},
+            data={name: {**whole.data.get(name, {}), **each} for name, each in said.data.items()},
+            notes=(*whole.notes, *said.notes),
+            error=whole.error or said.error,
+        )
+    return whole

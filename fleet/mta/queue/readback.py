@@ -5,49 +5,95 @@ target: a message that moves in between is seen in one of them at least. Whether
 decides: at once only that a message is done.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fleet.mta.operations import (
+    ChangesMessages,
+    MessageDeliver,
     Operation,
-    Quarantined,
     QuarantineErase,
     QuarantineRestore,
-    QueueHold,
-    QueuePurge,
-    QueueRelease,
+    SenderBlock,
+    SenderUnblock,
 )
+from fleet.mta.queue.changes import verb_of
+from fleet.mta.queue.delivery import Delivery, read_back_deliver
+from fleet.mta.queue.driver import Jobs, QueueDriver, Said, Wanted
 from fleet.mta.queue.listing import Queue
-from fleet.mta.queue.outcome import UNDER_WAY, Chosen, Outcomes, evidence, is_same, result_of
-from fleet.mta.queue.quarantine import fingerprint
-from fleet.mta.records import Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, result_of
+from fleet.mta.queue.quarantine import fingerprint, jobs_of
+from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
 NO_LONGER_QUEUED = "no longer in the queue: deleted by this job, or delivered before it came to that"
+NOT_PROVEN = (
+    "{} messages are on hold, and nothing on the host tells that this job held them: they count as held already, and "
+    "only a release that names them, or state:hold, frees them"
+)
 
-Look = Callable[[], Steps[Mapping[str, str]]]
-"""Reads the quarantine, under the host's lock where it has one: queue IDs to places. Raises when it cannot be had."""
-Wanted = Mapping[str, Fingerprint]
-Jobs = Sequence[tuple[str, Sequence[str]]]
+Look = Callable[[], Steps[Said]]
+"""Reads the quarantine, under the host's lock where it has one, and tells the places. Raises when it cannot be had."""
+ReadBlock = Callable[[InstanceFacts, Any, Context], Steps[Result | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where messages are. `queued`: in the queue. `lying`: the places of what is in quarantine, out of the queue unless
-    quarantine is a hold in the queue itself. `notes`: what the listings told people."""
+    """Where messages are. `queued`: in the queue. `lying`: the places of what is in quarantine, out of the queue.
+
+    `notes`: what the listings told people; `data`: what the quarantine told besides.
+    """
 
     queued: dict[str, QueueEntry]
     lying: dict[str, str]
     notes: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def is_delete(operation: Operation) -> bool:
-    return isinstance(operation, QueuePurge) and operation.mode == "delete"
+def read_back(
+    driver: QueueDriver,
+    delivery: Delivery,
+    read_block: ReadBlock,
+    instance: InstanceFacts,
+    operation: Operation,
+    context: Context,
+) -> Steps[Result | None]:
+    """Adapter.read_back: the result as the operation itself would have reported it, by the frozen fingerprints only.
+
+    None: nothing to read back, or it cannot be told. Of an attempt, a bounce and a requeue the queue does not tell by
+    whom a message left it, so only what they left there is told.
+    """
+    if isinstance(operation, SenderBlock | SenderUnblock):
+        return (yield from read_block(instance, operation, context))
+    if isinstance(operation, QuarantineRestore | QuarantineErase):
+        return (yield from _items_read_back(driver, instance, operation))
+    if isinstance(operation, MessageDeliver):
+        return (yield from read_back_deliver(delivery, instance, context))
+    if not isinstance(operation, ChangesMessages) or context.frozen is None:
+        return None
+    verb = verb_of(operation)
+    if verb not in driver.readable:
+        return None
+    wanted = {each.queue_id: each for each in context.frozen}
+    placed = yield from _placed(driver, instance, verb, context.job, wanted)
+    held = stuck(placed.queued, wanted) if driver.holds_first and verb is not Verb.HOLD else []
+    is_told = bool(held) if driver.holds_first else len(placed.queued) == len(wanted)
+    if verb in (Verb.BOUNCE, Verb.REQUEUE) and not is_told:
+        return None
+    return _told(verb, context.job, wanted, placed, held)
 
 
-def is_quarantine(operation: Operation) -> bool:
-    return isinstance(operation, QueuePurge) and operation.mode != "delete"
+def _placed(driver: QueueDriver, instance: InstanceFacts, verb: Verb, job: str, wanted: Wanted) -> Steps[Placed]:
+    def look() -> Steps[Said]:
+        return (yield from driver.lying(instance, job, verb, wanted))
+
+    if verb is Verb.TAKE_OUT:
+        return (yield from placed_by_purge(driver.queue, instance, wanted, look))
+    settled = (yield from look()) if verb in driver.settles else Said()
+    placed = yield from placed_in_queue(driver.queue, instance, wanted)
+    return Placed(placed.queued, {}, (*placed.notes, *settled.notes), settled.data)
 
 
 def placed_by_purge(queue: Queue, instance: InstanceFacts, wanted: Wanted, look: Look) -> Steps[Placed]:
@@ -58,9 +104,9 @@ def placed_by_purge(queue: Queue, instance: InstanceFacts, wanted: Wanted, look:
     """
     first = yield from placed_in_queue(queue, instance, wanted)
     there = yield from look()
-    lying = {name: place for name, place in there.items() if name in wanted}
+    lying = {name: place for name, place in there.places.items() if name in wanted}
     doubtful = {name: each for name, each in wanted.items() if (name in first.queued) == (name in lying)}
-    return (yield from _looked_up(queue, instance, first, lying, doubtful))
+    return (yield from _looked_up(queue, instance, first, lying, doubtful, there))
 
 
 def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, look: Look) -> Steps[Placed]:
@@ -68,20 +114,20 @@ def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, loo
 
     Seen in both: in the queue, which was read last, and where the MTA works with it. Seen in neither: as in a purge.
     """
-    lying = yield from look()
+    there = yield from look()
     first = yield from placed_in_queue(queue, instance, wanted)
-    doubtful = {name: each for name, each in wanted.items() if name not in first.queued and name not in lying}
-    return (yield from _looked_up(queue, instance, first, lying, doubtful))
+    doubtful = {name: each for name, each in wanted.items() if name not in first.queued and name not in there.places}
+    return (yield from _looked_up(queue, instance, first, there.places, doubtful, there))
 
 
 def _looked_up(
-    queue: Queue, instance: InstanceFacts, first: Placed, lying: Mapping[str, str], doubtful: Wanted
+    queue: Queue, instance: InstanceFacts, first: Placed, lying: Mapping[str, str], doubtful: Wanted, there: Said
 ) -> Steps[Placed]:
     """The two readings as one; the queue is read again for the doubtful ones, and that decides."""
     again = (yield from placed_in_queue(queue, instance, doubtful)) if doubtful else Placed({}, {})
     queued = {name: entry for name, entry in first.queued.items() if name not in doubtful} | again.queued
     away = {name: place for name, place in lying.items() if name not in queued}
-    return Placed(queued, away, tuple(dict.fromkeys((*first.notes, *again.notes))))
+    return Placed(queued, away, tuple(dict.fromkeys((*first.notes, *again.notes, *there.notes))), there.data)
 
 
 def placed_in_queue(queue: Queue, instance: InstanceFacts, wanted: Wanted) -> Steps[Placed]:
@@ -96,85 +142,71 @@ def stuck(same: Mapping[str, QueueEntry], wanted: Wanted) -> list[str]:
     return [name for name, entry in same.items() if entry.state == "hold" != wanted[name].state]
 
 
-def told(
-    operation: Operation,
-    wanted: Wanted,
-    placed: Placed,
-    *,
-    held: Iterable[str] = (),
-    notes: tuple[str, ...] = (),
-    **data: Any,
-) -> Result:
-    """The result as the operation itself would have reported it.
+def _told(verb: Verb, job: str, wanted: Wanted, placed: Placed, held: Sequence[str]) -> Result:
+    """The result as the operation itself would have reported it. `held`: what the operation only put on hold.
 
-    `placed.lying`: where the messages are that this job's quarantine holds. `held`: those that the operation only put
-    on hold. A deletion that nobody saw is not claimed: what is no longer queued has left the queue, and no more.
+    A deletion that nobody saw is not claimed: what is no longer queued has left the queue, and no more. A hold is ours
+    only where the host itself bears the job's name on it.
     """
     same = placed.queued
     outcomes = Outcomes()
     for name in wanted:
-        outcomes.put([name], judged(operation, same.get(name), is_away=name in placed.lying))
+        now = same.get(name)
+        state = judge(verb, now, _word_of(verb, job, now), is_lying=name in placed.lying)
+        if state is not None:
+            outcomes.states[name] = MessageState.LEFT_QUEUE if verb is Verb.DELETE and now is None else state
+    already = len(wanted) - len(outcomes.states)
+    notes = list(placed.notes)
     if outcomes.of(MessageState.LEFT_QUEUE):
-        notes = (NO_LONGER_QUEUED, *notes)
-    notes = (*placed.notes, *notes)
+        notes.append(NO_LONGER_QUEUED)
+    if already:
+        notes.append(NOT_PROVEN.format(already))
     return result_of(
-        Chosen((), len(same), notes=notes),
+        Chosen((), len(same), notes=tuple(notes)),
         outcomes,
         before=evidence({}, ()),
         after=evidence(same, tuple(wanted)),
-        data={"places": placed.lying, "held": list(held), "already": 0, **data},
+        data={"places": placed.lying, "held": list(held), "already": already, **placed.data},
     )
 
 
-def judged(operation: Operation, current: QueueEntry | None, *, is_away: bool) -> MessageState:
-    """What became of one message. What left the queue by itself was not held, nor released."""
-    if is_away:
-        return MessageState.DONE
-    if current is None:
-        return MessageState.LEFT_QUEUE if is_delete(operation) else MessageState.ALREADY_GONE
-    is_held = current.state == "hold"
-    if (isinstance(operation, QueueHold) and is_held) or (isinstance(operation, QueueRelease) and not is_held):
-        return MessageState.DONE
-    return MessageState.IN_DELIVERY if current.state in UNDER_WAY else MessageState.LEFT
+def _word_of(verb: Verb, job: str, now: QueueEntry | None) -> Word | None:
+    """What stands for the host's word that was not heard. What left the queue by itself was not released."""
+    is_done = now is not None and (verb is Verb.RELEASE or (verb is Verb.HOLD and now.held_by == job))
+    return Word.DONE if is_done else None
 
 
-def read_back_items(
-    queue: Queue,
-    instance: InstanceFacts,
-    operation: QuarantineRestore | QuarantineErase,
-    jobs: Jobs,
-    look: Callable[[str], Steps[Mapping[str, str]]],
-    *,
-    is_back: Callable[[Quarantined, QueueEntry], bool] = lambda item, entry: True,
-    kept_in_queue: Container[str] = (),
+def _items_read_back(
+    driver: QueueDriver, instance: InstanceFacts, operation: QuarantineRestore | QuarantineErase
 ) -> Steps[Result]:
-    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone. Changes nothing.
-
-    `jobs`: those that put the items there, with their queue IDs; `look`: a `Look` into the quarantine of one of them.
-    `is_back`: whether an item that is queued is wholly restored. `kept_in_queue`: items whose quarantine is a hold in
-    the queue itself.
-    """
+    """Where the items of a restore or an erase are now: in the queue, still in quarantine, or gone."""
     by_id = {item.queue_id: item for item in operation.items}
     wanted = {name: fingerprint(item) for name, item in by_id.items()}
+    jobs = jobs_of(driver, instance, operation.items)
     outcomes = Outcomes()
     if isinstance(operation, QuarantineErase):
-        lying = yield from _look_for_all(jobs, look)
-        placed = yield from placed_in_queue(queue, instance, wanted)
+        there = yield from _lying_of_all(driver, instance, Verb.ERASE, jobs)
+        placed = yield from placed_in_queue(driver.queue, instance, wanted)
+        notes = (*placed.notes, *there.notes)
         outcomes.put(by_id, MessageState.DONE)
-        outcomes.put((*lying, *(name for name in placed.queued if name in kept_in_queue)), MessageState.LEFT)
+        outcomes.put(there.places, MessageState.LEFT)
     else:
-        placed = yield from placed_by_restore(queue, instance, wanted, lambda: _look_for_all(jobs, look))
-        queued = placed.queued
+        steps = partial(_lying_of_all, driver, instance, Verb.PUT_BACK, jobs)
+        placed = yield from placed_by_restore(driver.queue, instance, wanted, steps)
+        queued, notes = placed.queued, placed.notes
         outcomes.put(by_id, MessageState.ALREADY_GONE)
         outcomes.put((*placed.lying, *queued), MessageState.LEFT)
-        outcomes.put((name for name, entry in queued.items() if is_back(by_id[name], entry)), MessageState.DONE)
-    chosen = Chosen((), len(placed.queued), notes=placed.notes)
+        outcomes.put((name for name, entry in queued.items() if driver.is_back(by_id[name], entry)), MessageState.DONE)
+    chosen = Chosen((), len(placed.queued), notes=tuple(dict.fromkeys(notes)))
     return result_of(chosen, outcomes, after=evidence(placed.queued, tuple(by_id)))
 
 
-def _look_for_all(jobs: Jobs, look: Callable[[str], Steps[Mapping[str, str]]]) -> Steps[dict[str, str]]:
-    found: dict[str, str] = {}
-    for job, queue_ids in jobs:
-        there = yield from look(job)
-        found |= {name: there[name] for name in queue_ids if name in there}
-    return found
+def _lying_of_all(driver: QueueDriver, instance: InstanceFacts, verb: Verb, jobs: Jobs) -> Steps[Said]:
+    places: dict[str, str] = {}
+    notes: list[str] = []
+    for job, items in jobs.items():
+        wanted = {each.queue_id: fingerprint(each) for each in items}
+        there = yield from driver.lying(instance, job, verb, wanted)
+        places |= {name: there.places[name] for name in wanted if name in there.places}
+        notes += there.notes
+    return Said(places=places, notes=tuple(notes))

@@ -1,14 +1,15 @@
-"""One message: message.show as it is stored, message.deliver with Sendmail's own dialogue."""
+"""message.deliver, with Sendmail's own dialogue."""
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, RemoteError
-from fleet.mta.operations import MessageDeliver, MessageShow
-from fleet.mta.queue.delivery import Attempt, attempted, deliverable, not_attempted, outcome_of
-from fleet.mta.queue.outcome import Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
-from fleet.mta.sendmail import content
+from fleet.mta.operations import MessageDeliver
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.outcome import fingerprint_of, is_same
+from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.sendmail.commands import DELIVER_SECONDS, RUN, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.driver import act, read_run
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
@@ -25,26 +26,23 @@ UNDER_WAY = frozenset({"active"})
 NO_VERDICT = ("Connecting to ", "Using cached ")
 
 
-def message_show(instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
-    entry = yield from QUEUE.get(instance, operation.queue_id)
-    return Result(Ended.SUCCEEDED, (yield from content.message_show(instance, operation, entry)))
-
-
-def message_deliver(instance: InstanceFacts, operation: MessageDeliver, context: Context) -> Steps[Result]:
-    """`message.deliver`: sendmail -v -qI with the whole queue ID. Raises MessageNotFound, InDelivery, Conflict."""
-    entry, listing = yield from QUEUE.find(instance, operation.queue_id)
-    entry = deliverable(entry, operation, context, UNDER_WAY)
+def attempt(
+    instance: InstanceFacts, operation: MessageDeliver, context: Context, entry: QueueEntry, listing: Listing
+) -> Try:
+    """sendmail -v -qI with the whole queue ID. Raises Conflict."""
     freed = [change_argv(instance, "release")] if entry.state == "hold" else []
-    yield plan_of(Chosen((entry,), listing.total), context, [*freed, run_argv(instance, "deliver")])
+    return Try([*freed, run_argv(instance, "deliver")], partial(_run, instance, context.job, entry))
+
+
+def _run(instance: InstanceFacts, job: str, entry: QueueEntry) -> Steps[Judge]:
     name = entry.queue_id
-    if freed and (yield from act(instance, "release", context.job, [entry])).get(name) != "done":
+    if entry.state == "hold" and (yield from act(instance, "release", job, [entry])).get(name) != "done":
         raise Conflict(f"{name} could not be released from quarantine")
     stdin = messages_input(str(DELIVER_SECONDS), [entry])
     lines = changed_lines((yield from run(run_queue(instance, "deliver", stdin))), RUN)
     at = lines.index("run") if "run" in lines else len(lines)
-    after, _ = yield from QUEUE.find(instance, name)
-    return judged(entry, after, verdicts(lines[:at]).get(name, ""), lines[at + 1 :])
+    refused = verdicts(lines[:at]).get(name, "")
+    return lambda after: judged(entry, after, refused, lines[at + 1 :])
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Sequence[str]) -> Result:
@@ -103,3 +101,6 @@ def _text_about(address: str, line: str) -> str:
 def _attempt(address: str, text: str, remote: str, reply: str) -> Attempt:
     outcome = next((meaning for word, meaning in WORDS if text.startswith(word)), "bounced")
     return Attempt(address, outcome, remote, reply if outcome == "bounced" and reply else text)
+
+
+DELIVERY = Delivery(QUEUE, attempt, under_way=UNDER_WAY)

@@ -2,21 +2,37 @@
 
 While Sendmail works on a message it holds flock(2) on the queue file, so a message in delivery is told from the others
 and left alone. `sendmail -Q` would do for hold, but -qI matches substrings and says nothing of a message's identity.
+
+The quarantine is mxfleet-quarantine/JOB in a message's own queue directory. Queue file and data file get there and back
+by rename(2), so names, owners and bytes stay. Sendmail never looks into a sub-directory of a queue directory other than
+qf, df and xf.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from functools import partial
 
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import chunks
-from fleet.mta.operations import ChangesMessages, QueueBounce
-from fleet.mta.queue.driver import Act, QueueDriver, Said
-from fleet.mta.queue.outcome import Chosen, Verb, Word, names
+from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.in_quarantine import Layout
+from fleet.mta.queue.outcome import SHOWN, Chosen, Verb, Word, names
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
-from fleet.mta.sendmail.commands import CHANGE, LOT, RUN, RUN_LOT, RUN_SECONDS, change, change_argv, run_argv, run_queue
-from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
-from fleet.mta.sendmail.quarantine import bare_notes, look, place_of, quarantined_in
+from fleet.mta.sendmail.commands import (
+    CHANGE,
+    LOT,
+    RUN,
+    RUN_LOT,
+    RUN_SECONDS,
+    change,
+    change_argv,
+    queues,
+    run_argv,
+    run_queue,
+)
+from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error, verdicts
 from fleet.mta.sendmail.queue import QUEUE, proof
 from fleet.mta.steps import Steps, run
 
@@ -29,6 +45,11 @@ WORDS = {"done": Word.DONE, "busy": Word.BUSY}
 RUNNING = re.compile(r"Running /[^ ]*/([0-9A-Za-z]+) \(sequence \d+ of \d+\)")
 LOCKED = re.compile(r"([0-9A-Za-z]+): locked")
 EXPIRED = "... Cannot send message for too long"
+MESSAGE = "qh"
+"""The files that make a message in quarantine."""
+ERASABLE = "qhd"
+"""What an erase removes: data alone are what is left when it was cut off."""
+READABLE = frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE, Verb.TAKE_OUT, Verb.BOUNCE})
 
 
 def check(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
@@ -54,7 +75,7 @@ def plan(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, contex
         [change_argv(instance, ACTIONS[verb])],
         partial(_changed, instance, verb, context.job, entries),
         [] if verb is Verb.RELEASE else [SKIPPED],
-        look=partial(look, instance, context.job) if verb is Verb.TAKE_OUT else None,
+        looks_again=verb is Verb.TAKE_OUT,
     )
 
 
@@ -64,9 +85,7 @@ def _changed(instance: InstanceFacts, verb: Verb, job: str, entries: Iterable[Qu
     words = {name: WORDS[word] for name, word in said.items() if word in WORDS}
     if verb is Verb.DELETE:  # its queue file went, and its data could not
         words |= {name: Word.LEFT for name, word in said.items() if word == "failed"}
-    away = quarantined_in(lines)
-    places = {name: place_of(directory, job, name) for name, directory in away.items()}
-    return Said(words, places=places, notes=bare_notes(said))
+    return Said(words, places=_places_in(lines, job, MESSAGE), notes=_bare_notes(said))
 
 
 def _attempted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
@@ -142,4 +161,64 @@ def read_run(lines: Iterable[str]) -> dict[str, set[str]]:
     return told
 
 
-DRIVER = QueueDriver(QUEUE, plan, check)
+def _is_queue(instance: InstanceFacts, directory: str) -> bool:
+    patterns = [*instance.options["queue_patterns"], instance.options["client_queue"]]
+    return any(fnmatchcase(directory, each) and directory.count("/") == each.count("/") for each in patterns)
+
+
+LAYOUT = Layout("[qh]f(?P<id>[^/]+)", queue_id_error, directories=queues, is_queue=_is_queue)
+
+
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+    """Queue files are renamed, so no lock is needed to look."""
+    return (yield from _in_quarantine(instance, "look", ERASABLE if verb is Verb.ERASE else MESSAGE, job))
+
+
+def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
+    """Back where they were, then a queue run of those that were not held."""
+    if verb is Verb.ERASE:
+        return Move([change_argv(instance, "erase")], partial(_in_quarantine, instance, "erase", ERASABLE))
+    back = partial(_in_quarantine, instance, "back", MESSAGE)
+    if context.undo:
+        return Move([change_argv(instance, "back")], back)
+    was_held = {item.queue_id for items in jobs.values() for item in items if item.state == "hold"}
+    commands = [change_argv(instance, "back"), run_argv(instance, "attempt")]
+    return Move(commands, back, settle=partial(_attempt_free, instance, was_held))
+
+
+def _in_quarantine(
+    instance: InstanceFacts, action: str, files: str, job: str, items: Iterable[Quarantined] = ()
+) -> Steps[Said]:
+    places: dict[str, str] = {}
+    said: dict[str, str] = {}
+    for lot in list(chunks((item.queue_id for item in items), LOT)) or [()]:
+        lines = changed_lines((yield from run(change(instance, action, ids_input(job, lot)))), CHANGE)
+        places = _places_in(lines, job, files)
+        said |= verdicts(lines)
+    return Said(places=places, notes=_bare_notes(said))
+
+
+def _places_in(lines: Iterable[str], job: str, files: str) -> dict[str, str]:
+    words = (line.split(" ") for line in lines)
+    found = (word for word in words if len(word) == 4 and word[0] == "in" and word[3] in files)
+    return {name: LAYOUT.place(directory, job, name) for _, name, directory, _ in found}
+
+
+def _bare_notes(said: Mapping[str, str]) -> tuple[str, ...]:
+    """The sentence about messages that the script did not move since their data are nowhere."""
+    bare = sorted(name for name, word in said.items() if word == "bare")
+    if not bare:
+        return ()
+    shown = ", ".join(bare[:SHOWN])
+    return (f"{len(bare)} messages have no data file (df) and stay where they are: {shown}",)
+
+
+def _attempt_free(
+    instance: InstanceFacts, was_held: set[str], seen: Mapping[str, QueueEntry], said: Said
+) -> Steps[Said]:
+    free = [entry for name, entry in seen.items() if name not in was_held and entry.state != "hold"]
+    yield from run_messages(instance, "attempt", free)
+    return Said()
+
+
+DRIVER = QueueDriver(QUEUE, plan, LAYOUT, lying, move, check, readable=READABLE)

@@ -22,6 +22,8 @@ QUEUE_ID = re.compile(r"[0-9A-Za-x]{6,8}[0-9]{5,10}", re.ASCII)
 STATES = {("q", "0"): ("deferred", "queued"), ("q", "1"): ("active", "locked")}
 CLIENT = ("maildrop", "client")
 QUARANTINED = ("hold", "quarantined")
+OUR_HOLD = b"mxfleet "
+"""How the reason of a hold of ours begins; the job's id comes behind it (sendmail_hold.sh)."""
 
 ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
     (b"No space left on device", DiskFull, "the file system of the queue is full"),
@@ -103,7 +105,7 @@ def decode(record: bytes) -> QueueEntry:
         raise UnparsedOutput("a message of the listing has no whole first line")
     name, file, client, locked, arrival, attempts, _last, header, body = words
     sender: bytes | None = None
-    reason, recipients = "", []
+    reason, held_by, recipients = "", "", []
     is_quarantined = file == "h"
     for line in lines:
         code, value = line[:1], line[1:]
@@ -111,6 +113,7 @@ def decode(record: bytes) -> QueueEntry:
             sender, reason = address(value), ""
         elif code == b"q":
             is_quarantined = True
+            held_by = text_of(value.removeprefix(OUR_HOLD)) if value.startswith(OUR_HOLD) else ""
         elif code == b"M":
             reason = text_of(value)
         elif code == b"R":
@@ -134,6 +137,7 @@ def decode(record: bytes) -> QueueEntry:
         size=size_of(header) + size_of(body),
         attempts=count_of(attempts),
         sender_raw=None if shown.encode() == sender else sender,
+        held_by=held_by,
     )
 
 

@@ -4,10 +4,10 @@ from functools import partial
 
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary
+from fleet.mta.queue.content import Content
 from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
-from fleet.mta.sendmail.commands import READ, read
-from fleet.mta.sendmail.content import contents
+from fleet.mta.sendmail.commands import READ, queues, read
 from fleet.mta.sendmail.parse import ListSink, error_of
 from fleet.mta.steps import Steps, run
 
@@ -41,7 +41,10 @@ def _read(instance: InstanceFacts, action: str, sink: ListSink) -> Steps[Listing
     return listing
 
 
-QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, contents, read_headers)
+CONTENT = Content(
+    READ, lambda instance: ("contents", *queues(instance)), batch=500, headers_batch=5_000, error_of=error_of
+)
+QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, CONTENT, read_headers)
 queue_list = partial(queue_listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)
 lookup = QUEUE.lookup
