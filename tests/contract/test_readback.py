@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from fleet.mta import REGISTRY
-from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueueHold, QueuePurge, Selection
+from fleet.mta.operations import (
+    Operation,
+    QuarantineErase,
+    QuarantineRestore,
+    QueueHold,
+    QueueList,
+    QueuePurge,
+    Selection,
+)
 from fleet.mta.records import Context, Ended, Fingerprint, Result
 from fleet.mta.steps import Command, Completed
 from tests.contract.play import Host, Ran, Wire, carry
@@ -170,6 +178,17 @@ def test_a_hold_of_ours_is_claimed_when_it_is_read_back_where_the_host_bears_our
     told = read_back(host, HOLD, frozen)
     claimed = 2 if mta in NAMES_OF_JOBS else 0
     assert (told.data["done"], told.data["already"], told.data["left"]) == (claimed, 2 - claimed, 1)
+
+
+@EVERY
+def test_a_restore_frees_nothing_that_somebody_holds_since_it_came_back(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    restore = QuarantineRestore(quarantined(host))
+    assert do(host, restore, undo=True).value.data["done"] == 3
+    assert do(host, HOLD, job="job-2").value.data["done"] == 3
+    assert do(host, restore, undo=True).error is None
+    entries = do(host, QueueList(ALL)).value.data["entries"]
+    assert [each["state"] for each in entries] == ["hold"] * 3
 
 
 def test_what_exims_links_left_in_both_queues_is_the_queues(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Host:
 
     def kept(self) -> dict[str, list[tuple[str, str]]]:
         """Queue ID -> (job, SHA-256) of each file in quarantine."""
-        return self._files(*(self.spool / QUARANTINE).iterdir())
+        return self._files(*(path for path in (self.spool / QUARANTINE).iterdir() if path.is_dir()))
 
     @staticmethod
     def _files(*directories: Path) -> dict[str, list[tuple[str, str]]]:

@@ -67,7 +67,7 @@ def postfix(engine: Engine, lab: Lab) -> Case:
     places = by_find(
         host,
         instance.queue_dirs[0],
-        "-path ./defer -prune -o -type f -name '[0-9A-Za-z]*' "
+        "-path ./defer -prune -o -type f -name '[0-9A-Za-z]*' ! -name '*.restored' "
         "-regex '.*/\\(deferred\\|hold\\|active\\|incoming\\|mxfleet-quarantine\\)/.*' -print",
         "s,.*/,,",
     )

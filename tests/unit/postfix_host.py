@@ -63,6 +63,7 @@ class Mail:
 class FakeHost:
     mail: dict[str, Mail] = field(default_factory=dict)
     quarantine: dict[str, Mail] = field(default_factory=dict)
+    restored: dict[str, int] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     before: dict[int, Callable[["FakeHost"], None]] = field(default_factory=dict)
     plan: Plan | None = None
@@ -129,6 +130,7 @@ class FakeHost:
         for name in done:
             if target:
                 self.mail[name].state = target
+                self.mail[name].ctime += 1
             else:
                 del self.mail[name]
         said = [f"postsuper: {name}: {verb}\n" for name in done] + [f"postsuper: {counted}: {len(done)} messages\n"]
@@ -141,9 +143,13 @@ class FakeHost:
                 self.quarantine[name] = self.mail.pop(name)
             elif action == "back" and name in self.quarantine and name not in self.mail:
                 self.mail[name] = self.quarantine.pop(name)
+                self.mail[name].ctime += 1
+                self.restored[name] = self.mail[name].ctime
             elif action == "erase":
                 self.quarantine.pop(name, None)
-        return Completed(0, "".join(f"{name}\n" for name in (*self.quarantine, "end")).encode())
+        moved = [n for n in ids if n in self.mail and self.restored.get(n) == self.mail[n].ctime]
+        ours = [f"ours {name}" for name in moved if action == "back" and self.mail[name].state == "hold"]
+        return Completed(0, "".join(f"{line}\n" for line in (*self.quarantine, *ours, "end")).encode())
 
     def _content(self, command: Command, words: list[str]) -> Completed:
         out = b""

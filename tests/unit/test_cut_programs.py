@@ -167,7 +167,7 @@ def postfix(base: Path) -> Cuttable:
 
     def places() -> dict[str, str]:
         found = {}
-        for path in (path for path in queue.rglob("*") if path.is_file()):
+        for path in (path for path in queue.rglob("*") if path.is_file() and path.suffix != ".restored"):
             assert path.name not in found
             assert path.read_text() == "whole"
             found[path.name] = QUARANTINE if "mxfleet-quarantine" in path.parts else QUEUE

@@ -1,5 +1,7 @@
 """Changes of messages on a host played by hand: what is touched, what is claimed, what is left alone."""
 
+from typing import Any
+
 import pytest
 
 from fleet import match
@@ -20,7 +22,7 @@ from fleet.mta.operations import (
 from fleet.mta.postfix import Postfix
 from fleet.mta.queue.outcome import fingerprint_of
 from fleet.mta.records import Ended, Fingerprint, MessageState, QueueEntry, Result
-from fleet.mta.steps import Command, Completed, Plan
+from fleet.mta.steps import Command, Completed, Plan, Steps
 from tests.unit.postfix_host import FakeHost, Mail, context, instance
 
 POSTFIX = Postfix()
@@ -267,6 +269,36 @@ def test_what_was_held_comes_back_held_and_is_not_attempted(host: FakeHost) -> N
     host.drive(POSTFIX.quarantine_restore(HERE, QuarantineRestore((was_held,)), context()))
     assert mail.state == "hold"
     assert host.attempted == []
+
+
+def test_an_undo_leaves_on_hold_what_somebody_else_holds_since_it_came_back(host: FakeHost) -> None:
+    mail = host.mail["AAAAAA1"]
+    purged = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(ids("AAAAAA1")), context()))
+    restore = QuarantineRestore(quarantined(purged, mail))
+    assert outcomes(host.drive(POSTFIX.quarantine_restore(HERE, restore, context(undo=True)))) == {"AAAAAA1": "done"}
+    assert mail.state == "deferred"
+    host.drive(POSTFIX.queue_hold(HERE, QueueHold(ids("AAAAAA1")), context()))
+    again = host.drive(POSTFIX.quarantine_restore(HERE, restore, context(undo=True)))
+    assert (mail.state, outcomes(again)) == ("hold", {"AAAAAA1": "left"})
+    assert "nothing on the host tells" in again.data["notes"][0]
+
+
+def test_a_restore_that_was_cut_off_before_its_release_is_finished_by_the_next(host: FakeHost) -> None:
+    mail = host.mail["AAAAAA1"]
+    purged = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(ids("AAAAAA1")), context()))
+    restore = QuarantineRestore(quarantined(purged, mail))
+    steps = POSTFIX.quarantine_restore(HERE, restore, context(undo=True))
+    host.drive(_until(steps, "-H"))
+    assert (mail.state, host.quarantine) == ("hold", {})
+    assert outcomes(host.drive(POSTFIX.quarantine_restore(HERE, restore, context(undo=True)))) == {"AAAAAA1": "done"}
+    assert mail.state == "deferred"
+
+
+def _until(steps: Steps[Any], word: str) -> Steps[None]:
+    """The steps up to the first command with this word, which never reaches the host."""
+    step = next(steps)
+    while not (isinstance(step, Command) and word in step.argv):
+        step = steps.send((yield step))
 
 
 def test_erase_says_what_was_there_and_what_was_not(host: FakeHost) -> None:

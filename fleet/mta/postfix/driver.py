@@ -44,6 +44,10 @@ RENAMED = "pickup(8) gives every message a new queue ID"
 ALSO = "every message of that destination is attempted, new ones too"
 HELD = "hold"
 KEPT_ON_HOLD = "the queue file cannot be moved safely here, so quarantine means: kept on hold in the queue"
+NOT_OURS = (
+    "{} messages are back and on hold, and nothing on the host tells that a restore of ours put them there: they stay "
+    "so until they are released by queue ID or with state:hold"
+)
 LAYOUT = Layout("(?P<id>[^/]+)", queue_id_error, held=HELD)
 READABLE = frozenset(Verb) - {Verb.ATTEMPT}
 LOOKS = 10
@@ -133,7 +137,7 @@ def _taken_out(instance: InstanceFacts, job: str, entries: Iterable[QueueEntry])
     held = yield from hold_for_us(instance, entries)
     if not is_movable(instance):
         return Said(now=_without(held), places=dict.fromkeys(held.entries, HELD))
-    there = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))
+    there, _ = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))
     left = yield from _given_back(instance, held)
     return Said(now=_without(held) | left, places=LAYOUT.places(instance, job, there - left.keys()))
 
@@ -236,8 +240,13 @@ def quarantine_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
     return script_argv(QUARANTINE, action, instance.queue_dirs[0])
 
 
-def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """Runs postfix_quarantine.sh. Returns the queue IDs that lie in the job's directory afterwards."""
+def quarantine(
+    instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]
+) -> Steps[tuple[frozenset[str], frozenset[str]]]:
+    """Runs postfix_quarantine.sh. Returns the queue IDs that lie in the job's directory afterwards.
+
+    And, of those to be brought back, those that a restore of ours put on hold where nobody has moved them since.
+    """
     done = yield from run(
         Command(
             (action, instance.queue_dirs[0]),
@@ -256,7 +265,8 @@ def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterab
     lines = done.stdout.decode("ascii", "replace").split("\n")
     if lines[-2:] != ["end", ""]:
         raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
-    return frozenset(lines[:-2])
+    ours = frozenset(line.removeprefix("ours ") for line in lines[:-2] if line.startswith("ours "))
+    return frozenset(line for line in lines[:-2] if " " not in line), ours
 
 
 def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
@@ -266,7 +276,7 @@ def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Step
     if not job:
         now = yield from QUEUE.lookup(instance, wanted)
         return Said(places={name: HELD for name, entry in now.items() if is_same(entry, wanted[name])})
-    there = yield from quarantine(instance, "look", job, ())
+    there, _ = yield from quarantine(instance, "look", job, ())
     return Said(places=LAYOUT.places(instance, job, there))
 
 
@@ -283,8 +293,8 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
 
 def _moved(instance: InstanceFacts, action: str, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
     if job:
-        there = yield from quarantine(instance, action, job, (item.queue_id for item in items))
-        return Said(places=LAYOUT.places(instance, job, there))
+        there, ours = yield from quarantine(instance, action, job, (item.queue_id for item in items))
+        return Said(dict.fromkeys(ours, Word.DONE), places=LAYOUT.places(instance, job, there))
     if action == "back":
         return Said()
     now = yield from QUEUE.lookup(instance, (item.queue_id for item in items))
@@ -300,12 +310,15 @@ def _is_queued(item: Quarantined, now: Mapping[str, QueueEntry]) -> bool:
 def _freed(
     instance: InstanceFacts, items: Mapping[str, Quarantined], undo: bool, seen: Mapping[str, QueueEntry], said: Said
 ) -> Steps[Said]:
+    """Only what we put on hold: somebody else may hold a message that is back."""
     held = [name for name, entry in seen.items() if entry.state == "hold" != items[name].state]
-    for lot in chunks(held):
+    ours = [name for name in held if items[name].place == HELD or name in said.words]
+    for lot in chunks(ours):
         freed = yield from postsuper_on(instance, "-H", "hold", lot)
         if not undo:  # an undo gives the state back that was, and that waited for its time
             yield from attempt(instance, [name for name in lot if name in freed])
-    return Said()
+    others = dict.fromkeys((name for name in held if name not in ours), Word.LEFT)
+    return Said(others, notes=(NOT_OURS.format(len(others)),) if others else ())
 
 
 def is_back(item: Quarantined, entry: QueueEntry) -> bool:

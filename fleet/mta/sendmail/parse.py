@@ -105,15 +105,13 @@ def decode(record: bytes) -> QueueEntry:
         raise UnparsedOutput("a message of the listing has no whole first line")
     name, file, client, locked, arrival, attempts, _last, header, body = words
     sender: bytes | None = None
-    reason, held_by, recipients = "", "", []
-    is_quarantined = file == "h"
+    reason, recipients, hold = "", [], b"" if file == "h" else None
     for line in lines:
         code, value = line[:1], line[1:]
         if code == b"S":
             sender, reason = address(value), ""
         elif code == b"q":
-            is_quarantined = True
-            held_by = text_of(value.removeprefix(OUR_HOLD)) if value.startswith(OUR_HOLD) else ""
+            hold = value
         elif code == b"M":
             reason = text_of(value)
         elif code == b"R":
@@ -123,7 +121,7 @@ def decode(record: bytes) -> QueueEntry:
             raise UnparsedOutput(f"{name} has a line that is not asked for")
     if sender is None or ((file, locked) not in STATES and file != "h"):
         raise UnparsedOutput(f"{name} has no sender or no state")
-    state, native = QUARANTINED if is_quarantined else STATES[file, locked]
+    state, native = QUARANTINED if hold is not None else STATES[file, locked]
     if client == "1" and state == "deferred":
         state, native = CLIENT
     shown = text_of(sender)
@@ -137,8 +135,13 @@ def decode(record: bytes) -> QueueEntry:
         size=size_of(header) + size_of(body),
         attempts=count_of(attempts),
         sender_raw=None if shown.encode() == sender else sender,
-        held_by=held_by,
+        held_by=holder_of(hold or b""),
     )
+
+
+def holder_of(reason: bytes) -> str:
+    """The job that the reason of a hold names, or an empty text."""
+    return text_of(reason.removeprefix(OUR_HOLD)) if reason.startswith(OUR_HOLD) else ""
 
 
 def address(value: bytes) -> bytes:
