@@ -271,6 +271,19 @@ def test_what_was_held_comes_back_held_and_is_not_attempted(host: FakeHost) -> N
     assert host.attempted == []
 
 
+@pytest.mark.parametrize("can_quarantine", [True, False])
+def test_what_somebody_else_held_since_the_listing_is_not_quarantined_as_one_that_was_free(
+    host: FakeHost, can_quarantine: bool
+) -> None:
+    """Or the undo would free it."""
+    here = instance(can_quarantine=can_quarantine)
+    host.before[1] = lambda host: setattr(host.mail["AAAAAA1"], "state", "hold")
+    result = host.drive(POSTFIX.queue_purge(here, QueuePurge(ids("AAAAAA1", "AAAAAA2")), context()))
+    assert outcomes(result) == {"AAAAAA1": "left", "AAAAAA2": "done"}
+    assert set(result.data["places"]) == {"AAAAAA2"}
+    assert host.mail["AAAAAA1"].state == "hold"
+
+
 def test_an_undo_leaves_on_hold_what_somebody_else_holds_since_it_came_back(host: FakeHost) -> None:
     mail = host.mail["AAAAAA1"]
     purged = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(ids("AAAAAA1")), context()))

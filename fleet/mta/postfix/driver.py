@@ -10,7 +10,7 @@ a copy would come back under another ID. A moved file keeps its inode busy: no n
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fleet.mta.bounds import count_of
@@ -133,8 +133,12 @@ def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Sa
     return Said(dict.fromkeys(said, Word.DONE), _without(held) | left)
 
 
-def _taken_out(instance: InstanceFacts, job: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _taken_out(instance: InstanceFacts, job: str, entries: Sequence[QueueEntry]) -> Steps[Said]:
+    """Not what somebody else holds since the listing: it would come back as one that is not held."""
+    planned = {entry.queue_id: entry.state for entry in entries}
     held = yield from hold_for_us(instance, entries)
+    mine = {name: each for name, each in held.entries.items() if name in held.ours or planned[name] == "hold"}
+    held = replace(held, entries=mine)
     if not is_movable(instance):
         return Said(now=_without(held), places=dict.fromkeys(held.entries, HELD))
     there, _ = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))
