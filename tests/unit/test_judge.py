@@ -42,6 +42,8 @@ TABLE = {
     },
     Verb.DELETE: TAKEN,
     Verb.BOUNCE: TAKEN,
+    Verb.PUT_BACK: dict.fromkeys(("hold", "deferred", "active"), (DONE, DONE, DONE, BUSY)) | {"": TAKEN[""]},
+    Verb.ERASE: {"": (DONE, DONE, LEFT, BUSY)},
     Verb.ATTEMPT: BEGUN,
     Verb.REQUEUE: BEGUN,
 }
@@ -63,3 +65,14 @@ def test_what_was_taken_out_is_done_only_when_it_lies_there_and_is_not_queued(wo
     assert judge(Verb.TAKE_OUT, None, word, is_lying=False) is not DONE
     for state in ("deferred", "hold", "active"):
         assert judge(Verb.TAKE_OUT, queued(state), word, is_lying=True) in (LEFT, BUSY)
+
+
+def test_what_was_put_back_and_left_the_queue_since_is_done_and_what_cannot_come_back_is_left() -> None:
+    assert judge(Verb.PUT_BACK, None, Word.DONE, is_lying=True) is DONE
+    for word in (None, Word.LEFT):
+        assert judge(Verb.PUT_BACK, None, word, is_lying=True) is LEFT
+
+
+@pytest.mark.parametrize("word", [Word.DONE, None, Word.LEFT])
+def test_what_lies_in_the_quarantine_still_is_not_erased(word: Word | None) -> None:
+    assert judge(Verb.ERASE, None, word, is_lying=True) is LEFT
