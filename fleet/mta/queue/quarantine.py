@@ -42,13 +42,13 @@ def restore(
     now = yield from driver.queue.proof(instance, by_id)
     seen = _same_of(now, by_id)
     settled = (yield from move.settle(seen, said)) if move.settle else Said()
+    words = {**said.words, **settled.words}
     outcomes = Outcomes()
     for name in asked:
-        is_stuck = name in said.places or name in now
-        state = judge(Verb.PUT_BACK, seen.get(name), said.words.get(name), is_lying=is_stuck)
-        outcomes.states[name] = (
-            MessageState.LEFT if settled.words.get(name) is Word.LEFT else state or MessageState.DONE
-        )
+        back = None if settled.words.get(name) is Word.LEFT else seen.get(name)
+        state = judge(Verb.PUT_BACK, back, words.get(name), is_lying=name in said.places or name in now)
+        if state is not None:
+            outcomes.states[name] = state
     chosen = Chosen((), len(before), notes=tuple(dict.fromkeys((*said.notes, *settled.notes))))
     evidences = {"before": evidence(before, asked), "after": evidence(now, asked)}
     return said.applied(result_of(chosen, outcomes, data=dict(said.data), **evidences))
@@ -69,7 +69,9 @@ def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineEra
         notes += (*before.notes, *said.notes)
         for name in (item.queue_id for item in items):
             state = judge(Verb.ERASE, None, said.words.get(name), is_lying=name in said.places)
-            outcomes.states[name] = state if state and name in before.places else MessageState.ALREADY_GONE
+            outcomes.put([name], MessageState.ALREADY_GONE)
+            if state is not None and name in before.places:
+                outcomes.put([name], state)
     return result_of(Chosen((), 0, notes=tuple(dict.fromkeys(notes))), outcomes)
 
 
@@ -92,7 +94,7 @@ def _of_all_jobs(move: Move, jobs: Jobs) -> Steps[Said]:
     whole = Said()
     for job, items in jobs.items():
         said = yield from move.run(job, items)
-        here = {name: place for name, place in said.places.items() if any(name == each.queue_id for each in items)}
+        here = {each.queue_id: said.places[each.queue_id] for each in items if each.queue_id in said.places}
         whole = Said(
             {**whole.words, **said.words},
             places={**whole.places, **here},

@@ -105,6 +105,7 @@ else # nothing of this job
     echo end
     exit
 fi
+[ "$1" = look ] || search .. -maxdepth 1 -name '*.restored' -mtime +30 -exec rm -f -- {} + # nobody goes on with these
 case $1 in
 out)
     same_system
@@ -114,7 +115,6 @@ out)
 back)
     same_system
     restored=../$job.restored
-    search .. -maxdepth 1 -name '*.restored' -mtime +30 -exec rm -f -- {} + # nobody will go on with these
     note_moving
     in_lots . mv -n -t ../../hold --
     sync ../../hold . 2>/dev/null || sync
