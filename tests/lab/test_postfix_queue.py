@@ -29,6 +29,7 @@ from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Request
+from fleet.ssh.quoting import script_text
 from tests.lab.lab import Host, Lab
 from tests.lab.waiting import tries
 
@@ -201,6 +202,30 @@ def test_purge_of_the_frozen_plan_and_its_undo_bring_back_the_same_bytes(remote:
     assert remote.host.sh(sums.replace("deferred", "hold").replace("hold/./", "hold/")).split("\n")[:3] == [
         line for line in before.split("\n") if line.split()[-1:] and line.split()[-1] in outcomes(restored)
     ]
+
+
+def test_an_undo_frees_what_ours_put_on_hold_and_nothing_that_somebody_else_holds(remote: Remote) -> None:
+    remote.host.inject(sender="news@bulk.example", recipients=("r{i}@defer.test",), n=2)
+    ours, other = remote.await_states("deferred", 2)
+    purge = QueuePurge(by("ALL"))
+    plan = remote.plan("queue_purge", purge)
+    places = remote.do("queue_purge", purge).data["places"]
+    items = tuple(
+        Quarantined("x", e.queue_id, places[e.queue_id], e.arrival_time, e.sender, e.size, "deferred")
+        for e in plan.selected
+    )
+    restore = QuarantineRestore(items)
+    assert outcomes(remote.do("quarantine_restore", restore, undo=True)) == {ours: "done", other: "done"}
+    postsuper = f"postsuper -c {remote.instance.config_dir}"
+    remote.host.sh(f"{postsuper} -h {other}")
+    back = script_text("postfix_quarantine.sh")[0]
+    remote.host.exec("cat >/root/back.sh", stdin=back)
+    assert outcomes(remote.do("queue_purge", QueuePurge(Selection(queue_ids=(ours,))))) == {ours: "done"}
+    remote.host.exec(f"sh /root/back.sh back {remote.instance.queue_dirs[0]}", stdin=f"fence 0\njob-1\n{ours}\n")
+    assert remote.states() == {ours: "hold", other: "hold"}, "ours is where a restore that was cut off left it"
+    again = remote.do("quarantine_restore", restore, undo=True)
+    assert outcomes(again) == {ours: "done", other: "left"}
+    assert remote.states() == {ours: "deferred", other: "hold"}
 
 
 def test_a_message_in_delivery_is_not_claimed_and_is_delivered_once(remote: Remote, lab: Lab) -> None:
