@@ -29,7 +29,7 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.change_script import change
+from fleet.mta.qmail.commands import change
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Plan, Steps

@@ -13,7 +13,7 @@ import pytest
 
 from fleet.mta.errors import Conflict, Overtaken
 from fleet.mta.host.commands import fence_error
-from fleet.mta.qmail.change_script import change
+from fleet.mta.qmail.commands import change
 from fleet.mta.steps import Command, Completed
 from fleet.ssh.quoting import SCRIPTS, is_fenced, script_text
 from tests.unit import real_scripts

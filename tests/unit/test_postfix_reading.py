@@ -9,7 +9,7 @@ from fleet import match
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageDeliver, MessageShow, QueueList, QueueSummary
 from fleet.mta.postfix import Postfix
-from fleet.mta.postfix.attempt_log import attempts_of, requeued, returned
+from fleet.mta.postfix.attempt import attempts_of, requeued, returned
 from fleet.mta.queue.content import parse_headers, parse_stored
 from fleet.mta.records import Ended, Fingerprint
 from fleet.mta.steps import Completed

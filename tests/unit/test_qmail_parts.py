@@ -15,9 +15,10 @@ from fleet import match
 from fleet.mta.errors import FleetError, RemoteError
 from fleet.mta.operations import MessageShow, Quarantined, QuarantineErase, QueueList
 from fleet.mta.qmail import Qmail, discovery, routes
-from fleet.mta.qmail.attempt_log import watch
-from fleet.mta.qmail.change_script import Answer, change
+from fleet.mta.qmail.attempt import watch
+from fleet.mta.qmail.commands import Answer, change
 from fleet.mta.qmail.driver import lying
+from fleet.mta.queue.driver import Said
 from fleet.mta.queue.outcome import Verb
 from fleet.mta.records import HostFacts, QueueEntry
 from fleet.mta.steps import Command
@@ -296,13 +297,18 @@ def watched(queue: Queue) -> Any:
     return queue.host.carry(watch(queue.host.instance, [entry], Answer({}, mark=(str(status.st_ino), "4"))))
 
 
+def lies(queue: Queue) -> Said:
+    found: Said = queue.host.carry(lying(queue.host.instance, "job-1", Verb.TAKE_OUT, {}))
+    return found
+
+
 LOOKS: dict[str, tuple[str, Callable[[Queue], Any]]] = {
     "list": ("", entries_of),
     "list of what is on hold": (HOLD, entries_of),
     "match on headers": ("", matching("subject~hi")),
     "match on bodies": ("", matching("body~body")),
     "show": ("", shown),
-    "quarantine": (QUARANTINE, lambda queue: queue.host.carry(lying(queue.host.instance, "job-1", Verb.TAKE_OUT, {}))),
+    "quarantine": (QUARANTINE, lambda queue: lies(queue).places),
     "discovery": ("", discovered),
     "control": ("", controlled),
     "log": ("", watched),
@@ -314,7 +320,7 @@ LOOKS: dict[str, tuple[str, Callable[[Queue], Any]]] = {
 def test_a_look_of_which_a_part_is_ended_tells_all_or_nothing(
     what: str, queue_in: Callable[[str], Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.mta.qmail.attempt_log.WAIT_SECONDS", 0)
+    monkeypatch.setattr("fleet.mta.qmail.attempt.WAIT_SECONDS", 0)
     area, see = LOOKS[what]
     queue = queue_in(area)
     monkeypatch.setenv("QMAILHOME", str(queue.host.root / "home"))

@@ -27,7 +27,7 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
-from fleet.mta.qmail.change_script import change, parse_answer
+from fleet.mta.qmail.commands import change, parse_answer
 from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
 from fleet.mta.records import Ended, QueueEntry
 from fleet.mta.steps import Completed

@@ -18,7 +18,7 @@ from fleet import match
 from fleet.mta.errors import Conflict, UnparsedOutput
 from fleet.mta.operations import Quarantined, QuarantineErase, QueueHold, QueueList, QueuePurge, QueueRelease, Selection
 from fleet.mta.qmail import Qmail, commands
-from fleet.mta.qmail.change_script import change
+from fleet.mta.qmail.commands import change
 from fleet.mta.qmail.driver import lying
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.queue.outcome import Verb

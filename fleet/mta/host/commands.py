@@ -1,7 +1,7 @@
 """What the command lines of all adapters share: time limits, lots, sudoers lines, and the error behind a failure."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from fleet.mta.errors import (
@@ -110,3 +110,13 @@ def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError
     if not done.exit_status:
         return UnparsedOutput(f"{program} did not say how it ended", stderr=stderr[:2000])
     return RemoteError(f"{program} ended with {done.exit_status}", stderr=stderr[:2000])
+
+
+def lines_of(done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of) -> list[str]:
+    """The lines of a script up to its last, "end". Raises UnparsedOutput without it, and the error behind a failure."""
+    if done.exit_status:
+        raise error_of(done, program)
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines[-2:] != ["end", ""]:
+        raise UnparsedOutput(f"{program} did not come to its end")
+    return lines[:-2]

@@ -9,9 +9,8 @@ from fleet.mta.errors import (
     MtaNotRunning,
     OutcomeUnknown,
     RemoteError,
-    UnparsedOutput,
 )
-from fleet.mta.host.commands import READ_SECONDS
+from fleet.mta.host.commands import READ_SECONDS, lines_of
 from fleet.mta.opensmtpd.commands import (
     DELIVER,
     DELIVER_SECONDS,
@@ -29,7 +28,7 @@ from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, n
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Command, Steps, run
 
 # smtpd's own words around others' texts: a line in which the middle part occurs twice is not read at all.
 RESULT = re.compile(
@@ -63,18 +62,8 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
     done = yield from run(command)
     if done.exit_status and done.exit_status not in UNTOUCHED:
         raise OutcomeUnknown(f"it broke off: {error_of(done, DELIVER).detail}")
-    lines = parse_lines(done, DELIVER)
+    lines = lines_of(done, DELIVER, error_of)
     return lambda after: judged(entry, after, lines)
-
-
-def parse_lines(done: Completed, program: str) -> list[str]:
-    """Lines up to "end". Raises UnparsedOutput without it."""
-    if done.exit_status:
-        raise error_of(done, program)
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{program} did not come to its end")
-    return lines[:-2]
 
 
 def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
@@ -89,7 +78,7 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
         timeout=READ_SECONDS,
         max_output=16 << 20,
     )
-    return judged(before, None, parse_lines((yield from run(command)), LOG))
+    return judged(before, None, lines_of((yield from run(command)), LOG, error_of))
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:

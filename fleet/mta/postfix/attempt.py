@@ -1,27 +1,150 @@
-"""message.deliver, with what came of it by the log and the queue."""
+"""Attempts of messages: asked for, waited for, seen by the times of the queue files, and by the mail log.
 
-from collections.abc import Sequence
+The log's lines never by syslog tag: master.cf may rename it per service (trap 16).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from fleet.match import wildcards
+from fleet.match.nodes import Op, Term
+from fleet.mta.bounds import ID_MOST
 from fleet.mta.errors import Conflict, InDelivery, MtaNotRunning, RemoteError
-from fleet.mta.operations import MessageDeliver
-from fleet.mta.postfix.attempt_log import attempts_of, log_lines, parse_lines, returned
+from fleet.mta.host.commands import READ_SECONDS, lines_of, pause
+from fleet.mta.operations import MessageDeliver, Selection
 from fleet.mta.postfix.commands import (
     DELIVER,
     DELIVER_SECONDS,
+    LOG,
+    TIMES,
     WAIT_SECONDS,
     deliver_arguments,
+    log_source,
     postsuper,
     postsuper_argv,
     program,
 )
-from fleet.mta.postfix.parse import ids_input, parse_verdicts
-from fleet.mta.postfix.queue import DOWN, QUEUE
-from fleet.mta.queue.delivery import Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
+from fleet.mta.postfix.queue import DOWN, QUEUE, proof
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Command, Completed, Steps, run
+
+PAUSE = 3
+NOT_CONFIGURED = b"Flush service is not configured for destination"
+# The first "TAG[PID]: ID: " of a line. Address and reply are others' texts: a line in which the middle part occurs
+# twice could be read in two ways and is not read at all.
+MIDDLE = (
+    r">, (?:orig_to=<.*?>, )?relay=(?P<relay>[^ ]*), (?:conn_use=\d+, )?"
+    r"delay=[\d.]+, delays=[\d./]+, dsn=[\d.]+, status=(?P<status>[a-z]+) \("
+)
+STATUS = re.compile(r"[^\]]*\[\d+\]: (?P<id>[0-9A-Za-z]+): to=<(?P<to>.*?)" + MIDDLE + r"(?P<reply>.*)\)$")
+ONCE = re.compile(MIDDLE)
+RETURNED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): from=<.*?>, status=(?:force-)?expired, returned to sender$")
+REQUEUED = re.compile(rf"[^\]]*\[\d+\]: ([0-9A-Za-z]{{6,{ID_MOST}}}): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
+
+
+def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]:
+    """The log's lines that contain any of the texts; none where no log is known. Raises UnparsedOutput, SudoDenied."""
+    stdin = "".join(f"{text}\n" for text in texts).encode()
+    if not stdin or log_source(instance) == "none":
+        return []
+    command = Command(
+        (log_source(instance),),
+        script=LOG,
+        stdin=stdin,
+        become=True,
+        timeout=READ_SECONDS,
+        max_output=64 << 20,
+    )
+    return lines_of((yield from run(command)), LOG, error_of)
+
+
+def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
+    """The last attempt for each recipient of the message."""
+    found: dict[str, Attempt] = {}
+    for line in lines:
+        told = STATUS.match(line)
+        if told and told["id"] == queue_id and len(ONCE.findall(line)) == 1:
+            found[told["to"]] = Attempt(told["to"], told["status"], told["relay"], told["reply"])
+    return found
+
+
+def returned(lines: Sequence[str]) -> frozenset[str]:
+    """The queue IDs that the queue manager says it returned to their senders."""
+    return frozenset(told[1] for line in lines if (told := RETURNED.match(line)))
+
+
+def requeued(lines: Sequence[str]) -> dict[str, str]:
+    """Old queue ID to the new one, as pickup(8) logs it."""
+    return {told[2]: told[1] for line in lines if (told := REQUEUED.match(line))}
+
+
+def native_flush(instance: InstanceFacts, selection: Selection) -> tuple[str, ...]:
+    """postqueue's own words for the selection: -f for ALL, -s for a domain that flush(8) keeps; else nothing."""
+    if selection.match is None:
+        return ()
+    if selection.match.is_all:
+        return ("-f",)
+    root = selection.match.root
+    if not isinstance(root, Term) or root.field != "to-domain" or root.op is not Op.IS:
+        return ()
+    domain = (wildcards.literal(str(root.value)) or "").lower()
+    kept = str(instance.options.get("fast_flush_domains", ""))
+    kept = kept.replace("$relay_domains", str(instance.options.get("relay_domains", "")))
+    return ("-s", domain) if domain and domain in kept.lower().replace(",", " ").split() else ()
+
+
+def check_flush(done: Completed | None) -> None:
+    """Raises what postqueue says. A domain that flush(8) does not keep after all is attempted one by one later."""
+    if done and done.exit_status and NOT_CONFIGURED not in done.stderr:
+        raise error_of(done, "postqueue")
+
+
+def attempt_times(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, str]]:
+    """Queue ID to the change time of its file, of those that lie in deferred/. Changes nothing."""
+    stdin = ids_input(queue_ids)
+    if not stdin:
+        return {}
+    command = Command(
+        (instance.queue_dirs[0],),
+        script=TIMES,
+        stdin=stdin,
+        become=True,
+        timeout=READ_SECONDS,
+        max_output=64 << 20,
+    )
+    lines = lines_of((yield from run(command)), TIMES, error_of)
+    return {name: time for name, _, time in (line.partition(" ") for line in lines)}
+
+
+def untouched(instance: InstanceFacts, times: dict[str, str], *, looks: int) -> Steps[list[str]]:
+    """Those whose files nobody touched, after up to so many looks with a pause before each."""
+    rest = list(times)
+    for _ in range(looks if times else 0):
+        yield from pause(PAUSE)
+        now = yield from attempt_times(instance, times)
+        rest = [name for name in times if now.get(name) == times[name]]
+        if not rest:
+            break
+    return rest
+
+
+def wait_until(
+    instance: InstanceFacts, queue_ids: Iterable[str], is_over: Callable[[dict[str, QueueEntry]], bool], looks: int
+) -> Steps[dict[str, QueueEntry]]:
+    """What the queue holds of these, looked at with pauses until it is over or so many looks are done."""
+    wanted = tuple(queue_ids)
+    found: dict[str, QueueEntry] = {}
+    for _ in range(looks if wanted else 0):
+        found = yield from proof(instance, wanted)
+        if is_over(found):
+            break
+        yield from pause(PAUSE)
+    return found
 
 
 def attempt(
@@ -50,7 +173,7 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
         timeout=DELIVER_SECONDS,
         max_output=4 << 20,
     )
-    lines = parse_lines((yield from run(command)), "postqueue")
+    lines = lines_of((yield from run(command)), "postqueue", error_of)
     return lambda after: judged(entry, after, lines)
 
 

@@ -14,10 +14,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fleet.mta.bounds import count_of
-from fleet.mta.errors import MtaNotRunning, Refused, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, chunks, script_argv
+from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
+from fleet.mta.host.commands import CHANGE_SECONDS, chunks, lines_of, script_argv
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
-from fleet.mta.postfix.attempt_log import log_lines, requeued, returned
+from fleet.mta.postfix.attempt import (
+    attempt_times,
+    check_flush,
+    log_lines,
+    native_flush,
+    requeued,
+    returned,
+    untouched,
+    wait_until,
+)
 from fleet.mta.postfix.commands import (
     QUARANTINE,
     attempt,
@@ -28,7 +37,6 @@ from fleet.mta.postfix.commands import (
     postsuper_argv,
     wake_pickup,
 )
-from fleet.mta.postfix.flush import attempt_times, check_flush, native_flush, not_attempted, wait_until
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.postfix.queue import DOWN, QUEUE, proof
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
@@ -164,10 +172,10 @@ def _attempted(instance: InstanceFacts, chosen: Chosen, native: tuple[str, ...])
     times = yield from attempt_times(instance, wanted)
     if native:
         check_flush((yield from run(flush_all(instance, *native))))
-    rest = yield from not_attempted(instance, times, looks=2 if native else 0)
+    rest = yield from untouched(instance, times, looks=2 if native else 0)
     if rest and native[:1] != ("-f",):
         check_flush((yield from attempt(instance, rest)))
-    rest = (yield from not_attempted(instance, times, looks=LOOKS)) if rest else []
+    rest = (yield from untouched(instance, times, looks=LOOKS)) if rest else []
     now = yield from proof(instance, wanted)
     done = [name for name in wanted if name not in rest and (name in times or name in now)]
     return Said(dict.fromkeys(done, Word.DONE) | dict.fromkeys(rest, Word.LEFT), now)
@@ -264,13 +272,9 @@ def quarantine(
     )
     if done.exit_status == 75:
         raise Unsupported("hold/ is on another file system than the queue directory", hint="discover the host again")
-    if done.exit_status:
-        raise error_of(done, QUARANTINE)
-    lines = done.stdout.decode("ascii", "replace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{QUARANTINE} did not come to its end")
-    ours = frozenset(line.removeprefix("ours ") for line in lines[:-2] if line.startswith("ours "))
-    return frozenset(line for line in lines[:-2] if " " not in line), ours
+    lines = lines_of(done, QUARANTINE, error_of)
+    ours = frozenset(line.removeprefix("ours ") for line in lines if line.startswith("ours "))
+    return frozenset(line for line in lines if " " not in line), ours
 
 
 def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:

@@ -1,19 +1,83 @@
-"""message.deliver, with what came of it by the log and the queue."""
+"""message.deliver, with what came of it by the queue and by qmail-send's log (qmail-log(5)).
 
+The log tells of deliveries by number, and of the bounce of a message.
+"""
+
+import re
 from collections.abc import Sequence
 from functools import partial
 
-from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError
+from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError, Unsupported
+from fleet.mta.host.commands import READ_SECONDS, lines_of
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.qmail.attempt_log import WAIT_SECONDS, attempts_of, check_watchable, returned, watch
-from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, UP, Answer, change
-from fleet.mta.qmail.commands import change_argv
+from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, UP, WATCH, Answer, change, change_argv, log_source
 from fleet.mta.qmail.queue import QUEUE
-from fleet.mta.queue.delivery import Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import same
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
-from fleet.mta.steps import Steps
+from fleet.mta.steps import Command, Steps, run
+
+WAIT_SECONDS = 40
+DELIVERED = "sent"
+OUTCOMES = {"success": DELIVERED, "failure": "bounced", "deferral": "deferred"}
+STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (?:local|remote) (.*)$")
+ENDED = re.compile(r"(?<!starting )delivery (\d+): (success|failure|deferral): ?(.*)$")
+# The second is the end of mail whose sender is #@[], a double bounce that bounced.
+BOUNCE = re.compile(r"bounce msg (\d+) qp \d+|triple bounce: discarding bounce/(\d+)")
+ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]*::?[0-9a-f:]+)_")
+
+
+def check_watchable(instance: InstanceFacts) -> None:
+    """Raises Unsupported where qmail-send's log cannot be read: nothing could be proven."""
+    if log_source(instance) == "none":
+        raise Unsupported("qmail-send's log is nowhere to be read, so what comes of an attempt cannot be told")
+
+
+def watch(instance: InstanceFacts, messages: Sequence[QueueEntry], answer: Answer) -> Steps[list[str]]:
+    """The log's lines about these messages' attempts since qmail-send was down; waits for their end, at most 40 s."""
+    if not messages or answer.mark is None:
+        return []
+    wanted = "".join(f"{each.queue_id} {to_do(each)}\n" for each in messages)
+    command = Command(
+        (log_source(instance),),
+        script=WATCH,
+        stdin=f"{answer.mark[0]} {answer.mark[1]} {WAIT_SECONDS}\n{wanted}".encode(),
+        become=True,
+        timeout=READ_SECONDS,
+        max_output=16 << 20,
+    )
+    return lines_of((yield from run(command)), WATCH)
+
+
+def to_do(entry: QueueEntry) -> int:
+    """How many recipients are not done."""
+    return sum(each.state != "delivered" for each in entry.recipients)
+
+
+def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
+    """The message's attempts by delivery number, with an empty outcome while one goes on.
+
+    Numbers begin anew with every start of qmail-send.
+    """
+    found: dict[str, Attempt] = {}
+    for line in lines:
+        if (began := STARTING.search(line)) and began[2] == queue_id:
+            found[began[1]] = Attempt(began[3], "")
+        elif (ended := ENDED.search(line)) and ended[1] in found:
+            remote = ADDRESS.match(ended[3])
+            found[ended[1]] = Attempt(
+                found[ended[1]].address,
+                OUTCOMES[ended[2]],
+                remote[1] if remote else "",
+                ended[3].replace("_", " ").strip("/ "),
+            )
+    return found
+
+
+def returned(lines: Sequence[str]) -> frozenset[str]:
+    """The messages that were given up: bounced to their sender, or discarded as a bounce that bounced twice."""
+    return frozenset(found[1] or found[2] for line in lines if (found := BOUNCE.search(line)))
 
 
 def check_up(instance: InstanceFacts, context: Context) -> Steps[None]:

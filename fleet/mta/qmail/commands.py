@@ -1,12 +1,20 @@
-"""The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words."""
+"""The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words.
 
-from collections.abc import Iterable
+The one script that changes the queue is qmail_change.sh; `change` runs it and reads what it says.
+"""
 
-from fleet.mta.errors import Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fleet.mta.errors import Conflict, DiskFull, MtaNotRunning, OutcomeUnknown, Unsupported
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, error_of, script_argv, sudoers_line
+from fleet.mta.operations import Quarantined
 from fleet.mta.qmail import blocks, logs, routes
+from fleet.mta.qmail.parse import bytes_of
 from fleet.mta.queue.in_quarantine import find_argv
-from fleet.mta.records import InstanceFacts
+from fleet.mta.records import InstanceFacts, QueueEntry
+from fleet.mta.steps import Command, Completed, Steps, run
 
 LIST = "qmail_list.sh"
 CONTENT = "qmail_content.sh"
@@ -16,6 +24,30 @@ STOP_SECONDS = 60
 """How long a running delivery may keep qmail-send from stopping before a change gives up."""
 ACTIONS = ("delete", "hold", "quarantine", "release", "restore", "restore-try", "restore-held", "try", "bounce")
 WITHOUT_STOP = ("erase", "look")
+Wanted = QueueEntry | Quarantined
+
+STOPS = (
+    "qmail-send is stopped for this, usually for a few seconds, and started again: mail is accepted meanwhile and waits"
+    f" in todo/; a delivery that takes longer than {STOP_SECONDS} s makes the operation give up, with nothing changed"
+)
+NOT_STOPPED = f"a delivery kept qmail-send from stopping for {STOP_SECONDS} seconds; nothing was changed"
+VERDICT = re.compile(r"([1-9][0-9]*) (done|gone|left(?: .*)?|there)")
+MARK = re.compile(r"log ([0-9]+) ([0-9]+)")
+UP = re.compile(r": up \(pid \d+\)(?!.*want down)")
+NOTES = {
+    "settled": "a change that was cut off before has been put right, and qmail-send runs again if it had been running",
+    "guardian session": (
+        "systemd-run did not start the guardian in a scope of its own in time, so it stayed in the session: one that is"
+        " ended with all its processes may leave qmail-send down until this queue is looked at again"
+    ),
+}
+"""What the script says by a line of its own, for people."""
+# Exit statuses of the script that say that nothing was changed.
+REFUSALS: dict[int, Callable[[str], Exception]] = {
+    69: lambda said: MtaNotRunning(f"qmail-send is not supervised: {said}"),
+    73: lambda said: DiskFull(f"nothing was changed: {said}"),
+    75: lambda said: Conflict(f"nothing was changed: {said}", hint="try again"),
+}
 
 
 def log_source(instance: InstanceFacts) -> str:
@@ -64,3 +96,84 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
 def ids_input(queue_ids: Iterable[str]) -> bytes:
     """Queue IDs for a script's stdin, one per line."""
     return "".join(f"{name}\n" for name in queue_ids).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`said`: the verdict by queue ID, with the reason of what was left. `is_stopping`: a delivery kept qmail-send from
+    stopping. `status`: svstat's line afterwards. `mark`: inode and size of the log while qmail-send was down.
+    `notes`: sentences for people."""
+
+    said: dict[str, str]
+    is_stopping: bool = False
+    was_up: bool = True
+    status: str = ""
+    mark: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def are(self, verdict: str) -> list[str]:
+        """The queue IDs with this verdict."""
+        return [name for name, said in self.said.items() if said.partition(" ")[0] == verdict]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether qmail-send runs again; one that was down before is left down."""
+        return not self.was_up or UP.search(self.status) is not None
+
+    def check_running(self) -> None:
+        """Raises OutcomeUnknown when qmail-send was not seen running again."""
+        if not self.is_up:
+            raise OutcomeUnknown(f"qmail-send was not seen running again: {self.status}")
+
+
+def line_of(message: Wanted) -> bytes:
+    """What names a message for the script: ID, size, time to the microsecond, sender as stored."""
+    raw = message.sender_raw if isinstance(message, QueueEntry) else None
+    sender = bytes_of(message.sender, raw).replace(b"\n", b"\x01")
+    return f"{message.queue_id} {message.size} {message.arrival_time:.6f} ".encode() + sender + b"\n"
+
+
+def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wanted]) -> Steps[Answer]:
+    """One run of the script. Without messages nothing is run, unless it only looks.
+
+    Raises Conflict, DiskFull, MtaNotRunning (nothing was changed), OutcomeUnknown, Unsupported and others.
+    """
+    stdin = b"".join(line_of(each) for each in messages)
+    if not stdin and action != "look":
+        return Answer({}, was_up=False)  # nothing was stopped, so nothing has to run again
+    command = Command(
+        change_words(instance, action),
+        script=CHANGE,
+        stdin=f"{job or 'none'}\n".encode() + stdin + b"end\n",
+        become=True,
+        mutates=action != "look",
+        timeout=CHANGE_SECONDS,
+        max_output=(1 << 20) + 128 * stdin.count(b"\n"),
+    )
+    return parse_answer((yield from run(command)), stops=action not in WITHOUT_STOP)
+
+
+def parse_answer(done: Completed, *, stops: bool) -> Answer:
+    """The answer of qmail_change.sh. Raises OutcomeUnknown when it did not come to its end, and refusals."""
+    said = done.stderr.decode("utf-8", "backslashreplace").strip().removeprefix("qmail_change: ")
+    if done.exit_status in REFUSALS and not said.startswith("sudo:"):
+        raise REFUSALS[done.exit_status](said[:500])
+    if done.exit_status:
+        raise error_of(done, CHANGE)
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    if lines[-2:] != ["end", ""] or (stops and not lines[0].startswith("was ")):
+        raise OutcomeUnknown(f"{CHANGE} did not come to its end")
+    marks = [found for line in lines if (found := MARK.fullmatch(line))]
+    return Answer(
+        said={found[1]: found[2] for line in lines if (found := VERDICT.fullmatch(line))},
+        is_stopping="stopping" in lines,
+        was_up="was up" in lines,
+        status=next((line.removeprefix("now ") for line in lines if line.startswith("now ")), ""),
+        mark=(marks[0][1], marks[0][2]) if marks else None,
+        notes=tuple(note for line, note in NOTES.items() if line in lines),
+    )
+
+
+def reasons(answer: Answer) -> dict[str, str]:
+    """Why messages were left, at most twenty of them."""
+    return {name: answer.said[name].removeprefix("left ") for name in answer.are("left")[:20]}

@@ -12,9 +12,8 @@ from functools import partial
 
 from fleet.mta.errors import InDelivery, Unsupported
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
-from fleet.mta.qmail.attempt_log import DELIVERED, attempts_of, check_watchable, returned, watch
-from fleet.mta.qmail.change_script import NOT_STOPPED, STOPS, Answer, change, reasons
-from fleet.mta.qmail.commands import change_argv
+from fleet.mta.qmail.attempt import DELIVERED, attempts_of, check_watchable, returned, watch
+from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, Answer, change, change_argv, reasons
 from fleet.mta.qmail.parse import queue_id_error
 from fleet.mta.qmail.queue import QUEUE, proof
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted

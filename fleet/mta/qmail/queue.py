@@ -4,8 +4,7 @@ from functools import partial
 
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
 from fleet.mta.host.commands import LISTING_SECONDS, error_of
-from fleet.mta.qmail.change_script import change
-from fleet.mta.qmail.commands import CONTENT, LIST
+from fleet.mta.qmail.commands import CONTENT, LIST, change
 from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary

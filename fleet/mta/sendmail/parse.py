@@ -153,12 +153,7 @@ def address(value: bytes) -> bytes:
 
 def script_lines(done: Completed, script: str) -> list[str]:
     """Lines up to "end". Raises UnparsedOutput without it, and the error behind a failure."""
-    if done.exit_status:
-        raise error_of(done, script)
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{script} did not come to its end")
-    return lines[:-2]
+    return commands.lines_of(done, script, error_of)
 
 
 def changed_lines(done: Completed, script: str) -> list[str]:
