@@ -8,6 +8,9 @@ from functools import partial
 from typing import ClassVar
 
 from fleet.mta.queue.changes import change
+from fleet.mta.queue.in_quarantine import find
+from fleet.mta.queue.quarantine import erase, restore
+from fleet.mta.queue.readback import read_back
 from tests.toy import commands, discovery, driver, parse, queue
 
 ABSENT = {
@@ -29,13 +32,13 @@ class Toy:
 
     discover = staticmethod(discovery.discover)
     queue_id_error = staticmethod(parse.queue_id_error)
-    read_back = staticmethod(driver.read_back)
+    read_back = staticmethod(partial(read_back, driver.DRIVER, None, None))
     sudoers = staticmethod(commands.sudoers)
-    in_quarantine = staticmethod(driver.in_quarantine)
-    quarantine_mark = staticmethod(str)
+    in_quarantine = staticmethod(partial(find, driver.LAYOUT))
+    quarantine_mark = staticmethod(driver.LAYOUT.name_of)
 
     queue_list = staticmethod(queue.queue_list)
     queue_summary = staticmethod(queue.queue_summary)
     queue_hold = queue_release = queue_purge = staticmethod(partial(change, driver.DRIVER))
-    quarantine_restore = staticmethod(driver.quarantine_restore)
-    quarantine_erase = staticmethod(driver.quarantine_erase)
+    quarantine_restore = staticmethod(partial(restore, driver.DRIVER))
+    quarantine_erase = staticmethod(partial(erase, driver.DRIVER))

@@ -1,13 +1,11 @@
 """How the queue is read."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from fleet.mta.host.commands import error_of
 from fleet.mta.queue import listing, summary
-from fleet.mta.queue.content import TakeStored
 from fleet.mta.queue.listing import Listing, Queue, Take
-from fleet.mta.records import InstanceFacts, QueueEntry
+from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
 from tests.toy import commands
 from tests.toy.parse import QueueSink
@@ -22,12 +20,7 @@ def read_queue(instance: InstanceFacts, take: Take, job: str = "") -> Steps[List
     return found
 
 
-def contents(instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool) -> Steps[None]:
-    """Nothing: no field of its expressions needs more than the envelope."""
-    yield from ()
-
-
 MATCH_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
-QUEUE = Queue("the toy", MATCH_FIELDS, read_queue, contents)
+QUEUE = Queue("the toy", MATCH_FIELDS, read_queue)
 queue_list = partial(listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)

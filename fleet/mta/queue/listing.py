@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fleet.match import Entry, Expression, Judge, unsupported_fields
 from fleet.mta.errors import MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageShow, QueueList
-from fleet.mta.queue.content import Content, Stored, subject_of
+from fleet.mta.queue.content import Content, Stored, TakeStored, subject_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -46,14 +46,21 @@ class Queue:
     """How one MTA's queue is read. `title`: its name for people. `match_fields`: what of the language it keeps.
 
     `read` hands every message to the callback while the listing streams in; it raises rather than to take silence for
-    an empty queue. `content` reads what a listing does not show.
+    an empty queue. `content` reads what a listing does not show; None where no field of the language needs it.
     """
 
     title: str
     match_fields: frozenset[str]
     read: Callable[[InstanceFacts, Take], Steps[Listing]]
-    content: Content
+    content: Content | None = None
     read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
+
+    def read_contents(
+        self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
+    ) -> Steps[None]:
+        """Headers and, when asked, bodies of many messages. `take` gets no absent ones."""
+        if self.content is not None:
+            yield from self.content.read_many(instance, entries, take, body=body)
 
     def lookup(
         self, instance: InstanceFacts, queue_ids: Iterable[str], notes: list[str] | None = None
@@ -185,7 +192,7 @@ def matching(
     else:
         listing = yield from queue.read(instance, sort_out)
     if undecided:
-        yield from queue.content.read_many(instance, list(undecided.values()), decide, body=expression.needs_body)
+        yield from queue.read_contents(instance, list(undecided.values()), decide, body=expression.needs_body)
     return listing
 
 
@@ -208,7 +215,7 @@ def add_subjects(queue: Queue, instance: InstanceFacts, entries: Sequence[QueueE
     def take(queue_id: str, content: Stored) -> None:
         subjects[queue_id] = subject_of(content)
 
-    yield from queue.content.read_many(instance, entries, take, body=False)
+    yield from queue.read_contents(instance, entries, take, body=False)
     for entry in entries:
         entry.subject = subjects.get(entry.queue_id, "")
 
@@ -237,7 +244,9 @@ def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, cont
 
 
 def message_show(queue: Queue, instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
-    """`message.show`. Raises MessageNotFound."""
+    """`message.show`, of an MTA whose queue has contents. Raises MessageNotFound."""
+    if queue.content is None:
+        raise ValueError(f"{queue.title} shows nothing but envelopes")
     entry = yield from queue.get(instance, operation.queue_id)
     return Result(Ended.SUCCEEDED, (yield from queue.content.read_one(instance, operation, entry)))
 

@@ -54,23 +54,24 @@ class Placed:
 
 def read_back(
     driver: QueueDriver,
-    delivery: Delivery,
-    read_block: ReadBlock,
+    delivery: Delivery | None,
+    read_block: ReadBlock | None,
     instance: InstanceFacts,
     operation: Operation,
     context: Context,
 ) -> Steps[Result | None]:
     """Adapter.read_back: the result as the operation itself would have reported it, by the frozen fingerprints only.
 
+    `delivery`, `read_block`: of an MTA that has message.deliver and blocks.
     None: nothing to read back, or it cannot be told. Of an attempt, a bounce and a requeue the queue does not tell by
     whom a message left it, so only what they left there is told.
     """
     if isinstance(operation, SenderBlock | SenderUnblock):
-        return (yield from read_block(instance, operation, context))
+        return (yield from read_block(instance, operation, context)) if read_block else None
     if isinstance(operation, QuarantineRestore | QuarantineErase):
         return (yield from _items_read_back(driver, instance, operation))
     if isinstance(operation, MessageDeliver):
-        return (yield from read_back_deliver(delivery, instance, context))
+        return (yield from read_back_deliver(delivery, instance, context)) if delivery else None
     if not isinstance(operation, ChangesMessages) or context.frozen is None:
         return None
     verb = verb_of(operation)
