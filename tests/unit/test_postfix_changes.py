@@ -379,6 +379,17 @@ def test_read_back_of_a_purge_tells_what_is_gone_and_what_was_left_on_hold(host:
     assert not any(command.mutates for command in host.commands)
 
 
+def test_read_back_of_a_purge_that_keeps_on_hold_claims_no_hold_since_nothing_tells_whose_it_is(host: FakeHost) -> None:
+    here = instance(can_quarantine=False)
+    operation = QueuePurge(by("from:news@*"))
+    frozen = plan_for(host, operation)
+    host.mail["AAAAAA1"].state = "hold"
+    result = host.drive(POSTFIX.read_back(here, operation, context(frozen=frozen)))
+    assert result is not None
+    assert outcomes(result) == {"AAAAAA1": "left", "AAAAAA2": "left"}
+    assert (result.data["held"], result.data["places"]) == (["AAAAAA1"], {})
+
+
 def test_read_back_of_a_hold_claims_none_since_nothing_tells_whose_it_is(host: FakeHost) -> None:
     operation = QueueHold(by("from:news@*"))
     frozen = plan_for(host, operation)

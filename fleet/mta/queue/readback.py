@@ -62,9 +62,9 @@ def read_back(
 ) -> Steps[Result | None]:
     """Adapter.read_back: the result as the operation itself would have reported it, by the frozen fingerprints only.
 
-    `delivery`, `read_block`: of an MTA that has message.deliver and blocks.
-    None: nothing to read back, or it cannot be told. Of an attempt, a bounce and a requeue the queue does not tell by
-    whom a message left it, so only what they left there is told.
+    `delivery`, `read_block`: of an MTA that has message.deliver and blocks. None: nothing to read back, or it cannot be
+    told. Of an attempt, a bounce and a requeue the queue does not tell by whom a message left it, so only what they
+    left there is told.
     """
     if isinstance(operation, SenderBlock | SenderUnblock):
         return (yield from read_block(instance, operation, context)) if read_block else None
