@@ -27,7 +27,15 @@ def is_refused(done: Completed) -> bool:
     return done.exit_status in (70, 74) and b"end\n" not in done.stdout
 
 
-@pytest.mark.parametrize(("action", "program"), [("out", "mv"), ("back", "mv"), ("erase", "rm"), ("look", "find")])
+@pytest.mark.parametrize(
+    ("action", "program"),
+    [
+        ("out", "mv"),
+        *(("back", program) for program in ("mv", "date", "find", "awk", "cat")),
+        ("erase", "rm"),
+        ("look", "find"),
+    ],
+)
 def test_of_postfix(tmp_path: Path, action: str, program: str) -> None:
     there = tmp_path / "queue/mxfleet-quarantine/job-1"
     there.mkdir(parents=True)
@@ -40,7 +48,8 @@ def test_of_postfix(tmp_path: Path, action: str, program: str) -> None:
     command = Command(words, script="postfix_quarantine.sh", stdin=stdin, mutates=action != "look")
     assert is_refused(run_script(command, killed(tmp_path, program)))
     whole = run_script(command)
-    assert (whole.exit_status, whole.stdout) == (0, f"{ID}\nend\n".encode() if action in ("out", "look") else b"end\n")
+    told = {"out": f"{ID}\n", "look": f"{ID}\n", "back": f"ours {ID}\n", "erase": ""}[action]
+    assert (whole.exit_status, whole.stdout.decode()) == (0, f"{told}end\n")
 
 
 @pytest.mark.parametrize(
