@@ -16,7 +16,7 @@ from deploy import celery
 from deploy.pool import keep_connections
 from deploy.proxies import behind_proxies
 
-__all__ = ["application", "celery"]  # celery: imported now, so that the first ring of the doorbell need not wait for it
+__all__ = ["application", "celery"]  # celery: imported now, so that the first wakeup need not wait for it
 
 # Each request runs in a thread of its own, so a connection kept by a thread would be made anew each time.
 REQUESTS = 18  # that are at work at the same moment; half of them of one caller

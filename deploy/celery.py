@@ -1,4 +1,4 @@
-"""The Celery app: a doorbell, not the truth. Each message only says "look at your queue"; the database decides.
+"""The Celery app: wakeups, not the truth. Each message only says "look at your queue"; the database decides.
 
 Where a value differs from Celery's default the reason stands beside it. The workers run `-P threads`, which has no
 `task_time_limit`: a thread cannot be killed, so deadlines are those of each command and of each run.
@@ -41,7 +41,7 @@ app.conf.update(
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
     result_backend=None,
-    # Early: with late acknowledgement a long task was started three times. A lost message is rung again by the sweep.
+    # Early: with late acknowledgement a long task was started three times. The sweep sends a lost message again.
     task_acks_late=False,
     task_reject_on_worker_lost=False,  # True loops on a task that kills its worker
     task_acks_on_failure=True,

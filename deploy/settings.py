@@ -39,4 +39,4 @@ STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 LOGGING = logging_config(ENV.log, has_access_log=ENV.has_access_log)
-DOORBELL_APP = "deploy.celery.app"
+CELERY_APP = "deploy.celery.app"

@@ -31,7 +31,7 @@ class LaneThreads:
         self._is_rung = False
 
     def run(self, turn: Callable[[], bool]) -> None:
-        """Call `turn` until it finds nothing to do and nobody has rung meanwhile; at once nothing, if the lane is full.
+        """Call `turn` until it finds nothing to do and no wakeup came meanwhile; at once nothing, if the lane is full.
 
         What `turn` raises ends this thread's stay.
         """

@@ -1,4 +1,4 @@
-"""Ring at workers' queues after the commit: "look at your queue". Lost or doubled rings change nothing."""
+"""Wake workers' queues after the commit: "look at your queue". Lost or doubled wakeups change nothing."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -17,7 +17,7 @@ from jobs.rules.state import JobState, RunState
 
 MAY_BEGIN = (JobState.PLANNING, JobState.QUEUED, JobState.RUNNING)
 PATIENCE = timedelta(seconds=5)
-"""How long a ring may take until the sweep rings again."""
+"""How long a wakeup may take until the sweep sends another one."""
 QUEUE = re.compile(r"ssh\.(?:(?P<site>[^\0]{1,63})\.)?(?P<shard>[0-9]{1,4})", re.ASCII)
 
 
@@ -47,14 +47,14 @@ def lane_of(is_changing: bool) -> Lane:
     return Lane.CHANGE if is_changing else Lane.READ
 
 
-def ring_on_commit(job: Job, runs: Iterable[Run]) -> None:
-    """Ring at every queue that has a pending run of the job, once the transaction is committed."""
+def wake_on_commit(job: Job, runs: Iterable[Run]) -> None:
+    """Wake every queue that has a pending run of the job, once the transaction is committed."""
     queues = {queue_of(run) for run in runs if run.state == RunState.PENDING}
     _on_commit(queues, lane_of(job.is_changing))
 
 
-def ring_for_waiting(hosts: Collection[int]) -> None:
-    """Ring for the changing jobs that wait for one of these hosts, once the transaction is committed."""
+def wake_for_waiting(hosts: Collection[int]) -> None:
+    """Wake queues for the changing jobs that wait for one of these hosts, once the transaction is committed."""
     waiting = Run.objects.filter(
         host__in=hosts, state=RunState.PENDING, job__is_changing=True, job__state__in=MAY_BEGIN
     )
@@ -70,4 +70,4 @@ def queues_of(runs: QuerySet[Run]) -> set[tuple[str, Lane]]:
 
 def _on_commit(queues: Iterable[str], lane: Lane) -> None:
     for queue in sorted(queues):
-        transaction.on_commit(partial(wakeup.ring, queue, lane))
+        transaction.on_commit(partial(wakeup.wake, queue, lane))

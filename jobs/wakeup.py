@@ -1,7 +1,7 @@
-"""Ring at a worker's queue: "there is something in this lane". Never raises and never waits, whatever Redis does.
+"""Wake a worker's queue: "there is something in this lane". Never raises and never waits, whatever Redis does.
 
-Rings that find no room or no Redis are dropped: the database is the truth, and the sweep rings again for what nobody
-claimed. Redis never holds more than a few rings of a queue, however many jobs wait and however long its worker is away.
+Wakeups that find no room or no Redis are dropped: the database is the truth, and the sweep wakes again for what nobody
+claimed. Redis never holds more than a few of a queue, however many jobs wait and however long its worker is away.
 """
 
 from typing import Any
@@ -18,23 +18,23 @@ CONTROL = "control"
 UNREAD = 2 * THREADS
 """Messages of a queue that nobody has read yet: more would tell its worker nothing new."""
 EXPIRY = 60
-"""Seconds after which a ring says nothing any more: the sweep has rung again since."""
+"""Seconds after which a wakeup says nothing any more: the sweep has sent another one since."""
 
 
-class Doorbell(Outbox):
-    """The rings of this process."""
+class Wakeups(Outbox):
+    """The wakeups that this process sends."""
 
-    name = "doorbell"
-    lost = "cannot ring, the sweep will"
+    name = "wakeup"
+    lost = "cannot wake workers, the sweep will"
     _connection: Any = None
 
-    def ring(self, queue: str, lane: str) -> None:
+    def wake(self, queue: str, lane: str) -> None:
         """Ask for `jobs.tasks.work(lane, queue)` at `queue`; returns at once."""
         self.put(queue, lane)
 
     def deliver(self, *words: str) -> None:
         queue, lane = words
-        app = import_string(settings.DOORBELL_APP)
+        app = import_string(settings.CELERY_APP)
         if self._connection is None:
             options = {
                 **app.conf.broker_transport_options,
@@ -51,5 +51,5 @@ class Doorbell(Outbox):
         self._connection = None
 
 
-_doorbell = Doorbell()
-ring = _doorbell.ring
+_wakeups = Wakeups()
+wake = _wakeups.wake

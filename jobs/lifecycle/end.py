@@ -92,7 +92,7 @@ def cancel_pending(job: Job, among: QuerySet[Run] | None = None) -> list[Run]:
     tell_runs(job, runs, now)
     if job.is_changing:
         hosts.release(job)
-        queues.ring_for_waiting({run.host_id for run in runs})
+        queues.wake_for_waiting({run.host_id for run in runs})
         if job.ready_at is not None:
             blocklist.withdraw(job, runs, now)
     return runs

@@ -28,12 +28,12 @@ def lease(job: Job, runs: Sequence[Run], now: datetime) -> dict[int, int]:
 
 
 def release(job: Job) -> None:
-    """Let go of the hosts on which the job has nothing open any more, and ring for who waits for them."""
+    """Let go of the hosts on which the job has nothing open any more, and wake who waits for them."""
     busy = job.runs.filter(OPEN_RUNS).values("host_id")
     free = list(HostLease.objects.filter(job=job).exclude(host__in=busy).values_list("host_id", flat=True))
     if free:
         HostLease.objects.filter(job=job, host__in=free).update(job=None)
-        queues.ring_for_waiting(free)
+        queues.wake_for_waiting(free)
 
 
 def is_touched(host: int, since: datetime) -> bool:

@@ -140,15 +140,15 @@ def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> None:
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
-    """The job is ready: it takes its place in line, what it wants is wanted from now on, and it is rung for.
+    """The job is ready: it takes its place in line, what it wants is wanted from now on, and its workers are woken.
 
     False: somebody else moved it first.
     """
     now = db_now()
     expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
-    place: dict[str, Any] = {"ready_at": now, "ring_at": now + queues.PATIENCE, "rings": 0}
+    place: dict[str, Any] = {"ready_at": now, "wake_at": now + queues.PATIENCE, "wakeups": 0}
     if not transition.move(job, JobState.QUEUED, expires_at=expires_at, **place, **fields):
         return False
     blocklist.want(job, now)
-    queues.ring_on_commit(job, runs)
+    queues.wake_on_commit(job, runs)
     return True

@@ -58,7 +58,7 @@ def _lose(run: Run, now: datetime) -> int:
     if won:
         trail.lock_chains(transition.chains_of(run.job))
         trail.append(_loss(run))
-        queues.ring_on_commit(run.job, [run])
+        queues.wake_on_commit(run.job, [run])
         _after_loss(run)
     return won
 
@@ -72,7 +72,7 @@ def _loss(run: Run) -> trail.Entry:
 def _after_loss(run: Run) -> None:
     if run.is_planning:
         freeze(run.job)
-        queues.ring_for_waiting([run.host_id])
+        queues.wake_for_waiting([run.host_id])
     else:
         finish_job(run.job)
 

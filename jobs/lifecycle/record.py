@@ -90,10 +90,10 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         _audit(job, ended)
         _hosts(ours, now)
         tell_runs(job, [report.run for report in ended], now)
-        queues.ring_on_commit(job, [report.run for report in ended])
+        queues.wake_on_commit(job, [report.run for report in ended])
         if job.state == JobState.PLANNING:
             freeze(job)
-            queues.ring_for_waiting({report.run.host_id for report in ours})
+            queues.wake_for_waiting({report.run.host_id for report in ours})
         else:
             finish_job(job)
 

@@ -1,4 +1,4 @@
-"""Take a job in: check it, freeze its target, write it with its runs and its audit events, ring for it."""
+"""Take a job in: check it, freeze its target, write it with its runs and its audit events, wake its workers."""
 
 import zlib
 from collections.abc import Iterable
@@ -75,7 +75,7 @@ def submit(actor: Actor, request: Request) -> Job:
 
 
 def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> Job:
-    """Store a job with its runs, audit it and ring for it, all in one transaction.
+    """Store a job with its runs, audit it and wake its workers, all in one transaction.
 
     `customers`: all whom the job tells of, by its runs or by what its target names; who may not read each of them does
     not see it. Raises Unavailable, also while the service is paused.
@@ -85,7 +85,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     job.minted_by = list(actor.minted_by) or None
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()
-    job.ring_at = job.created_at + queues.PATIENCE
+    job.wake_at = job.created_at + queues.PATIENCE
     concerned = sorted(customers)
     with transaction.atomic():
         job.save(force_insert=True)
@@ -99,7 +99,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
         transition.tell_state(job, job.created_at)
         parts = own_part.of_request(job, runs) if len(concerned) > 1 else None
         transition.record(job, "job.submitted", actor, _audited(job, len(runs)), parts)
-        queues.ring_on_commit(job, runs)
+        queues.wake_on_commit(job, runs)
     return job
 
 

@@ -1,4 +1,4 @@
-"""What must happen though nobody asked: ring again, expire, find lost workers, catch blocks up."""
+"""What must happen though nobody asked: wake again, expire, find lost workers, catch blocks up."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ LONGEST_PAUSE = timedelta(minutes=2)
 
 
 def sweep() -> None:
-    """One round: what is due now is done, or rung for at the queues whose workers can do it.
+    """One round: what is due now is done, or the queues are woken whose workers can do it.
 
     While the service is paused only what was sent is looked after.
     """
@@ -50,13 +50,13 @@ def sweep() -> None:
     if apart(watch.is_paused) is not False:
         apart(resume.doubt)
     else:
-        for duty in (expire_jobs, ring_again, expire_blocks, extend_blocks):
+        for duty in (expire_jobs, wake_again, expire_blocks, extend_blocks):
             apart(duty, now)
     looked_for: set[str] = set()
     for find in (_of_unknown, _of_behind, orphans.queues):
         looked_for |= apart(find, now) or set()
     for queue in sorted(looked_for):
-        wakeup.ring(queue, Lane.LOOK)
+        wakeup.wake(queue, Lane.LOOK)
 
 
 def _of_unknown(now: datetime) -> set[str]:
@@ -87,17 +87,17 @@ def _expire_job(pk: UUID) -> None:
             stop(job, JobState.EXPIRED)
 
 
-def ring_again(now: datetime) -> None:
-    """Ring for runs which nobody took: the ring was lost, or they wait in line. Once a queue, with growing pauses."""
-    due = Job.objects.filter(state__in=queues.MAY_BEGIN, ring_at__lte=now)
+def wake_again(now: datetime) -> None:
+    """Wake workers for runs which nobody took: a wakeup was lost, or they wait. Once a queue, ever less often."""
+    due = Job.objects.filter(state__in=queues.MAY_BEGIN, wake_at__lte=now)
     late = Run.objects.filter(state=RunState.PENDING, job__in=due.values("pk"))
     waited_for = queues.queues_of(late)
-    pauses = [When(rings=rings, then=Value(now + queues.PATIENCE * 2 ** (rings + 1))) for rings in range(3)]
-    # What has waited for long is rung for at full minutes, all of it together.
+    pauses = [When(wakeups=wakeups, then=Value(now + queues.PATIENCE * 2 ** (wakeups + 1))) for wakeups in range(3)]
+    # What has waited for long is asked for at full minutes, all of it together.
     minute = now.replace(second=0, microsecond=0) + LONGEST_PAUSE
-    due.update(ring_at=Case(*pauses, default=Value(minute)), rings=Least(F("rings") + 1, 3))
+    due.update(wake_at=Case(*pauses, default=Value(minute)), wakeups=Least(F("wakeups") + 1, 3))
     for queue, lane in sorted(waited_for):
-        wakeup.ring(queue, lane)
+        wakeup.wake(queue, lane)
 
 
 def system(on_behalf_of: str = "") -> Actor:

@@ -71,7 +71,7 @@ def work(lane: str, queue: str) -> None:
 
 
 def look(queue: str) -> bool:
-    """Read back unknown outcomes, catch up blocks, look into quarantines, on this queue's hosts. False: once a ring."""
+    """Read back unknown outcomes, catch up blocks, look into quarantines, on these hosts. False: one look each."""
     apart(read_back, queue)
     if not watch.is_paused():
         apart(catch_up, queue)

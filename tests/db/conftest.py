@@ -8,15 +8,15 @@ from tests.db.fleet import Cast, FakeEngine, cast
 
 
 @pytest.fixture
-def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What was rung: (Celery queue, lane)."""
-    rung: list[tuple[str, str]] = []
-    monkeypatch.setattr(wakeup, "ring", lambda queue, lane: rung.append((queue, lane)))
-    return rung
+def wakeups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The wakeups: (Celery queue, lane)."""
+    wakeups: list[tuple[str, str]] = []
+    monkeypatch.setattr(wakeup, "wake", lambda queue, lane: wakeups.append((queue, lane)))
+    return wakeups
 
 
 @pytest.fixture
-def people(db: None, monkeypatch: pytest.MonkeyPatch, rings: list[tuple[str, str]]) -> Cast:
+def people(db: None, monkeypatch: pytest.MonkeyPatch, wakeups: list[tuple[str, str]]) -> Cast:
     engine = FakeEngine()
     monkeypatch.setattr(runner, "engine", lambda: engine)
     monkeypatch.setattr(leases.KEEPER, "_watch", lambda: None)  # a test's transaction is seen by its own thread only

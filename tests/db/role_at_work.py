@@ -20,7 +20,7 @@ HOST = {"name": "mx9", "customer": "acme", "address": "mx9.example.com", "userna
 
 def main() -> None:
     settings.ALLOWED_HOSTS = ["*"]
-    wakeup.ring = lambda queue, lane: None
+    wakeup.wake = lambda queue, lane: None
     world = build_world()
 
     def ask(caller: Caller, status: int, method: str, path: str, body: object = None) -> dict:

@@ -24,13 +24,13 @@ def cut_off(*_: Any) -> Any:
 
 
 FINDERS = ("_of_unknown", "_of_behind", "orphans.queues")
-DUTIES = ("reconcile.lose", "expire_jobs", "ring_again", "expire_blocks", "extend_blocks", *FINDERS)
+DUTIES = ("reconcile.lose", "expire_jobs", "wake_again", "expire_blocks", "extend_blocks", *FINDERS)
 
 
 @pytest.mark.parametrize("broken", DUTIES)
 @pytest.mark.parametrize("how", [failing, cut_off])
 def test_each_duty_of_a_sweep_is_done_though_another_one_fails(
-    db: None, monkeypatch: pytest.MonkeyPatch, rings: list[Any], broken: str, how: Any
+    db: None, monkeypatch: pytest.MonkeyPatch, wakeups: list[Any], broken: str, how: Any
 ) -> None:
     did: set[str] = set()
 
@@ -41,7 +41,7 @@ def test_each_duty_of_a_sweep_is_done_though_another_one_fails(
         monkeypatch.setattr(f"jobs.lifecycle.sweep.{name}", how if name == broken else duty(name))
     sweep.sweep()
     assert did == set(DUTIES) - {broken}
-    assert rings == [(f"ssh.{name}", "look") for name in sorted({*FINDERS} - {broken})]
+    assert wakeups == [(f"ssh.{name}", "look") for name in sorted({*FINDERS} - {broken})]
 
 
 def test_a_job_that_cannot_expire_keeps_no_other_one_from_it(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

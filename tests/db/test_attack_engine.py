@@ -1,4 +1,4 @@
-"""Hostile interleavings of the engine: late reports, places in line, lost rings, forged messages."""
+"""Hostile interleavings of the engine: late reports, places in line, lost wakeups, forged messages."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -75,28 +75,28 @@ def test_a_read_back_of_an_older_claim_does_not_touch_a_newer_one(people: Cast) 
 
 
 def test_who_waits_behind_a_job_is_rung_for_when_that_is_cancelled(
-    people: Cast, rings: list[Any], django_capture_on_commit_callbacks: Any
+    people: Cast, wakeups: list[Any], django_capture_on_commit_callbacks: Any
 ) -> None:
     first = ask(people.alice, "queue.hold", params=HOLD)
     second = ask(people.alice, "queue.hold", params=HOLD)
-    rings.clear()
+    wakeups.clear()
     with django_capture_on_commit_callbacks(execute=True):
         cancel(people.alice, first)
-    assert (queues.queue_of(second.runs.get()), "change") in rings
+    assert (queues.queue_of(second.runs.get()), "change") in wakeups
 
 
 @pytest.mark.parametrize("operation", ["queue.list", "queue.hold"])
 def test_what_a_lost_worker_had_is_rung_for_at_once(
-    people: Cast, rings: list[Any], operation: str, django_capture_on_commit_callbacks: Any
+    people: Cast, wakeups: list[Any], operation: str, django_capture_on_commit_callbacks: Any
 ) -> None:
     params = {"params": HOLD} if operation == "queue.hold" else {}
     job = ask(people.alice, operation, **params)
     assert claimed(job)
     Run.objects.update(lease_until=db_now() - timedelta(seconds=1))
-    rings.clear()
+    wakeups.clear()
     with django_capture_on_commit_callbacks(execute=True):
         reconcile.lose(db_now())
-    assert set(rings) == {(queues.queue_of(job.runs.get()), queues.lane_of(job.is_changing))}
+    assert set(wakeups) == {(queues.queue_of(job.runs.get()), queues.lane_of(job.is_changing))}
 
 
 def test_the_keeper_lives_on_whatever_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:

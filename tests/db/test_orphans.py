@@ -346,7 +346,7 @@ def test_a_read_back_that_did_not_find_all_has_the_quarantine_looked_at(people: 
 
 
 def test_workers_are_rung_for_it_and_look_after_reading_back(
-    people: Cast, rings: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    people: Cast, wakeups: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr(runner, "read_back", lambda queue: done.append("read back"))
@@ -355,10 +355,10 @@ def test_workers_are_rung_for_it_and_look_after_reading_back(
     runner.work("look", "ssh.0")
     assert done == ["read back", "catch up", "look"]
     sweep.sweep()
-    assert rings == []
+    assert wakeups == []
     orphans.look_soon(Instance.objects.get(host__name="mx2"))
     sweep.sweep()
-    assert [lane for _, lane in rings] == ["look"]
+    assert [lane for _, lane in wakeups] == ["look"]
 
 
 def test_a_second_round_does_not_begin_before_the_first_has_ended(people: Cast) -> None:

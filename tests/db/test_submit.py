@@ -31,12 +31,12 @@ def test_a_changing_job_is_planned_first(people: Cast) -> None:
 
 
 def test_the_bell_rings_after_the_commit_only(
-    people: Cast, rings: list[Any], django_capture_on_commit_callbacks: Any
+    people: Cast, wakeups: list[Any], django_capture_on_commit_callbacks: Any
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         job = ask(people.alice, "queue.list", {"hosts": ["mx2"]})
-        assert rings == []
-    assert rings == [(queues.queue_of(job.runs.get()), "read")]
+        assert wakeups == []
+    assert wakeups == [(queues.queue_of(job.runs.get()), "read")]
 
 
 def test_submission_is_audited_in_the_chain_of_the_customer(people: Cast) -> None:

@@ -1,4 +1,4 @@
-"""What happens though nobody asks: ringing again, expiry, blocks that catch up."""
+"""What happens though nobody asks: waking again, expiry, blocks that catch up."""
 
 from datetime import timedelta
 from typing import Any
@@ -43,25 +43,25 @@ def catch_up() -> None:
         work(job)
 
 
-def test_a_job_that_nobody_took_is_rung_for_again(people: Cast, rings: list[Any]) -> None:
+def test_workers_are_woken_again_for_a_job_that_nobody_took(people: Cast, wakeups: list[Any]) -> None:
     job = ask(people.alice, "queue.list")
-    rings.clear()
+    wakeups.clear()
     now = db_now()
-    sweep.ring_again(now)
-    assert rings == [], "the first ring is not late yet"
-    sweep.ring_again(now + timedelta(seconds=6))
-    assert rings == [(queues.queue_of(job.runs.get()), "read")]
+    sweep.wake_again(now)
+    assert wakeups == [], "the first wakeup is not late yet"
+    sweep.wake_again(now + timedelta(seconds=6))
+    assert wakeups == [(queues.queue_of(job.runs.get()), "read")]
 
 
-def test_many_jobs_that_wait_are_rung_for_once_a_queue_and_ever_less_often(people: Cast, rings: list[Any]) -> None:
+def test_for_many_jobs_that_wait_a_queue_is_woken_once_and_ever_less_often(people: Cast, wakeups: list[Any]) -> None:
     for _ in range(50):
         ask(people.alice, "queue.list")
-    rings.clear()
+    wakeups.clear()
     begun = db_now()
-    Job.objects.update(ring_at=begun + timedelta(seconds=5))
+    Job.objects.update(wake_at=begun + timedelta(seconds=5))
     for second in range(0, 600, 2):
-        sweep.ring_again(begun + timedelta(seconds=second))
-    assert 8 <= len(rings) <= 10, "after some 5, 15, 35, 75 s, and then all two minutes"
+        sweep.wake_again(begun + timedelta(seconds=second))
+    assert 8 <= len(wakeups) <= 10, "after some 5, 15, 35, 75 s, and then all two minutes"
 
 
 def test_nobody_deciding_in_time_expires_the_job(people: Cast) -> None:

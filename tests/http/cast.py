@@ -125,6 +125,6 @@ def _instance(host: Host) -> Instance:
     )
 
 
-def harmless_bell(monkeypatch: pytest.MonkeyPatch, rung: list[tuple[str, str]]) -> None:
-    """Write down what rings instead of sending it to a broker."""
-    monkeypatch.setattr(wakeup, "ring", lambda queue, lane: rung.append((queue, lane)))
+def harmless_wakeups(monkeypatch: pytest.MonkeyPatch, wakeups: list[tuple[str, str]]) -> None:
+    """Write down the wakeups instead of sending it to a broker."""
+    monkeypatch.setattr(wakeup, "wake", lambda queue, lane: wakeups.append((queue, lane)))

@@ -4,7 +4,7 @@ import pytest
 
 from api import health, throttle
 from api.metrics import Cached
-from tests.http.cast import World, build_world, harmless_bell
+from tests.http.cast import World, build_world, harmless_wakeups
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """No broker: what rings is written down."""
-    rung: list[tuple[str, str]] = []
-    harmless_bell(monkeypatch, rung)
-    return rung
+def wakeups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """No broker: wakeups are written down."""
+    wakeups: list[tuple[str, str]] = []
+    harmless_wakeups(monkeypatch, wakeups)
+    return wakeups

@@ -78,7 +78,7 @@ def ended(job: Job, **outcome: int) -> None:
 
 
 def test_a_job_is_taken_at_once_and_rung_for(
-    world: World, rung: list[tuple[str, str]], django_capture_on_commit_callbacks: Any
+    world: World, wakeups: list[tuple[str, str]], django_capture_on_commit_callbacks: Any
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         answer = world.alice.post("jobs/", PURGE)
@@ -90,7 +90,7 @@ def test_a_job_is_taken_at_once_and_rung_for(
     assert (body["state"], body["requested_by"], body["channel"]) == ("planning", "alice", "api")
     assert (body["customers"], body["ticket"], body["plan"], body["approval"]) == (["acme"], "OPS-123", None, None)
     assert body["counts"] == {"runs": {"pending": 1}, "messages": 0, "left_queue": 0}
-    assert [lane for _, lane in rung] == ["change"]
+    assert [lane for _, lane in wakeups] == ["change"]
     assert AuditEvent.objects.get(action="job.submitted").actor == "alice"
 
 

@@ -120,7 +120,7 @@ async def test_who_waits_has_no_thread_and_no_connection_and_one_notification_wa
         await (await stream.begun()).until("event: job")
     await api.await_waiting(17)
     assert await database_connections() <= connected
-    assert threading.active_count() <= begun + hub.LOOKERS + 2  # the process's own for news and rings
+    assert threading.active_count() <= begun + hub.LOOKERS + 2  # the process's own for news and wakeups
     await sync_to_async(to)(JobState.SUCCEEDED, job)
     assert (await first.whole()).json()["state"] == "succeeded"
     for stream in streams:

@@ -1,4 +1,4 @@
-"""Lanes never wait for each other, and a ring that finds its lane full is not lost."""
+"""Lanes never wait for each other, and a wakeup that finds its lane full is not lost."""
 
 import threading
 from collections import Counter
@@ -36,7 +36,7 @@ def test_a_full_lane_turns_a_ring_away_at_once_and_its_threads_look_once_more() 
     go.set()
     for thread in threads:
         thread.join(10)
-    assert inside.acquire(blocking=False), "one of them looked again for the ring that found the lane full"
+    assert inside.acquire(blocking=False), "one of them looked again for the wakeup that found the lane full"
     lane.run(turned_away)
     assert turns["third"] == 1, "the lane is free again"
 

@@ -1,4 +1,4 @@
-"""The doorbell never raises and never waits, and rings again as soon as Redis is back."""
+"""Wakeups never raise and never wait, and are sent again as soon as Redis is back."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.celery import app
-from jobs.wakeup import Doorbell
+from jobs.wakeup import Wakeups
 from tests.services import Redis
 
 
@@ -31,7 +31,7 @@ def server(redis_server: Redis, redis_url: str) -> Redis:
 
 
 def test_a_ring_asks_for_the_job_at_the_queue(server: Redis) -> None:
-    Doorbell().ring("ssh.eu.1", "job-1")
+    Wakeups().wake("ssh.eu.1", "job-1")
     wait_until(lambda: messages(server, "ssh.eu.1"))
     (message,) = messages(server, "ssh.eu.1")
     assert message["headers"]["task"] == "jobs.tasks.work"
@@ -39,15 +39,15 @@ def test_a_ring_asks_for_the_job_at_the_queue(server: Redis) -> None:
 
 
 def test_a_ring_returns_at_once_while_redis_hangs_and_later_ones_arrive(server: Redis) -> None:
-    bell = Doorbell()
-    bell.ring("ssh.0", "before")
+    wakeups = Wakeups()
+    wakeups.wake("ssh.0", "before")
     wait_until(lambda: messages(server, "ssh.0"))
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
         for number in range(2000):
-            bell.ring("ssh.0", f"during-{number}")
+            wakeups.wake("ssh.0", f"during-{number}")
         assert time.monotonic() - begun < 0.5
         time.sleep(1)
     finally:
@@ -56,35 +56,35 @@ def test_a_ring_returns_at_once_while_redis_hangs_and_later_ones_arrive(server: 
 
 
 def test_a_ring_after_a_flush_arrives(server: Redis) -> None:
-    bell = Doorbell()
-    bell.ring("ssh.0", "before")
+    wakeups = Wakeups()
+    wakeups.wake("ssh.0", "before")
     wait_until(lambda: messages(server, "ssh.0"))
     server.flush()
-    bell.ring("ssh.0", "after")
+    wakeups.wake("ssh.0", "after")
     wait_until(lambda: messages(server, "ssh.0"))
 
 
 def test_a_ring_after_a_restart_of_redis_arrives(server: Redis) -> None:
-    bell = Doorbell()
-    bell.ring("ssh.0", "before")
+    wakeups = Wakeups()
+    wakeups.wake("ssh.0", "before")
     wait_until(lambda: messages(server, "ssh.0"))
     server.stop()
     begun = time.monotonic()
-    bell.ring("ssh.0", "while down")
+    wakeups.wake("ssh.0", "while down")
     assert time.monotonic() - begun < 0.5
     server.start()
-    bell.ring("ssh.0", "after")
+    wakeups.wake("ssh.0", "after")
     wait_until(lambda: messages(server, "ssh.0"))
 
 
 def test_rings_beyond_the_room_are_dropped_and_not_waited_for(server: Redis) -> None:
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
-    bell = Doorbell(room=3)
+    wakeups = Wakeups(room=3)
     try:
         begun = time.monotonic()
         for number in range(50):
-            bell.ring("ssh.1", str(number))
+            wakeups.wake("ssh.1", str(number))
         assert time.monotonic() - begun < 0.5
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
