@@ -45,7 +45,7 @@ NAMES = {
     "MXFLEET_WAITING_EACH": False,
     "MXFLEET_LOG": False,
     "MXFLEET_ACCESS_LOG": False,
-    "MXFLEET_PULSE_FILE": False,
+    "MXFLEET_LIVENESS_FILE": False,
 }
 """Every variable; True where `<name>_FILE` may name a file that holds the value (for secrets of an orchestrator)."""
 
@@ -83,7 +83,7 @@ class Env:
     waiting_each: int
     log: str
     has_access_log: bool
-    pulse_file: Path | None
+    liveness_file: Path | None
     own_services: tuple[str, ...]
 
     @property
@@ -153,7 +153,9 @@ def read(environ: Mapping[str, str]) -> Env:
         waiting_each=_number("MXFLEET_WAITING_EACH", values.get("MXFLEET_WAITING_EACH", "100"), 10_000),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
-        pulse_file=Path(pulse).absolute() if (pulse := values.get("MXFLEET_PULSE_FILE")) else None,
+        liveness_file=Path(worker_liveness).absolute()
+        if (worker_liveness := values.get("MXFLEET_LIVENESS_FILE"))
+        else None,
         own_services=tuple(name for name in (*database_hosts, broker_host) if name and not name.startswith("/")),
     )
 

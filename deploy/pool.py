@@ -5,7 +5,7 @@ from typing import Any
 from django.db import connections
 
 OF_OUR_OWN = 4
-"""Threads of a worker besides its tasks' that use the database: pulse, look, lease keeper, and one of Celery's."""
+"""Threads of a worker besides its tasks' that use the database: liveness, look, lease keeper, and one of Celery's."""
 
 
 def keep_connections(threads: int) -> None:

@@ -47,11 +47,11 @@ def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
     """From when the worker is ready, say in the database that it lives: while it takes messages and its loop turns."""
 
     def tell(sender: Any, **_: Any) -> None:
-        from deploy import pulse
+        from deploy import worker_liveness
         from jobs.worker import runner
 
-        pulse.start(
-            str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER), ENV.pulse_file
+        worker_liveness.start(
+            str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER), ENV.liveness_file
         )
 
     signals.worker_ready.connect(tell, weak=False)

@@ -24,7 +24,7 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 def sweep() -> None:
     """One round of what must happen though nobody asked."""
     if apart(watch.look):
-        apart(liveness.beat, liveness.SCHEDULER, liveness.SCHEDULER)
+        apart(liveness.renew, liveness.SCHEDULER, liveness.SCHEDULER)
     sweeping.sweep()
 
 

@@ -32,7 +32,7 @@ from jobs.models import (
     QuarantineState,
     Run,
     Thinned,
-    WorkerBeat,
+    WorkerLiveness,
 )
 from jobs.rules.state import RunState
 
@@ -42,7 +42,7 @@ CHUNK = 500
 """Rows of one DELETE."""
 BUDGET = 4.0
 """Seconds of each step in one round: its thread has other work, and what is left waits for the next minute."""
-BEATS = timedelta(days=1)
+LIVENESS_KEPT = timedelta(days=1)
 
 log = logging.getLogger(__name__)
 _round = threading.Lock()
@@ -55,7 +55,7 @@ def apply() -> None:
     try:
         now = db_now()
         keep = settings.ENV.keep
-        WorkerBeat.objects.filter(at__lt=now - BEATS).delete()
+        WorkerLiveness.objects.filter(at__lt=now - LIVENESS_KEPT).delete()
         for kept, step in ((keep.events, _forget_events), (keep.details, _thin), (keep.jobs, _forget)):
             apart(_in_batches, step, now - timedelta(seconds=kept))
     finally:

@@ -6,7 +6,7 @@ from jobs.models.block import Block, BlockInstance, BlockState
 from jobs.models.job import OPEN_RUNS, Approval, Decision, HostLease, Job, JobEvent, Message, Run, Thinned
 from jobs.models.pause import Pause
 from jobs.models.quarantine import QuarantineItem, QuarantineState
-from jobs.models.worker import WorkerBeat
+from jobs.models.worker import WorkerLiveness
 from jobs.rules.state import JobState, RunState
 
 __all__ = [
@@ -34,5 +34,5 @@ __all__ = [
     "Run",
     "RunState",
     "Thinned",
-    "WorkerBeat",
+    "WorkerLiveness",
 ]

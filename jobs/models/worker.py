@@ -3,7 +3,7 @@
 from django.db import models
 
 
-class WorkerBeat(models.Model):
+class WorkerLiveness(models.Model):
     """A worker process, its queue, and when it last said that it lives (each 10 s; after 30 s it counts as gone)."""
 
     name = models.CharField(max_length=200, unique=True)

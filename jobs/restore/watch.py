@@ -16,12 +16,12 @@ from jobs.audit import marks, trail
 from jobs.audit.marks import Lost, MarksError
 from jobs.clock import db_now
 from jobs.errors import Unavailable
-from jobs.models import AuditEvent, WorkerBeat
+from jobs.models import AuditEvent, WorkerLiveness
 from jobs.restore import pause
 
 TRUST = "audit.trust_began"
 ALIVE = timedelta(seconds=30)
-"""How long a worker's beat is good for."""
+"""How long a worker counts as alive after it said so."""
 FORGOTTEN = "the audit trail lacks entries that this machine knows: the database was restored from a backup, or forged"
 UNKNOWN = "this machine knows nothing of the database, which others watched before: it may be a backup"
 
@@ -133,7 +133,7 @@ def _begin() -> None:
             return
         since = db_now() - ALIVE
         begun = AuditEvent.objects.filter(action=TRUST)
-        is_watched = begun.filter(at__gt=since).exists() or WorkerBeat.objects.filter(at__gt=since).exists()
+        is_watched = begun.filter(at__gt=since).exists() or WorkerLiveness.objects.filter(at__gt=since).exists()
         if begun.exists() and not is_watched:
             pause.begin(UNKNOWN)
         verdict = trail.verify()

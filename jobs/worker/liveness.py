@@ -5,29 +5,29 @@ from django.db.models import Count
 
 from fleet.models import Host
 from jobs.clock import db_now
-from jobs.models import WorkerBeat
+from jobs.models import WorkerLiveness
 from jobs.queues import queue_name
 from jobs.restore import watch
 from jobs.wakeup import CONTROL
 
 SECONDS = 10
-"""How often a worker should call `beat`."""
+"""How often a worker should call `renew`."""
 SCHEDULER = "scheduler"
 """In place of a queue: the scheduler has none, and lives when what it asks for each two seconds is done."""
 
 
-def beat(name: str, queue: str) -> None:
+def renew(name: str, queue: str) -> None:
     """The worker process of that name lives now, and can carry out what comes to its queue.
 
     Said only after a `watch.look` that could tell: without one nothing is begun there. Nor is it one of the others that
     know the database, beside whom a machine is trusted without a pause.
     """
-    WorkerBeat.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
+    WorkerLiveness.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
 
 
 def workers() -> dict[str, int]:
     """{queue: how many workers of it live}, with 0 for a queue that should have one."""
-    alive = WorkerBeat.objects.filter(at__gt=db_now() - watch.ALIVE).exclude(queue="").order_by()
+    alive = WorkerLiveness.objects.filter(at__gt=db_now() - watch.ALIVE).exclude(queue="").order_by()
     return dict.fromkeys(_expected(), 0) | dict(alive.values_list("queue").annotate(Count("pk")))
 
 

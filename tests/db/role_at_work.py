@@ -35,7 +35,7 @@ def main() -> None:
     ask(world.dana, 204, "DELETE", "customers/gamma/")
     job = ask(world.alice, 202, "POST", "hosts/mx1/discover/", {})
     ask(world.alice, 200, "POST", f"jobs/{job['id']}/cancel/", {})
-    liveness.beat("worker", "ssh.0")
+    liveness.renew("worker", "ssh.0")
     tasks.sweep()
     tasks.housekeep()
     trail.checkpoint()

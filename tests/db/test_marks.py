@@ -15,7 +15,7 @@ from jobs.audit.trail import Entry, append, checkpoint, export, verify
 from jobs.audit.verify import GAP_ACTION, event_hash, verify_lines
 from jobs.clock import db_now
 from jobs.errors import Unavailable
-from jobs.models import AuditChain, AuditCheckpoint, AuditEvent, Pause, WorkerBeat
+from jobs.models import AuditChain, AuditCheckpoint, AuditEvent, Pause, WorkerLiveness
 from jobs.restore import pause, watch
 from jobs.triggers import drop_sql
 from tests.db.triggers import run
@@ -314,7 +314,7 @@ def test_checkpoints_of_the_version_before_are_followed_by_linked_ones() -> None
 def test_a_machine_that_joins_others_is_no_loss() -> None:
     watch.look()
     begin_anew()
-    WorkerBeat.objects.create(name="ssh-0@other", at=db_now())
+    WorkerLiveness.objects.create(name="ssh-0@other", at=db_now())
     watch.look()
     assert not pause.is_on()
 

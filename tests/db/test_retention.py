@@ -24,7 +24,7 @@ from jobs.models import (
     QuarantineItem,
     Run,
     Thinned,
-    WorkerBeat,
+    WorkerLiveness,
 )
 from jobs.worker import liveness
 from tests.db.fleet import Cast, ask, changed, message, work
@@ -187,8 +187,8 @@ def test_what_is_not_done_in_its_time_is_done_in_a_later_round(people: Cast, mon
 
 
 def test_beats_of_workers_that_are_long_gone_go(people: Cast) -> None:
-    liveness.beat("old", "ssh.0")
-    WorkerBeat.objects.update(at=db_now() - timedelta(days=2))
-    liveness.beat("new", "ssh.0")
+    liveness.renew("old", "ssh.0")
+    WorkerLiveness.objects.update(at=db_now() - timedelta(days=2))
+    liveness.renew("new", "ssh.0")
     retention.apply()
-    assert [row.name for row in WorkerBeat.objects.all()] == ["new"]
+    assert [row.name for row in WorkerLiveness.objects.all()] == ["new"]

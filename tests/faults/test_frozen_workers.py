@@ -10,7 +10,7 @@ from tests.faults import table
 from tests.faults.service import World, signal_all
 from tests.lab.service import await_true
 
-AGED = "UPDATE jobs_workerbeat SET at = at - interval '31 seconds'"
+AGED = "UPDATE jobs_workerliveness SET at = at - interval '31 seconds'"
 
 
 def test_readyz_names_the_queues_of_workers_that_are_stopped_until_they_go_on(world: World) -> None:

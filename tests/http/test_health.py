@@ -14,7 +14,7 @@ from api import health, metrics
 from api.metrics import Cached
 from fleet.models import Host, Instance, QuarantineLook
 from jobs.clock import db_now
-from jobs.models import Job, Run, WorkerBeat
+from jobs.models import Job, Run, WorkerLiveness
 from jobs.worker import liveness
 from tests.http.cast import Caller, World
 from tests.http.test_errors import JOB, refused
@@ -34,7 +34,7 @@ QUEUES = ("control", "scheduler", "ssh.0", "ssh.1")
 def live(*queues: str) -> None:
     """Each of these queues has a worker that lives."""
     for queue in queues:
-        liveness.beat(f"{queue.replace('.', '-')}@here", queue)
+        liveness.renew(f"{queue.replace('.', '-')}@here", queue)
 
 
 @pytest.mark.parametrize("silent", QUEUES)
@@ -42,7 +42,7 @@ def test_readyz_names_the_queue_whose_workers_are_silent_however_well_the_others
     db: None, redis_url: str, silent: str
 ) -> None:
     live(*QUEUES)
-    WorkerBeat.objects.filter(queue=silent).update(at=timezone.now() - timezone.timedelta(seconds=31))
+    WorkerLiveness.objects.filter(queue=silent).update(at=timezone.now() - timezone.timedelta(seconds=31))
     body = refused(Caller("").get("/readyz"), 503, "not_ready")
     assert body["parts"] | {"worker": ""} == dict.fromkeys(body["parts"], "ok") | {"worker": ""}
     assert body["detail"] == f"worker: no worker has said for 30 seconds that it lives: {silent}"

@@ -71,15 +71,15 @@ def test_what_others_wait_for_or_rely_on_says_how_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("age", [0, 3600])
 @pytest.mark.parametrize("name", WORKERS)
-def test_the_health_of_a_worker_is_its_pulse(name: str, age: int, tmp_path: Path) -> None:
-    pulse = tmp_path / "pulse"
-    pulse.touch()
-    os.utime(pulse, (pulse.stat().st_mtime - age,) * 2)
+def test_the_health_of_a_worker_is_its_file(name: str, age: int, tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    file.touch()
+    os.utime(file, (file.stat().st_mtime - age,) * 2)
     kind, script = SERVICES[name]["healthcheck"]["test"]
-    named = SERVICES[name]["environment"]["MXFLEET_PULSE_FILE"]
+    named = SERVICES[name]["environment"]["MXFLEET_LIVENESS_FILE"]
     assert kind == "CMD-SHELL"
     assert named in script
-    done = subprocess.run(["sh", "-c", script.replace(named, str(pulse))])
+    done = subprocess.run(["sh", "-c", script.replace(named, str(file))])
     assert (done.returncode == 0) is (age == 0)
 
 
@@ -97,7 +97,7 @@ def test_every_setting_reaches_every_part(name: str) -> None:
     assert service["env_file"] == [{"path": ".env", "required": False}]
     assert {variable.removesuffix("_FILE") for variable in service["environment"]} - {*NAMES} <= {
         "MXFLEET_KEY",
-        "MXFLEET_PULSE",
+        "MXFLEET_LIVENESS",
     }
 
 

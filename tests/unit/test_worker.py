@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError
 
-from deploy import pulse, worker
+from deploy import worker, worker_liveness
 from deploy.env import Env
 from jobs.queues import queue_name
 from jobs.worker import liveness
@@ -42,21 +42,21 @@ def test_each_takes_a_shard_that_no_other_one_has_and_its_end_frees_it(env: Env)
 def test_a_worker_touches_its_file_while_it_reaches_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "pulse"
-    beats: list[bool] = []
+    file = tmp_path / "alive"
+    renewals: list[bool] = []
 
     def once(name: str, queue: str) -> None:
-        beats.append(file.exists())
-        if len(beats) == 1:
+        renewals.append(file.exists())
+        if len(renewals) == 1:
             raise DatabaseError("down")
 
     class Stopped:
         def wait(self, seconds: float) -> bool:
-            return len(beats) == 3
+            return len(renewals) == 3
 
-    monkeypatch.setattr(liveness, "beat", once)
-    monkeypatch.setattr(pulse, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
-    sight = pulse.Sight()
+    monkeypatch.setattr(liveness, "renew", once)
+    monkeypatch.setattr(worker_liveness, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
+    sight = worker_liveness.Sight()
     sight.tell(True)
-    pulse._beat("ssh-0@here", "ssh.0", lambda: True, sight, file, Stopped())
-    assert beats == [False, False, True]
+    worker_liveness._renew("ssh-0@here", "ssh.0", lambda: True, sight, file, Stopped())
+    assert renewals == [False, False, True]

@@ -1,4 +1,4 @@
-"""A worker's pulse: a row in the database, and a file if one is named, moved on while it lives and can work."""
+"""That a worker lives: a row in the database, and a file if one is named, moved on while it lives and can work."""
 
 import atexit
 import logging
@@ -13,7 +13,7 @@ from jobs.restore import watch
 from jobs.worker import liveness
 
 FRESH = 60.0
-"""Seconds for which a look counts, so that a slow one after it ends no pulse."""
+"""Seconds for which a look counts, so that a slow one after it lets nobody count as dead."""
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,11 @@ class Sight:
 
 
 def start(name: str, queue: str, is_well: Callable[[], bool], file: Path | None) -> None:
-    """Beat from a thread of its own until the process ends, but not while `is_well` says no."""
+    """Say that it lives from a thread of its own until the process ends, but not while `is_well` says no."""
     stopped, sight = threading.Event(), Sight()
     threading.Thread(target=_look, args=(sight, stopped), name="look", daemon=True).start()
-    beating = (name, queue, is_well, sight, file, stopped)
-    threading.Thread(target=_beat, args=beating, name="pulse", daemon=True).start()
+    arguments = (name, queue, is_well, sight, file, stopped)
+    threading.Thread(target=_renew, args=arguments, name="liveness", daemon=True).start()
     atexit.register(stopped.set)
 
 
@@ -54,22 +54,22 @@ def _look(sight: Sight, stopped: threading.Event) -> None:
             return
 
 
-def _beat(
+def _renew(
     name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None, stopped: threading.Event
 ) -> None:
     while True:
         sight.began.wait(liveness.SECONDS)
-        _tried(lambda: _beat_once(name, queue, is_well, sight, file))
+        _tried(lambda: _renew_once(name, queue, is_well, sight, file))
         if stopped.wait(liveness.SECONDS):
             return
 
 
-def _beat_once(name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None) -> None:
+def _renew_once(name: str, queue: str, is_well: Callable[[], bool], sight: Sight, file: Path | None) -> None:
     if not is_well():
         log.warning("this worker lives, but does nothing")
         return
     if sight.is_clear():
-        liveness.beat(name, queue)
+        liveness.renew(name, queue)
     elif sight.began.is_set():
         log.warning("this worker begins nothing: it cannot tell whether the database is the one that it knows")
         return
