@@ -21,7 +21,7 @@ from jobs.errors import FieldError
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 500
-CHUNK = DEFAULT_LIMIT + 1
+BATCH = DEFAULT_LIMIT + 1
 """Rows that are read at once, so that few are in memory when they prove to be large."""
 HEAVY = 4 << 20
 """Characters of JSON in the rows of a page, after which it ends, whatever its limit: a row may have a whole body's."""
@@ -82,13 +82,13 @@ def _window(rows: QuerySet[Any], fields: Ordering, after: Sequence[Any] | None, 
     weight = 0
     while True:
         rest = rows if after is None else rows.filter(_beyond(fields, after))
-        chunk = list(rest[: min(CHUNK, limit + 1 - len(window))])
-        for row in chunk:
+        batch = list(rest[: min(BATCH, limit + 1 - len(window))])
+        for row in batch:
             if len(window) == limit or weight > HEAVY:
                 return window, True
             window.append(row)
             weight += _weight(row)
-        if len(chunk) < CHUNK:
+        if len(batch) < BATCH:
             return window, False
         after = [_value(window[-1], field) for field in fields]
 

@@ -75,9 +75,9 @@ class Breaker:
     def worked(self, endpoint: Endpoint) -> None:
         """A login succeeded: nothing is held against this host and this credential any more."""
         self._refusals.pop(credential(endpoint), None)
-        self.forgive(endpoint.name)
+        self.reset(endpoint.name)
 
-    def forgive(self, name: str) -> None:
+    def reset(self, name: str) -> None:
         """End the pause of the host `name`."""
         for paused in (self._hosts, self._silent):
             for endpoint in [key for key in paused if key.name == name]:

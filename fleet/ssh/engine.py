@@ -171,11 +171,11 @@ class Engine:
         running = self._running()
         return asyncio.run_coroutine_threadsafe(running.pool.scan(address, port, jump), running.loop).result()
 
-    def forgive(self, name: str) -> None:
+    def reset(self, name: str) -> None:
         """End the pause of a host after a wrong key or a refused credential: somebody says it is mended."""
         running = self._now
         if running is not None and running.thread.is_alive():
-            running.loop.call_soon_threadsafe(running.pool.breaker.forgive, name)
+            running.loop.call_soon_threadsafe(running.pool.breaker.reset, name)
 
     def answers(self, seconds: float) -> bool:
         """Whether the loop turns, so that requests go on; one that was not begun yet has nothing to hang on."""

@@ -27,7 +27,7 @@ from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 
 PATIENCE = 2.0
 """Seconds to wait for another process of this machine, which may stand still."""
-CHUNK = 200
+BATCH = 200
 
 
 class MarksError(Exception):
@@ -197,7 +197,7 @@ def _hashes(model: type[AuditEvent] | type[AuditCheckpoint], places: dict[str, i
     """{chain: hash} of the rows at these numbers."""
     found: dict[str, str] = {}
     pairs = list(places.items())
-    for start in range(0, len(pairs), CHUNK):
-        at = reduce(or_, (Q(chain=chain, seq=seq) for chain, seq in pairs[start : start + CHUNK]))
+    for start in range(0, len(pairs), BATCH):
+        at = reduce(or_, (Q(chain=chain, seq=seq) for chain, seq in pairs[start : start + BATCH]))
         found |= dict(model._default_manager.filter(at).values_list("chain", "hash"))
     return found

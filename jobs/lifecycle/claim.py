@@ -93,7 +93,7 @@ def _candidates(lane: LaneThreads, queue: str, at_work: _AtWork) -> list[UUID]:
     callers = _full(at_work.callers, caller_share(lane.width))
     if callers:
         runs = runs.exclude(job__requested_by__in=callers)
-    if at_work.has_suspect:  # of those that were with a worker when it died, one lot at a time: it has the cause, maybe
+    if at_work.has_suspect:  # of those that were with a worker when it died, one batch at a time: it may be the cause
         runs = runs.filter(attempts=0)
     customers = _full(at_work.customers, customer_share(lane.width))
     if customers:
@@ -203,11 +203,11 @@ def _apply(job: Job, runs: list[Run]) -> Claim | None:
 
 
 def _begin(
-    job: Job, lots: Iterable[tuple[int, list[Run]]], now: datetime, dispatched_at: datetime | None = None
+    job: Job, batches: Iterable[tuple[int, list[Run]]], now: datetime, dispatched_at: datetime | None = None
 ) -> Claim | None:
-    """Take lots of runs, each with the fence of its claim. None when one of them was taken by somebody else."""
+    """Take batches of runs, each with the fence of its claim. None when one of them was taken by somebody else."""
     taken = []
-    for fence, runs in lots:
+    for fence, runs in batches:
         fields = {"state": RunState.RUNNING, "fence": fence, "worker": worker(), "lease_until": now + LEASE}
         fields |= {"started_at": now, "dispatched_at": dispatched_at}
         ids = [run.pk for run in runs]

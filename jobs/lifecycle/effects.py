@@ -19,7 +19,7 @@ from jobs.lifecycle.hosts import is_touched
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.operation import fingerprint, operation_for
 
-CHUNK = 500
+BATCH = 500
 Entries = Sequence[Mapping[str, Any]]
 """As `queue.list` shows messages."""
 
@@ -41,21 +41,21 @@ def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
 
 
 def _outcomes(run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
-    """One UPDATE for each outcome and chunk; new queue IDs one by one, since each is its own."""
+    """One UPDATE for each outcome and batch; new queue IDs one by one, since each is its own."""
     by_outcome: dict[str, list[str]] = defaultdict(list)
     for message in outcomes:
         by_outcome[message.outcome].append(message.queue_id)
         if message.new_id:
             run.messages.filter(queue_id=message.queue_id).update(new_id=message.new_id)
     for outcome, ids in by_outcome.items():
-        for start in range(0, len(ids), CHUNK):
-            run.messages.filter(queue_id__in=ids[start : start + CHUNK]).update(outcome=outcome)
+        for start in range(0, len(ids), BATCH):
+            run.messages.filter(queue_id__in=ids[start : start + BATCH]).update(outcome=outcome)
 
 
 def _left_on_hold(run: Run, held: list[str]) -> None:
     """What a change had put on hold when it was cut off is ours to release."""
-    for start in range(0, len(held), CHUNK):
-        run.messages.filter(queue_id__in=held[start : start + CHUNK]).update(is_held_by_us=True)
+    for start in range(0, len(held), BATCH):
+        run.messages.filter(queue_id__in=held[start : start + BATCH]).update(is_held_by_us=True)
 
 
 def _released(run: Run) -> None:
@@ -94,8 +94,8 @@ def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:
     rows = Message.objects.filter(run__instance=run.instance, run__finished_at__lt=since, is_held_by_us=True)
     gone = frozenset(found)
     ids = [row.pk for row in rows.exclude(queue_id__in=away) if fingerprint(row) in gone]
-    for start in range(0, len(ids), CHUNK):
-        Message.objects.filter(pk__in=ids[start : start + CHUNK]).update(is_held_by_us=False)
+    for start in range(0, len(ids), BATCH):
+        Message.objects.filter(pk__in=ids[start : start + BATCH]).update(is_held_by_us=False)
 
 
 def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> None:

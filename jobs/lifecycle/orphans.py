@@ -43,7 +43,7 @@ ROUND = 20
 JOBS = 20
 """Purges of one instance whose messages get their rows in one round."""
 NAMED = 20
-CHUNK = 500
+BATCH = 500
 
 Key = tuple[str, str]
 """What the quarantine calls the job, and a queue ID."""
@@ -66,7 +66,7 @@ def enroll() -> None:
     """Give each instance that discovery has found its first look, FIRST after that."""
     fresh = Instance.objects.filter(quarantine_look=None).only("created_at")
     looks = [QuarantineLook(instance=each, due_at=each.created_at + FIRST) for each in fresh]
-    QuarantineLook.objects.bulk_create(looks, batch_size=CHUNK, ignore_conflicts=True)
+    QuarantineLook.objects.bulk_create(looks, batch_size=BATCH, ignore_conflicts=True)
 
 
 def due(now: datetime) -> QuerySet[Instance]:
@@ -147,7 +147,7 @@ def _rows(instance: Instance, found: Sequence[Found], mark: Callable[[str], str]
     kept: set[Key] = set()
     ended: set[Key] = set()
     items = QuarantineItem.objects.filter(instance=instance).order_by()
-    for ids in _chunks({each.queue_id for each in found}):
+    for ids in _batches({each.queue_id for each in found}):
         for job, queue_id, state in items.filter(queue_id__in=ids).values_list("job_id", "queue_id", "state"):
             (kept if state == QuarantineState.KEPT else ended).add((mark(str(job)), queue_id))
     return kept, ended
@@ -163,19 +163,19 @@ def _named(instance: Instance, queue_ids: set[str]) -> set[tuple[UUID, str]]:
     """(run, queue ID) of the messages that plans on this instance name."""
     rows = Message.objects.filter(run__instance=instance).order_by()
     return {
-        pair for ids in _chunks(queue_ids) for pair in rows.filter(queue_id__in=ids).values_list("run_id", "queue_id")
+        pair for ids in _batches(queue_ids) for pair in rows.filter(queue_id__in=ids).values_list("run_id", "queue_id")
     }
 
 
-def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+def _batches(names: Iterable[str]) -> Iterator[list[str]]:
     every = sorted(names)
-    return (every[start : start + CHUNK] for start in range(0, len(every), CHUNK))
+    return (every[start : start + BATCH] for start in range(0, len(every), BATCH))
 
 
 def messages_of(run: Run, found: Sequence[Found]) -> list[Message]:
     """The messages of the run's plan that were found."""
     ids = [each.queue_id for each in found]
-    return [row for chunk in _chunks(ids) for row in run.messages.filter(queue_id__in=chunk).order_by("id")]
+    return [row for batch in _batches(ids) for row in run.messages.filter(queue_id__in=batch).order_by("id")]
 
 
 def runs_of(compared: Compared) -> list[Run]:

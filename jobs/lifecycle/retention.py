@@ -36,9 +36,9 @@ from jobs.models import (
 )
 from jobs.rules.state import RunState
 
-BATCH = 100
+JOBS = 100
 """Jobs of one batch."""
-CHUNK = 500
+ROWS = 500
 """Rows of one DELETE."""
 BUDGET = 4.0
 """Seconds of each step in one round: its thread has other work, and what is left waits for the next minute."""
@@ -65,20 +65,20 @@ def apply() -> None:
 def _in_batches(step: Callable[[datetime], int], before: datetime) -> None:
     """As long as a step finds a whole batch and there is time."""
     until = time.monotonic() + BUDGET
-    while time.monotonic() < until and step(before) == BATCH:
+    while time.monotonic() < until and step(before) == JOBS:
         continue
 
 
 def _forget_events(before: datetime) -> int:
     """Events that tell of jobs which ended before that. Returns the number of jobs."""
-    jobs = list(_ended(before, Thinned.NOTHING).values_list("pk", flat=True)[:BATCH])
+    jobs = list(_ended(before, Thinned.NOTHING).values_list("pk", flat=True)[:JOBS])
     _delete(JobEvent.objects.filter(job__in=jobs))
     return Job.objects.filter(pk__in=jobs).update(thinned=Thinned.EVENTS)
 
 
 def _thin(before: datetime) -> int:
     """What runs of jobs found and said, and the messages that they named, but for those that we hold."""
-    jobs = list(_ended(before, Thinned.EVENTS).filter(*_nothing_open()).values_list("pk", flat=True)[:BATCH])
+    jobs = list(_ended(before, Thinned.EVENTS).filter(*_nothing_open()).values_list("pk", flat=True)[:JOBS])
     for job in jobs:
         _thin_one(job)
     return len(jobs)
@@ -121,7 +121,7 @@ def _forget(before: datetime) -> int:
         HostLease.objects.filter(job=OuterRef("pk")),
     )
     ended = _ended(before, Thinned.DETAILS).filter(*(~Exists(rows) for rows in needed))
-    jobs = list(ended.values_list("pk", flat=True)[:BATCH])
+    jobs = list(ended.values_list("pk", flat=True)[:JOBS])
     _delete(QuarantineItem.objects.filter(job__in=jobs).exclude(state=QuarantineState.KEPT))
     Job.objects.filter(pk__in=jobs).delete()
     if jobs:
@@ -137,5 +137,5 @@ def _ended(before: datetime, thinned: Thinned) -> QuerySet[Job]:
 def _delete(rows: QuerySet[Any]) -> None:
     """So few at a time that nobody waits long for what a DELETE has locked."""
     model: type[Model] = rows.model
-    while ids := list(rows.order_by().values_list("pk", flat=True)[:CHUNK]):
+    while ids := list(rows.order_by().values_list("pk", flat=True)[:ROWS]):
         model._default_manager.filter(pk__in=ids).delete()

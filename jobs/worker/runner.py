@@ -193,7 +193,7 @@ def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[
 def _request(job: Job, now: float, lease: Lease, run: Run) -> Request[Any]:
     operation = operation_for(job, run)
     if changed_since(run.host):
-        engine().forgive(run.host.name)
+        engine().reset(run.host.name)
     return Request(
         key=str(run.pk),
         endpoint=endpoint_for(run.host),

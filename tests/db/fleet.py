@@ -58,15 +58,15 @@ class FakeEngine:
     found: dict[str, Plan] = field(default_factory=dict)
     """What a change finds of its plan, by instance id."""
 
-    forgiven: list[str] = field(default_factory=list)
+    were_reset: list[str] = field(default_factory=list)
     is_running: bool = True
 
     def begin(self, requests: Sequence[Request[Any]], ready: SimpleQueue[list[Outcome]]) -> None:
         for request in requests:
             ready.put([self._outcome(request, bool)])
 
-    def forgive(self, name: str) -> None:
-        self.forgiven.append(name)
+    def reset(self, name: str) -> None:
+        self.were_reset.append(name)
 
     def outcomes(
         self, requests: Sequence[Request[Any]], cancelled: Callable[[], bool] = bool

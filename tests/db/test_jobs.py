@@ -450,7 +450,7 @@ def test_a_second_changing_job_waits_for_the_host(people: Cast) -> None:
 def test_a_changed_host_is_tried_again_though_it_was_paused(people: Cast) -> None:
     work(ask(people.alice, "queue.list"))
     work(ask(people.alice, "queue.list"))
-    assert people.engine.forgiven == []
+    assert people.engine.were_reset == []
     people.acme.hosts.get(name="mx1").save()
     work(ask(people.alice, "queue.list"))
-    assert people.engine.forgiven == ["mx1"]
+    assert people.engine.were_reset == ["mx1"]

@@ -166,8 +166,8 @@ def test_no_statement_deletes_what_the_database_refuses_to_delete(people: Cast) 
 
 
 def test_a_round_deletes_few_rows_with_one_statement(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "CHUNK", 2)
-    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(retention, "ROWS", 2)
+    monkeypatch.setattr(retention, "JOBS", 1)
     jobs = [done(people, "queue.release", 5) for _ in range(3)]
     with CaptureQueriesContext(connection) as asked:
         after(10.1)

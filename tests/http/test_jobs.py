@@ -149,13 +149,13 @@ def test_jobs_are_listed_newest_first_in_pages(world: World) -> None:
     assert [row["id"] for row in oldest["results"]] == made[:2]
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 101])
+@pytest.mark.parametrize("batch", [1, 2, 3, 101])
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
-def test_a_page_read_in_chunks_is_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch, chunk: int, limit: int
+def test_a_page_read_in_batchs_is_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, batch: int, limit: int
 ) -> None:
     made = [world.alice.post("jobs/", JOB).json()["id"] for _ in range(7)]
-    monkeypatch.setattr(pagination, "CHUNK", chunk)
+    monkeypatch.setattr(pagination, "BATCH", batch)
     assert [len(page) for page in pages(world.bob, f"jobs/?limit={limit}")] == sizes(7, limit)
     assert [*chain(*pages(world.bob, f"jobs/?limit={limit}&ordering=created_at"))] == made
 

@@ -21,8 +21,8 @@ def test_a_refused_host_is_paused_for_a_minute_with_the_same_error() -> None:
     assert breaker.objection(MX1, 100 + PAUSE) is None
 
 
-def test_forgiving_a_working_login_and_an_edit_each_end_the_pause() -> None:
-    for end in (lambda b: b.forgive("mx1"), lambda b: b.worked(MX1)):
+def test_a_reset_a_working_login_and_an_edit_each_end_the_pause() -> None:
+    for end in (lambda b: b.reset("mx1"), lambda b: b.worked(MX1)):
         breaker = Breaker()
         breaker.refused(MX1, AuthFailed("no"), 0)
         assert breaker.objection(replace(MX1, username="root"), 1) is None
@@ -63,8 +63,8 @@ def test_a_host_that_hung_is_paused_and_then_suspect_until_it_answers() -> None:
     assert breaker.suspicion(MX1, 100 + SILENT_PAUSE) is None
 
 
-def test_forgiving_and_a_working_login_end_the_pause_of_a_host_that_hung() -> None:
-    for end in (lambda b: b.forgive("mx1"), lambda b: b.worked(MX1)):
+def test_a_reset_and_a_working_login_end_the_pause_of_a_host_that_hung() -> None:
+    for end in (lambda b: b.reset("mx1"), lambda b: b.worked(MX1)):
         breaker = Breaker()
         breaker.silent(MX1, Unreachable("no answer"), 0)
         assert breaker.objection(replace(MX1, name="mx2"), 1) is None

@@ -260,16 +260,16 @@ def test_on_a_host_full_of_long_readings_a_change_and_a_look_do_not_wait(
     assert time.monotonic() - begun < 3
 
 
-def test_a_refused_host_is_tried_again_once_it_is_forgiven(engine: Engine, own_sshd: Sshd) -> None:
+def test_a_refused_host_is_tried_again_once_it_is_reset(engine: Engine, own_sshd: Sshd) -> None:
     own_sshd.start()
     keys = own_sshd.directory / "authorized_keys"
     good = keys.read_text()
     keys.write_text("")
-    engine.forgive("mx1.example.com")
+    engine.reset("mx1.example.com")
     assert type(one(engine, request(own_sshd.endpoint(), "true")).error) is AuthFailed
     keys.write_text(good)
     assert type(one(engine, request(own_sshd.endpoint(), "true")).error) is AuthFailed
-    engine.forgive("mx1.example.com")
+    engine.reset("mx1.example.com")
     assert one(engine, request(own_sshd.endpoint(), "true")).error is None
 
 

@@ -175,7 +175,7 @@ async def test_a_host_that_is_back_is_used_again_once_its_pause_is_over(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_host_that_is_forgiven_is_asked_at_once(pool: Pool, sshd: Sshd) -> None:
+async def test_a_host_that_is_reset_is_asked_at_once(pool: Pool, sshd: Sshd) -> None:
     mute = Mute(b"")
     async with mute.listening() as port:
         endpoint = sshd.endpoint(port=port)
@@ -184,7 +184,7 @@ async def test_a_host_that_is_forgiven_is_asked_at_once(pool: Pool, sshd: Sshd) 
             with pytest.raises(Unreachable, match=r"no answer in time$"):
                 await carried(pool, endpoint, "true")
             assert mute.taken == before + 3
-            pool.breaker.forgive(endpoint.name)
+            pool.breaker.reset(endpoint.name)
 
 
 @pytest.mark.usefixtures("quick")

@@ -119,7 +119,7 @@ async def test_a_certificate_of_another_ca_is_a_mismatch(own_sshd: Sshd, pool: P
     await mismatch(pool, own_sshd, host_key="", host_ca=OTHER)
 
 
-async def test_a_mismatch_pauses_the_host_until_it_is_forgiven(own_sshd: Sshd, pool: Pool) -> None:
+async def test_a_mismatch_pauses_the_host_until_it_is_reset(own_sshd: Sshd, pool: Pool) -> None:
     own_sshd.start()
     endpoint = {"host_key": OTHER}
     await mismatch(pool, own_sshd, **endpoint)
@@ -127,7 +127,7 @@ async def test_a_mismatch_pauses_the_host_until_it_is_forgiven(own_sshd: Sshd, p
     again = await mismatch(pool, own_sshd, **endpoint)
     assert again.data["paused_seconds"] > 50
     assert own_sshd.log().count("Connection from") == connections
-    pool.breaker.forgive("mx1.example.com")
+    pool.breaker.reset("mx1.example.com")
     await mismatch(pool, own_sshd, **endpoint)
     assert own_sshd.log().count("Connection from") > connections
 
