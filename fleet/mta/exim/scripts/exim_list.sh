@@ -58,57 +58,31 @@ function is_delivering(inode,  file, name) {
     close(file)
     return name == "" || name ~ /^exim/
 }
-function read_logs(from, to,  at, many, command, line, id, has_text, head) {
-    command = "cd ../msglog 2>/dev/null && tail -v -c 8192 --"
-    many = 0
-    for (at = from; at <= to; at++) if (name[at] in has_log) {
-        command = command " " place[name[at]] "/" name[at]
-        many++
-    }
-    command = command " 2>/dev/null; [ $? -le 1 ] && printf \"\\n%s\\n\" " told
-    split("", said); split("", heads); split("", succeeded)
-    if (!many) return
-    has_text = 1
-    line = ""
-    while ((command | getline line) > 0) {
-        if (has_text && line ~ /^==> [.\/0-9A-Za-z-]+ <==$/) {
-            id = line; sub(/ <==$/, "", id); sub(/.*\//, "", id)
-            has_text = 0
-            continue
-        }
-        has_text = 1
-        if (line !~ / defer \(| transport succeeded$/) continue
-        sub(/^[-0-9]+ [:.0-9]+ ([-+][0-9]+ )?/, "", line)
-        if (sub(/: [^ ]+ transport succeeded$/, "", line)) {
-            succeeded[id] = succeeded[id] "N " line "\n"
-            continue
-        }
-        head = id " " substr(line, 1, index(line, " defer (") - 1)
-        if (!(head in said)) heads[id] = heads[id] head "\n"
-        said[head] = line
-    }
-    close(command)
-    if (line != told) exit 74 # a log that is not there any more is none
+function take_log(line,  head) {
+    sub(/^[-0-9]+ [:.0-9]+ ([-+][0-9]+ )?/, "", line)
+    if (sub(/: [^ ]+ transport succeeded$/, "", line)) { succeeded = succeeded "N " line "\n"; return }
+    head = substr(line, 1, index(line, " defer (") - 1)
+    if (!(head in said)) heads[++deferrals] = head
+    said[head] = line
 }
 function broken(id) { close(place[id] "/" id "-H"); print "X " id; count++ }
-function next_line(file) { return (getline text < file) > 0 }
 function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, many, size, kind, at) {
     file = place[id] "/" id "-H"
-    if (!next_line(file)) return
+    if ((getline text < file) <= 0) return
     out = ""; usec = 0; frozen = 0; size = 0; headers = ""
-    if (text != id "-H" || !next_line(file) || !next_line(file) || text !~ /^<.*>$/) return broken(id)
+    if (text != id "-H" || (getline text < file) <= 0 || (getline text < file) <= 0 || text !~ /^<.*>$/) return broken(id)
     sender = text
-    if (!next_line(file) || split(text, word, " ") != 2 || text !~ /^[0-9]+ [0-9]+$/) return broken(id)
+    if ((getline text < file) <= 0 || split(text, word, " ") != 2 || text !~ /^[0-9]+ [0-9]+$/) return broken(id)
     time = word[1]
-    while ((n = next_line(file)) && substr(text, 1, 1) == "-") {
-        if (text !~ /^--?(\([^)]*\))?(received_time_usec|frozen|acl)/) continue
+    while ((n = (getline text < file) > 0) && substr(text, 1, 1) == "-") {
+        if (!index("-(rfa", substr(text, 2, 1)) || text !~ /^--?(\([^)]*\))?(received_time_usec|frozen|acl)/) continue
         sub(/^--?(\([^)]*\))?/, "", text)
         if (text ~ /^received_time_usec \.[0-9]+$/) usec = substr(text, 21)
         else if (text ~ /^frozen [0-9]+$/) frozen = substr(text, 8)
         else if (text ~ /^acl[cm]? [^ ]+ [0-9]+$/) {
             many = split(text, word, " ")
             left = word[many] + 1
-            while (left > 0 && next_line(file)) left -= length(text) + 1
+            while (left > 0 && (getline text < file) > 0) left -= length(text) + 1
         }
     }
     if (!n) return broken(id)
@@ -119,17 +93,17 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
             out = out "N " substr(text, 4) "\n"
             left += (substr(text, 1, 1) == "Y") + (substr(text, 2, 1) == "Y") - 1
             if (!left) break
-            if (!next_line(file)) return broken(id)
+            if ((getline text < file) <= 0) return broken(id)
         }
     }
-    if (!next_line(file) || text !~ /^[0-9]+$/) return broken(id)
+    if ((getline text < file) <= 0 || text !~ /^[0-9]+$/) return broken(id)
     for (many = text + 0; many > 0; many--) {
-        if (!next_line(file)) return broken(id)
+        if ((getline text < file) <= 0) return broken(id)
         out = out "R " text "\n"
     }
-    if (!next_line(file) || text != "") return broken(id)
+    if ((getline text < file) <= 0 || text != "") return broken(id)
     left = 0
-    while (next_line(file)) {
+    while ((getline text < file) > 0) {
         if (left == 0) {
             if (!match(text, /^[0-9]+/)) return broken(id)
             left = substr(text, 1, RLENGTH) + 0
@@ -144,38 +118,62 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
     close(file)
     if (id in has_journal) {
         file = place[id] "/" id "-J"
-        while (next_line(file)) out = out "N " text "\n"
+        while ((getline text < file) > 0) out = out "N " text "\n"
         close(file)
     }
-    out = out succeeded[id]
-    many = split(heads[id], word, "\n")
-    for (at = 1; at < many; at++) out = out "L " said[word[at]] "\n"
+    out = out succeeded
+    for (at = 1; at <= deferrals; at++) out = out "L " said[heads[at]] "\n"
     size += data[id] - length(id) - 3 + 1
     kind = is_delivering(inode[id]) ? "delivering" : frozen ? "frozen" : "queued"
     printf "M %s %s %s %s %d %s\nF %s\n%s", id, time, usec, frozen, size, kind, sender, out
     if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
     count++
 }
-$1 == "log" { has_log[$2]; next }
-{
+function tell_with_log(  id) {
+    id = log_path; sub(/.*\//, "", id)
+    if (id in place && id in data && place[id] "/" id == log_path) {
+        tell_one(id)
+        delete place[id]
+    }
+    if (deferrals) split("", said)
+    succeeded = ""; deferrals = 0
+}
+!is_log && $1 != "" {
     id = substr($3, 1, length($3) - 2)
     kind = substr($3, length($3))
     if (id !~ /^[0-9A-Za-z]+-[0-9A-Za-z]+-[0-9A-Za-z]+$/ || $4 !~ /^\.(\/[0-9A-Za-z])?$/) next
-    if (kind == "H") { name[++messages] = id; place[id] = $4 }
+    if (kind == "H") place[id] = $4
     else if (kind == "D") { data[id] = $1; inode[id] = $2 }
     else has_journal[id]
+    next
+}
+!is_log { is_log = has_text = 1; read_locks(); next }
+has_text && substr($0, 1, 4) == "==> " && /^==> [.\/0-9A-Za-z-]+ <==$/ {
+    tell_with_log()
+    log_path = $2
+    has_text = 0
+    next
+}
+{
+    has_text = 1
+    if (index($0, " defer (") || / transport succeeded$/) take_log($0)
 }
 END {
-    read_locks()
-    for (first = 1; first <= messages; first += 500) {
-        last = first + 499 < messages ? first + 499 : messages
-        read_logs(first, last)
-        for (at = first; at <= last; at++) if (name[at] in data) tell_one(name[at])
-    }
+    tell_with_log()
+    for (id in place) if (id in data) tell_one(id)
     print "end " count + 0
 }'
+
+logs() { # one after the other, and an empty line behind each lot
+    [ -d ../msglog ] || return 0
+    cd ../msglog || exit 74
+    sure search . -maxdepth 2 -type f -name '*-*-*' -print0 | # a log that is not there any more is none
+        sure uncut xargs -0 -r sh -c 'tail -v -c 8192 -- "$@" 2>/dev/null; [ $? -le 1 ] || exit 255; echo' tail
+}
+
 {
-    [ ! -d ../msglog ] || (cd ../msglog && sure search . -maxdepth 2 -type f -name '*-*-*' -printf 'log %f\n')
-    sure search . -maxdepth 2 -type f -name '*-[HDJ]' -printf '%s %i %f %h\n'
+    sure search . -maxdepth 2 -type f -name '*-[HDJ]' ! -path '*[!0-9A-Za-z./-]*' -printf '%s %i %f %h\n'
+    echo # only we end the files: no name has a newline
+    logs
 } |
-    sure awk -v most="${most:-0}" -v budget="${budget:-0}" -v told==all "$tell"
+    sure awk -v most="${most:-0}" -v budget="${budget:-0}" "$tell"
