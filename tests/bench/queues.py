@@ -5,6 +5,7 @@ what became of a single message. `python -m tests.bench.queues [HOST...]`; needs
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench.measure import table, verdict
+from tests.bench.measure import Timed, cpu_of, of_children, table, verdict
 from tests.bench.stream import forget_peak, kilobytes
 from tests.lab.lab import Host, Lab
 from tests.lab.sink import Rule
@@ -25,6 +26,8 @@ HEADER = "letter 17*"
 PIPELINE_GOAL = 1.5
 MEMORY_GOAL = 30
 ROUNDS = 3
+AT_REST = 0.03
+"""Seconds of CPU that an MTA with nothing to do may use in one."""
 PURGED = 10
 """One message in so many is the sender's whose mail is purged."""
 
@@ -162,36 +165,42 @@ PEERS = (
 def run(lab: Lab, names: list[str]) -> str:
     """Measure the hosts of these names, or all, and tell in Markdown."""
     rows = [row for peer in PEERS if not names or peer.host in names for row in measured(lab, peer)]
-    headings = ("host", "step", "ours s", "pipeline s", "ratio", "", "memory grew by MB", "", "remote commands")
-    return table(headings, rows)
+    headings = ("host, step", "ours s", "pipeline s", "ratio", "", "ours CPU s", "pipeline CPU s", "ratio", "")
+    return table((*headings, "memory grew by MB", "", "remote commands"), rows)
 
 
 def measured(lab: Lab, peer: Peer) -> list[list[str]]:
-    """A row for each step, medians of ROUNDS in turn. A purge has one round: each side needs a queue of its own."""
+    """A row for each step, medians of ROUNDS in turn. Each purge needs a queue of its own."""
     host = lab.host(peer.host)
     refill(lab, host, peer)
     rows = []
-    for step, command in (("list", peer.listing), ("match a header", peer.header)):
-        pairs = [(asked(peer, step), timed(host, command)) for _ in range(ROUNDS)]
-        rows.append(row(peer, step, [mine for mine, _ in pairs], median(wall for _, wall in pairs)))
-    wall = timed(host, peer.purge)
-    for mode in ("delete", "quarantine"):
-        refill(lab, host, peer)
-        rows.append(row(peer, f"purge, {mode}", [asked(peer, mode)], wall))
+    for step, command in (("list", peer.listing), ("match a header", peer.header), ("quarantine", peer.purge)):
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            if step == "quarantine":
+                refill(lab, host, peer)
+            ours.append(asked(peer, step))
+            if step == "quarantine":
+                refill(lab, host, peer)
+            theirs.append(timed(host, command))
+        rows.append(row(peer, step, ours, theirs))
     return rows
 
 
-def row(peer: Peer, step: str, ours: list[dict[str, Any]], wall: float) -> list[str]:
-    """What a step took us, beside the pipeline's wall time."""
-    mine, grown = median(each["wall"] for each in ours), max(each["grown"] for each in ours)
-    fast = verdict(mine / wall, PIPELINE_GOAL, at_least=False)
-    small = verdict(grown, MEMORY_GOAL, at_least=False)
-    figures = [f"{mine:.2f}", f"{wall:.2f}", f"{mine / wall:.2f}", fast, f"{grown:.1f}", small]
-    return [peer.host, f"{step}: {ours[0]['found']} of {peer.messages}", *figures, str(ours[0]["commands"])]
+def row(peer: Peer, step: str, ours: list[dict[str, Any]], theirs: list[Timed]) -> list[str]:
+    """What a step took us, beside the pipeline."""
+    figures: list[str] = []
+    for at, kind in enumerate(("wall", "cpu")):
+        mine, other = median(each[kind] for each in ours), median(each[at] for each in theirs)
+        figures += [f"{mine:.2f}", f"{other:.2f}", f"{mine / other:.2f}"]
+        figures.append(verdict(mine / other, PIPELINE_GOAL, at_least=False))
+    grown = max(each["grown"] for each in ours)
+    figures += [f"{grown:.1f}", verdict(grown, MEMORY_GOAL, at_least=False), str(ours[0]["commands"])]
+    return [f"{peer.host}, {step}: {ours[0]['found']} of {peer.messages}", *figures]
 
 
 def refill(lab: Lab, host: Host, peer: Peer) -> None:
-    """As many messages as the benchmark wants, all of them deferred."""
+    """As many messages as the benchmark wants, all of them deferred, and the MTA at rest."""
     host.reset()
     lab.sink.reset()
     lab.sink.set("defer.test", Rule("451 4.7.1 sink: later", "rcpt"))
@@ -201,13 +210,29 @@ def refill(lab: Lab, host: Host, peer: Peer) -> None:
         if time.monotonic() > until:
             raise SystemExit(f"{peer.host}: {host.sh(peer.count)} of {peer.messages} messages are queued")
         time.sleep(1)
+    pids = [first_process(host)]
+    used = cpu_of(pids)
+    time.sleep(1)
+    while cpu_of(pids) - used > AT_REST:
+        if time.monotonic() > until:
+            raise SystemExit(f"{peer.host} is not at rest")
+        used = cpu_of(pids)
+        time.sleep(1)
 
 
-def timed(host: Host, command: str) -> float:
-    """Seconds of wall time of a shell command on the host."""
-    begun = time.monotonic()
-    host.exec(command, timeout=600)
-    return time.monotonic() - begun
+def timed(host: Host, command: str) -> Timed:
+    """What a shell command on the host took, and the host's MTA for it."""
+    before = cpu_of([first_process(host)])
+    wall, cpu = of_children(lambda: host.exec(command, timeout=600))
+    return wall, cpu + cpu_of([first_process(host)]) - before
+
+
+def first_process(host: Host) -> int:
+    """All that the host runs is below it, but for what `exec` brings in from outside."""
+    process = host.machine.process
+    if process is None:
+        raise SystemExit(f"{host.name} is not up")
+    return process.pid
 
 
 def asked(peer: Peer, step: str) -> dict[str, Any]:
@@ -253,8 +278,9 @@ def ours(host: Host, name: str, step: str) -> dict[str, Any]:
         return done(lambda: method(instance, operation, context), until_plan=until_plan)
 
     before = forget_peak()
-    begun = time.monotonic()
-    if step in ("delete", "quarantine"):
+    pids = [os.getpid(), first_process(host)]
+    begun, used = time.monotonic(), cpu_of(pids)
+    if step == "quarantine":
         selection = Selection(match=parse(f"from:{SENDER}"))
         purge = QueuePurge(selection, Limits(), mode=step)
         planned = carried(purge, context, until_plan=True)
@@ -268,10 +294,10 @@ def ours(host: Host, name: str, step: str) -> dict[str, Any]:
         match = "ALL" if step == "list" else f'subject:"{HEADER}"'
         outcome = carried(QueueList(parse(match)), context)
         found, commands = outcome.value.data["matched"], len(outcome.trace.commands)
-    wall = time.monotonic() - begun
+    wall, cpu = time.monotonic() - begun, cpu_of(pids) - used
     grown = (kilobytes("VmHWM") - before) / 1024
     engine.close()
-    return {"wall": wall, "grown": grown, "found": found, "commands": commands}
+    return {"wall": wall, "cpu": cpu, "grown": grown, "found": found, "commands": commands}
 
 
 if __name__ == "__main__":
