@@ -29,6 +29,8 @@ from fleet.mta.operations import (
 from fleet.mta.qmail import Qmail
 from fleet.mta.qmail.commands import change, parse_answer
 from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
+from fleet.mta.qmail.queue import read_headers
+from fleet.mta.queue.content import HEADERS
 from fleet.mta.records import Ended, QueueEntry
 from fleet.mta.steps import Completed
 from fleet.ssh.quoting import stdin_of
@@ -177,6 +179,55 @@ def test_headers_and_bodies_are_matched(host: QmailHost) -> None:
     for text in ("subject~folded", "body~lake"):
         listed = host.carry(QMAIL.queue_list(host.instance, QueueList(match.parse(text)), context()))
         assert [each["queue_id"] for each in listed.data["entries"]] == [wanted], text
+
+
+@BOTH
+def test_a_listing_has_each_message_once_with_its_own_header_whatever_that_says(host: QmailHost) -> None:
+    texts = {
+        host.put(text=b"Subject: end\n\nbody\n"): b"Subject: end\n",
+        host.put(text=b"end\n:done\n\n"): b"end\n:done\n",
+        host.put(text=b"\nbody alone\n"): b"",
+        host.put(is_new=True, text=b"Subject: 7 0 4 0\n\n"): b"Subject: 7 0 4 0\n",
+        host.put(text=b"Subject: x\n" * 9_000): (b"Subject: x\n" * 9_000)[:HEADERS],
+    }
+    held = host.put(text=b"Subject: held\n\n")
+    host.carry(QMAIL.queue_hold(host.instance, QueueHold(ids(held)), context()))
+    taken: list[tuple[str, bytes | None]] = []
+    listing = host.carry(
+        read_headers(
+            host.instance,
+            lambda message, content=None: taken.append((message.queue_id, content and content.raw_headers)),
+        )
+    )
+    assert sorted(taken) == sorted({**texts, held: b"Subject: held\n"}.items())
+    assert (listing.total, listing.refused) == (len(taken), 0)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, 1 << 16])
+def test_headers_in_a_listing_pose_as_nothing_else_wherever_it_is_cut(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.mta.qmail.parse.BLOCK", 1)
+    forged = b"S: \0:headers\0\0end\n8 0 3 0\nS:\n:done\0\0:end\0003\0"
+    pairs = b"".join(
+        b"info/1/%d\0Fa@x.test\0:stat\0info/1/%d 8 10 1000.0\0:stat\0mess/1/%d 7 300 1000.0\0" % (at, at, at)
+        for at in (7, 8, 9)
+    )
+    text = b"7 0 %d 0\n%s9 absent\nend\n" % (len(forged), forged)
+    data = b":group\x001000\0" + pairs + b":headers\0\0" + text + b":done\0\0:end\x003\0"
+    taken: dict[str, bytes | None] = {}
+    sink = QueueSink(lambda message, content=None: taken.update({message.queue_id: content and content.raw_headers}))
+    for at in range(0, len(data), cut):
+        sink.feed(data[at : at + cut])
+    assert sink.close().total == 3
+    assert taken == {"7": forged, "8": None, "9": None}
+
+
+def test_a_listing_whose_headers_are_cut_off_is_refused() -> None:
+    sink = QueueSink(lambda *message: None)
+    sink.feed(b":group\x001000\0:headers\0\x007 0 4 0\nS: x\n:done\0\0:end\x003\0")
+    with pytest.raises(UnparsedOutput):
+        sink.close()
 
 
 @pytest.mark.parametrize(

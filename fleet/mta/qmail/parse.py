@@ -7,11 +7,12 @@ records, each ended by a NUL.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.queue.content import Found, Stored, parse_stored
+from fleet.mta.queue.content import HEADERS, Found, Stored, parse_stored
 from fleet.mta.queue.listing import Listing
 from fleet.mta.records import QueueEntry, Recipient
 from fleet.mta.steps import Completed
@@ -19,9 +20,17 @@ from fleet.mta.text import text_of
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
-HELD = "mxfleet-hold"
-CHANNELS = ("remote", "local")
 END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
+MESSAGES = (b"mess/", b"mxfleet-hold/mess/")
+MESSAGE = re.compile(
+    rb"(?P<area>mxfleet-hold/)?mess(?P<behind>(?:/[^ /]*)?/(?P<name>[^ /]*)) \S+ (?P<size>\S+) (?P<moment>\S+)"
+)
+IN_TODO = re.compile(rb"todo/(?:[0-9]+/)?([0-9]+)\Z")
+NO_STAT = "the listing of the queue has a file without size or time"
+CHANNELS = (b"remote", b"local")
+STATES = {"held": "hold", "not yet preprocessed": "incoming", "queued": "deferred"}
+BLOCK = 1 << 16
+HEADERS_FOLLOW = b":headers\0\0"
 
 
 def queue_id_error(queue_id: str) -> str | None:
@@ -65,45 +74,90 @@ def raw_of(raw: bytes) -> bytes | None:
     return None
 
 
+class Listed:
+    """One message of qmail_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
+
+    __slots__ = ("__dict__", "_envelope", "_sender", "arrival_time", "native_state", "queue_id", "size", "state")
+
+    attempts = next_attempt = subject = None
+
+    def __init__(
+        self, queue_id: str, native_state: str, size: int, arrived: bytes, sender: bytes, envelope: list[bytes]
+    ) -> None:
+        """`envelope`: all records of the message's files."""
+        self.queue_id = queue_id
+        self.state = STATES[native_state]
+        self.native_state = native_state
+        self.size = size
+        # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
+        whole, _, fraction = arrived.partition(b".")
+        self.arrival_time = float(b"%s.%s" % (whole, fraction[:6]))
+        self._sender = sender
+        self._envelope = envelope
+
+    @cached_property
+    def sender(self) -> str:
+        return address_of(self._sender)
+
+    @property
+    def sender_raw(self) -> bytes | None:
+        return raw_of(self._sender)
+
+    @cached_property
+    def recipients(self) -> list[Recipient]:
+        """Decoded when somebody looks: most messages are judged without."""
+        return [
+            Recipient(address_of(each[1:]), state="delivered" if each[:1] == b"D" else "undelivered")
+            for each in self._envelope
+            if each[:1] in {b"T", b"D"}
+        ]
+
+    def entry(self) -> QueueEntry:
+        """A copy that stands by itself."""
+        words = (self.queue_id, self.state, self.native_state, self.arrival_time)
+        return QueueEntry(*words, self.sender, self.recipients, self.size, sender_raw=self.sender_raw)
+
+
 @dataclass(slots=True)
-class Seen:
-    """The files of one message. `records`, `sizes`: by kind (info, remote, local, todo).
+class Files:
+    """What was told of files: records and sizes by path, and "PATH INODE SIZE MTIME" of those in mess/."""
 
-    `is_odd`: a file has a size or time that no file of a queue has.
-    """
+    records: dict[bytes, list[bytes]] = field(default_factory=dict)
+    sizes: dict[bytes, bytes] = field(default_factory=dict)
+    messages: list[bytes] = field(default_factory=list)
 
-    is_held: bool = False
-    is_odd: bool = False
-    records: dict[str, list[bytes]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    size: int = 0
-    arrived: str = ""
+    def in_todo(self) -> dict[bytes, bytes]:
+        """The files in todo/, which is split only where qmail has the patch for it, by area and name."""
+        return {path[: -len(found[0])] + found[1]: path for path in self.records if (found := IN_TODO.search(path))}
 
 
 class QueueSink:
     """Decodes qmail_list.sh group by group, hands every message to `take` and keeps none.
 
-    A message in mess/ without info/ or todo/ is not queued yet, or no longer. One whose envelope does not have the size
-    of its file arrived while it was read, and is left out; when it is older than the listing, it is refused.
+    `take` gets every one, with its headers where the listing has them. A message in mess/ without info/ or todo/ is not
+    queued yet, or no longer. One whose envelope does not have the size of its file arrived while it was read, and is
+    left out; when it is older than the listing, it is refused.
     `cut`: the phase in which a change was cut off that nobody lives to put right: "stopped", "acting" or "".
     """
 
-    def __init__(self, take: Callable[[QueueEntry], None]) -> None:
+    def __init__(self, take: Callable[..., None]) -> None:
         self._take = take
         self._pending = b""
         self._blocks: list[bytes] = []
         self._size = 0
-        self._messages: dict[str, Seen] = {}
-        self._began = 0
-        self._total = 0
-        self._refused = 0
+        self._files = Files()
+        self._before = Files()
+        self._again: set[bytes] = set()
+        self._whole: dict[str, Listed] = {}
+        self._in_headers = False
+        self._began = self._total = self._refused = 0
         self._has_ended = False
         self.cut = ""
 
     def feed(self, data: bytes) -> None:
         self._blocks.append(data)
         self._size += len(data)
-        if self._size >= 1 << 16:
+        if self._size >= BLOCK:
             self._drain()
 
     def close(self) -> Listing:
@@ -114,112 +168,141 @@ class QueueSink:
         return Listing(self._total, self._refused, notes)
 
     def _drain(self) -> None:
-        words = (self._pending + b"".join(self._blocks)).split(b"\0")
+        data = self._pending + b"".join(self._blocks)
         self._blocks, self._size = [], 0
-        even = (len(words) - 1) // 2 * 2
-        for word, value in zip(words[0:even:2], words[1:even:2], strict=True):
-            self._pair(word, value)
-        self._pending = b"\0".join(words[even:])
+        if self._in_headers:
+            data = self._headers(data)
+        while not self._in_headers:
+            pairs, mark, text = data.partition(HEADERS_FOLLOW)
+            data = self._pairs(pairs)
+            if not mark:
+                break
+            if data:
+                raise UnparsedOutput("the listing of the queue has headers within a pair")
+            self._decide()
+            self._in_headers = True
+            data = self._headers(text)
+        self._pending = data
 
-    def _pair(self, word: bytes, value: bytes) -> None:
+    def _pairs(self, data: bytes) -> bytes:
+        """Returns what is not whole yet."""
+        words = data.split(b"\0")
+        even = (len(words) - 1) // 2 * 2
+        files = self._files
+        for word, value in zip(words[0:even:2], words[1:even:2], strict=True):
+            if word == b":stat":
+                if value.startswith(MESSAGES):
+                    files.messages.append(value)
+                    continue
+                parts = value.split(b" ")
+                if len(parts) != 4:
+                    raise UnparsedOutput(NO_STAT)
+                files.sizes[parts[0]] = parts[2]
+            elif b"/" in word:
+                if word in files.records:
+                    files.records[word].append(value)
+                else:
+                    files.records[word] = [value]
+            else:
+                self._mark(word, value)
+                files = self._files
+        return b"\0".join(words[even:])
+
+    def _headers(self, data: bytes) -> bytes:
+        """Hands on the messages whose headers are here. Returns what is behind them, or not whole yet."""
+        at = 0
+        while (end := data.find(b"\n", at)) >= 0:
+            words = data[at:end].split(b" ")
+            if words == [b"end"]:
+                self._in_headers = False
+                return data[end + 1 :]
+            if len(words) == 4:
+                behind = end + 1 + size_of(words[2])
+                if behind > len(data):
+                    break
+                if message := self._whole.pop(words[0].decode("ascii", "replace"), None):
+                    self._take(message, Stored(data[end + 1 : behind][:HEADERS], None))
+                at = behind
+            elif words[1:] == [b"absent"]:
+                at = end + 1
+            else:
+                raise UnparsedOutput("the headers in the listing do not have the lengths that were announced")
+        return data[at:]
+
+    def _mark(self, word: bytes, value: bytes) -> None:
         if self._has_ended:
             raise UnparsedOutput("the listing of the queue goes on behind its end")
-        if not word.startswith(b":"):
-            kind, seen = self._place(word.decode("ascii", "replace"))
-            seen.records.setdefault(kind, []).append(value)
-        elif word == b":stat":
-            self._stat(value)
-        elif word == b":again":
-            self._messages[value.decode("ascii", "replace")] = Seen()
+        if word == b":again":
+            if not self._again:
+                self._before, self._files = self._files, Files()
+            self._again.add(value)
         elif word == b":group":
             self._began = second_of(value)
         elif word == b":done":
-            self._emit()
+            self._decide()
+            for message in self._whole.values():
+                self._take(message)
+            self._whole.clear()
         elif word == b":cut":
             self.cut = value.decode("ascii", "replace")
-        elif word == b":end" and value.isdigit() and not self._messages:
+        elif word == b":end" and value.isdigit() and self._files == Files() and not self._whole:
             self._has_ended = True
         else:
             raise UnparsedOutput(f"the listing of the queue has an unknown word {word[:40]!r}")
 
-    def _place(self, path: str) -> tuple[str, Seen]:
-        parts = path.split("/")
-        if len(parts) < 2:
-            raise UnparsedOutput(f"the listing of the queue has an unknown word {path[:40]!r}")
-        is_held = parts[0] == HELD
-        name = parts[-1]
-        seen = self._messages.get(name)
-        if seen is None:
-            seen = self._messages[name] = Seen(is_held)
-        return parts[is_held], seen
+    def _decide(self) -> None:
+        """Which of the files that were told make a message."""
+        for files, void in ((self._before, self._again), (self._files, frozenset[bytes]())):
+            todo = files.in_todo()
+            for told in files.messages:
+                found = MESSAGE.fullmatch(told)
+                if found is None:
+                    raise UnparsedOutput(NO_STAT)
+                if found["name"] not in void and QUEUE_ID.fullmatch(name := found["name"].decode("ascii", "replace")):
+                    self._message(name, found, todo.get((found["area"] or b"") + found["name"]), files)
+        self._before, self._files, self._again = Files(), Files(), set()
 
-    def _stat(self, value: bytes) -> None:
-        words = value.decode("ascii", "replace").split()
-        if len(words) != 4:
-            raise UnparsedOutput("the listing of the queue has a file without size or time")
-        kind, seen = self._place(words[0])
+    def _message(self, name: str, found: re.Match[bytes], todo: bytes | None, files: Files) -> None:
         try:
-            size = size_of(words[2])
-            moment_of(words[3])
+            size, arrived = size_of(found["size"]), moment_of(found["moment"].decode("ascii", "replace"))
         except OutOfBounds:
-            seen.is_odd = True
+            self._refused += 1
             return
-        if kind == "mess":
-            seen.size, seen.arrived = size, words[3]
-        else:
-            seen.sizes[kind] = size
-
-    def _emit(self) -> None:
-        for name, seen in self._messages.items():
-            if seen.is_odd and QUEUE_ID.fullmatch(name):
-                self._refused += 1
-                continue
-            if not seen.arrived or not QUEUE_ID.fullmatch(name):
-                continue
-            source = "todo" if "todo" in seen.records else "info"
-            if source not in seen.records and source not in seen.sizes:
-                continue
-            entry = entry_of(name, seen, source)
-            if entry is None:
-                self._refused += float(seen.arrived) < self._began - 1
-                continue
-            self._total += 1
-            self._take(entry)
-        self._messages.clear()
+        envelope = envelope_of(files, found["area"] or b"", found["behind"], todo)
+        if envelope is None:
+            return
+        sender = next((each[1:] for each in envelope if each[:1] == b"F"), None)
+        if sender is None:
+            self._refused += arrived < self._began - 1
+            return
+        state = "held" if found["area"] else "not yet preprocessed" if todo else "queued"
+        self._total += 1
+        self._whole[name] = Listed(name, state, size, found["moment"], sender, envelope)
 
 
-def entry_of(name: str, seen: Seen, source: str) -> QueueEntry | None:
-    """The message as its files tell, None when they are not complete."""
-    kinds = ("todo",) if source == "todo" else ("info", *(each for each in CHANNELS if each in seen.sizes))
-    if any(kind not in seen.records for kind in kinds):
-        return None  # qmail-send makes info/, local/ and remote/ empty, and writes and syncs one after the other
-    for kind in kinds:
-        records = seen.records[kind]
+def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) -> list[bytes] | None:
+    """All records of a message's files; none when one is not complete; None when it is not queued.
+
+    `behind`: the path of each, behind its kind.
+    """
+    records, sizes = files.records, files.sizes
+    info = area + b"info" + behind
+    if todo:
         # While it is preprocessed, todo/ may go between its being read and looked at; it is never changed in place.
-        if sum(map(len, records)) + len(records) != seen.sizes.get(kind, -1) and (kind != "todo" or kind in seen.sizes):
-            return None
-    sender = next((each[1:] for each in seen.records[source] if each[:1] == b"F"), None)
-    if sender is None:
+        paths = [todo]
+        if todo not in sizes:
+            return records[todo]
+    elif info in records or info in sizes:
+        paths = [info, *(path for kind in CHANNELS if (path := area + kind + behind) in sizes)]
+    else:
         return None
-    recipients = [
-        Recipient(address_of(each[1:]), state="delivered" if each[:1] == b"D" else "undelivered")
-        for kind in kinds
-        for each in seen.records[kind]
-        if each[:1] in {b"T", b"D"}
-    ]
-    is_waiting = source == "todo"
-    # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
-    whole, _, fraction = seen.arrived.partition(".")
-    return QueueEntry(
-        queue_id=name,
-        state="hold" if seen.is_held else "incoming" if is_waiting else "deferred",
-        native_state="held" if seen.is_held else "not yet preprocessed" if is_waiting else "queued",
-        arrival_time=float(f"{whole}.{fraction[:6]}"),
-        sender=address_of(sender),
-        recipients=recipients,
-        size=seen.size,
-        sender_raw=raw_of(sender),
-    )
+    envelope: list[bytes] = []
+    for path in paths:
+        found = records.get(path)  # None: qmail-send makes them empty, and writes and syncs one after the other
+        if found is None or sizes.get(path) != b"%d" % (sum(map(len, found)) + len(found)):
+            return []
+        envelope += found
+    return envelope
 
 
 def parse_contents(done: Completed, headers: int, body: int) -> Found:

@@ -9,7 +9,7 @@ from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue import listing as queue_listing
 from fleet.mta.queue import summary
 from fleet.mta.queue.content import HEADERS, Content
-from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Steps, run
 
@@ -23,24 +23,32 @@ ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "st
 MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
 
 
-def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+def read_queue(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes = b"") -> Steps[Listing]:
     """Every message, handed to `take` while the listing streams in. Raises UnparsedOutput, SudoDenied and others.
+
+    `limits`: of the headers that are read with them; none are without.
 
     What a change left that was cut off together with its guardian is put right first. Where that cannot be, the queue
     is listed all the same, with a note; while files are half moved, it proves no absence (`refused`).
     """
-    listing, cut = yield from _list(instance, take)
+    listing, cut = yield from _list(instance, take, limits)
     if not cut:
         return listing
     settled, why = yield from _settle(instance)
-    listing, cut = yield from _list(instance, take, "anyway")
+    listing, cut = yield from _list(instance, take, limits, "anyway")
     notes = [f"{CUT_OFF}{why}"] if cut else settled
     return Listing(listing.total, listing.refused + (cut == "acting"), (*listing.notes, *notes))
 
 
-def _list(instance: InstanceFacts, take: Take, *how: str) -> Steps[tuple[Listing, str]]:
+def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
+    """Every message with its header: 64 KiB of each, of all of them 128 MiB."""
+    return (yield from read_queue(instance, take, f"{HEADERS} {128 << 20}\n".encode()))
+
+
+def _list(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes, *how: str) -> Steps[tuple[Listing, str]]:
     sink = QueueSink(take)
-    command = Command((instance.queue_dirs[0], *how), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+    words = (instance.queue_dirs[0], *how)
+    command = Command(words, script=LIST, stdin=limits, become=True, timeout=LISTING_SECONDS, sink=sink)
     done = yield from run(command)
     if done.exit_status == BUSY:
         said = done.stderr.decode("utf-8", "backslashreplace").strip()
@@ -68,7 +76,7 @@ HEADERS_AND_BODIES = Content(
     parse=parse_contents,
     before_body=HEADERS,
 )
-QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
+QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
 queue_list = partial(queue_listing.queue_list, QUEUE)
 queue_summary = partial(summary.queue_summary, QUEUE)
 lookup = QUEUE.lookup

@@ -40,25 +40,6 @@ absent() {
         $1 != "" && !($1 in has) { print $1, "absent" }'
 }
 
-headers_of() {
-    awk -v limit="$headers" -v budget="$budget" '
-        $1 == "" || is_full { next }
-        {
-            path = $1; size = 0; text = ""
-            while ((got = (getline line <path)) > 0 && line != "" && line != "\r" && size < limit) {
-                size += length(line) + 1
-                text = text line "\n"
-            }
-            close(path)
-            sub("^.*/", "", $1)
-            if (got < 0) { print $1, "absent"; next }
-            if (size > limit) size = limit
-            printf "%s 0 %d 0\n", $1, size
-            ORS = ""; print substr(text, 1, size); ORS = "\n"
-            is_full = (budget -= size + 32) < 0
-        }'
-}
-
 choose() {
     awk -v limit="$limit" -v budget="$budget" '
         $1 == "" || is_full { next }

@@ -1,12 +1,14 @@
 #!/bin/sh
-# qmail_list.sh QUEUE [anyway]
+# qmail_list.sh QUEUE [anyway] <"MOST BUDGET"
 #
 # Everything a listing needs from the files of a qmail queue, while qmail-send runs or not, and from mxfleet-hold beside
 # them. Pairs of words, each ended by a NUL, which no address can contain (qmail-queue(8)):
 #   ":group" SECONDS         the files of some of the split directories follow, as they are from then on
 #   PATH RECORD              a record of info/, remote/, local/ or todo/
-#   ":stat" "PATH INODE SIZE MTIME"
+#   ":stat" "PATH INODE SIZE MTIME"   of a file in info/, remote/, local/ or todo/ "PATH - SIZE -" may be all
 #   ":again" ID              it was in todo/ meanwhile: what was said of it is void, and is said anew
+#   ":headers" ""            text follows, no pairs: "ID 0 LENGTH 0" and so many bytes of header, of each message; its last
+#                            line is "end". Only with a line on stdin: MOST bytes of each, about BUDGET of all
 #   ":done" ""               the group is complete
 #   ":cut" PHASE             a change was cut off and nobody lives who puts it right: "stopped", or "acting" with files half
 #                            moved. Nothing is listed then, except anyway; the change script's look puts it right.
@@ -44,9 +46,14 @@ paths() { # those of the files of the messages $seen
     done
 }
 
-todo_files() {
+look_into_todo() { # sets seen
     # shellcheck disable=SC2086 # words of ours
-    find $todo -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' ! -name '*[!0-9]*' -printf '%f\n'
+    seen=$(find $todo -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' ! -name '*[!0-9]*' -printf '%f\n') || unreadable
+    [ -z "$seen" ] || seen=$(both tell_seen of_group) || unreadable
+}
+
+tell_seen() {
+    printf '%s\n' "$seen"
 }
 
 of_group() {
@@ -81,13 +88,17 @@ group() { # the split directories from $first to $last
         number=$((number + 1))
     done
     [ -d todo/0 ] || todo=todo
-    before=$(both todo_files of_group) || unreadable
+    look_into_todo
+    before=$seen
     both envelope_files records || unreadable
     # shellcheck disable=SC2086
-    find $envelopes $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' \
-        -printf ':stat\0%p %i %s %T@\0' || unreadable
-    after=$(both todo_files of_group) || unreadable
+    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s -\0' || unreadable
+    # shellcheck disable=SC2086
+    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s %T@\0' || unreadable
+    look_into_todo
+    after=$seen
     [ -z "$before$after" ] || again
+    tell_headers
     printf ':done\000\000'
 }
 
@@ -102,6 +113,18 @@ again() { # what was in todo/
     both paths stats || unreadable
 }
 
+message_files() {
+    # shellcheck disable=SC2086
+    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' ! -name '*[!0-9]*'
+}
+
+tell_headers() {
+    [ "$headers" -gt 0 ] || return 0
+    printf ':headers\000\000'
+    both message_files headers_of || unreadable
+    echo end
+}
+
 held_files() {
     find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' ! -path '*/mess/*' ! -path '*/bounce/*' \
         ! -path '*/intd/*' -print0
@@ -112,6 +135,8 @@ held() {
     printf ':group\000%s\000' "$now"
     both held_files records || unreadable
     find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' -printf ':stat\0%p %i %s %T@\0' || unreadable
+    messages=mxfleet-hold/mess
+    [ ! -d "$messages" ] || tell_headers
     printf ':done\000\000'
 }
 
@@ -121,6 +146,13 @@ is_abandoned() { # whoever works on the queue, or will put it right, has the job
     read -r phase before <"$state.state" && [ -n "$phase$before" ]
 }
 
+headers=0
+budget=0
+read -r headers budget || :
+case $headers$budget in
+*[!0-9]*) fail 64 "bad limits" ;;
+esac
+: "${headers:=0}" "${budget:=0}"
 enter "$1" || fail 66 "no queue in $1"
 # Changes move files under an exclusive lock; one that was cut off is put right by its guardian within a moment.
 exec 9>>"$state.acting" || fail 73 "cannot open $state.acting"
@@ -144,7 +176,11 @@ while :; do
     waited=$((waited + 1))
 done
 
-size=$(((split + 11) / 12))
+# Some thousand messages a group: each takes a dozen processes here, and is held in memory where it is read.
+set -- mess/0/*
+size=$((1 + 5000 / $#))
+# shellcheck disable=SC2034 # headers_of looks at it, once for each group
+budget=$((budget / (1 + split / size)))
 first=0
 while [ "$first" -lt "$split" ]; do
     last=$((first + size - 1))

@@ -10,6 +10,8 @@
 #   keep_without AREA KIND...  takes those from $ids
 #   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it
 #                            could not be run, was ended by a signal or ended with more than WORST
+#   headers_of               of messages whose paths are on stdin: "ID 0 LENGTH 0", then the header, up to $headers bytes;
+#                            "ID absent". None after $budget bytes of all
 #
 # No program counts names here or looks for one, and nothing goes through a pipe: what died would have seen too little.
 LOT=4000 # characters of paths in one command line: any host takes them, and time grows with the square of it
@@ -104,4 +106,23 @@ run_lot() { # COMMAND...
     ended=$?
     lot=
     [ "$ended" -le "$worst" ]
+}
+
+headers_of() {
+    awk -v limit="$headers" -v budget="$budget" '
+        $1 == "" || is_full { next }
+        {
+            path = $1; size = 0; text = ""
+            while ((got = (getline line <path)) > 0 && line != "" && line != "\r" && size < limit) {
+                size += length(line) + 1
+                text = text line "\n"
+            }
+            close(path)
+            sub("^.*/", "", $1)
+            if (got < 0) { print $1, "absent"; next }
+            if (size > limit) size = limit
+            printf "%s 0 %d 0\n", $1, size
+            ORS = ""; print substr(text, 1, size); ORS = "\n"
+            is_full = (budget -= size + 32) < 0
+        }'
 }
