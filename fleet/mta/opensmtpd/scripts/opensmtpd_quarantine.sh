@@ -222,7 +222,7 @@ take_out() {
         if [ -e "$there/$id.new" ]; then
             mv -T "$there/$id.new" "$there/$id.ready" || continue
         else
-            (: >"$there/$id.ready") || continue
+            command : >"$there/$id.ready" || continue
         fi
         "$smtpctl" remove "$id" </dev/null >/dev/null || broke "smtpctl"
     done <"$work/safe"
@@ -237,15 +237,15 @@ take_out() {
     sync "$there" 2>/dev/null || sync
 }
 
-await_removal() { # smtpd has said "removed" before it removes the files
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        [ "$try" -eq 1 ] || sleep 0.5
-        left=
-        while read -r id; do
-            ! is_queued "$id" || left=$id
-        done <"$work/safe"
-        [ -n "$left" ] || return 0
-    done
+await_removal() { # smtpd has said "removed" before it removes the files; five seconds in all
+    waited=0
+    while read -r id; do
+        while is_queued "$id"; do
+            [ "$waited" -lt 100 ] || return 0
+            sleep 0.05
+            waited=$((waited + 1))
+        done
+    done <"$work/safe"
 }
 
 put_back() {
