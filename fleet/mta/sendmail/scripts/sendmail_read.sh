@@ -98,48 +98,50 @@ queue_file='
     }
 '
 
-# Queue files by ID, from two looks: a file that is renamed during one is in the other. One that is renamed later is read
-# under its new name. A message whose data file is not seen has just arrived when the first look does not have it.
+# Queue files from two looks: a file that is renamed during one is in the other. One that is renamed later is read under
+# its new name. Data files are looked at in between: a message whose data file is not seen has just arrived when the
+# first look does not have it.
 list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
     awk -v client="$client" -v most="${1:-0}" -v budget="${2:-0}" "$queue_file"'
+    function other(path,    name) { # a hold or a release has renamed it since; a name that was listed has its own turn
+        letter = letter == "q" ? "h" : "q"
+        name = place "/" letter "f" id
+        return (name in early || name in late) ? -1 : whole(name)
+    }
+    function tell(path, state) {
+        if (state < 0 || (state == 0 && ((path in locked) || size == 0))) return # left, or is being received
+        if (state == 0) { print "?" id; return }
+        is_client = index(place "/", client "/") == 1
+        printf ">%s %s %d %d %s %d %d %d %d\n%s", id, letter, is_client, (path in locked), T, N, K, header, body[id], text
+        if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
+        told++
+    }
     FILENAME == ARGV[1] { locked[$0]; next }
     FILENAME == ARGV[2] { early[$1] = 0; next }
     {
-        letter = substr($1, 1, 1)
-        if (letter == "d") { body[substr($1, 3)] = $2; next }
-        path = $3 "/" $1
+        letter = substr($1, 1, 1); id = substr($1, 3)
+        if (letter == "d") { body[id] = $2; next }
+        place = $3; size = $2; path = place "/" $1
+        if (letter == "Q") { lost++; if (path in early) early[path] = 1; next }
         if (path in early) early[path] = 1
-        if (letter == "Q") { lost++; next }
-        count++; name[count] = substr($1, 3); file[count] = letter; size[count] = $2; where[count] = $3
-    }
-    function other(at,    path) { # a hold or a release has renamed it since; a name that was listed has its own turn
-        if (!has_names) {
-            for (path in early) named[path]
-            for (path = 1; path <= count; path++) named[where[path] "/" file[path] "f" name[path]]
-            has_names = 1
+        else {
+            late[path]
+            if (!(id in body)) next
         }
-        path = where[at] "/" (file[at] == "q" ? "h" : "q") "f" name[at]
-        if (path in named) return -1
-        file[at] = file[at] == "q" ? "h" : "q"
-        return whole(path)
+        state = whole(path)
+        if (state < 0) gone[path] = $0; else tell(path, state)
     }
     END {
-        for (path in early) if (!early[path] && match(path, /\/[qh]f[^\/]*$/)) {
-            count++; name[count] = substr(path, RSTART + 3); file[count] = substr(path, RSTART + 1, 1)
-            size[count] = 0; where[count] = substr(path, 1, RSTART - 1)
+        for (path in gone) {
+            split(gone[path], word, " ")
+            letter = substr(word[1], 1, 1); id = substr(word[1], 3); size = word[2]; place = word[3]
+            tell(path, other(path))
         }
-        for (at = 1; at <= count; at++) {
-            path = where[at] "/" file[at] "f" name[at]
-            is_locked = (path in locked) + 0
-            if (!(name[at] in body) && !(path in early)) continue
+        for (path in early) if (!early[path] && match(path, /\/[qh]f[^\/]*$/)) {
+            id = substr(path, RSTART + 3); letter = substr(path, RSTART + 1, 1); size = 0; place = substr(path, 1, RSTART - 1)
             state = whole(path)
-            if (state < 0) state = other(at)
-            if (state < 0 || (state == 0 && (is_locked || size[at] == 0))) continue # left, or is being received
-            if (state == 0) { print "?" name[at]; continue }
-            is_client = index(where[at] "/", client "/") == 1
-            printf ">%s %s %d %d %s %d %d %d %d\n%s", name[at], file[at], is_client, is_locked, T, N, K, header, body[name[at]], text
-            if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
-            told++
+            if (state < 0) state = other(path)
+            tell(path, state)
         }
         print "end", told + 0, lost + 0
     }' "$work/locks" "$work/early" "$work/looks"
@@ -149,7 +151,8 @@ case $action in
 list | headers)
     locked >"$work/locks"
     look qhQ '%h/%f\n' >"$work/early"
-    look qhdQ '%f %s %h\n' >"$work/looks"
+    look d '%f %s\n' >"$work/looks"
+    look qhQ '%f %s %h\n' >>"$work/looks"
     if [ "$action" = headers ]; then list 131072 134217728; else list; fi
     ;;
 contents)
