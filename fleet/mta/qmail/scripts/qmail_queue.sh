@@ -108,6 +108,7 @@ run_lot() { # COMMAND...
     [ "$ended" -le "$worst" ]
 }
 
+# shellcheck disable=SC2154 # headers and budget are set where this is taken in
 headers_of() {
     awk -v limit="$headers" -v budget="$budget" '
         $1 == "" || is_full { next }
