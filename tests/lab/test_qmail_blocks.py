@@ -8,7 +8,7 @@ import pytest
 from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
-from fleet.mta.qmail import blocks, discovery
+from fleet.mta.qmail import Qmail, blocks
 from fleet.mta.records import Ended
 from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
@@ -26,7 +26,7 @@ REPLY = "553 5.1.0 Sorry, your envelope sender is in my badmailfrom list."
 
 @pytest.fixture
 def remote(qm1: Host) -> Iterator[BlockedHost]:
-    found = BlockedHost(qm1, blocks, discovery)
+    found = BlockedHost(qm1, Qmail())
     yield found
     found.close()
 

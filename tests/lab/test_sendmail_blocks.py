@@ -9,7 +9,7 @@ from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
 from fleet.mta.records import Ended
-from fleet.mta.sendmail import blocks, discovery
+from fleet.mta.sendmail import Sendmail, blocks
 from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
 from tests.lab.config import RELAY_CLIENT
@@ -26,7 +26,7 @@ STATE = f"cat {ACCESS}; stat -c '%U:%G %a' {ACCESS} {ACCESS}.db; {DUMP}; ls /etc
 
 def blocked_hosts(host: Host) -> list[BlockedHost]:
     """One for each instance of the host."""
-    with_default = BlockedHost(host, blocks, discovery)
+    with_default = BlockedHost(host, Sendmail())
     return [with_default.of(instance) for instance in with_default.instances]
 
 

@@ -1,9 +1,6 @@
 """How the queue is read."""
 
-from functools import partial
-
 from fleet.mta.host.commands import error_of
-from fleet.mta.queue import listing, summary
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
@@ -22,5 +19,3 @@ def read_queue(instance: InstanceFacts, take: Take, job: str = "") -> Steps[List
 
 MATCH_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
 QUEUE = Queue("the toy", MATCH_FIELDS, read_queue)
-queue_list = partial(listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)

@@ -7,7 +7,7 @@ from difflib import unified_diff
 
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import error_of, script_argv
+from fleet.mta.host.commands import Allowed, error_of, script_argv
 from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import digest_of, escape_bytes, split_lines
 
@@ -77,7 +77,7 @@ Change = Callable[[Source], tuple[str | None, Checks]]
 """From the file as it stands to its new text (None: no file) and what a map built of it must give."""
 
 
-def sudo_commands(files: Iterable[ListFile]) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(files: Iterable[ListFile]) -> list[Allowed]:
     """Seconds and command line of all that needs root for these files."""
     forms = (("read", READ_SECONDS), ("query", READ_SECONDS), ("apply", EDIT_SECONDS))
     return [(seconds, file.shown(action)) for file in files for action, seconds in forms]

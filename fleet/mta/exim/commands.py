@@ -6,11 +6,9 @@ wildcard for exim would be a root shell (`-be '${run{...}}'`).
 
 from collections.abc import Iterable
 
-from fleet.mta.exim import blocks, logs, routes
 from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, chunks, script_argv
 from fleet.mta.queue.content import HEADERS
-from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink, Steps, run
 
@@ -132,15 +130,14 @@ def deliver(instance: InstanceFacts, queue_id: str) -> Command:
     )
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     exim, queue = program(instance), spool(instance)
-    forms = [(LISTING_SECONDS, script_argv(LIST, queue)), (READ_SECONDS, script_argv(CONTENT, queue))]
-    forms.append((READ_SECONDS, find_argv(instance, (queue,))))
-    forms += [(CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS]
-    forms += [(CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")]
-    forms += [(CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)]
-    forms.append((DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))))
-    for module in (blocks, routes, logs):
-        forms += module.sudo_commands(instance)
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
+    return [
+        (LISTING_SECONDS, script_argv(LIST, queue)),
+        (READ_SECONDS, script_argv(CONTENT, queue)),
+        *((CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS),
+        *((CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")),
+        *((CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)),
+        (DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))),
+    ]

@@ -1,11 +1,7 @@
 """Exim's queue, by its spool files: exact addresses, microseconds and sizes, which `exim -bp` shortens."""
 
-from functools import partial
-
 from fleet.mta.exim.commands import CONTENT, listing, spool
 from fleet.mta.exim.parse import QueueSink, error_of
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import BUDGET, Content
 from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
@@ -46,5 +42,3 @@ HEADERS_AND_BODIES = Content(
     room=2 * BUDGET,
 )
 QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)

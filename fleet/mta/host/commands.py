@@ -30,6 +30,8 @@ FENCE_STATUS = 75
 
 SUDO_DEFAULTS = 'env_reset, !env_keep, !setenv, secure_path="/usr/sbin:/usr/bin:/sbin:/bin", !requiretty'
 
+Allowed = tuple[int, tuple[str, ...]]
+"""Seconds and command line of what sudo must allow."""
 Markers = Sequence[tuple[bytes, type[FleetError], str]]
 
 

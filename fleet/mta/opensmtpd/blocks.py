@@ -9,13 +9,13 @@ from difflib import unified_diff
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile, unblock
+from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
 from fleet.mta.blocks.site import Site, Wiring
 from fleet.mta.errors import UnparsedOutput, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, script_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, Allowed, script_argv
 from fleet.mta.opensmtpd import conf
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
@@ -30,7 +30,7 @@ REPLY = "550 Invalid recipient"
 CONFIGURATION = 1 << 20
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     files = [_own_file(instance)]
     tables = instance.options.get("tables", {})
@@ -243,9 +243,3 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     return (
         sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
     )
-
-
-sender_block = partial(flow.sender_block, sites)
-sender_unblock = partial(unblock.sender_unblock, sites)
-block_list = partial(flow.block_list, sites)
-read_back_block = partial(unblock.read_back_block, sites)

@@ -6,10 +6,7 @@ smtpctl for a lot of IDs, and the IDs go through stdin.
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.opensmtpd import logs
-from fleet.mta.opensmtpd.blocks import sudo_commands
-from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, script_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink
 
@@ -86,8 +83,8 @@ def _input(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     words = places(instance)
     forms = [
         (LISTING_SECONDS, LIST, words),
@@ -98,9 +95,4 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     ]
     if log_source(instance) != "none":
         forms.append((READ_SECONDS, LOG, (log_source(instance),)))
-    commands = [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]
-    commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
-    return tuple(
-        sudoers_line(user, seconds, argv)
-        for seconds, argv in (*commands, *sudo_commands(instance), *logs.sudo_commands(instance))
-    )
+    return [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]

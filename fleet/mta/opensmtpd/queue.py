@@ -1,13 +1,10 @@
 """OpenSMTPD's queue, as `smtpctl show queue` lists it, with the sizes of the message files."""
 
 from dataclasses import replace
-from functools import partial
 
 from fleet.mta.errors import Unsupported
 from fleet.mta.opensmtpd.commands import CONTENT, listing, places
 from fleet.mta.opensmtpd.parse import QueueSink, error_of
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import Content
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
@@ -48,5 +45,3 @@ HEADERS_AND_BODIES = Content(
     separator=(b"\r", b"\n"),
 )
 QUEUE = Queue("OpenSMTPD", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)

@@ -13,9 +13,8 @@ from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.host.commands import error_of
 from fleet.mta.opensmtpd import conf
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Steps, run
 
@@ -45,23 +44,11 @@ class Rules:
     entries: dict[str, list[str] | None]
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """The first rule that fits, and where its action sends the mail."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the host that the rule's action relays to."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """None: what this account may not read is told as unknown."""
-    return []
-
-
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Raises UnparsedOutput and others; an unreadable configuration is an error, an unreadable table a doubt."""
+    """The first rule that fits, and where its action sends the mail.
+
+    Raises UnparsedOutput and others; an unreadable configuration is an error, an unreadable table a doubt.
+    """
     done = yield from run(Command((), script=DISCOVER))
     lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     if done.exit_status or lines[-2:] != ["end", ""]:

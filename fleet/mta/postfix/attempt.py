@@ -26,7 +26,7 @@ from fleet.mta.postfix.commands import (
     program,
 )
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
-from fleet.mta.postfix.queue import DOWN, QUEUE, proof
+from fleet.mta.postfix.queue import DOWN, QUEUE
 from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
@@ -140,7 +140,7 @@ def wait_until(
     wanted = tuple(queue_ids)
     found: dict[str, QueueEntry] = {}
     for _ in range(looks if wanted else 0):
-        found = yield from proof(instance, wanted)
+        found = yield from QUEUE.proof(instance, wanted)
         if is_over(found):
             break
         yield from pause(PAUSE)

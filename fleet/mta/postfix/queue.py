@@ -1,13 +1,10 @@
 """Postfix's queue, as postqueue(1) lists it."""
 
 from dataclasses import replace
-from functools import partial
 
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.commands import CONTENT, postqueue
 from fleet.mta.postfix.parse import QueueSink, error_of
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import Content, Stored
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts, Recipient
@@ -66,7 +63,3 @@ HEADERS_AND_BODIES = Content(
     delivered=delivered,
 )
 QUEUE = Queue("Postfix", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
-lookup = QUEUE.lookup
-proof = QUEUE.proof

@@ -11,10 +11,9 @@ from typing import NamedTuple
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError
 from fleet.mta.host.commands import READ_SECONDS, error_of
-from fleet.mta.operations import AddressTest, SmtpProbe
 from fleet.mta.postfix.commands import ROUTE
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Steps, run
 
@@ -85,18 +84,11 @@ class Tables:
         return None
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """Classes, tables and transports as trivial-rewrite applies them; nothing is sent."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the next hop that smtp(8) would connect to."""
-    return (yield from probed(instance, operation, find_routes))
-
-
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Expand aliases, then resolve each recipient. Raises RemoteError where a table cannot be read."""
+    """Expand aliases, then resolve each recipient as trivial-rewrite does.
+
+    Raises RemoteError where a table cannot be read.
+    """
     tables = yield from _read_settings(instance)
     pending: list[tuple[str, tuple[str, ...]]] = [(recipient, ())]
     routes: list[Route] = []

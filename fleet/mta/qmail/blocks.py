@@ -7,12 +7,13 @@ understand alike is written.
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile, site, unblock
+from fleet.mta.blocks import edit, listfile, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
 from fleet.mta.blocks.site import Site, one_site
 from fleet.mta.errors import Unsupported
+from fleet.mta.host.commands import Allowed
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
 
@@ -24,7 +25,7 @@ REPLIES = {
 }
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     return edit.sudo_commands([_list_file(instance)])
 
@@ -106,7 +107,3 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
 
 
 SITES = one_site(site_of)
-sender_block = partial(flow.sender_block, SITES)
-sender_unblock = partial(unblock.sender_unblock, SITES)
-block_list = partial(flow.block_list, SITES)
-read_back_block = partial(unblock.read_back_block, SITES)

@@ -1,13 +1,9 @@
 """qmail's queue, read from its files while qmail-send runs or not."""
 
-from functools import partial
-
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
 from fleet.mta.host.commands import LISTING_SECONDS, error_of
 from fleet.mta.qmail.commands import CONTENT, LIST, change
 from fleet.mta.qmail.parse import QueueSink, parse_contents
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import HEADERS, Content
 from fleet.mta.queue.listing import Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
@@ -69,7 +65,3 @@ HEADERS_AND_BODIES = Content(
     before_body=HEADERS,
 )
 QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
-lookup = QUEUE.lookup
-proof = QUEUE.proof

@@ -63,9 +63,9 @@ class Layout:
         return job
 
 
-def find_argv(instance: InstanceFacts, directories: tuple[str, ...]) -> tuple[str, ...]:
+def find_argv(layout: Layout, instance: InstanceFacts) -> tuple[str, ...]:
     """The command line as sudo sees it; its time limit is READ_SECONDS."""
-    return script_argv(SCRIPT, instance.mta, *directories)
+    return script_argv(SCRIPT, instance.mta, *layout.directories(instance))
 
 
 def find(layout: Layout, instance: InstanceFacts) -> Steps[InQuarantine]:

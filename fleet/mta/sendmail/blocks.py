@@ -6,18 +6,19 @@ An instance without an access map is not wired by us: that takes a new sendmail.
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, site, unblock
+from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, reachable, sender_probe
 from fleet.mta.blocks.site import NoList, Site, one_site
+from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import access
 
 WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     return edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
 
@@ -82,7 +83,3 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
 
 
 SITES = one_site(site_of)
-sender_block = partial(flow.sender_block, SITES)
-sender_unblock = partial(unblock.sender_unblock, SITES)
-block_list = partial(flow.block_list, SITES)
-read_back_block = partial(unblock.read_back_block, SITES)

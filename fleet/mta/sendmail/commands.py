@@ -1,11 +1,7 @@
 """The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words."""
 
-from collections.abc import Iterable
-
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, script_argv
 from fleet.mta.records import InstanceFacts
-from fleet.mta.sendmail import blocks, logs, routes
 from fleet.mta.sendmail.discovery import NO_CLIENT
 from fleet.mta.steps import Command, Sink
 
@@ -82,21 +78,11 @@ def run_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
     return script_argv(RUN, *_run_arguments(instance, action))
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word: messages and limits go through stdin.
-
-    The helper scripts must be installed, owned by root, in HELPERS.
-    """
-    commands: list[tuple[int, tuple[str, ...]]] = [
-        (30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"])),
-        (LISTING_SECONDS, script_argv(READ, "list", *queues(instance))),
-        (LISTING_SECONDS, script_argv(READ, "headers", *queues(instance))),
-        (READ_SECONDS, script_argv(READ, "contents", *queues(instance))),
-        (READ_SECONDS, find_argv(instance, queues(instance))),
-    ]
-    actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")
-    commands += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
-    commands += [(CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce")]
-    for module in (blocks, logs, routes):
-        commands += module.sudo_commands(instance)
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
+    forms = [(30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"]))]
+    readings = (("list", LISTING_SECONDS), ("headers", LISTING_SECONDS), ("contents", READ_SECONDS))
+    forms += [(seconds, script_argv(READ, action, *queues(instance))) for action, seconds in readings]
+    actions = ("hold", "release", "delete", "out", "back", "erase", "look")
+    forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
+    return [*forms, *((CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce"))]

@@ -1,9 +1,5 @@
 """Sendmail's queue, read from the queue files of every queue directory and of the client queue in one command."""
 
-from functools import partial
-
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import Content
 from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
@@ -45,7 +41,3 @@ CONTENT = Content(
     READ, lambda instance: ("contents", *queues(instance)), batch=500, headers_batch=5_000, error_of=error_of
 )
 QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, CONTENT, read_headers)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
-lookup = QUEUE.lookup
-proof = QUEUE.proof

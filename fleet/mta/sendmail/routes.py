@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, error_of, script_argv
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, script_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -31,17 +30,7 @@ class Answer:
     name: str = ""
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """`sendmail -bv`: aliases, mailertable and rulesets as delivery applies them; nothing is sent."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the host that `sendmail -bv` names."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """The address goes through stdin; access and alias maps are not for everybody's eyes."""
     return [(READ_SECONDS, script_argv(ROUTE, *_words(instance)))]
 
@@ -51,7 +40,10 @@ def _words(instance: InstanceFacts) -> tuple[str, str]:
 
 
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Rulesets may look at the sender, which -bv does not know. Raises UnparsedOutput."""
+    """Aliases, mailertable and rulesets as delivery applies them, but for the sender, which -bv does not know.
+
+    Raises UnparsedOutput.
+    """
     stdin = f"{recipient}\n".encode()
     done = yield from run(Command(_words(instance), script=ROUTE, stdin=stdin, become=True, timeout=READ_SECONDS))
     answer = parse_answer(done)
