@@ -16,8 +16,8 @@ from fleet.mta.host.commands import READ_SECONDS, Allowed, sudoers_line
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.search import log_search
 from fleet.mta.logs.tracing import message_trace
-from fleet.mta.operations import Operation
-from fleet.mta.queue.changes import change
+from fleet.mta.operations import Operation, QuarantineErase, QuarantineRestore, QueuePurge
+from fleet.mta.queue.changes import VERBS, change
 from fleet.mta.queue.delivery import Delivery, message_deliver
 from fleet.mta.queue.driver import QueueDriver
 from fleet.mta.queue.in_quarantine import find, find_argv
@@ -32,16 +32,13 @@ from fleet.mta.steps import Steps
 
 Built = Callable[..., Steps[Result]]
 
-BY_VERB: dict[Verb, tuple[str, Callable[..., Steps[Result]]]] = {
-    Verb.HOLD: ("queue.hold", change),
-    Verb.RELEASE: ("queue.release", change),
-    Verb.TAKE_OUT: ("queue.purge", change),
-    Verb.ATTEMPT: ("queue.flush", change),
-    Verb.BOUNCE: ("queue.bounce", change),
-    Verb.REQUEUE: ("queue.requeue", change),
-    Verb.PUT_BACK: ("quarantine.restore", restore),
-    Verb.ERASE: ("quarantine.erase", erase),
+BY_VERB: dict[Verb, tuple[str, Built]] = {
+    **{verb: (kind.name, change) for kind, verb in VERBS.items()},
+    Verb.TAKE_OUT: (QueuePurge.name, change),
+    Verb.PUT_BACK: (QuarantineRestore.name, restore),
+    Verb.ERASE: (QuarantineErase.name, erase),
 }
+"""What a driver that has the verb is good for: the operation, and its flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,11 @@ class Parts:
     """What an MTA is made of. What it lacks is None, and the operations of it are absent.
 
     `discover`: see Adapter. `driver`: its queue and how messages of it are changed; `driver.verbs` says which changes
-    there are. `sudo`: what sudo must allow for the commands of each part, but for the log and the quarantine.
+    there are.
     """
 
     discover: Callable[[HostFacts, str], Steps[tuple[InstanceFacts, ...]]]
     driver: QueueDriver
-    sudo: Sequence[Callable[[InstanceFacts], Sequence[Allowed]]]
     delivery: Delivery | None = None
     sites: Sites | None = None
     log: MailLog | None = None
@@ -87,10 +83,11 @@ class Parts:
 
 
 class DeclaredAdapter(Adapter):
-    """Satisfies Adapter. A subclass has `mta`, `emulated`, `notes` and `parts`; an operation that it defines itself is
-    not built."""
+    """Satisfies Adapter. A subclass has `mta`, `emulated`, `notes`, `parts` and `sudo`: what sudo must allow for the
+    commands of each part, but for the log and the quarantine. An operation that it defines itself is not built."""
 
     parts: ClassVar[Parts]
+    sudo: ClassVar[Sequence[Callable[[InstanceFacts], Sequence[Allowed]]]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -120,7 +117,7 @@ class DeclaredAdapter(Adapter):
         """Literal down to the last word: what is told of a message goes through stdin, so nothing is a wildcard. The
         scripts must be installed, owned by root, in HELPERS."""
         parts = self.parts
-        allowed = [each for commands in parts.sudo for each in commands(instance)]
+        allowed = [each for commands in self.sudo for each in commands(instance)]
         allowed.append((READ_SECONDS, find_argv(parts.driver.layout, instance)))
         allowed += parts.log.sudo_commands(instance) if parts.log else ()
         return tuple(sudoers_line(user, seconds, argv) for seconds, argv in allowed)

@@ -20,4 +20,5 @@ class Toy(DeclaredAdapter):
     mta = "toy"
     emulated = {"queue.hold": "a rename that its daemon passes over"}
     notes = {name: note for note, names in ABSENT.items() for name in names}
-    parts = Parts(discovery.discover, driver.DRIVER, (commands.sudo_commands,))
+    parts = Parts(discovery.discover, driver.DRIVER)
+    sudo = (commands.sudo_commands,)

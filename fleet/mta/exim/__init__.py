@@ -16,12 +16,5 @@ class Exim(DeclaredAdapter):
         "queue.purge": "quarantine is a named queue; the spool files move there and back unchanged",
         "queue.requeue": "Exim has no requeue: routing is done anew at every attempt, so message.deliver does it",
     }
-    parts = Parts(
-        discovery.discover,
-        driver.DRIVER,
-        (commands.sudo_commands, blocks.sudo_commands, routes.sudo_commands),
-        attempt.DELIVERY,
-        blocks.SITES,
-        logs.LOG,
-        routes.find_routes,
-    )
+    parts = Parts(discovery.discover, driver.DRIVER, attempt.DELIVERY, blocks.SITES, logs.LOG, routes.find_routes)
+    sudo = (commands.sudo_commands, blocks.sudo_commands, routes.sudo_commands)

@@ -5,7 +5,7 @@ import re
 from fleet.mta.bounds import size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.source import source_of
+from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
@@ -35,7 +35,7 @@ STATUS = {"=>": "sent", "->": "sent", ">>": "sent", "*>": "discarded", "**": "bo
 
 def _beside(instance: InstanceFacts) -> tuple[str, ...]:
     """Rejections and panics; the main log has the rejections too."""
-    main = source_of(instance)
+    [main] = sources_of(instance)
     if not main.endswith("mainlog"):
         return ()
     return tuple(main.removesuffix("mainlog") + name for name in ("rejectlog", "paniclog"))

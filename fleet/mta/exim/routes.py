@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, script_argv
+from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, reading, script_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Exchanger
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 ROUTE = "exim_route.sh"
 LATER = "cannot be resolved at this time"
@@ -40,7 +40,7 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
     """What `exim -f SENDER -bt` says. Raises UnparsedOutput for an answer that names no address."""
     words = (instance.options["program"],)
     stdin = f"{recipient}\n{sender}\n".encode()
-    done = yield from run(Command(words, script=ROUTE, stdin=stdin, become=True, timeout=READ_SECONDS))
+    done = yield from run(reading(ROUTE, words, stdin))
     found, hostname = parse_test(done)
     domains = instance.options.get("relay_domains", [])
     return Routing(tuple(_route(each, domains) for each in found), hostname)

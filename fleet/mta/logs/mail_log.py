@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import LISTING_SECONDS, Allowed, script_argv
 from fleet.mta.logs.rows import Trace
-from fleet.mta.logs.source import SCRIPT, source_of
+from fleet.mta.logs.source import SCRIPT, log_source, sources_of
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import InstanceFacts
 
 Parser = Callable[[float, str], None]
 """Takes the time of a line and what follows it there: `host tag[pid]: text`, or what the MTA itself writes."""
 Sources = Callable[[InstanceFacts], tuple[str, ...]]
-
-
-def _the_one(instance: InstanceFacts) -> tuple[str, ...]:
-    return (source_of(instance),)
 
 
 def _none(instance: InstanceFacts) -> tuple[str, ...]:
@@ -37,7 +33,7 @@ class MailLog:
     parser: Callable[[Trace, InstanceFacts], Parser]
     notes: tuple[str, ...] = ()
     as_logged: Callable[[str], str] = str
-    sources: Sources = _the_one
+    sources: Sources = sources_of
     beside: Sources = _none
     without_message_id: str = ""
 
@@ -52,7 +48,7 @@ class MailLog:
 
     def sudo_commands(self, instance: InstanceFacts) -> list[Allowed]:
         """What sudo must allow for both operations."""
-        if instance.options.get("log_source") in (None, "", "none"):
+        if log_source(instance) == "none":
             return []
         readings = (("any", self.searched(instance)), (self.kind, self.sources(instance)))
         return [(LISTING_SECONDS, script_argv(SCRIPT, kind, *sources)) for kind, sources in readings]

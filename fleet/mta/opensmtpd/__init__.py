@@ -20,12 +20,5 @@ class OpenSmtpd(DeclaredAdapter):
         "queue.requeue": "smtpctl cannot pass a queued message through its rules again",
         "sender.block": "code and text of the answer cannot be chosen: 550 Invalid recipient",
     }
-    parts = Parts(
-        discovery.discover,
-        driver.DRIVER,
-        (commands.sudo_commands, blocks.sudo_commands),
-        attempt.DELIVERY,
-        blocks.sites,
-        logs.LOG,
-        routes.find_routes,
-    )
+    parts = Parts(discovery.discover, driver.DRIVER, attempt.DELIVERY, blocks.sites, logs.LOG, routes.find_routes)
+    sudo = (commands.sudo_commands, blocks.sudo_commands)

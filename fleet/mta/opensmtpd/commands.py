@@ -6,7 +6,16 @@ smtpctl for a lot of IDs, and the IDs go through stdin.
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, script_argv
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    reading,
+    script_argv,
+)
+from fleet.mta.logs.source import log_source
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink
 
@@ -39,38 +48,23 @@ def smtpctl_argv(instance: InstanceFacts, *words: str) -> tuple[str, ...]:
     return (str(instance.options["program"]), *words)
 
 
-def log_source(instance: InstanceFacts) -> str:
-    """A file, "journald" or "none"."""
-    return str(instance.options.get("log_source") or "none")
-
-
 def listing(instance: InstanceFacts, sink: Sink) -> Command:
-    return Command(places(instance), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+    return reading(LIST, places(instance), seconds=LISTING_SECONDS, sink=sink)
 
 
 def act(instance: InstanceFacts, action: str, lines: Iterable[str]) -> Command:
     """`action`: one of ACTIONS; `lines`: "ID CREATED"."""
-    return Command(
-        (*places(instance), action),
-        script=ACT,
-        stdin=_input(lines),
-        become=True,
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
-    )
+    return changing(ACT, (*places(instance), action), _input(lines), most=8 << 20)
 
 
 def move(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Command:
     """`action`: one of MOVES; `lines`: "ID CREATED", for `back` "ID schedule" or "ID wait"."""
-    return Command(
+    return changing(
+        QUARANTINE,
         (*places(instance), action),
-        script=QUARANTINE,
-        stdin=f"{job}\n".encode() + _input(lines),
-        become=True,
+        f"{job}\n".encode() + _input(lines),
+        most=8 << 20,
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
     )
 
 

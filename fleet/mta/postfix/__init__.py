@@ -16,14 +16,7 @@ class Postfix(DeclaredAdapter):
         "queue.purge": "quarantine moves the queue file out of the queue and back, unchanged",
         "queue.requeue": "every message gets a new queue ID",
     }
-    parts = Parts(
-        discovery.discover,
-        driver.DRIVER,
-        (commands.sudo_commands, blocks.sudo_commands),
-        attempt.DELIVERY,
-        blocks.sites,
-        logs.LOG,
-        routes.find_routes,
-    )
+    parts = Parts(discovery.discover, driver.DRIVER, attempt.DELIVERY, blocks.sites, logs.LOG, routes.find_routes)
+    sudo = (commands.sudo_commands, blocks.sudo_commands)
 
     block_list = staticmethod(blocks.block_list)

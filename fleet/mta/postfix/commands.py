@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 
 from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, chunks, script_argv
+from fleet.mta.logs.source import log_source
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Completed, Sink, Steps, run
@@ -88,21 +89,19 @@ def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Complete
     """
     done = None
     for lot in chunks(queue_ids, ATTEMPTS):
-        done = yield from run(_attempt(instance, lot))
+        done = yield from run(
+            Command(
+                (program(instance, "postqueue"), instance.config_dir),
+                script=ATTEMPT,
+                stdin=ids_input(lot),
+                become=bool(instance.options.get("flush_as_root")),
+                mutates=True,
+                timeout=CHANGE_SECONDS,
+            )
+        )
         if done.exit_status:
             break
     return done
-
-
-def _attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Command:
-    return Command(
-        (program(instance, "postqueue"), instance.config_dir),
-        script=ATTEMPT,
-        stdin=ids_input(queue_ids),
-        become=bool(instance.options.get("flush_as_root")),
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-    )
 
 
 def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
@@ -130,11 +129,6 @@ def _script_commands(instance: InstanceFacts) -> list[Allowed]:
     if log != "none":
         forms.append((READ_SECONDS, LOG, (log,)))
     return [(seconds, script_argv(script, *words)) for seconds, script, words in forms]
-
-
-def log_source(instance: InstanceFacts) -> str:
-    """A file, "journald" or "none"."""
-    return str(instance.options.get("log_source") or "none")
 
 
 def deliver_arguments(instance: InstanceFacts) -> tuple[str, ...]:

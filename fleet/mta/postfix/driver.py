@@ -15,7 +15,8 @@ from functools import partial
 
 from fleet.mta.bounds import count_of
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, chunks, lines_of, script_argv
+from fleet.mta.host.commands import changing, chunks, lines_of, script_argv
+from fleet.mta.logs.source import log_source
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.postfix.attempt import (
     attempt_times,
@@ -32,7 +33,6 @@ from fleet.mta.postfix.commands import (
     attempt,
     attempt_argv,
     flush_all,
-    log_source,
     postsuper,
     postsuper_argv,
     wake_pickup,
@@ -44,7 +44,7 @@ from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same
 from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
-from fleet.mta.steps import Command, Steps, T, run
+from fleet.mta.steps import Steps, T, run
 
 SKIPPED = "messages that are being delivered (active, incoming, maildrop) are left alone"
 DROPPED = "a message from <> is dropped: there is nobody to return it to"
@@ -260,14 +260,12 @@ def quarantine(
     And, of those to be brought back, those that a restore of ours put on hold where nobody has moved them since.
     """
     done = yield from run(
-        Command(
+        changing(
+            QUARANTINE,
             (action, instance.queue_dirs[0]),
-            script=QUARANTINE,
-            stdin=f"{job}\n".encode() + ids_input(queue_ids),
-            become=True,
+            f"{job}\n".encode() + ids_input(queue_ids),
+            most=8 << 20,
             mutates=action != "look",
-            timeout=CHANGE_SECONDS,
-            max_output=8 << 20,
         )
     )
     if done.exit_status == 75:

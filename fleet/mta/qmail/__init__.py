@@ -22,12 +22,5 @@ class Qmail(DeclaredAdapter):
         "queue.flush": "qmail-send knows no flush of a selection: ALRM makes it try every message",
         "queue.requeue": "qmail cannot take a queued message in again",
     }
-    parts = Parts(
-        discovery.discover,
-        driver.DRIVER,
-        (commands.sudo_commands, blocks.sudo_commands),
-        attempt.DELIVERY,
-        blocks.SITES,
-        logs.LOG,
-        routes.find_routes,
-    )
+    parts = Parts(discovery.discover, driver.DRIVER, attempt.DELIVERY, blocks.SITES, logs.LOG, routes.find_routes)
+    sudo = (commands.sudo_commands, blocks.sudo_commands)

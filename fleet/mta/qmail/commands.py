@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fleet.mta.errors import Conflict, DiskFull, MtaNotRunning, OutcomeUnknown, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, error_of, script_argv
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    error_of,
+    script_argv,
+)
 from fleet.mta.operations import Quarantined
 from fleet.mta.qmail.parse import bytes_of
 from fleet.mta.records import InstanceFacts, QueueEntry
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 LIST = "qmail_list.sh"
 CONTENT = "qmail_content.sh"
@@ -134,14 +142,12 @@ def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wa
     stdin = b"".join(line_of(each) for each in messages)
     if not stdin and action != "look":
         return Answer({}, was_up=False)  # nothing was stopped, so nothing has to run again
-    command = Command(
+    command = changing(
+        CHANGE,
         change_words(instance, action),
-        script=CHANGE,
-        stdin=f"{job or 'none'}\n".encode() + stdin + b"end\n",
-        become=True,
+        f"{job or 'none'}\n".encode() + stdin + b"end\n",
+        most=(1 << 20) + 128 * stdin.count(b"\n"),
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=(1 << 20) + 128 * stdin.count(b"\n"),
     )
     return parse_answer((yield from run(command)), stops=action not in WITHOUT_STOP)
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from fleet.mta.bounds import size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.source import source_of
+from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
@@ -35,7 +35,7 @@ NOTES = ("qmail logs no Message-ID, and writes blanks, percent signs and 8-bit c
 def _sources(instance: InstanceFacts) -> tuple[str, ...]:
     """The front ends' logs first: what they say of a message is known then when qmail-send tells of it."""
     fronts = instance.options.get("front_end_logs", [])
-    main = source_of(instance)
+    [main] = sources_of(instance)
     return (*(log for log in fronts if log != main), main)
 
 

@@ -1,22 +1,19 @@
 """qmail's queue, read from its files while qmail-send runs or not."""
 
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
-from fleet.mta.host.commands import LISTING_SECONDS, error_of
+from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.qmail.commands import CONTENT, LIST, change
 from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue.content import HEADERS, Content
-from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 BUSY = 75
 CUT_OFF = (
     "a change was cut off on this host, and it could not be put right: qmail-send may be down and messages half moved;"
     " `svc -u` on its service starts it, and the next change or look into the quarantine puts the rest right"
 )
-# No `reason`, no attempts: qmail keeps neither, its log alone tells them.
-ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
-MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
 
 
 def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
@@ -36,7 +33,7 @@ def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
 
 def _list(instance: InstanceFacts, take: Take, *how: str) -> Steps[tuple[Listing, str]]:
     sink = QueueSink(take)
-    command = Command((instance.queue_dirs[0], *how), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+    command = reading(LIST, (instance.queue_dirs[0], *how), seconds=LISTING_SECONDS, sink=sink)
     done = yield from run(command)
     if done.exit_status == BUSY:
         said = done.stderr.decode("utf-8", "backslashreplace").strip()
@@ -64,4 +61,5 @@ HEADERS_AND_BODIES = Content(
     parse=parse_contents,
     before_body=HEADERS,
 )
-QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
+# No `reason`, no attempts: qmail keeps neither, its log alone tells them.
+QUEUE = Queue("qmail", FIELDS - {"reason"}, read_queue, HEADERS_AND_BODIES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import lines_of
 from fleet.mta.records import InstanceFacts
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
@@ -50,12 +50,9 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def parse_control(done: Completed) -> Control:
     """What qmail_control.sh printed."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, CONTROL)
     control = Control()
     name = ""
-    for line in lines[:-2]:
+    for line in lines_of(done, CONTROL):
         word, _, text = line.partition(" ")
         if word == "file":
             name = text

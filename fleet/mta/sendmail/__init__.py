@@ -17,12 +17,5 @@ class Sendmail(DeclaredAdapter):
         "message.deliver": "with the SMTP dialogue; a message of the client queue is handed to the daemon",
         "queue.requeue": "Sendmail routes a message anew at every attempt and keeps its queue ID: queue.flush does it",
     }
-    parts = Parts(
-        discovery.discover,
-        driver.DRIVER,
-        (commands.sudo_commands, blocks.sudo_commands, routes.sudo_commands),
-        attempt.DELIVERY,
-        blocks.SITES,
-        logs.LOG,
-        routes.find_routes,
-    )
+    parts = Parts(discovery.discover, driver.DRIVER, attempt.DELIVERY, blocks.SITES, logs.LOG, routes.find_routes)
+    sudo = (commands.sudo_commands, blocks.sudo_commands, routes.sudo_commands)

@@ -1,6 +1,14 @@
 """The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words."""
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, script_argv
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    reading,
+    script_argv,
+)
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail.discovery import NO_CLIENT
 from fleet.mta.steps import Command, Sink
@@ -27,27 +35,24 @@ def read(
     instance: InstanceFacts, action: str, *, stdin: bytes = b"", sink: Sink | None = None, room: int = 0
 ) -> Command:
     """sendmail_read.sh: reads, as root, because nobody else may."""
-    return Command(
+    return reading(
+        READ,
         (action, *queues(instance)),
-        script=READ,
-        stdin=stdin,
-        become=True,
-        timeout=READ_SECONDS if stdin else LISTING_SECONDS,
-        max_output=(1 << 20) + room,
+        stdin,
+        seconds=READ_SECONDS if stdin else LISTING_SECONDS,
+        most=(1 << 20) + room,
         sink=sink,
     )
 
 
 def change(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
     """sendmail_change.sh for one lot of messages."""
-    return Command(
+    return changing(
+        CHANGE,
         (action, *queues(instance)),
-        script=CHANGE,
-        stdin=stdin,
-        become=True,
+        stdin,
+        most=(32 << 20) + ANSWER_PER_MESSAGE * stdin.count(b"\n"),
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=(32 << 20) + ANSWER_PER_MESSAGE * stdin.count(b"\n"),
     )
 
 
@@ -62,15 +67,7 @@ def _run_arguments(instance: InstanceFacts, action: str) -> tuple[str, ...]:
 
 def run_queue(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
     """sendmail_run.sh: Sendmail works on these messages now."""
-    return Command(
-        _run_arguments(instance, action),
-        script=RUN,
-        stdin=stdin,
-        become=True,
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
-    )
+    return changing(RUN, _run_arguments(instance, action), stdin, most=8 << 20)
 
 
 def run_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
