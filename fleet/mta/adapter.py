@@ -15,7 +15,7 @@ from fleet.mta.operations import Operation
 from fleet.mta.records import Capability, Context, HostFacts, InQuarantine, InstanceFacts, Result, Support
 from fleet.mta.steps import Command, Plan, Steps, T
 
-Carry = Callable[[InstanceFacts, Operation, Context], Steps[Result]]
+Method = Callable[[InstanceFacts, Operation, Context], Steps[Result]]
 
 REPLACES = "replaces_files"
 """The option of an instance on whose host nothing exchanges two files in one step."""
@@ -66,12 +66,17 @@ def adapter_for(mta: str) -> Adapter:
     return adapter
 
 
-def carry(adapter: Adapter, operation_name: str) -> Carry | None:
+def method_name(operation_name: str) -> str:
+    """`queue.hold` is carried out by `queue_hold`."""
+    return operation_name.replace(".", "_")
+
+
+def method_for(adapter: Adapter, operation_name: str) -> Method | None:
     """The adapter's method for an operation, or None when it has none.
 
     No adapter has to think of the context's fence, or of what a plan says of the host, so none can forget it.
     """
-    method: Carry | None = getattr(adapter, operation_name.replace(".", "_"), None)
+    method: Method | None = getattr(adapter, method_name(operation_name), None)
     if method is None:
         return None
 
@@ -103,7 +108,7 @@ def _completed(steps: Steps[T], fence: int, notes: tuple[str, ...]) -> Steps[T]:
 
 def capability(adapter: Adapter, operation_name: str) -> Capability:
     """Native, emulated or absent, and what a person should know about it."""
-    if carry(adapter, operation_name) is None:
+    if method_for(adapter, operation_name) is None:
         return Capability(Support.ABSENT, adapter.notes.get(operation_name, ""))
     if operation_name in adapter.emulated:
         return Capability(Support.EMULATED, adapter.emulated[operation_name])

@@ -17,7 +17,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from fleet.inventory import instance_facts
 from fleet.models import Host
-from fleet.mta.adapter import adapter_for, carry
+from fleet.mta.adapter import adapter_for, method_for
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
@@ -210,7 +210,7 @@ def _steps(run: Run, operation: Operation, context: Context) -> Callable[[], Ste
         return partial(discover_host, run.host.name, time.time)
     if run.instance is None:
         raise ValueError(f"{operation.name} needs an instance")
-    method = carry(adapter_for(run.instance.mta), operation.name)
+    method = method_for(adapter_for(run.instance.mta), operation.name)
     if method is None:
         raise ValueError(f"{run.instance.mta} has no {operation.name}")
     return partial(method, instance_facts(run.instance), operation, context)

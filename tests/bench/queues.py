@@ -246,7 +246,7 @@ def ours(host: Host, name: str, step: str) -> dict[str, Any]:
     from dataclasses import replace
 
     from fleet.match import parse
-    from fleet.mta.adapter import adapter_for, carry
+    from fleet.mta.adapter import adapter_for, method_for
     from fleet.mta.host.discovery import discover_host
     from fleet.mta.operations import Limits, Operation, QueueList, QueuePurge, Selection
     from fleet.mta.records import Context
@@ -272,7 +272,7 @@ def ours(host: Host, name: str, step: str) -> dict[str, Any]:
     context = Context(now=time.time(), job="bench")
 
     def carried(operation: Operation, context: Context, *, until_plan: bool = False) -> Outcome:
-        method = carry(adapter, operation.name)
+        method = method_for(adapter, operation.name)
         if method is None:
             raise SystemExit(f"{instance.mta} has no {operation.name}")
         return done(lambda: method(instance, operation, context), until_plan=until_plan)

@@ -46,14 +46,14 @@ def blocks(count: int) -> Iterator[bytes]:
 def judge(match: str, count: int) -> dict[str, Any]:
     """Drive `queue.list` through a listing of `count` messages. `cpu`: seconds of the feeding alone."""
     from fleet.mta.params.parse import parse_params
-    from fleet.mta.postfix.queue import queue_list
+    from fleet.mta.postfix import Postfix
     from fleet.mta.records import Context, InstanceFacts
     from fleet.mta.steps import Completed
 
     facts = {"command_directory": "/usr/sbin"}
     instance = InstanceFacts("mx1", "postfix", "postfix", "3.7.11", "/etc/postfix", ("/var/spool/postfix",), (), facts)
     operation: Any = parse_params("queue.list", {"match": match}, now=datetime.now(UTC)).operation
-    steps = queue_list(instance, operation, Context(now=1_795_180_000.0))
+    steps = Postfix.queue_list(instance, operation, Context(now=1_795_180_000.0))
     command: Any = next(steps)
     size, cpu = 0, 0.0
     before = forget_peak()

@@ -16,7 +16,7 @@ import pytest
 from fleet.match import parse, unsupported_fields
 from fleet.mta import REGISTRY, operations
 from fleet.mta.adapter import adapter_for
-from fleet.mta.adapter import carry as method_of
+from fleet.mta.adapter import method_for as method_of
 from fleet.mta.errors import Conflict, FleetError, MessageNotFound, Overtaken, SudoDenied, Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
 from fleet.mta.operations import Quarantined, Selection

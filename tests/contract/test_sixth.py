@@ -125,7 +125,7 @@ def test_the_sixth_is_found_by_its_own_words(tmp_path: Path) -> None:
     said = []
     for done in (Completed(0, b"toyd 1.2, queue /var/spool/toy\n"), Completed(127)):
         host.answers["toyd"] = partial(_say, done)
-        said.append(carry(Wire(host), toy.Toy.discover(HostFacts(), "toy1")).value)
+        said.append(carry(Wire(host), toy.Toy().discover(HostFacts(), "toy1")).value)
     [one], none = said
     assert (one.id, one.version, one.queue_dirs, none) == ("toy1/toy", "1.2", ("/var/spool/toy",), ())
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from copy import copy
-from types import ModuleType
 from typing import Any
 
 from fleet.mta.errors import FleetError
@@ -20,17 +19,17 @@ CONTEXT = Context(now=0, job="0190a1b2", wiring_approved=True)
 
 
 class BlockedHost:
-    """`blocks` and `instances`: the adapter's modules of these names. `instance`: the first that is found."""
+    """`adapter`: of its MTA. `instance`: the first that is found."""
 
-    def __init__(self, host: Host, blocks: ModuleType, instances: ModuleType) -> None:
+    def __init__(self, host: Host, adapter: Any) -> None:
         self.engine = Engine(AddressPolicy())
         self.host = host
-        self.blocks = blocks
+        self.adapter = adapter
         self.endpoint = Endpoint(
             host.name, host.address, 22, host.user, host.private_key.encode(), host_key=host.host_key, become="sudo"
         )
         facts = HostFacts(has_sudo=True, log_source="/var/log/mail.log")
-        self.instances: tuple[InstanceFacts, ...] = self.value(lambda: instances.discover(facts, host.name))
+        self.instances: tuple[InstanceFacts, ...] = self.value(lambda: adapter.discover(facts, host.name))
         self.instance = self.instances[0]
 
     def of(self, instance: InstanceFacts) -> "BlockedHost":
@@ -53,26 +52,26 @@ class BlockedHost:
         return found.value
 
     def plan(self, operation: SenderBlock = BLOCK) -> Plan:
-        found = self.value(lambda: self.blocks.sender_block(self.instance, operation, CONTEXT), until_plan=True)
+        found = self.value(lambda: self.adapter.sender_block(self.instance, operation, CONTEXT), until_plan=True)
         assert isinstance(found, Plan)
         return found
 
     def block(self, operation: SenderBlock = BLOCK, context: Context = CONTEXT) -> Result:
-        return self.value(lambda: self.blocks.sender_block(self.instance, operation, context))
+        return self.value(lambda: self.adapter.sender_block(self.instance, operation, context))
 
     def unblock(self, pattern: str = SENDER, context: Context = CONTEXT) -> Result:
-        return self.value(lambda: self.blocks.sender_unblock(self.instance, SenderUnblock(pattern), context))
+        return self.value(lambda: self.adapter.sender_unblock(self.instance, SenderUnblock(pattern), context))
 
     def refused(self, error: type[FleetError], operation: SenderBlock = BLOCK) -> FleetError:
-        found = self.outcome(lambda: self.blocks.sender_block(self.instance, operation, CONTEXT)).error
+        found = self.outcome(lambda: self.adapter.sender_block(self.instance, operation, CONTEXT)).error
         assert isinstance(found, error)
         return found
 
     def listed(self) -> dict[str, Any]:
-        return self.value(lambda: self.blocks.block_list(self.instance, BlockList(), CONTEXT)).data
+        return self.value(lambda: self.adapter.block_list(self.instance, BlockList(), CONTEXT)).data
 
     def read_back(self, operation: SenderBlock | SenderUnblock = BLOCK) -> Result:
-        return self.value(lambda: self.blocks.read_back_block(self.instance, operation, CONTEXT))
+        return self.value(lambda: self.adapter.read_back(self.instance, operation, CONTEXT))
 
     def reply(self, sender: str, port: int = 25, recipient: str = "r@defer.test", source: str = OUTSIDER) -> str:
         """What an outsider is answered: the refusal, or "accepted"."""

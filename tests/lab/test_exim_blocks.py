@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.mta.errors import Conflict, Unsupported
-from fleet.mta.exim import blocks, discovery
+from fleet.mta.exim import Exim
 from fleet.mta.operations import SenderBlock, SenderUnblock
 from fleet.mta.records import Ended
 from tests.lab.blocking import BLOCK, SENDER, BlockedHost
@@ -21,7 +21,7 @@ STATE = f"[ ! -e {LIST} ] || {{ cat {LIST}; stat -c '%U:%G %a' {LIST}; }}; ls /e
 
 @pytest.fixture
 def first(ex2: Host) -> Iterator[BlockedHost]:
-    found = BlockedHost(ex2, blocks, discovery)
+    found = BlockedHost(ex2, Exim())
     yield found
     found.close()
 
@@ -29,7 +29,7 @@ def first(ex2: Host) -> Iterator[BlockedHost]:
 @pytest.mark.parametrize("name", ["ex1", "ex3"])
 def test_a_block_is_proven_from_outside_and_undone_byte_for_byte(lab: Lab, name: str) -> None:
     lab.reset(name)
-    remote = BlockedHost(lab.host(name), blocks, discovery)
+    remote = BlockedHost(lab.host(name), Exim())
     before = remote.host.sh(STATE)
     plan = remote.plan()
     assert f"+{SENDER}\n" in plan.diffs[0].unified
@@ -117,7 +117,7 @@ def test_without_debians_acl_a_block_is_unsupported_with_the_reason(first: Block
     first.host.sh(
         "sed -i 's/local_sender_blacklist/local_sender_list/' /etc/exim4/exim4.conf.template; update-exim4.conf"
     )
-    remote = BlockedHost(first.host, blocks, discovery)
+    remote = BlockedHost(first.host, Exim())
     assert remote.instance.options["blacklist_file"] == ""
     assert "hand-written" in remote.refused(Unsupported).detail
     remote.close()

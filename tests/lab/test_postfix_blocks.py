@@ -9,13 +9,15 @@ import pytest
 from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, FleetError, NeedsWiring, RemoteError, Unsupported
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
-from fleet.mta.postfix import blocks, discovery
+from fleet.mta.postfix import Postfix, discovery
 from fleet.mta.records import Context, Ended, HostFacts, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
 from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.quoting import script_text
 from tests.lab.lab import Host, Lab
+
+POSTFIX = Postfix()
 
 pytestmark = pytest.mark.lab
 
@@ -57,13 +59,13 @@ class Remote:
         return self.value(lambda: discovery.discover(HostFacts(), self.host.name))
 
     def block(self, instance: InstanceFacts, operation: SenderBlock = BLOCK, context: Context = CONTEXT) -> Result:
-        return self.value(lambda: blocks.sender_block(instance, operation, context))
+        return self.value(lambda: POSTFIX.sender_block(instance, operation, context))
 
     def unblock(self, instance: InstanceFacts, pattern: str = SENDER, context: Context = CONTEXT) -> Result:
-        return self.value(lambda: blocks.sender_unblock(instance, SenderUnblock(pattern), context))
+        return self.value(lambda: POSTFIX.sender_unblock(instance, SenderUnblock(pattern), context))
 
     def refused(self, error: type[FleetError], instance: InstanceFacts, operation: SenderBlock = BLOCK) -> FleetError:
-        found = self.outcome(lambda: blocks.sender_block(instance, operation, CONTEXT)).error
+        found = self.outcome(lambda: POSTFIX.sender_block(instance, operation, CONTEXT)).error
         assert isinstance(found, error)
         return found
 
@@ -92,7 +94,7 @@ def test_the_first_block_wires_each_instance_and_its_undo_leaves_no_trace(engine
     remote = Remote(engine, lab.host(name))
     for instance in remote.instances():
         before = remote.files(instance.config_dir)
-        plan = remote.value(lambda i=instance: blocks.sender_block(i, BLOCK, CONTEXT), until_plan=True)
+        plan = remote.value(lambda i=instance: POSTFIX.sender_block(i, BLOCK, CONTEXT), until_plan=True)
         assert isinstance(plan, Plan)
         assert plan.wiring
         assert [diff.path.rpartition("/")[2] for diff in plan.diffs] == ["mxfleet_senders", "main.cf"]
@@ -149,14 +151,14 @@ def test_an_administrators_map_is_edited_in_a_marked_region_only(first: Remote, 
     lines = "# mine\nbad@one.test REJECT\nok@two.test   OK\n  and more\nend@three.test REJECT no newline"
     instance = wire_by_hand(first, kind, lines, before="reject_unknown_sender_domain,")
     first.host.sh(f"chmod 640 {MAP}*; chgrp mail {MAP}*")
-    plan = first.value(lambda: blocks.sender_block(instance, BLOCK, CONTEXT), until_plan=True)
+    plan = first.value(lambda: POSTFIX.sender_block(instance, BLOCK, CONTEXT), until_plan=True)
     assert not plan.wiring
     assert "check_sender_access" in first.host.sh("postconf -h smtpd_sender_restrictions")
     assert first.block(instance, context=replace(CONTEXT, wiring_approved=False)).ended is Ended.SUCCEEDED
     assert first.host.sh(f"cat {MAP}").startswith(lines)
     assert set(first.host.sh(f"stat -c '%a %G' {MAP} {MAP}.*db 2>/dev/null || true").split("\n")) <= {"640 mail", ""}
     assert first.host.sh(f"postmap -q bad@one.test {kind}:{MAP}") == "REJECT\n"
-    listed = first.value(lambda: blocks.block_list(instance, BlockList(), CONTEXT)).data
+    listed = first.value(lambda: POSTFIX.block_list(instance, BlockList(), CONTEXT)).data
     assert listed["ours"] == [{"pattern": SENDER, "action": "reject", "reply": "550 5.7.1 Sender address blocked"}]
     assert {"file": MAP, "line": "bad@one.test REJECT"} in listed["others"]
     assert first.unblock(instance, context=replace(CONTEXT, undo=True)).ended is Ended.SUCCEEDED
@@ -273,7 +275,7 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: Remote) -> None:
             f"cd /etc/postfix/small; rm -f fill; head -c {filled}k /dev/zero > fill || true; "
             f"sha256sum senders senders.db > /tmp/before"
         )
-        outcome = first.outcome(lambda: blocks.sender_block(instance, BLOCK, CONTEXT))
+        outcome = first.outcome(lambda: POSTFIX.sender_block(instance, BLOCK, CONTEXT))
         if outcome.error is not None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             first.host.sh("cd /etc/postfix/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
@@ -339,7 +341,7 @@ def test_no_line_of_an_administrator_who_edits_at_the_same_time_is_lost(first: R
     first.host.sh(f"sh /tmp/editing.sh {MAP} > /dev/null 2>&1 & echo $! > /tmp/editing.pid")
     ended = []
     for n in range(12):
-        outcome = first.outcome(lambda n=n: blocks.sender_block(instance, SenderBlock(f"s{n}@x.test"), CONTEXT))
+        outcome = first.outcome(lambda n=n: POSTFIX.sender_block(instance, SenderBlock(f"s{n}@x.test"), CONTEXT))
         assert outcome.error is None or isinstance(outcome.error, Conflict | Torn), outcome.error
         ended.append(outcome.error is None)
     first.host.sh("while kill -0 $(cat /tmp/editing.pid) 2>/dev/null; do sleep 0.2; done")
@@ -352,7 +354,7 @@ def test_reading_back_tells_what_was_done(first: Remote) -> None:
     instance = first.instances()[1]
 
     def read(operation: SenderBlock | SenderUnblock) -> Ended:
-        return first.value(lambda: blocks.read_back_block(instance, operation, CONTEXT)).ended
+        return first.value(lambda: POSTFIX.read_back(instance, operation, CONTEXT)).ended
 
     assert read(BLOCK) is Ended.FAILED
     first.block(instance)

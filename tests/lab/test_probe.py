@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.adapter import adapter_for, carry
+from fleet.mta.adapter import adapter_for, method_for
 from fleet.mta.operations import AddressTest, Operation, SmtpProbe
 from fleet.mta.records import Context, HostFacts, InstanceFacts, Result
 from fleet.mta.steps import Steps
@@ -51,7 +51,7 @@ class Remote:
         return self._done(SmtpProbe(sender, recipient))
 
     def _done(self, operation: Operation) -> dict[str, Any]:
-        method = carry(self.adapter, operation.name)
+        method = method_for(self.adapter, operation.name)
         assert method is not None
         result: Result = self.carry(lambda: method(self.instance, operation, Context(now=time.time())))
         return result.data

@@ -8,7 +8,7 @@ import pytest
 from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
-from fleet.mta.qmail import blocks, discovery
+from fleet.mta.qmail import Qmail
 from fleet.mta.records import Ended
 from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
@@ -26,7 +26,7 @@ REPLY = "553 5.1.0 Sorry, your envelope sender is in my badmailfrom list."
 
 @pytest.fixture
 def remote(qm1: Host) -> Iterator[BlockedHost]:
-    found = BlockedHost(qm1, blocks, discovery)
+    found = BlockedHost(qm1, Qmail())
     yield found
     found.close()
 
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(remote: BlockedHost) -> None:
         remote.host.sh(
             f"cd {CONTROL}; rm -f fill; head -c {filled}k /dev/zero > fill || true; sha256sum badmailfrom > /tmp/before"
         )
-        outcome = remote.outcome(lambda: blocks.sender_block(remote.instance, BLOCK, CONTEXT))
+        outcome = remote.outcome(lambda: remote.adapter.sender_block(remote.instance, BLOCK, CONTEXT))
         if outcome.error is not None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             remote.host.sh(f"cd {CONTROL}; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
@@ -227,7 +227,9 @@ def test_no_line_of_an_administrator_who_edits_at_the_same_time_is_lost(remote: 
     remote.host.sh("sh /tmp/editing.sh > /dev/null 2>&1 & echo $! > /tmp/editing.pid")
     ended = []
     for n in range(12):
-        outcome = remote.outcome(lambda n=n: blocks.sender_block(remote.instance, SenderBlock(f"s{n}@x.test"), CONTEXT))
+        outcome = remote.outcome(
+            lambda n=n: remote.adapter.sender_block(remote.instance, SenderBlock(f"s{n}@x.test"), CONTEXT)
+        )
         assert outcome.error is None or isinstance(outcome.error, Conflict | Torn), outcome.error
         ended.append(outcome.error is None and outcome.value.ended is Ended.SUCCEEDED)
     remote.host.sh("while kill -0 $(cat /tmp/editing.pid) 2>/dev/null; do sleep 0.2; done")

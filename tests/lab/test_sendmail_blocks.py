@@ -9,7 +9,7 @@ from fleet.mta.blocks.edit import Torn
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock, SenderUnblock
 from fleet.mta.records import Ended
-from fleet.mta.sendmail import blocks, discovery
+from fleet.mta.sendmail import Sendmail
 from fleet.ssh.quoting import script_text
 from tests.lab.blocking import BLOCK, CONTEXT, SENDER, BlockedHost
 from tests.lab.config import RELAY_CLIENT
@@ -26,7 +26,7 @@ STATE = f"cat {ACCESS}; stat -c '%U:%G %a' {ACCESS} {ACCESS}.db; {DUMP}; ls /etc
 
 def blocked_hosts(host: Host) -> list[BlockedHost]:
     """One for each instance of the host."""
-    with_default = BlockedHost(host, blocks, discovery)
+    with_default = BlockedHost(host, Sendmail())
     return [with_default.of(instance) for instance in with_default.instances]
 
 
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_source_and_map_as_they_were(first: BlockedHost) -> N
             f"cd /srv/small; rm -f fill; head -c {filled}k /dev/zero > fill || true; "
             "sha256sum access access.db > /tmp/before"
         )
-        outcome = remote.outcome(lambda: blocks.sender_block(remote.instance, BLOCK, CONTEXT))
+        outcome = remote.outcome(lambda: remote.adapter.sender_block(remote.instance, BLOCK, CONTEXT))
         if outcome.error is not None:
             assert isinstance(outcome.error, DiskFull), outcome.error.as_dict()
             remote.host.sh("cd /srv/small; sha256sum -c /tmp/before; ! ls | grep mxfleet-work")
@@ -255,7 +255,9 @@ def test_no_line_of_an_administrator_who_edits_at_the_same_time_is_lost(first: B
     first.host.sh("sh /tmp/editing.sh > /dev/null 2>&1 & echo $! > /tmp/editing.pid")
     ended = []
     for n in range(12):
-        outcome = first.outcome(lambda n=n: blocks.sender_block(first.instance, SenderBlock(f"s{n}@x.test"), CONTEXT))
+        outcome = first.outcome(
+            lambda n=n: first.adapter.sender_block(first.instance, SenderBlock(f"s{n}@x.test"), CONTEXT)
+        )
         assert outcome.error is None or isinstance(outcome.error, Conflict | Torn), outcome.error
         ended.append(outcome.error is None and outcome.value.ended is Ended.SUCCEEDED)
     first.host.sh("while kill -0 $(cat /tmp/editing.pid) 2>/dev/null; do sleep 0.2; done")

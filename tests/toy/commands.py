@@ -1,10 +1,9 @@
-"""The command lines, and the sudoers lines for exactly these."""
+"""The command lines, and what sudo must allow for exactly these."""
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, Allowed, chunks, script_argv
 from fleet.mta.queue.driver import Said
-from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.queue.outcome import Word
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink, Steps, run
@@ -37,9 +36,7 @@ def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: 
     return Said(said)
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word."""
-    forms = [(LISTING_SECONDS, script_argv(LIST, *instance.queue_dirs))]
-    forms.append((READ_SECONDS, find_argv(instance, instance.queue_dirs)))
-    forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in ACTIONS]
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow."""
+    changes = ((CHANGE_SECONDS, change_argv(instance, action)) for action in ACTIONS)
+    return [(LISTING_SECONDS, script_argv(LIST, *instance.queue_dirs)), *changes]

@@ -53,4 +53,4 @@ def _moved(instance: InstanceFacts, verb: Verb, job: str, items: Sequence[Quaran
     return (yield from lying(instance, job, verb, {item.queue_id: fingerprint(item) for item in items}))
 
 
-DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move)
+DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, frozenset(ACTIONS))

@@ -1,26 +1,17 @@
 """How the queue is read."""
 
-from functools import partial
-
 from fleet.mta.host.commands import error_of
-from fleet.mta.queue import listing, summary
-from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.queue.listing import Listing, Queue, Take, read_listing
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Steps, run
+from fleet.mta.steps import Steps
 from tests.toy import commands
 from tests.toy.parse import QueueSink
 
 
 def read_queue(instance: InstanceFacts, take: Take, job: str = "") -> Steps[Listing]:
     """The queue, or the quarantine of that job."""
-    done = yield from run(commands.listing(instance, job, QueueSink(take)))
-    if done.exit_status:
-        raise error_of(done, commands.LIST)
-    found: Listing = done.result
-    return found
+    return (yield from read_listing(commands.listing(instance, job, QueueSink(take)), commands.LIST, error_of))
 
 
-MATCH_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
-QUEUE = Queue("the toy", MATCH_FIELDS, read_queue)
-queue_list = partial(listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
+FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
+QUEUE = Queue("the toy", FIELDS, read_queue)

@@ -9,15 +9,15 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from fleet.mta.exim import blocks as exim
+from fleet.mta.exim import Exim
+from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.opensmtpd import blocks as opensmtpd
-from fleet.mta.postfix import blocks as postfix
-from fleet.mta.qmail import blocks as qmail
+from fleet.mta.postfix import Postfix, access
+from fleet.mta.qmail import Qmail
 from fleet.mta.records import InstanceFacts
-from fleet.mta.sendmail import blocks as sendmail
+from fleet.mta.sendmail import Sendmail
 from fleet.mta.steps import Command, Completed, Dialogue, Plan, Steps, Transcript
 from tests.unit.real_scripts import run_script
 
@@ -99,7 +99,7 @@ class Listed:
     """
 
     root: Path
-    blocks: ModuleType
+    adapter: Any
     instance: InstanceFacts
     path: Path
     entries: dict[str, tuple[bytes, ...]]
@@ -261,8 +261,8 @@ def make_postfix(root: Path, *, wired: bool = True) -> Listed:
     (root / "master.cf").write_text("")
     entry = b"\t550 5.7.1 " + TEXT
     entries = {name: (name.lstrip(".").encode() + entry,) for name in ("news@bulk.test", "bulk.test", ".sub.test")}
-    head = b"" if wired else postfix.access.OWN_HEAD.encode()
-    host = Listed(root, postfix, _facts("postfix", root), path, entries, head, has_map=True)
+    head = b"" if wired else access.OWN_HEAD.encode()
+    host = Listed(root, Postfix(), _facts("postfix", root), path, entries, head, has_map=True)
     host.tool("postconf", POSTCONF)
     host.tool("postmap", POSTMAP)
     host.tool("postfix", "#!/bin/sh\n")
@@ -275,7 +275,7 @@ def make_sendmail(root: Path) -> Listed:
     entry = b'\tERROR:5.7.1:"550 ' + TEXT + b'"'
     entries = {name: (f"From:{name.lstrip('.')}".encode() + entry,) for name in ("news@bulk.test", "bulk.test")}
     facts = _facts("sendmail", root, config_file=f"{root}/sendmail.cf", access_map=f"hash:{path}")
-    host = Listed(root, sendmail, facts, path, entries, has_map=True)
+    host = Listed(root, Sendmail(), facts, path, entries, has_map=True)
     host.tool("makemap", MAKEMAP)
     return host
 
@@ -289,7 +289,7 @@ def make_exim(root: Path) -> Listed:
         ".sub.test": (b"*@sub.test", b"*@*.sub.test"),
     }
     facts = _facts("exim", root, config_file=f"{root}/exim.conf", blacklist_file=str(path))
-    return Listed(root, exim, facts, path, entries)
+    return Listed(root, Exim(), facts, path, entries)
 
 
 def make_qmail(root: Path) -> Listed:
@@ -297,7 +297,9 @@ def make_qmail(root: Path) -> Listed:
         (root / name).mkdir()
     (root / "bin/qmail-queue").touch(0o755)
     entries = {"news@bulk.test": (b"news@bulk.test",), "bulk.test": (b"@bulk.test",)}
-    return Listed(root, qmail, _facts("qmail", root / "control", home=str(root)), root / "control/badmailfrom", entries)
+    return Listed(
+        root, Qmail(), _facts("qmail", root / "control", home=str(root)), root / "control/badmailfrom", entries
+    )
 
 
 def make_opensmtpd(root: Path, *, wired: bool = True) -> Listed:
@@ -307,7 +309,7 @@ def make_opensmtpd(root: Path, *, wired: bool = True) -> Listed:
     (root / "smtpd").touch(0o755)
     entries = {"news@bulk.test": (b"news@bulk.test",), "bulk.test": (b"@bulk.test",)}
     facts = _facts("opensmtpd", root, config_file=f"{root}/smtpd.conf", smtpd=f"{root}/smtpd")
-    host = Listed(root, opensmtpd, facts, path, entries, b"" if wired else opensmtpd.PLACEHOLDER.encode())
+    host = Listed(root, OpenSmtpd(), facts, path, entries, b"" if wired else opensmtpd.PLACEHOLDER.encode())
     host.tool("smtpctl", SMTPCTL)
     return host
 

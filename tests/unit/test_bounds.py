@@ -27,7 +27,7 @@ from fleet.mta.sendmail import parse as sendmail
 from fleet.mta.steps import Completed
 from jobs.jsonvalues import rfc3339
 from jobs.models import Message, QuarantineItem
-from tests.unit.test_trace_rows import MODULES, host_of
+from tests.unit.test_trace_rows import ADAPTERS, host_of
 
 NOW = 1_795_172_380
 ODD_NUMBERS = [str(10**18), str(2**70), "9" * 5000, "-1", "1e400", "nan", "1_0", "٣", "²", ""]
@@ -226,7 +226,7 @@ def test_a_size_in_a_log_that_cannot_be_is_told_and_not_taken(recorded: str, tmp
     host = host_of(recorded, tmp_path)
     log = tmp_path / "mail.log"
     log.write_bytes(re.sub(rb"( S=|size=|: bytes )\d+", rb"\g<1>%d" % 2**70, log.read_bytes()))
-    data = host.data(MODULES[host.mta].message_trace, MessageTrace(recipient="ok1@ok.test"))
+    data = host.data(ADAPTERS[host.mta].message_trace, MessageTrace(recipient="ok1@ok.test"))
     assert {row["size"] for row in data["rows"]} == {None}
     assert any("not at all" in note for note in data["notes"])
 

@@ -97,7 +97,7 @@ class Round:
 
     def do(self, operation: Operation, context: Context) -> None:
         name = {"sender.block": "sender_block", "sender.unblock": "sender_unblock", "block.list": "block_list"}
-        method = getattr(self.host.blocks, name[operation.name])
+        method = getattr(self.host.adapter, name[operation.name])
         edits = self.others.edits
         try:
             if self.chance.random() < 0.4:

@@ -20,8 +20,8 @@ from fleet.mta.logs.search import LONGEST_SHOWN, fixed_part
 from fleet.mta.logs.source import LONGEST_LINE, LogSink, Read
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.postfix import logs as postfix
-from fleet.mta.qmail import logs as qmail
+from fleet.mta.postfix import Postfix
+from fleet.mta.qmail import Qmail
 from fleet.mta.records import Context, InstanceFacts
 from tests.unit.log_host import NOW, LogHost
 
@@ -87,7 +87,7 @@ def line(moment: float, text: str) -> bytes:
 
 
 def search(host: LogHost, source: str = "mail.log", **params: Any) -> dict[str, Any]:
-    return host.data(postfix.log_search, LogSearch(**params), source)
+    return host.data(Postfix.log_search, LogSearch(**params), source)
 
 
 def texts(data: dict[str, Any]) -> list[str]:
@@ -144,7 +144,7 @@ def test_what_was_logged_just_now_is_found_though_the_hosts_clock_is_known_to_ha
     logged = line(NOW + 0.4, "4A5B6C7D8E: from=<needle@x.test>, size=1, nrcpt=1 (queue active)")
     host.put("mail.log", logged.replace(b"smtpd", b"qmgr"))
     assert search(host, contains="needle")["matched"] == 1
-    assert host.data(postfix.message_trace, MessageTrace(sender="needle@x.test"))["matched"] == 1
+    assert host.data(Postfix.message_trace, MessageTrace(sender="needle@x.test"))["matched"] == 1
 
 
 def test_the_newest_lines_are_kept_oldest_first(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_log_that_was_rotated_meanwhile_is_read_again(
     assert (data["matched"], len(data["lines"])) == (1, 1)
     assert (host.readings, len(data["notes"])) == (readings, notes)
     host.readings = 0
-    data = host.data(postfix.message_trace, MessageTrace(sender="a@b"))
+    data = host.data(Postfix.message_trace, MessageTrace(sender="a@b"))
     assert (data["matched"], data["totals"]["rejected"], len(data["rows"])) == (1, 1, 1)
     assert (host.readings, len(data["notes"])) == (readings, notes)
 
@@ -222,7 +222,7 @@ def test_a_packed_line_without_end_takes_no_memory_of_the_host_and_is_told(sende
     host.put("mail.log", line(NOW - 30, reject))
     host.put("mail.log.1.gz", bomb, age=10)
     told = [f"{tmp_path}/mail.log.1.gz could not be read"]
-    data = host.data(postfix.message_trace, MessageTrace(sender=sender))
+    data = host.data(Postfix.message_trace, MessageTrace(sender=sender))
     assert (len(data["rows"]), data["notes"]) == (1, told)
 
 
@@ -250,9 +250,9 @@ def test_a_link_that_is_not_roots_is_not_followed(tmp_path: Path) -> None:
 def test_a_host_without_a_log_is_unsupported() -> None:
     facts = InstanceFacts("mx1", "postfix", "postfix", "3", "/etc", (), options={"log_source": "none"})
     with pytest.raises(Unsupported, match="no mail log"):
-        next(postfix.log_search(facts, LogSearch(contains="x"), Context(now=NOW)))
+        next(Postfix.log_search(facts, LogSearch(contains="x"), Context(now=NOW)))
     with pytest.raises(Unsupported, match="no mail log"):
-        next(postfix.message_trace(facts, MessageTrace(sender="x"), Context(now=NOW)))
+        next(Postfix.message_trace(facts, MessageTrace(sender="x"), Context(now=NOW)))
 
 
 def test_a_directory_of_multilog_is_read_with_its_old_files(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_directory_of_multilog_is_read_with_its_old_files(tmp_path: Path) -> N
     host.put("log/@400000006b018a7135d929f4.u", tai[1], age=150)
     host.put("log/current", tai[2])
     host.put("log/state", b"status: no log\n")
-    data = host.data(qmail.log_search, LogSearch(contains="status:"), "log")
+    data = host.data(Qmail.log_search, LogSearch(contains="status:"), "log")
     assert [each["time"] for each in data["lines"]] == [NOW - 300, NOW - 200, NOW - 100]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.errors import Conflict, NeedsWiring, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.opensmtpd import blocks
+from fleet.mta.opensmtpd import OpenSmtpd, blocks
 from fleet.mta.opensmtpd.discovery import parse_instance
 from fleet.mta.operations import BlockList, SenderBlock, SenderUnblock
 from fleet.mta.records import Ended, HostFacts
@@ -14,6 +14,7 @@ from fleet.mta.steps import Completed
 from tests.unit.list_host import CONTEXT
 from tests.unit.opensmtpd_host import RULE, WIRED, Smtpd, instance, looked_up
 
+OPENSMTPD = OpenSmtpd()
 SENDER = "newsletter@sillyplace.test"
 HERE = instance(
     own_domains=["mx1.test"],
@@ -34,7 +35,7 @@ def unwired() -> Smtpd:
 
 def test_a_block_in_a_wired_table_is_proven_and_its_undo_gives_back_every_byte() -> None:
     host = wired()
-    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    result = host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert (result.ended, result.before["blocked"]["code"]) == (Ended.SUCCEEDED, "250")
     assert result.after["blocked"] == {"sender": SENDER, "code": "550", "text": "Invalid recipient: <r@ok.test>"}
     assert result.data["file"] == "/etc/smtpd/blocked"
@@ -44,13 +45,13 @@ def test_a_block_in_a_wired_table_is_proven_and_its_undo_gives_back_every_byte()
     assert any("newsletter+x@sillyplace.test" in note for note in host.plan.notes)
     assert any("cannot be chosen" in note for note in host.plan.notes)
     assert set(host.ports) == {25}
-    freed = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
+    freed = host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
     assert (freed.ended, host.text) == (Ended.SUCCEEDED, PLACEHOLDER)
 
 
 def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_back() -> None:
     host = unwired()
-    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    result = host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert (result.ended, result.after["blocked"]["code"]) == (Ended.SUCCEEDED, "550")
     assert host.plan is not None
     assert host.plan.wiring
@@ -59,12 +60,12 @@ def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_ba
     assert host.text is not None
     assert host.text.startswith(PLACEHOLDER)
     assert host.config.splitlines()[2:6] == [line.strip() for line in blocks.our_lines(HERE)]
-    listed = host.drive(blocks.block_list(HERE, BlockList(), CONTEXT)).data
+    listed = host.drive(OPENSMTPD.block_list(HERE, BlockList(), CONTEXT)).data
     assert [each["pattern"] for each in listed["ours"]] == [SENDER]
     assert listed["others"] == []
     unasked = Smtpd(looked_up, host.text, config=UNWIRED, loaded=UNWIRED)
-    assert unasked.drive(blocks.block_list(HERE, BlockList(), CONTEXT)).data == {"ours": [], "others": []}
-    undone = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
+    assert unasked.drive(OPENSMTPD.block_list(HERE, BlockList(), CONTEXT)).data == {"ours": [], "others": []}
+    undone = host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
     assert undone.ended is Ended.SUCCEEDED
     assert (host.config, host.text) == (UNWIRED, None)
 
@@ -72,29 +73,29 @@ def test_the_first_block_wires_what_is_not_wired_and_its_undo_takes_all_of_it_ba
 def test_an_undo_leaves_our_table_and_its_wiring_to_whoever_wrote_into_it() -> None:
     undo = replace(CONTEXT, undo=True)
     host = unwired()
-    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     wiring = host.config
     host.append("his@x.test")
-    assert host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), undo)).ended is Ended.SUCCEEDED
+    assert host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), undo)).ended is Ended.SUCCEEDED
     assert (host.config, host.text) == (wiring, f"{PLACEHOLDER}his@x.test\n")
 
 
 def test_a_line_that_comes_right_before_our_table_would_go_stays_in_it() -> None:
     host = unwired()
-    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     host.before[host.changes] = lambda found: found.append("his@x.test")
-    host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
+    host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), replace(CONTEXT, undo=True)))
     assert host.text == f"{PLACEHOLDER}his@x.test\n"
 
 
 def test_wiring_needs_its_approval_and_a_refused_one_leaves_nothing_behind() -> None:
     host = unwired()
     with pytest.raises(NeedsWiring):
-        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), replace(CONTEXT, wiring_approved=False)))
+        host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), replace(CONTEXT, wiring_approved=False)))
     for status, error in ((75, Conflict), (65, RemoteError)):
         host.refusal = Completed(status, stderr=b"mxfleet: 3 envelopes are paused, and a restart would release them\n")
         with pytest.raises(error, match="paused"):
-            host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+            host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert (host.config, host.text) == (UNWIRED, None)
 
 
@@ -102,7 +103,7 @@ def test_a_configuration_that_came_without_its_end_is_no_configuration() -> None
     for host in (unwired(), wired()):
         host.cut = 3
         with pytest.raises(UnparsedOutput, match="cut off"):
-            host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+            host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
         assert host.changes == 0
 
 
@@ -117,10 +118,10 @@ def test_a_configuration_that_came_without_its_end_is_no_configuration() -> None
 def test_where_the_first_rule_is_not_plain_the_lines_are_told(config: str) -> None:
     host = Smtpd(looked_up, None, config=config, loaded=config)
     with pytest.raises(Unsupported) as refused:
-        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+        host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert "table mxfleet_senders file:/etc/mxfleet_senders" in (refused.value.hint or "")
     assert host.text is None
-    assert host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT)).ended is Ended.UNCHANGED
+    assert host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT)).ended is Ended.UNCHANGED
     assert host.changes == 0
 
 
@@ -145,28 +146,28 @@ def test_a_pattern_is_written_as_it_is_or_not_at_all(pattern: str, lines: tuple[
         return
     host = wired()
     with pytest.raises(Unsupported):
-        host.drive(blocks.sender_block(HERE, SenderBlock(pattern), CONTEXT))
+        host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(pattern), CONTEXT))
     assert host.text == PLACEHOLDER
 
 
 def test_discard_is_unsupported_and_an_own_domain_refused() -> None:
     host = wired()
     with pytest.raises(Unsupported, match="discard"):
-        host.drive(blocks.sender_block(HERE, SenderBlock(SENDER, action="discard"), CONTEXT))
+        host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER, action="discard"), CONTEXT))
     with pytest.raises(Conflict, match="itself"):
-        host.drive(blocks.sender_block(HERE, SenderBlock("mx1.test"), CONTEXT))
+        host.drive(OPENSMTPD.sender_block(HERE, SenderBlock("mx1.test"), CONTEXT))
 
 
 def test_an_entry_that_refuses_nobody_is_taken_back() -> None:
     host = Smtpd(lambda host, sender: "", PLACEHOLDER)
-    result = host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    result = host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
     assert (result.ended, host.text) == (Ended.FAILED, PLACEHOLDER)
 
 
 def test_an_unblock_under_a_wider_entry_says_what_still_refuses() -> None:
     host = wired(f"{PLACEHOLDER}@sillyplace.test\n")
-    host.drive(blocks.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
-    freed = host.drive(blocks.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
+    host.drive(OPENSMTPD.sender_block(HERE, SenderBlock(SENDER), CONTEXT))
+    freed = host.drive(OPENSMTPD.sender_unblock(HERE, SenderUnblock(SENDER), CONTEXT))
     assert freed.data["still_refused_by"] == ["@sillyplace.test"]
 
 
@@ -184,10 +185,10 @@ def test_our_table_behind_a_rule_of_somebody_else_is_looked_at_too() -> None:
 def test_reading_back_claims_what_is_there_and_changes_nothing() -> None:
     host = wired()
     block = SenderBlock(SENDER)
-    assert host.drive(blocks.read_back_block(HERE, block, CONTEXT)).ended is Ended.FAILED  # type: ignore[union-attr]
-    host.drive(blocks.sender_block(HERE, block, CONTEXT))
+    assert host.drive(OPENSMTPD.read_back(HERE, block, CONTEXT)).ended is Ended.FAILED  # type: ignore[union-attr]
+    host.drive(OPENSMTPD.sender_block(HERE, block, CONTEXT))
     changes = host.changes
-    assert host.drive(blocks.read_back_block(HERE, block, CONTEXT)).ended is Ended.SUCCEEDED  # type: ignore[union-attr]
+    assert host.drive(OPENSMTPD.read_back(HERE, block, CONTEXT)).ended is Ended.SUCCEEDED  # type: ignore[union-attr]
     assert host.changes == changes
 
 

@@ -28,13 +28,13 @@ def test_our_own_list_goes_with_its_last_block_and_stays_without_it_where_it_is_
     (tmp_path / "host").mkdir()
     host = KINDS[kind](tmp_path / "host")
     assert (
-        host.drive(host.blocks.sender_block(host.instance, SenderBlock("bulk.test"), CONTEXT)).ended is Ended.SUCCEEDED
+        host.drive(host.adapter.sender_block(host.instance, SenderBlock("bulk.test"), CONTEXT)).ended is Ended.SUCCEEDED
     )
     if is_named:
         name, line = OWN[kind]
         with (host.root / name).open("a") as file:
             file.write(line.format(host.path))
-    freed = host.drive(host.blocks.sender_unblock(host.instance, SenderUnblock("bulk.test"), CONTEXT))
+    freed = host.drive(host.adapter.sender_unblock(host.instance, SenderUnblock("bulk.test"), CONTEXT))
     assert freed.ended is Ended.SUCCEEDED
     assert host.content() == (host.head if is_named else None)
     assert not host.has_map or host.map.exists() is is_named

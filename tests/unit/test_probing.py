@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import InstanceFacts
+from fleet.mta.records import Context, InstanceFacts
 from fleet.mta.routes import probe as probing
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
@@ -25,7 +25,9 @@ def probe(network: Network, *routes: Route, sender: str = "a@b.test", recipient:
         yield
 
     network.zone = dict(ZONE)
-    return network.drive(probing.probed(instance("any"), SmtpProbe(sender, recipient), find_routes)).data
+    return network.drive(
+        probing.smtp_probe(find_routes, instance("any"), SmtpProbe(sender, recipient), Context(now=0.0))
+    ).data
 
 
 def with_reply(at: int, reply: str) -> list[str]:
@@ -131,7 +133,9 @@ def test_address_test_shows_every_route_and_sends_nothing() -> None:
         return Routing(routes, "me.test", ("a note",))
         yield
 
-    data = network.drive(probing.tested(instance("any"), AddressTest("list@ok.test"), find_routes)).data
+    data = network.drive(
+        probing.address_test(find_routes, instance("any"), AddressTest("list@ok.test"), Context(now=0.0))
+    ).data
     assert len(data["routes"]) == 20
     assert data["notes"] == ["a note", "5 more recipients are not shown"]
     assert data["routes"][0]["hosts"][0] == {

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from fleet.mta.errors import Unsupported
-from fleet.mta.exim import logs as exim
-from fleet.mta.opensmtpd import logs as opensmtpd
+from fleet.mta.exim import Exim
+from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.operations import MessageTrace
-from fleet.mta.postfix import logs as postfix
-from fleet.mta.qmail import logs as qmail
-from fleet.mta.sendmail import logs as sendmail
+from fleet.mta.postfix import Postfix
+from fleet.mta.qmail import Qmail
+from fleet.mta.sendmail import Sendmail
 from tests.unit.log_host import LogHost
 
-MODULES = {"postfix": postfix, "sendmail": sendmail, "exim": exim, "opensmtpd": opensmtpd, "qmail": qmail}
+ADAPTERS = {"postfix": Postfix, "sendmail": Sendmail, "exim": Exim, "opensmtpd": OpenSmtpd, "qmail": Qmail}
 RECORDED = (
     "postfix-3.5", "postfix-3.7", "postfix-3.10", "sendmail-8.17", "sendmail-8.18", "exim-4.96", "exim-4.98",
     "opensmtpd-6.8", "opensmtpd-7.6", "qmail-lab",
@@ -37,7 +37,7 @@ def host_of(recorded: str, directory: Path) -> LogHost:
 
 def traced(recorded: str, directory: Path, **criteria: Any) -> dict[str, Any]:
     host = host_of(recorded, directory)
-    return host.data(MODULES[host.mta].message_trace, MessageTrace(**criteria))
+    return host.data(ADAPTERS[host.mta].message_trace, MessageTrace(**criteria))
 
 
 def outcomes(data: dict[str, Any]) -> dict[str, str]:
@@ -120,7 +120,7 @@ def test_an_address_that_looks_like_a_field_forges_none(recorded: str, tmp_path:
     host = host_of(recorded, tmp_path)
     if recorded == "postfix-3.7":
         host.options = {}
-    data = host.data(MODULES[host.mta].message_trace, MessageTrace(sender='"q b"@bulk.example'))
+    data = host.data(ADAPTERS[host.mta].message_trace, MessageTrace(sender='"q b"@bulk.example'))
     [row] = data["rows"]
     assert row["status"] == "sent"
     assert "10.87.0.201" in row["relay"]
@@ -129,9 +129,9 @@ def test_an_address_that_looks_like_a_field_forges_none(recorded: str, tmp_path:
 
 def test_instances_of_one_log_are_told_apart(tmp_path: Path) -> None:
     host = host_of("postfix-3.7", tmp_path)
-    outer = host.data(postfix.message_trace, MessageTrace(recipient="*"))
+    outer = host.data(Postfix.message_trace, MessageTrace(recipient="*"))
     host.options = {"other_syslog_names": ["postfix-EXT"]}
-    inner = host.data(postfix.message_trace, MessageTrace(recipient="*"))
+    inner = host.data(Postfix.message_trace, MessageTrace(recipient="*"))
     assert {row["instance"] for row in outer["rows"]} == {"postfix-EXT"}
     assert [row["sender"] for row in inner["rows"]] == ['"q b"@bulk.example']
     assert {row["relay"] for row in inner["rows"]} == {"mx.ok.test[10.87.0.201]:25"}
@@ -152,7 +152,7 @@ END = "Nov 21 11:00:02 mx1 postfix/qmgr[3]: 1A2B3C4D5E: removed\n"
 def postfix_rows(directory: Path, text: str, **criteria: Any) -> dict[str, Any]:
     host = LogHost("postfix", directory)
     host.put("mail.log", text.encode())
-    return host.data(postfix.message_trace, MessageTrace(**(criteria or {"sender": "s@a.test"})))
+    return host.data(Postfix.message_trace, MessageTrace(**(criteria or {"sender": "s@a.test"})))
 
 
 def test_a_recipient_behind_an_alias_is_found_by_both_names(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ EXIM = "2026-11-21 11:00:00 1xUjpf-00006K-1Z "
 def exim_rows(directory: Path, lines: list[str], **criteria: Any) -> dict[str, Any]:
     host = LogHost("exim", directory)
     host.put("mainlog", "".join(f"{line}\n" for line in lines).encode())
-    return host.data(exim.message_trace, MessageTrace(**(criteria or {"recipient": "*"})), "mainlog")
+    return host.data(Exim.message_trace, MessageTrace(**(criteria or {"recipient": "*"})), "mainlog")
 
 
 CAME = (
@@ -339,7 +339,7 @@ def test_a_dialogue_without_a_message_is_no_queued_message_of_sendmail(tmp_path:
             "msgid=<202611211325.6ALDPQPo000159@mx1.test>, proto=SMTP, daemon=MTA-v4, relay=[10.81.0.2]\n"
         ).encode(),
     )
-    rows = host.data(sendmail.message_trace, MessageTrace(sender="*"))["rows"]
+    rows = host.data(Sendmail.message_trace, MessageTrace(sender="*"))["rows"]
     assert [(row["queue_id"], row["status"]) for row in rows] == [("6ALDPQPo000159", "queued")]
 
 
@@ -348,7 +348,7 @@ def test_a_message_id_cannot_tell_sendmails_client(tmp_path: Path) -> None:
     come = f"from=<s@a.test>, size=99, class=0, nrcpts=1, msgid={forged}, proto=ESMTP, daemon=MTA, relay=b [192.0.2.9]"
     host = LogHost("sendmail", tmp_path)
     host.put("mail.log", f"Nov 21 11:00:00 mx1 sendmail[12]: 6ALB00Dx000012: {come}\n".encode())
-    [row] = host.data(sendmail.message_trace, MessageTrace(sender="*"))["rows"]
+    [row] = host.data(Sendmail.message_trace, MessageTrace(sender="*"))["rows"]
     assert (row["client"], row["message_id"], row["direction"]) == ("b [192.0.2.9]", forged, "in")
 
 
@@ -358,7 +358,7 @@ def test_a_parameter_of_mail_from_is_not_part_of_the_sender(tmp_path: Path) -> N
     stamp = "@400000006b018a7134f52"
     lines = [f"{stamp}6dc tcpserver: pid 9 from 192.0.2.9", *(f"{stamp}6dd mailfront[9]: {each}" for each in said)]
     host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
-    [row] = host.data(qmail.message_trace, MessageTrace(recipient="*"))["rows"]
+    [row] = host.data(Qmail.message_trace, MessageTrace(recipient="*"))["rows"]
     assert (row["sender"], row["recipient"], row["client"]) == ('"a>b"@a.test', "r@b.test", "192.0.2.9")
 
 
@@ -378,7 +378,7 @@ REPEATED = {
 def test_a_long_line_full_of_fields_is_given_up_at_once(mta: str, tmp_path: Path) -> None:
     host = LogHost(mta, tmp_path)
     host.put("mail.log", f"{REPEATED[mta]}\n".encode())
-    data = host.data(MODULES[mta].message_trace, MessageTrace(recipient="*"))
+    data = host.data(ADAPTERS[mta].message_trace, MessageTrace(recipient="*"))
     assert data["rows"] == []
     assert any("two ways" in note for note in data["notes"])
 
@@ -409,7 +409,7 @@ CAME_IN = [
 def smtpd_rows(directory: Path, lines: list[str]) -> dict[str, Any]:
     host = LogHost("opensmtpd", directory)
     host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
-    return host.data(opensmtpd.message_trace, MessageTrace(sender="s@a.test"))
+    return host.data(OpenSmtpd.message_trace, MessageTrace(sender="s@a.test"))
 
 
 @pytest.mark.parametrize(("event", "status"), [("Remove", "removed"), ("Expire", "expired"), (None, "queued")])
@@ -469,7 +469,7 @@ def test_forms_of_sendmails_deliveries(lines: list[str], expected: dict[str, str
     host.put(
         "mail.log", "".join(f"{line}\n" for line in [SENDMAIL_FROM, *(MTA_SENDMAIL + each for each in lines)]).encode()
     )
-    data = host.data(sendmail.message_trace, MessageTrace(sender="s@a.test"))
+    data = host.data(Sendmail.message_trace, MessageTrace(sender="s@a.test"))
     assert outcomes(data) == expected
     assert {row["client"] for row in data["rows"]} == {"a.test [192.0.2.1]"}
 
@@ -490,5 +490,5 @@ def test_a_message_number_of_qmail_that_comes_again_is_another_message(tmp_path:
     host = LogHost("qmail", tmp_path)
     host.put("mail.log", "".join(f"@400000006b018a7135d929f4 {each}\n" for each in lines).encode())
     for sender, status in (("s@a.test", "sent"), ("t@a.test", "bounced")):
-        data = host.data(qmail.message_trace, MessageTrace(sender=sender))
+        data = host.data(Qmail.message_trace, MessageTrace(sender=sender))
         assert [(row["sender"], row["status"]) for row in data["rows"]] == [(sender, status)]

@@ -7,7 +7,7 @@ from difflib import unified_diff
 
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import error_of, script_argv
+from fleet.mta.host.commands import Allowed, changing, error_of, reading, script_argv
 from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import digest_of, escape_bytes, split_lines
 
@@ -77,7 +77,7 @@ Change = Callable[[Source], tuple[str | None, Checks]]
 """From the file as it stands to its new text (None: no file) and what a map built of it must give."""
 
 
-def sudo_commands(files: Iterable[ListFile]) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(files: Iterable[ListFile]) -> list[Allowed]:
     """Seconds and command line of all that needs root for these files."""
     forms = (("read", READ_SECONDS), ("query", READ_SECONDS), ("apply", EDIT_SECONDS))
     return [(seconds, file.shown(action)) for file in files for action, seconds in forms]
@@ -100,12 +100,8 @@ def until_whole(read: Callable[[], Steps[Source]]) -> Steps[Source]:
 
 
 def _read_once(file: ListFile) -> Steps[Source]:
-    done = yield from run(
-        Command(file.argv("read"), script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=LARGEST_SOURCE)
-    )
-    if done.exit_status:
-        raise edit_error(done, SCRIPT)
-    head, _, rest = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    command = reading(SCRIPT, file.argv("read"), seconds=READ_SECONDS, most=LARGEST_SOURCE)
+    head, _, rest = (yield from answer_to(command, SCRIPT)).partition("\n")
     addresses, newline, text = rest.partition("\n")
     digest, _, state = head.partition(" ")
     if not newline or state not in ("fits", "stale", "absent"):
@@ -123,15 +119,8 @@ def check_digest(digest: str, text: str) -> None:
 def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
     """What the live map, or the live file, gives for these keys (folded); absent ones are left out."""
     stdin = "".join(f"{fold(key)}\n" for key in keys).encode("utf-8", "surrogateescape")
-    done = yield from run(Command(file.argv("query"), script=SCRIPT, stdin=stdin, become=True, timeout=READ_SECONDS))
-    if done.exit_status:
-        raise edit_error(done, SCRIPT)
-    return looked_up(done)
-
-
-def looked_up(done: Completed) -> dict[str, str]:
-    """The answer of a look-up: lines of KEY<tab>VALUE, and "end". Raises UnparsedOutput."""
-    lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+    answer = yield from answer_to(reading(SCRIPT, file.argv("query"), stdin, seconds=READ_SECONDS), SCRIPT)
+    lines = answer.split("\n")
     if lines[-2:] != ["end", ""]:
         raise UnparsedOutput("the answer of the look-up was cut off")
     return {key: value for key, _, value in (line.partition("\t") for line in lines[:-2])}
@@ -169,20 +158,22 @@ def _write(file: ListFile, source: Source, change: Change) -> Steps[None]:
     verb = "remove" if text is None else f"write {digest_of(text)}"
     head = [source.digest, verb, str(len(checks)), *(f"{key}\t{value}" for key, value in checks)]
     stdin = "".join(f"{line}\n" for line in head) + (text or "")
-    done = yield from run(
-        Command(
-            file.argv("apply"),
-            script=SCRIPT,
-            stdin=stdin.encode("utf-8", "surrogateescape"),
-            become=True,
-            mutates=True,
-            timeout=EDIT_SECONDS,
-        )
-    )
+    encoded = stdin.encode("utf-8", "surrogateescape")
+    yield from apply(changing(SCRIPT, file.argv("apply"), encoded, seconds=EDIT_SECONDS), SCRIPT)
+
+
+def answer_to(command: Command, script: str) -> Steps[str]:
+    """What an editing script says. Raises what `edit_error` makes of a failure."""
+    done = yield from run(command)
     if done.exit_status:
-        raise edit_error(done, SCRIPT)
-    if not done.stdout.startswith(b"applied "):
-        raise UnparsedOutput(f"{SCRIPT} did not say how it ended")
+        raise edit_error(done, script)
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def apply(command: Command, script: str) -> Steps[None]:
+    """Runs an edit, and raises UnparsedOutput where its script does not say that it was made."""
+    if not (yield from answer_to(command, script)).startswith("applied "):
+        raise UnparsedOutput(f"{script} did not say how it ended")
 
 
 def difference(source: Source, text: str | None) -> Diff:

@@ -4,12 +4,14 @@ One session asks for control senders first and for the sender in question last, 
 control was accepted does a refusal of the other say anything about the block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from fleet.mta.address import BlockPattern
+from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Dialogue, Transcript
 
 NULL_SENDER = "<>"
@@ -82,6 +84,25 @@ def sender_probe(
     is_own = f".{host}".endswith(f".{pattern.domain}") if pattern.domain else False
     kept = [each for each in controls if each != sender and not (is_own and each.endswith(f"@{host}"))]
     return Probe(address, port, host, tuple(kept), sender, recipients)
+
+
+def sender_probes(
+    places: Iterable[tuple[str, int]],
+    pattern: BlockPattern,
+    job: str,
+    host_addresses: Sequence[str],
+    *,
+    host: str,
+    recipients: tuple[str, ...],
+) -> tuple[Probe, ...]:
+    """One dialogue for each place, address and port, where the instance listens; see `sender_probe`."""
+    probe = partial(sender_probe, pattern, job, host=host, recipients=recipients)
+    return tuple(probe(address=reachable(address, host_addresses), port=port) for address, port in places)
+
+
+def listening(instance: InstanceFacts) -> list[tuple[str, int]]:
+    """Where the instance listens, address and port, each place once."""
+    return list(dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ())))
 
 
 def reachable(address: str, host_addresses: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.mta.address import BlockPattern, own_domain, parse_block_pattern
+from fleet.mta.address import BlockPattern, PatternKind, own_domain, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks.edit import Change, Checks, ListFile, Source
 from fleet.mta.blocks.listfile import Block, BlockFile, Syntax
@@ -16,6 +16,8 @@ from fleet.mta.errors import Conflict, Refused, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Diff, Steps
+
+PLAIN = Syntax(listfile.plain_entries)
 
 
 class NoList(Unsupported):
@@ -36,6 +38,17 @@ class Wiring:
 
 def _nothing_wider(pattern: BlockPattern) -> tuple[str, ...]:
     return ()
+
+
+def refusing_only(sentence: str) -> Callable[[SenderBlock], str]:
+    """`value_of` of a list whose lines have no right-hand side. `sentence`: why its senders' mail is not discarded."""
+
+    def value_of(operation: SenderBlock) -> str:
+        if operation.action == "discard":
+            raise Unsupported(sentence)
+        return ""
+
+    return value_of
 
 
 def _no_wiring() -> Steps[Wiring | None]:
@@ -64,12 +77,12 @@ class Site:
     """
 
     list_file: ListFile
-    syntax: Syntax
     keys: Callable[[BlockPattern], tuple[str, ...]]
     value_of: Callable[[SenderBlock], str]
     is_ours: Callable[[str, str], bool]
     notes: Callable[[BlockPattern], tuple[str, ...]]
     probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
+    syntax: Syntax = PLAIN
     own_domains: tuple[str, ...] = ()
     wider: Callable[[BlockPattern], tuple[str, ...]] = _nothing_wider
     refuse: Callable[[str, BlockFile], None] = _nothing_refused
@@ -129,6 +142,27 @@ def one_site(make: Callable[[InstanceFacts], Site]) -> Sites:
         return (make(instance),)
 
     return sites
+
+
+def extent(
+    pattern: BlockPattern, *, has_subdomains: bool, separator: str, has_extensions: bool, has_unicode: bool
+) -> list[str]:
+    """How many more or fewer senders than the pattern says a block catches here, for the approver.
+
+    `separator`: between a local part and its extension. `has_unicode`: whether it catches a domain that is sent so.
+    """
+    catches = {True: "also catches", False: "does not catch"}
+    notes = []
+    if pattern.kind is PatternKind.DOMAIN:
+        notes.append(f"on this instance a block of {pattern.domain} {catches[has_subdomains]} its sub-domains")
+    if pattern.address and not (has_extensions and separator in pattern.address.local):
+        extended = f"{pattern.address.local}{separator}x@{pattern.domain}"
+        notes.append(
+            f"on this instance the block {catches[has_extensions]} addresses with an extension, such as {extended}"
+        )
+    if "xn--" in pattern.domain and not has_unicode:
+        notes.append("a client that sends this domain in Unicode (SMTPUTF8) is not caught on this instance")
+    return notes
 
 
 def read(site: Site, pattern: BlockPattern) -> Steps[Place]:

@@ -8,13 +8,13 @@ import re
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
-from fleet.mta.blocks import edit, flow, listfile, site, unblock
+from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
-from fleet.mta.blocks.listfile import BlockFile, Syntax
-from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.listfile import BlockFile
+from fleet.mta.blocks.proof import Probe, listening, sender_probes
 from fleet.mta.blocks.site import NoList, Site, one_site
 from fleet.mta.errors import Conflict, Unsupported
-from fleet.mta.operations import SenderBlock
+from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 
 # An item of an address list in a file (spec, "Address lists") must not begin with ! ^ + * @ # or /, must have no ; (a
@@ -22,6 +22,7 @@ from fleet.mta.records import InstanceFacts
 LOCAL_PART = re.compile(r"[A-Za-z0-9$%&'=?_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
 QUOTED = re.compile(r'"(?:[A-Za-z0-9 !$%&\'()*+,./<=>?@\[\]^_`{|}~-]|\\["\\])*"')
 
+NO_DISCARD = "Debian's ACL refuses the senders of this list; it cannot accept and discard their mail"
 NOTES = (
     "Debian's ACL answers `550 sender envelope address ... is locally blacklisted here` to RCPT TO; code and text "
     "cannot be chosen",
@@ -31,19 +32,18 @@ NOTES = (
 )
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
-    if not instance.options.get("blacklist_file"):
-        return []
-    return edit.sudo_commands([_list_file(instance)])
+    return edit.sudo_commands([_list_file(instance)] if instance.options.get("blacklist_file") else [])
 
 
 def site_of(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
-        value_of=_no_value,
+        value_of=site.refusing_only(
+            "Debian's ACL refuses the senders of this list; it cannot accept and discard their mail"
+        ),
         is_ours=_is_ours,
         notes=_notes,
         probes=partial(_probes, instance),
@@ -91,12 +91,6 @@ def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
     return (f"{local}@{pattern.domain}",)
 
 
-def _no_value(operation: SenderBlock) -> str:
-    if operation.action == "discard":
-        raise Unsupported("Debian's ACL refuses the senders of this list; it cannot accept and discard their mail")
-    return ""
-
-
 def _is_ours(reply: str, value: str) -> bool:
     return reply.startswith("550") and "blacklisted" in reply
 
@@ -109,15 +103,8 @@ def _wider(pattern: BlockPattern) -> tuple[str, ...]:
 
 
 def _notes(pattern: BlockPattern) -> tuple[str, ...]:
-    notes = [*remarks(pattern), *NOTES]
-    if pattern.kind is PatternKind.DOMAIN:
-        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
-    elif pattern.address is not None:
-        extended = f"{pattern.address.local}+x@{pattern.domain}"
-        notes.append(f"on this instance the block does not catch addresses with an extension, such as {extended}")
-    if "xn--" in pattern.domain:
-        notes.append("a client that sends this domain in Unicode is not caught on this instance")
-    return tuple(notes)
+    extent = site.extent(pattern, has_subdomains=False, separator="+", has_extensions=False, has_unicode=False)
+    return (*remarks(pattern), *NOTES, *extent)
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
@@ -125,17 +112,9 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     own = site.own_domains(instance)
     relayed = instance.options.get("relay_domains", [])
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
-    places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
     host = own[0] if own else str(instance.options.get("hostname") or "localhost")
-    return tuple(
-        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients)
-        for address, port in places
-        if recipients
-    )
+    places = listening(instance) if recipients else ()
+    return sender_probes(places, pattern, job, addresses, host=host, recipients=recipients)
 
 
 SITES = one_site(site_of)
-sender_block = partial(flow.sender_block, SITES)
-sender_unblock = partial(unblock.sender_unblock, SITES)
-block_list = partial(flow.block_list, SITES)
-read_back_block = partial(unblock.read_back_block, SITES)

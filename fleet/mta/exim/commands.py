@@ -6,11 +6,18 @@ wildcard for exim would be a root shell (`-be '${run{...}}'`).
 
 from collections.abc import Iterable
 
-from fleet.mta.exim import blocks, logs, routes
 from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    chunks,
+    reading,
+    script_argv,
+)
 from fleet.mta.queue.content import HEADERS
-from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink, Steps, run
 
@@ -44,14 +51,7 @@ def spool(instance: InstanceFacts) -> str:
 def listing(instance: InstanceFacts, queue: str, sink: Sink, *, headers: bool = False) -> Command:
     """The main queue for an empty name, or one of our named queues. `headers`: the messages' headers with them."""
     limits = f"{HEADERS} {LISTED_HEADERS}\n" if headers else ""
-    return Command(
-        (spool(instance),),
-        script=LIST,
-        stdin=f"{queue}\n{limits}".encode(),
-        become=True,
-        timeout=LISTING_SECONDS,
-        sink=sink,
-    )
+    return reading(LIST, (spool(instance),), f"{queue}\n{limits}".encode(), seconds=LISTING_SECONDS, sink=sink)
 
 
 def change_argv(instance: InstanceFacts, flag: str) -> tuple[str, ...]:
@@ -79,15 +79,7 @@ def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterab
 def _in_lots(script: str, argv: tuple[str, ...], head: bytes, lots: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
     said = Verdicts()
     for lot in lots:
-        command = Command(
-            argv,
-            script=script,
-            stdin=head + ids_input(lot),
-            become=True,
-            mutates=True,
-            timeout=CHANGE_SECONDS,
-            max_output=(1 << 20) + 300 * len(lot),
-        )
+        command = changing(script, argv, head + ids_input(lot), most=(1 << 20) + 300 * len(lot))
         said |= parse_verdicts((yield from run(command)))
     return said
 
@@ -105,14 +97,8 @@ def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset
 def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
     told: set[str] = set()
     for lot in chunks(queue_ids, ATTEMPTS):
-        command = Command(
-            (program(instance), str(ATTEMPT_SECONDS)),
-            script=script,
-            stdin=ids_input(lot),
-            become=True,
-            mutates=True,
-            timeout=CHANGE_SECONDS,
-            max_output=(1 << 20) + 60 * len(lot),
+        command = changing(
+            script, (program(instance), str(ATTEMPT_SECONDS)), ids_input(lot), most=(1 << 20) + 60 * len(lot)
         )
         lines = said_lines((yield from run(command)), script)
         told.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
@@ -121,26 +107,19 @@ def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[s
 
 def deliver(instance: InstanceFacts, queue_id: str) -> Command:
     """One attempt with its dialogue."""
-    return Command(
-        (program(instance), str(WAIT_SECONDS)),
-        script=DELIVER,
-        stdin=ids_input([queue_id]),
-        become=True,
-        mutates=True,
-        timeout=DELIVER_SECONDS,
-        max_output=4 << 20,
+    return changing(
+        DELIVER, (program(instance), str(WAIT_SECONDS)), ids_input([queue_id]), seconds=DELIVER_SECONDS, most=4 << 20
     )
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     exim, queue = program(instance), spool(instance)
-    forms = [(LISTING_SECONDS, script_argv(LIST, queue)), (READ_SECONDS, script_argv(CONTENT, queue))]
-    forms.append((READ_SECONDS, find_argv(instance, (queue,))))
-    forms += [(CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS]
-    forms += [(CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")]
-    forms += [(CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)]
-    forms.append((DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))))
-    for module in (blocks, routes, logs):
-        forms += module.sudo_commands(instance)
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
+    return [
+        (LISTING_SECONDS, script_argv(LIST, queue)),
+        (READ_SECONDS, script_argv(CONTENT, queue)),
+        *((CHANGE_SECONDS, script_argv(CHANGE, exim, flag)) for flag in FLAGS),
+        *((CHANGE_SECONDS, script_argv(QUARANTINE, each, exim, queue)) for each in ("out", "back", "erase")),
+        *((CHANGE_SECONDS, script_argv(each, exim, str(ATTEMPT_SECONDS))) for each in (ATTEMPT, BOUNCE)),
+        (DELIVER_SECONDS, script_argv(DELIVER, exim, str(WAIT_SECONDS))),
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import found_by
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -45,15 +45,11 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of exim_discover.sh. Raises MtaNotFound, UnparsedOutput and others."""
-    if done.exit_status:
-        raise error_of(done, "exim")
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines == ["absent", ""]:
+    lines = found_by(done, "exim")
+    if lines is None:
         return ()
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("exim's answer was cut off")
     told: dict[str, list[str]] = {}
-    for line in lines[:-2]:
+    for line in lines:
         word, _, rest = line.partition(" ")
         told.setdefault(word, []).append(rest)
     program, version = told["program"][0], told.get("version", [""])[0]

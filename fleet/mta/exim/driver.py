@@ -150,4 +150,4 @@ def _attempt_free(instance: InstanceFacts, seen: Mapping[str, QueueEntry], said:
     return Said()
 
 
-DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, check, readable=READABLE)
+DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, frozenset(Verb) - {Verb.REQUEUE}, check, readable=READABLE)

@@ -3,12 +3,11 @@
 import re
 
 from fleet.mta.bounds import size_of
-from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
+from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
-from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.records import InstanceFacts
 
 SYSLOG = re.compile(r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?")
 PID = re.compile(r"\[\d+\] ")
@@ -34,30 +33,12 @@ REFUSED_ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connecti
 STATUS = {"=>": "sent", "->": "sent", ">>": "sent", "*>": "discarded", "**": "bounced", "==": "deferred"}
 
 
-def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
-    """`log.search`, in the main log and in those for rejections and panics beside it."""
-    return (yield from search.log_search(_sources(instance, "rejectlog", "paniclog"), operation, context))
-
-
-def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
-    """`message.trace`, from the main log, which has the rejections too."""
-    sources = _sources(instance)
-    return (yield from tracing.message_trace("exim", sources, lambda trace: Lines(trace).take, operation, context))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow."""
-    if instance.options.get("log_source") in (None, "", "none"):
-        return []
-    beside = _sources(instance, "rejectlog", "paniclog")
-    return [source.sudo_command("exim", _sources(instance)), source.sudo_command("any", beside)]
-
-
-def _sources(instance: InstanceFacts, *beside: str) -> tuple[str, ...]:
-    [main] = source.sources_of(instance)
+def _beside(instance: InstanceFacts) -> tuple[str, ...]:
+    """Rejections and panics; the main log has the rejections too."""
+    [main] = sources_of(instance)
     if not main.endswith("mainlog"):
-        return (main,)
-    return (main, *(main.removesuffix("mainlog") + name for name in beside))
+        return ()
+    return tuple(main.removesuffix("mainlog") + name for name in ("rejectlog", "paniclog"))
 
 
 class Lines:
@@ -149,3 +130,6 @@ class Lines:
         message.sender = None if told["from"] is None else null_or(told["from"])
         reply = told["reply"] or ""
         self._trace.rejected(message, told["to"] or "", reply, dsn_of(reply))
+
+
+LOG = MailLog("exim", lambda trace, instance: Lines(trace).take, beside=_beside)

@@ -1,18 +1,11 @@
 """Exim's queue, by its spool files: exact addresses, microseconds and sizes, which `exim -bp` shortens."""
 
-from functools import partial
-
-from fleet.mta.exim.commands import CONTENT, listing, spool
+from fleet.mta.exim.commands import CONTENT, LIST, listing, spool
 from fleet.mta.exim.parse import QueueSink, error_of
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import BUDGET, Content
-from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
+from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take, TakeWhole, read_listing
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Steps, run
-
-ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"})
-MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
+from fleet.mta.steps import Steps
 
 
 def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Listing]:
@@ -21,20 +14,12 @@ def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Li
     Messages in other named queues (spec, "queue_name") are not Exim's main queue and are not listed, as by `exim -bp`.
     Raises UnparsedOutput, SudoDenied and others.
     """
-    return (yield from _read(listing(instance, queue, QueueSink(take))))
+    return (yield from read_listing(listing(instance, queue, QueueSink(take)), LIST, error_of))
 
 
 def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
     """The main queue with its headers, which lie in the same files."""
-    return (yield from _read(listing(instance, "", QueueSink(take), headers=True)))
-
-
-def _read(command: Command) -> Steps[Listing]:
-    done = yield from run(command)
-    if done.exit_status:
-        raise error_of(done, "exim_list.sh")
-    found: Listing = done.result
-    return found
+    return (yield from read_listing(listing(instance, "", QueueSink(take), headers=True), LIST, error_of))
 
 
 HEADERS_AND_BODIES = Content(
@@ -45,6 +30,4 @@ HEADERS_AND_BODIES = Content(
     error_of=error_of,
     room=2 * BUDGET,
 )
-QUEUE = Queue("Exim", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
+QUEUE = Queue("Exim", FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)

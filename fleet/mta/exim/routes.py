@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, error_of, script_argv
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, reading, script_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Exchanger
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 ROUTE = "exim_route.sh"
 LATER = "cannot be resolved at this time"
@@ -32,26 +31,16 @@ class Tested:
     hosts: list[Exchanger] = field(default_factory=list)
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """`exim -bt`; nothing is sent."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the hosts that `exim -f SENDER -bt` names."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """The address goes through stdin: `-bt` by itself would need a wildcard."""
     return [(READ_SECONDS, script_argv(ROUTE, instance.options["program"]))]
 
 
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Raises UnparsedOutput for an answer that names no address."""
+    """What `exim -f SENDER -bt` says. Raises UnparsedOutput for an answer that names no address."""
     words = (instance.options["program"],)
     stdin = f"{recipient}\n{sender}\n".encode()
-    done = yield from run(Command(words, script=ROUTE, stdin=stdin, become=True, timeout=READ_SECONDS))
+    done = yield from run(reading(ROUTE, words, stdin))
     found, hostname = parse_test(done)
     domains = instance.options.get("relay_domains", [])
     return Routing(tuple(_route(each, domains) for each in found), hostname)

@@ -13,7 +13,7 @@ from fleet.mta.errors import (
     SudoDenied,
     UnparsedOutput,
 )
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Command, Completed, Sink, Steps, run
 
 HELPERS = "/usr/local/libexec/mxfleet"
 """Where an administrator may install our scripts, owned by root."""
@@ -30,6 +30,8 @@ FENCE_STATUS = 75
 
 SUDO_DEFAULTS = 'env_reset, !env_keep, !setenv, secure_path="/usr/sbin:/usr/bin:/sbin:/bin", !requiretty'
 
+Allowed = tuple[int, tuple[str, ...]]
+"""Seconds and command line of what sudo must allow."""
 Markers = Sequence[tuple[bytes, type[FleetError], str]]
 
 
@@ -38,6 +40,32 @@ def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, .
     waiting = iter(queue_ids)
     while lot := tuple(islice(waiting, size)):
         yield lot
+
+
+def reading(
+    script: str,
+    argv: tuple[str, ...],
+    stdin: bytes = b"",
+    *,
+    seconds: int = READ_SECONDS,
+    most: int = 1 << 20,
+    sink: Sink | None = None,
+) -> Command:
+    """One of our scripts, as root, that changes nothing. `most`: bytes of its answer."""
+    return Command(argv, script=script, stdin=stdin, become=True, timeout=seconds, max_output=most, sink=sink)
+
+
+def changing(
+    script: str,
+    argv: tuple[str, ...],
+    stdin: bytes,
+    *,
+    seconds: int = CHANGE_SECONDS,
+    most: int = 1 << 20,
+    mutates: bool = True,
+) -> Command:
+    """One of our scripts, as root, that may change the host; with `mutates` False it only looks this time."""
+    return Command(argv, script=script, stdin=stdin, become=True, mutates=mutates, timeout=seconds, max_output=most)
 
 
 def pause(seconds: int) -> Steps[None]:
@@ -113,10 +141,17 @@ def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError
 
 
 def lines_of(done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of) -> list[str]:
-    """The lines of a script up to its last, "end". Raises UnparsedOutput without it, and the error behind a failure."""
-    if done.exit_status:
-        raise error_of(done, program)
+    """The lines of a script up to its last, "end". Raises the error behind a failure, or behind a missing end."""
     lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{program} did not come to its end")
+    if done.exit_status or lines[-2:] != ["end", ""]:
+        raise error_of(done, program)
     return lines[:-2]
+
+
+def found_by(
+    done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of
+) -> list[str] | None:
+    """`lines_of` a script that looks for an MTA; None where it says that there is none."""
+    if not done.exit_status and done.stdout == b"absent\n":
+        return None
+    return lines_of(done, program, error_of)

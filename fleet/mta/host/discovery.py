@@ -43,7 +43,7 @@ def discover_host(
 
 
 def _on_host(instance: InstanceFacts, facts: HostFacts) -> InstanceFacts:
-    """The instance with what its adapter need not ask for: see fleet.mta.base."""
+    """The instance with what its adapter need not ask for: see fleet.mta.adapter.REPLACES."""
     if facts.exchange != "none":
         return instance
     return replace(instance, options={**instance.options, REPLACES: True})

@@ -2,13 +2,14 @@
 
 import heapq
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from fleet.match import patterns
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.source import read_log, window_of
 from fleet.mta.logs.times import LineClock
 from fleet.mta.operations import LogSearch
-from fleet.mta.records import Context, Ended, Result
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
@@ -51,8 +52,9 @@ class Lines:
         return [{"time": moment, "line": text_of(line), "file": file} for moment, _, file, line in sorted(self._kept)]
 
 
-def log_search(sources: Sequence[str], operation: LogSearch, context: Context) -> Steps[Result]:
+def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
     """`log.search`. The text is looked for on the host; of an expression, its longest fixed part is."""
+    sources = log.searched(instance)
     window = window_of(operation.since, operation.until, context)
     text = operation.contains or fixed_part(operation.regex)
     fits: Callable[[bytes], bool] = (

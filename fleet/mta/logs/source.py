@@ -6,16 +6,14 @@ from datetime import datetime, timedelta
 
 from fleet.mta.bounds import count_of, moment_of, second_of
 from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import LISTING_SECONDS, error_of, script_argv
+from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.logs.times import ZONE, LineClock, Zone, offset_of
 from fleet.mta.records import Context, InstanceFacts
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 SCRIPT = "read_log.sh"
 LONGEST_LINE = 65_536
 ATTEMPTS = 3
-
-"""Time (epoch seconds), file, and the line as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +119,14 @@ class LogSink:
         return Read(tuple(self._files), tuple(self._unread), self._cut, self._moved)
 
 
-def sources_of(instance: InstanceFacts) -> tuple[str]:
+def log_source(instance: InstanceFacts) -> str:
+    """The instance's log, a path or "journald", or "none"."""
+    return str(instance.options.get("log_source") or "none")
+
+
+def sources_of(instance: InstanceFacts) -> tuple[str, ...]:
     """The instance's log. Raises Unsupported where discovery found none."""
-    source = str(instance.options.get("log_source") or "none")
+    source = log_source(instance)
     if source == "none":
         raise Unsupported("no mail log is known on this host", hint="discover the host again once there is one")
     return (source,)
@@ -141,12 +144,11 @@ def read_log(
     Raises SudoDenied, UnparsedOutput, RemoteError (there is no such log), OutputTooLarge.
     """
     for attempt in range(ATTEMPTS):
-        command = Command(
+        command = reading(
+            SCRIPT,
             (kind, *sources),
-            script=SCRIPT,
-            stdin=f"{max(0, int(since))}\n{text}\n".encode(),
-            become=True,
-            timeout=LISTING_SECONDS,
+            f"{max(0, int(since))}\n{text}\n".encode(),
+            seconds=LISTING_SECONDS,
             sink=LogSink(fresh()),
         )
         done = yield from run(command)
@@ -158,14 +160,3 @@ def read_log(
         if not read.moved or attempt == ATTEMPTS - 1:
             return read
     raise AssertionError("the last attempt returns")
-
-
-def sudo_command(kind: str, sources: Sequence[str]) -> tuple[int, tuple[str, ...]]:
-    """What sudo must allow for one kind of reading."""
-    return LISTING_SECONDS, script_argv(SCRIPT, kind, *sources)
-
-
-def sudo_commands(kind: str, instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow for both operations in the instance's one log."""
-    log = instance.options.get("log_source")
-    return [] if log in (None, "", "none") else [sudo_command(each, (str(log),)) for each in ("any", kind)]

@@ -4,13 +4,9 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from fleet.mta.errors import (
-    InDelivery,
-    MtaNotRunning,
-    OutcomeUnknown,
-    RemoteError,
-)
-from fleet.mta.host.commands import READ_SECONDS, lines_of
+from fleet.mta.errors import MtaNotRunning, OutcomeUnknown
+from fleet.mta.host.commands import changing, lines_of, reading
+from fleet.mta.logs.source import log_source
 from fleet.mta.opensmtpd.commands import (
     DELIVER,
     DELIVER_SECONDS,
@@ -18,17 +14,15 @@ from fleet.mta.opensmtpd.commands import (
     UNTOUCHED,
     WAIT_SECONDS,
     deliver_arguments,
-    log_source,
     smtpctl_argv,
 )
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, judged_by_log
 from fleet.mta.queue.listing import Listing
-from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 # smtpd's own words around others' texts: a line in which the middle part occurs twice is not read at all.
 RESULT = re.compile(
@@ -50,14 +44,12 @@ def attempt(
 
 
 def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
-    command = Command(
+    command = changing(
+        DELIVER,
         deliver_arguments(instance),
-        script=DELIVER,
-        stdin=f"{entry.queue_id}{' release' if entry.state == 'hold' else ''}\n".encode(),
-        become=True,
-        mutates=True,
-        timeout=DELIVER_SECONDS,
-        max_output=4 << 20,
+        f"{entry.queue_id}{' release' if entry.state == 'hold' else ''}\n".encode(),
+        seconds=DELIVER_SECONDS,
+        most=4 << 20,
     )
     done = yield from run(command)
     if done.exit_status and done.exit_status not in UNTOUCHED:
@@ -70,14 +62,7 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
     """How the last attempt of a message that left the queue ended."""
     if log_source(instance) == "none":
         return None
-    command = Command(
-        (log_source(instance),),
-        script=LOG,
-        stdin=f"{before.queue_id}\n".encode(),
-        become=True,
-        timeout=READ_SECONDS,
-        max_output=16 << 20,
-    )
+    command = reading(LOG, (log_source(instance),), f"{before.queue_id}\n".encode(), most=16 << 20)
     return judged(before, None, lines_of((yield from run(command)), LOG, error_of))
 
 
@@ -94,15 +79,9 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
-    """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
-    still = after if after is not None and is_same(after, fingerprint_of(before)) else None
+    """The result of one attempt, by the log's lines."""
     attempts = tuple(attempts_of(lines, before.queue_id).values())
-    if still and not attempts:
-        error: InDelivery | RemoteError = RemoteError("no attempt was seen in the log", hint="look again later")
-        if still.state in UNDER_WAY:
-            error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
-        return not_attempted(before, error, log=lines)
-    return attempted(before, still, attempts, outcome_of(attempts, is_queued=still is not None), log=lines)
+    return judged_by_log(before, after, attempts, lines, waited=WAIT_SECONDS)
 
 
 DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

@@ -5,22 +5,19 @@ table of senders, so a file of ours begins with an address that nobody has.
 """
 
 import re
-from difflib import unified_diff
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile, unblock
+from fleet.mta.blocks import edit
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
-from fleet.mta.blocks.listfile import Syntax
-from fleet.mta.blocks.proof import Probe, reachable, sender_probe
-from fleet.mta.blocks.site import Site, Wiring
+from fleet.mta.blocks.proof import Probe, listening, sender_probes
+from fleet.mta.blocks.site import Site, Wiring, extent, refusing_only
 from fleet.mta.errors import UnparsedOutput, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, script_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, Allowed, changing, script_argv
 from fleet.mta.opensmtpd import conf
-from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Completed, Diff, Steps, run
-from fleet.mta.text import escape_bytes, split_lines
+from fleet.mta.steps import Command, Steps
+from fleet.mta.text import split_lines
 
 WIRE = "opensmtpd_wire.sh"
 TABLE = "mxfleet_senders"
@@ -30,7 +27,7 @@ REPLY = "550 Invalid recipient"
 CONFIGURATION = 1 << 20
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     files = [_own_file(instance)]
     tables = instance.options.get("tables", {})
@@ -69,9 +66,8 @@ def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_as
     is_own = list_file.path == _own_file(instance).path
     return Site(
         list_file=list_file,
-        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
-        value_of=_no_value,
+        value_of=refusing_only("smtpd can refuse a sender, not accept and discard its mail"),
         is_ours=_is_ours,
         notes=partial(_notes, is_new=not is_asked),
         probes=partial(_probes, instance),
@@ -91,10 +87,7 @@ def _read(instance: InstanceFacts) -> Steps[Source]:
 
 
 def _read_once(instance: InstanceFacts) -> Steps[Source]:
-    done = yield from run(_wire_command(instance, "read"))
-    if done.exit_status:
-        raise edit.edit_error(done, WIRE)
-    digest, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    digest, newline, text = (yield from edit.answer_to(_wire_command(instance, "read"), WIRE)).partition("\n")
     if not newline or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise UnparsedOutput(f"{WIRE} did not begin with a digest")
     edit.check_digest(digest, text)
@@ -102,14 +95,13 @@ def _read_once(instance: InstanceFacts) -> Steps[Source]:
 
 
 def _wire_command(instance: InstanceFacts, action: str, stdin: str = "") -> Command:
-    return Command(
+    return changing(
+        WIRE,
         (action, str(instance.options["smtpd"]), _config(instance)),
-        script=WIRE,
-        stdin=stdin.encode(),
-        become=True,
+        stdin.encode(),
+        seconds=READ_SECONDS if action == "read" else CHANGE_SECONDS,
+        most=CONFIGURATION,
         mutates=action != "read",
-        timeout=READ_SECONDS if action == "read" else CHANGE_SECONDS,
-        max_output=CONFIGURATION,
     )
 
 
@@ -135,15 +127,17 @@ def _find_wiring(instance: InstanceFacts, source: Source) -> Steps[Wiring]:
         )
     if at is None or any(each.words[0] == "include" and each.line < at for each in found):
         raise Unsupported(f"the first rule of {_config(instance)} may be in a file of its own", hint=_by_hand(instance))
-    new = [*lines[:at], *our_lines(instance), *lines[at:]]
-    return _wiring(instance, "wire", lines, new, f"{source.digest} {at + 1}\n")
+    text = "".join((*lines[:at], *our_lines(instance), *lines[at:]))
+    return _wiring(instance, "wire", source, text, at + 1)
 
 
-def _wiring(instance: InstanceFacts, action: str, old: list[str], new: list[str], stdin: str) -> Wiring:
+def _wiring(instance: InstanceFacts, action: str, source: Source, text: str, place: int) -> Wiring:
+    """`place`: the line before which our rule goes, 0 where it is taken out."""
+    command = _wire_command(instance, action, f"{source.digest} {place}\n")
     return Wiring(
-        diff=_difference(instance, old, new),
-        command=script_argv(WIRE, *_wire_command(instance, action).argv),
-        apply=partial(_change, instance, action, stdin),
+        diff=edit.difference(source, text),
+        command=script_argv(WIRE, *command.argv),
+        apply=partial(edit.apply, command, WIRE),
     )
 
 
@@ -157,22 +151,7 @@ def _find_unwiring(instance: InstanceFacts) -> Steps[Wiring | None]:
     ours = "".join(our_lines(instance))
     if source.text.count(ours) != 1:
         return None
-    old, new = split_lines(source.text), split_lines(source.text.replace(ours, ""))
-    return _wiring(instance, "unwire", old, new, f"{source.digest} 0\n")
-
-
-def _change(instance: InstanceFacts, action: str, stdin: str) -> Steps[None]:
-    done: Completed = yield from run(_wire_command(instance, action, stdin))
-    if done.exit_status:
-        raise edit.edit_error(done, WIRE)
-    if not done.stdout.startswith(b"applied "):
-        raise UnparsedOutput(f"{WIRE} did not say how it ended")
-
-
-def _difference(instance: InstanceFacts, old: list[str], new: list[str]) -> Diff:
-    path = _config(instance)
-    text = "".join(unified_diff(old, new, path, path, n=2))
-    return Diff(path, escape_bytes(text))
+    return _wiring(instance, "unwire", source, source.text.replace(ours, ""), 0)
 
 
 def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
@@ -191,12 +170,6 @@ def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
             f"{pattern.text} cannot be a line of a table: no quoted or 8-bit local parts, and # is a comment"
         )
     return (f"{pattern.address.local}@{pattern.domain}",)
-
-
-def _no_value(operation: SenderBlock) -> str:
-    if operation.action == "discard":
-        raise Unsupported("smtpd can refuse a sender, not accept and discard its mail")
-    return ""
 
 
 def _is_ours(reply: str, value: str) -> bool:
@@ -219,33 +192,18 @@ def _notes(pattern: BlockPattern, *, is_new: bool) -> tuple[str, ...]:
         notes.append("smtpd is restarted to read its configuration: for a second or so it takes no mail")
         notes.append("refused when envelopes are paused: a restart would release them")
     notes.append(f"smtpd answers `{REPLY}: <recipient>` to RCPT TO; code and text cannot be chosen")
-    if pattern.address is None:
-        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
-    elif "+" not in pattern.address.local:
-        extended = f"{pattern.address.local}+x@{pattern.domain}"
-        notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
+    notes += extent(pattern, has_subdomains=False, separator="+", has_extensions=True, has_unicode=True)
     notes.append("clients that may relay, authenticated ones and local programs (sendmail -f) are refused too")
     return tuple(notes)
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
     """One dialogue, with an address that is not loopback where smtpd listens on one."""
-    places = [(str(address), int(port)) for address, port in instance.options.get("listen", ()) if port != 465]
-    if not places:
-        return ()
+    places = [each for each in listening(instance) if each[1] != 465]
     outer = [each for each in places if not each[0].startswith(("127.", "::1"))]
-    address, port = (outer or places)[0]
     own = [str(each) for each in instance.options.get("own_domains", ())]
     host = own[0] if own else "localhost"
     others = [str(each) for each in instance.options.get("open_domains", ())]
     recipients = tuple(f"{name}@{domain}" for domain in own[:2] for name in ("postmaster", "root"))
     recipients += tuple(f"postmaster@{domain}" for domain in others[:2])
-    return (
-        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=host, recipients=recipients),
-    )
-
-
-sender_block = partial(flow.sender_block, sites)
-sender_unblock = partial(unblock.sender_unblock, sites)
-block_list = partial(flow.block_list, sites)
-read_back_block = partial(unblock.read_back_block, sites)
+    return sender_probes((outer or places)[:1], pattern, job, addresses, host=host, recipients=recipients)

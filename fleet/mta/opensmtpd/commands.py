@@ -6,10 +6,16 @@ smtpctl for a lot of IDs, and the IDs go through stdin.
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.opensmtpd import logs
-from fleet.mta.opensmtpd.blocks import sudo_commands
-from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    reading,
+    script_argv,
+)
+from fleet.mta.logs.source import log_source
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink
 
@@ -42,38 +48,23 @@ def smtpctl_argv(instance: InstanceFacts, *words: str) -> tuple[str, ...]:
     return (str(instance.options["program"]), *words)
 
 
-def log_source(instance: InstanceFacts) -> str:
-    """A file, "journald" or "none"."""
-    return str(instance.options.get("log_source") or "none")
-
-
 def listing(instance: InstanceFacts, sink: Sink) -> Command:
-    return Command(places(instance), script=LIST, become=True, timeout=LISTING_SECONDS, sink=sink)
+    return reading(LIST, places(instance), seconds=LISTING_SECONDS, sink=sink)
 
 
 def act(instance: InstanceFacts, action: str, lines: Iterable[str]) -> Command:
     """`action`: one of ACTIONS; `lines`: "ID CREATED"."""
-    return Command(
-        (*places(instance), action),
-        script=ACT,
-        stdin=_input(lines),
-        become=True,
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
-    )
+    return changing(ACT, (*places(instance), action), _input(lines), most=8 << 20)
 
 
 def move(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Command:
     """`action`: one of MOVES; `lines`: "ID CREATED", for `back` "ID schedule" or "ID wait"."""
-    return Command(
+    return changing(
+        QUARANTINE,
         (*places(instance), action),
-        script=QUARANTINE,
-        stdin=f"{job}\n".encode() + _input(lines),
-        become=True,
+        f"{job}\n".encode() + _input(lines),
+        most=8 << 20,
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
     )
 
 
@@ -86,8 +77,8 @@ def _input(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word. The scripts must be installed, owned by root, in HELPERS."""
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     words = places(instance)
     forms = [
         (LISTING_SECONDS, LIST, words),
@@ -98,9 +89,4 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
     ]
     if log_source(instance) != "none":
         forms.append((READ_SECONDS, LOG, (log_source(instance),)))
-    commands = [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]
-    commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
-    return tuple(
-        sudoers_line(user, seconds, argv)
-        for seconds, argv in (*commands, *sudo_commands(instance), *logs.sudo_commands(instance))
-    )
+    return [(seconds, script_argv(script, *arguments)) for seconds, script, arguments in forms]

@@ -1,7 +1,7 @@
 """Where OpenSMTPD is on a host, and what later operations need to know of it."""
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import found_by
 from fleet.mta.opensmtpd import conf
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
@@ -19,14 +19,10 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of opensmtpd_discover.sh. Raises UnparsedOutput and others."""
-    if done.exit_status:
-        raise error_of(done, "smtpd")
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines == ["absent", ""]:
+    lines = found_by(done, "smtpd")
+    if lines is None:
         return ()
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("the description of OpenSMTPD was cut off")
-    pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines[:-2])]
+    pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines)]
     said = dict(reversed(pairs))
     if not said.get("version") or not said.get("config"):
         raise UnparsedOutput("the description of OpenSMTPD has no version or no configuration file")

@@ -184,5 +184,13 @@ def is_back(item: Quarantined, entry: QueueEntry) -> bool:
 
 
 DRIVER = QueueDriver(
-    QUEUE, action_of, LAYOUT, lying, move, is_back=is_back, holds_first=True, settles=frozenset({Verb.DELETE})
+    QUEUE,
+    action_of,
+    LAYOUT,
+    lying,
+    move,
+    frozenset(Verb) - {Verb.BOUNCE, Verb.REQUEUE},
+    is_back=is_back,
+    holds_first=True,
+    settles=frozenset({Verb.DELETE}),
 )

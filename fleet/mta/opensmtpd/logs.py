@@ -3,12 +3,9 @@
 import re
 
 from fleet.mta.bounds import count_of, size_of
-from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
-from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
 
 SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) ([a-z-]+) ?(.*)")
 CONNECTED = re.compile(r"address=(\S+) host=\S+$")
@@ -29,27 +26,6 @@ DELAY = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 STATUS = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Expired": "expired"}
 SESSIONS = 10_000
 NOTES = ("the log tells no sender of recipients that were refused, and no Message-ID",)
-
-
-def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
-    """`log.search`."""
-    return (yield from search.log_search(source.sources_of(instance), operation, context))
-
-
-def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
-    """`message.trace`. Raises Unsupported for a Message-ID, which OpenSMTPD does not log."""
-    tracing.check_message_id(operation, "OpenSMTPD")
-    sources = source.sources_of(instance)
-    return (
-        yield from tracing.message_trace(
-            "opensmtpd", sources, lambda trace: Lines(trace).take, operation, context, NOTES
-        )
-    )
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow."""
-    return source.sudo_commands("opensmtpd", instance)
 
 
 class Lines:
@@ -155,3 +131,6 @@ def seconds_of(delay: str) -> float | None:
         return None
     days, hours, minutes, seconds = (count_of(part or "0") for part in found.groups())
     return float(days * 86_400 + hours * 3600 + minutes * 60 + seconds)
+
+
+LOG = MailLog("opensmtpd", lambda trace, instance: Lines(trace).take, NOTES, without_message_id="OpenSMTPD")

@@ -1,20 +1,12 @@
 """OpenSMTPD's queue, as `smtpctl show queue` lists it, with the sizes of the message files."""
 
-from dataclasses import replace
-from functools import partial
-
 from fleet.mta.errors import Unsupported
 from fleet.mta.opensmtpd.commands import CONTENT, listing, places
 from fleet.mta.opensmtpd.parse import QueueSink, error_of
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import Content
-from fleet.mta.queue.listing import Listing, Queue, Take
+from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
-
-ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"})
-MATCH_FIELDS = ENVELOPE_FIELDS | {"attempts", "subject", "header", "body", "msgid"}
 
 
 def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
@@ -26,10 +18,7 @@ def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
     if done.exit_status or done.stderr:
         raise error_of(done, "smtpctl")
     found: Listing = done.result
-    if found.refused:
-        note = f"{found.refused} lines of the listing are not what smtpctl prints; they were left out"
-        return replace(found, notes=(note,))
-    return found
+    return found.noted("smtpctl")
 
 
 def check_readable(instance: InstanceFacts) -> None:
@@ -47,6 +36,4 @@ HEADERS_AND_BODIES = Content(
     check=check_readable,
     separator=(b"\r", b"\n"),
 )
-QUEUE = Queue("OpenSMTPD", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
+QUEUE = Queue("OpenSMTPD", FIELDS | {"attempts"}, read_queue, HEADERS_AND_BODIES)

@@ -11,11 +11,10 @@ from fnmatch import fnmatchcase
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import lines_of
 from fleet.mta.opensmtpd import conf
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Steps, run
 
@@ -45,28 +44,13 @@ class Rules:
     entries: dict[str, list[str] | None]
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """The first rule that fits, and where its action sends the mail."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the host that the rule's action relays to."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """None: what this account may not read is told as unknown."""
-    return []
-
-
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Raises UnparsedOutput and others; an unreadable configuration is an error, an unreadable table a doubt."""
+    """The first rule that fits, and where its action sends the mail.
+
+    Raises UnparsedOutput and others; an unreadable configuration is an error, an unreadable table a doubt.
+    """
     done = yield from run(Command((), script=DISCOVER))
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, DISCOVER)
-    pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines[:-2])]
+    pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines_of(done, DISCOVER))]
     if any(word == "unreadable" for word, _ in pairs):
         raise UnparsedOutput("smtpd.conf, or what it includes, cannot be read by this account")
     found = conf.statements([value for word, value in pairs if word == "conf"])
@@ -94,12 +78,9 @@ def _read_tables(found: Sequence[conf.Statement]) -> Steps[dict[str, list[str] |
     if not places:
         return entries
     done = yield from run(Command(tuple(dict.fromkeys(places.values())), script=TABLES, max_output=8 << 20))
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, TABLES)
     files: dict[str, list[str]] = {}
     path = ""
-    for line in lines[:-2]:
+    for line in lines_of(done, TABLES):
         word, _, text = line.partition(" ")
         if word == "file":
             path = text

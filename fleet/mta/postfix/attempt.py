@@ -10,8 +10,9 @@ from functools import partial
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
 from fleet.mta.bounds import ID_MOST
-from fleet.mta.errors import Conflict, InDelivery, MtaNotRunning, RemoteError
-from fleet.mta.host.commands import READ_SECONDS, lines_of, pause
+from fleet.mta.errors import Conflict, MtaNotRunning
+from fleet.mta.host.commands import changing, lines_of, pause, reading
+from fleet.mta.logs.source import log_source
 from fleet.mta.operations import MessageDeliver, Selection
 from fleet.mta.postfix.commands import (
     DELIVER,
@@ -20,29 +21,22 @@ from fleet.mta.postfix.commands import (
     TIMES,
     WAIT_SECONDS,
     deliver_arguments,
-    log_source,
     postsuper,
     postsuper_argv,
     program,
 )
+from fleet.mta.postfix.logs import MIDDLE, ONCE
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
-from fleet.mta.postfix.queue import DOWN, QUEUE, proof
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.postfix.queue import DOWN, QUEUE
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, judged_by_log
 from fleet.mta.queue.listing import Listing
-from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 PAUSE = 3
 NOT_CONFIGURED = b"Flush service is not configured for destination"
-# The first "TAG[PID]: ID: " of a line. Address and reply are others' texts: a line in which the middle part occurs
-# twice could be read in two ways and is not read at all.
-MIDDLE = (
-    r">, (?:orig_to=<.*?>, )?relay=(?P<relay>[^ ]*), (?:conn_use=\d+, )?"
-    r"delay=[\d.]+, delays=[\d./]+, dsn=[\d.]+, status=(?P<status>[a-z]+) \("
-)
+# The first "TAG[PID]: ID: " of a line.
 STATUS = re.compile(r"[^\]]*\[\d+\]: (?P<id>[0-9A-Za-z]+): to=<(?P<to>.*?)" + MIDDLE + r"(?P<reply>.*)\)$")
-ONCE = re.compile(MIDDLE)
 RETURNED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): from=<.*?>, status=(?:force-)?expired, returned to sender$")
 REQUEUED = re.compile(rf"[^\]]*\[\d+\]: ([0-9A-Za-z]{{6,{ID_MOST}}}): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
 
@@ -52,14 +46,7 @@ def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]
     stdin = "".join(f"{text}\n" for text in texts).encode()
     if not stdin or log_source(instance) == "none":
         return []
-    command = Command(
-        (log_source(instance),),
-        script=LOG,
-        stdin=stdin,
-        become=True,
-        timeout=READ_SECONDS,
-        max_output=64 << 20,
-    )
+    command = reading(LOG, (log_source(instance),), stdin, most=64 << 20)
     return lines_of((yield from run(command)), LOG, error_of)
 
 
@@ -109,14 +96,7 @@ def attempt_times(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[di
     stdin = ids_input(queue_ids)
     if not stdin:
         return {}
-    command = Command(
-        (instance.queue_dirs[0],),
-        script=TIMES,
-        stdin=stdin,
-        become=True,
-        timeout=READ_SECONDS,
-        max_output=64 << 20,
-    )
+    command = reading(TIMES, (instance.queue_dirs[0],), stdin, most=64 << 20)
     lines = lines_of((yield from run(command)), TIMES, error_of)
     return {name: time for name, _, time in (line.partition(" ") for line in lines)}
 
@@ -140,7 +120,7 @@ def wait_until(
     wanted = tuple(queue_ids)
     found: dict[str, QueueEntry] = {}
     for _ in range(looks if wanted else 0):
-        found = yield from proof(instance, wanted)
+        found = yield from QUEUE.proof(instance, wanted)
         if is_over(found):
             break
         yield from pause(PAUSE)
@@ -164,15 +144,7 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
         (yield from run(postsuper(instance, "-H", "hold", [name])))
     ):
         raise Conflict(f"{name} could not be released from hold")
-    command = Command(
-        deliver_arguments(instance),
-        script=DELIVER,
-        stdin=ids_input([name]),
-        become=True,
-        mutates=True,
-        timeout=DELIVER_SECONDS,
-        max_output=4 << 20,
-    )
+    command = changing(DELIVER, deliver_arguments(instance), ids_input([name]), seconds=DELIVER_SECONDS, most=4 << 20)
     lines = lines_of((yield from run(command)), "postqueue", error_of)
     return lambda after: judged(entry, after, lines)
 
@@ -183,16 +155,10 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
 
 
 def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
-    """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
-    still = after if after is not None and is_same(after, fingerprint_of(before)) else None
+    """The result of one attempt, by the log's lines."""
     attempts = tuple(attempts_of(lines, before.queue_id).values())
-    if still and not attempts:
-        error: InDelivery | RemoteError = RemoteError("no attempt was seen in the log", hint="look again later")
-        if still.state in UNDER_WAY:
-            error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
-        return not_attempted(before, error, log=lines)
-    said = outcome_of(attempts, is_queued=still is not None, is_returned=before.queue_id in returned(lines))
-    return attempted(before, still, attempts, said, log=lines)
+    is_returned = before.queue_id in returned(lines)
+    return judged_by_log(before, after, attempts, lines, waited=WAIT_SECONDS, is_returned=is_returned)
 
 
 DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

@@ -6,10 +6,10 @@ it takes both back. access(5), postconf(5), SMTPD_ACCESS_README.
 
 from functools import partial
 
-from fleet.mta.blocks import edit, flow, unblock
+from fleet.mta.blocks import edit, flow
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile
 from fleet.mta.blocks.site import Site
-from fleet.mta.host.commands import script_argv
+from fleet.mta.host.commands import Allowed, script_argv
 from fleet.mta.operations import BlockList
 from fleet.mta.postfix import access, main_cf, restrictions
 from fleet.mta.postfix.access_facts import BlockFacts, differences, own_domains, probes, read_facts
@@ -18,7 +18,7 @@ from fleet.mta.records import Context, InstanceFacts, Result
 from fleet.mta.steps import Steps
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root: our own map, and those that smtpd asks now."""
     options = instance.options
     kind = str(options.get("default_database_type", ""))
@@ -77,8 +77,3 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
         {"file": each.name, "line": f"(a {each.type} table, not listed)"} for each in facts.maps if each not in asked
     ]
     return result
-
-
-sender_block = partial(flow.sender_block, sites)
-sender_unblock = partial(unblock.sender_unblock, sites)
-read_back_block = partial(unblock.read_back_block, sites)

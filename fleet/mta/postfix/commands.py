@@ -5,10 +5,9 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, chunks, script_argv, sudoers_line
-from fleet.mta.postfix import blocks, logs
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, chunks, script_argv
+from fleet.mta.logs.source import log_source
 from fleet.mta.postfix.parse import ids_input
-from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Completed, Sink, Steps, run
 
@@ -90,28 +89,23 @@ def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Complete
     """
     done = None
     for lot in chunks(queue_ids, ATTEMPTS):
-        done = yield from run(_attempt(instance, lot))
+        done = yield from run(
+            Command(
+                (program(instance, "postqueue"), instance.config_dir),
+                script=ATTEMPT,
+                stdin=ids_input(lot),
+                become=bool(instance.options.get("flush_as_root")),
+                mutates=True,
+                timeout=CHANGE_SECONDS,
+            )
+        )
         if done.exit_status:
             break
     return done
 
 
-def _attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Command:
-    return Command(
-        (program(instance, "postqueue"), instance.config_dir),
-        script=ATTEMPT,
-        stdin=ids_input(queue_ids),
-        become=bool(instance.options.get("flush_as_root")),
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-    )
-
-
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word: IDs and limits go through stdin, so nothing is a wildcard.
-
-    The helper scripts must be installed, owned by root, in HELPERS.
-    """
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     commands = [(CHANGE_SECONDS, postsuper_argv(instance, flag, queue)) for flag, queue in POSTSUPER_FORMS]
     commands.append((wake_pickup(instance).timeout, wake_pickup(instance).argv))
     if instance.options.get("list_as_root"):
@@ -120,33 +114,21 @@ def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
         commands.append((READ_SECONDS, flush_all(instance, "-f").argv))
         attempt_words = (program(instance, "postqueue"), instance.config_dir)
         commands.append((CHANGE_SECONDS, script_argv(ATTEMPT, *attempt_words)))
-    commands += _script_commands(instance)
-    commands.append((READ_SECONDS, find_argv(instance, instance.queue_dirs[:1])))
-    commands += logs.sudo_commands(instance)
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
+    return [*commands, *_script_commands(instance)]
 
 
-def _script_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def _script_commands(instance: InstanceFacts) -> list[Allowed]:
     queue = instance.queue_dirs[0]
     log = log_source(instance)
+    postconf = (instance.options["command_directory"], instance.config_dir)
     forms: list[tuple[int, str, tuple[str, ...]]] = [
         (CHANGE_SECONDS, QUARANTINE, (action, queue)) for action in ("out", "back", "erase", "look")
     ]
-    forms.append((READ_SECONDS, CONTENT, (instance.options["command_directory"], instance.config_dir)))
-    forms.append((READ_SECONDS, ROUTE, (instance.options["command_directory"], instance.config_dir)))
-    forms.append((READ_SECONDS, TIMES, (queue,)))
+    forms += [(READ_SECONDS, CONTENT, postconf), (READ_SECONDS, ROUTE, postconf), (READ_SECONDS, TIMES, (queue,))]
     forms.append((DELIVER_SECONDS, DELIVER, deliver_arguments(instance)))
     if log != "none":
         forms.append((READ_SECONDS, LOG, (log,)))
-    return [
-        *((seconds, script_argv(script, *words)) for seconds, script, words in forms),
-        *blocks.sudo_commands(instance),
-    ]
-
-
-def log_source(instance: InstanceFacts) -> str:
-    """A file, "journald" or "none"."""
-    return str(instance.options.get("log_source") or "none")
+    return [(seconds, script_argv(script, *words)) for seconds, script, words in forms]
 
 
 def deliver_arguments(instance: InstanceFacts) -> tuple[str, ...]:

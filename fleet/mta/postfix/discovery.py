@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from fleet.mta.errors import UnparsedOutput
+from fleet.mta.host.commands import found_by
 from fleet.mta.postfix.logs import syslog_name
 from fleet.mta.postfix.parse import error_of
 from fleet.mta.records import HostFacts, InstanceFacts
@@ -50,16 +50,12 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of postfix_discover.sh. Raises MtaNotFound, UnparsedOutput and others."""
-    if done.exit_status:
-        raise error_of(done, "postconf")
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines == ["absent", ""]:
+    lines = found_by(done, "postconf", error_of)
+    if lines is None:
         return ()
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("postconf's answer was cut off")
     found: dict[str, dict[str, str]] = {}
     settings: dict[str, str] = {}
-    for line in lines[:-2]:
+    for line in lines:
         if line.startswith("instance "):
             settings = found[line.removeprefix("instance ")] = {}
         elif line == "hold flat":

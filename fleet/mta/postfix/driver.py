@@ -15,7 +15,8 @@ from functools import partial
 
 from fleet.mta.bounds import count_of
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, chunks, lines_of, script_argv
+from fleet.mta.host.commands import changing, chunks, lines_of, script_argv
+from fleet.mta.logs.source import log_source
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.postfix.attempt import (
     attempt_times,
@@ -32,19 +33,18 @@ from fleet.mta.postfix.commands import (
     attempt,
     attempt_argv,
     flush_all,
-    log_source,
     postsuper,
     postsuper_argv,
     wake_pickup,
 )
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
-from fleet.mta.postfix.queue import DOWN, QUEUE, proof
+from fleet.mta.postfix.queue import DOWN, QUEUE
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same
 from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
-from fleet.mta.steps import Command, Steps, T, run
+from fleet.mta.steps import Steps, T, run
 
 SKIPPED = "messages that are being delivered (active, incoming, maildrop) are left alone"
 DROPPED = "a message from <> is dropped: there is nobody to return it to"
@@ -113,7 +113,7 @@ def hold_for_us(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps
     wanted = {entry.queue_id: entry for entry in entries}
     deferred = (name for name, entry in wanted.items() if entry.state == "deferred")
     said = yield from postsuper_on(instance, "-h", "deferred", deferred)
-    now = yield from proof(instance, wanted)
+    now = yield from QUEUE.proof(instance, wanted)
     yield from unhold(instance, [name for name in said if name in now and same(now, wanted[name]) is None])
     held = {name: now[name] for name, entry in wanted.items() if (found := same(now, entry)) and found.state == "hold"}
     return Held(held, said, now)
@@ -156,7 +156,7 @@ def _taken_out(instance: InstanceFacts, job: str, entries: Sequence[QueueEntry])
 
 def _given_back(instance: InstanceFacts, held: Held) -> Steps[dict[str, QueueEntry]]:
     """What is queued still of what was on hold; our own hold of it is taken back."""
-    left = yield from proof(instance, held.entries)
+    left = yield from QUEUE.proof(instance, held.entries)
     yield from unhold(instance, [name for name in left if name in held.ours])
     return left
 
@@ -176,7 +176,7 @@ def _attempted(instance: InstanceFacts, chosen: Chosen, native: tuple[str, ...])
     if rest and native[:1] != ("-f",):
         check_flush((yield from attempt(instance, rest)))
     rest = (yield from untouched(instance, times, looks=LOOKS)) if rest else []
-    now = yield from proof(instance, wanted)
+    now = yield from QUEUE.proof(instance, wanted)
     done = [name for name in wanted if name not in rest and (name in times or name in now)]
     return Said(dict.fromkeys(done, Word.DONE) | dict.fromkeys(rest, Word.LEFT), now)
 
@@ -206,7 +206,7 @@ def _requeued(instance: InstanceFacts, chosen: Chosen) -> Steps[Said]:
         if DOWN not in chosen.notes:
             now = yield from wait_until(instance, said, lambda found: not found, REQUEUE_LOOKS)
     new_ids = requeued((yield from log_lines(instance, (f"orig_id={name}" for name in said))))
-    left = yield from proof(instance, (name for name in held.entries if name not in said))
+    left = yield from QUEUE.proof(instance, (name for name in held.entries if name not in said))
     return Said(
         dict.fromkeys(said, Word.DONE),
         _without(held) | now | left,
@@ -260,14 +260,12 @@ def quarantine(
     And, of those to be brought back, those that a restore of ours put on hold where nobody has moved them since.
     """
     done = yield from run(
-        Command(
+        changing(
+            QUARANTINE,
             (action, instance.queue_dirs[0]),
-            script=QUARANTINE,
-            stdin=f"{job}\n".encode() + ids_input(queue_ids),
-            become=True,
+            f"{job}\n".encode() + ids_input(queue_ids),
+            most=8 << 20,
             mutates=action != "look",
-            timeout=CHANGE_SECONDS,
-            max_output=8 << 20,
         )
     )
     if done.exit_status == 75:
@@ -334,4 +332,6 @@ def is_back(item: Quarantined, entry: QueueEntry) -> bool:
     return item.state == "hold" or entry.state != "hold"
 
 
-DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, check, is_back=is_back, readable=READABLE, holds_first=True)
+DRIVER = QueueDriver(
+    QUEUE, act, LAYOUT, lying, move, frozenset(Verb), check, is_back=is_back, readable=READABLE, holds_first=True
+)

@@ -7,12 +7,10 @@ of every instance are `postfix/relay/smtp`. But each message passes that instanc
 import re
 
 from fleet.mta.bounds import delay_of, size_of
-from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, null_or
-from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.records import InstanceFacts
 
 # Address and reply are others' texts: a line in which the middle part occurs twice could be read in two ways.
 MIDDLE = (
@@ -45,26 +43,6 @@ STATUS = {
 }
 OF_INSTANCE = frozenset({"cleanup", "qmgr", "nqmgr"})
 LOCAL = ("local", "none", "virtual")
-
-
-def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
-    """`log.search`, in the log that all instances of the host write to."""
-    return (yield from search.log_search(source.sources_of(instance), operation, context))
-
-
-def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
-    """`message.trace`: messages of this instance. Rows with another `instance` than its own could be another's."""
-    sources = source.sources_of(instance)
-    return (
-        yield from tracing.message_trace(
-            "postfix", sources, lambda trace: Lines(trace, instance).take, operation, context
-        )
-    )
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow."""
-    return source.sudo_commands("postfix", instance)
 
 
 def syslog_name(instance: InstanceFacts) -> str:
@@ -156,7 +134,7 @@ class Lines:
         message = Message("", time, time, client=told["client"], sender=null_or(told["from"]))
         message.instance = self._name if is_sure else ""
         if told["verb"] in ("reject", "milter-reject"):
-            self._trace.rejected(message, told["to"] or "", told["reply"], tracing.dsn_of(told["reply"]))
+            self._trace.rejected(message, told["to"] or "", told["reply"], dsn_of(told["reply"]))
         elif told["verb"] == "discard":
             self._trace.rejected(message, told["to"] or "", told["reply"], "", "discarded")
 
@@ -170,7 +148,7 @@ class Lines:
         self._trace.delivered(
             queue_id,
             told["to"] or "",
-            Delivery(time, "rejected", dsn=tracing.dsn_of(told["reply"]), reply=told["reply"], is_local=True),
+            Delivery(time, "rejected", dsn=dsn_of(told["reply"]), reply=told["reply"], is_local=True),
         )
         self._trace.close(queue_id)
 
@@ -183,3 +161,6 @@ class Lines:
         if text.startswith(("reject: ", "milter-reject: ", "discard: ")):
             self._trace.unclear += 1
         return None
+
+
+LOG = MailLog("postfix", lambda trace, instance: Lines(trace, instance).take)

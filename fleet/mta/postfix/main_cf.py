@@ -3,14 +3,23 @@
 import re
 from functools import partial
 
-from fleet.mta.blocks.edit import EDIT_SECONDS, READ_SECONDS, Source, check_digest, difference, edit_error, until_whole
+from fleet.mta.blocks.edit import (
+    EDIT_SECONDS,
+    READ_SECONDS,
+    Source,
+    answer_to,
+    apply,
+    check_digest,
+    difference,
+    until_whole,
+)
 from fleet.mta.blocks.site import Wiring
 from fleet.mta.errors import Conflict, UnparsedOutput
-from fleet.mta.host.commands import script_argv
+from fleet.mta.host.commands import changing, reading, script_argv
 from fleet.mta.postfix.access_facts import BlockFacts
 from fleet.mta.postfix.restrictions import RESTRICTIONS, AccessMap, element
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps
 from fleet.mta.text import digest_of, short_digest
 
 SCRIPT = "postfix_wire.sh"
@@ -89,11 +98,8 @@ def _read_main_cf(instance: InstanceFacts, access_map: AccessMap) -> Steps[Sourc
 
 
 def _read_once(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
-    words = argv(instance, "read", access_map)
-    done = yield from run(Command(words, script=SCRIPT, become=True, timeout=READ_SECONDS, max_output=MAIN_CF))
-    if done.exit_status:
-        raise edit_error(done, SCRIPT)
-    head, newline, text = done.stdout.decode("utf-8", "surrogateescape").partition("\n")
+    command = reading(SCRIPT, argv(instance, "read", access_map), seconds=READ_SECONDS, most=MAIN_CF)
+    head, newline, text = (yield from answer_to(command, SCRIPT)).partition("\n")
     digest, _, state = head.partition(" ")
     if not newline or state != "fits":
         raise UnparsedOutput(f"{SCRIPT} did not begin with a digest")
@@ -105,8 +111,4 @@ def _change_main_cf(instance: InstanceFacts, access_map: AccessMap, source: Sour
     """Replace main.cf and reload. Raises Conflict, DiskFull, RemoteError; the old one stays or is put back."""
     stdin = f"{source.digest}\n{digest_of(text)}\n{text}".encode("utf-8", "surrogateescape")
     words = argv(instance, "apply", access_map)
-    done = yield from run(Command(words, script=SCRIPT, stdin=stdin, become=True, mutates=True, timeout=EDIT_SECONDS))
-    if done.exit_status:
-        raise edit_error(done, SCRIPT)
-    if not done.stdout.startswith(b"applied "):
-        raise UnparsedOutput(f"{SCRIPT} did not say how it ended")
+    yield from apply(changing(SCRIPT, words, stdin, seconds=EDIT_SECONDS), SCRIPT)

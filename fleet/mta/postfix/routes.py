@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError
-from fleet.mta.host.commands import READ_SECONDS, error_of
-from fleet.mta.operations import AddressTest, SmtpProbe
+from fleet.mta.host.commands import error_of, lines_of, reading
 from fleet.mta.postfix.commands import ROUTE
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Steps, run
 
@@ -85,18 +84,11 @@ class Tables:
         return None
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """Classes, tables and transports as trivial-rewrite applies them; nothing is sent."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the next hop that smtp(8) would connect to."""
-    return (yield from probed(instance, operation, find_routes))
-
-
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Expand aliases, then resolve each recipient. Raises RemoteError where a table cannot be read."""
+    """Expand aliases, then resolve each recipient as trivial-rewrite does.
+
+    Raises RemoteError where a table cannot be read.
+    """
     tables = yield from _read_settings(instance)
     pending: list[tuple[str, tuple[str, ...]]] = [(recipient, ())]
     routes: list[Route] = []
@@ -127,9 +119,7 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def _read_settings(instance: InstanceFacts) -> Steps[Tables]:
     done = yield from run(Command((*_script_words(instance), *SETTINGS), script=FACTS))
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, FACTS)
+    lines = lines_of(done, FACTS)
     told = (ASSIGNMENT.fullmatch(line.removeprefix("setting ")) for line in lines if line.startswith("setting "))
     settings = {found[1]: found[2] or "" for found in told if found}
     rows = (line.split()[1:] for line in lines if line.startswith("service "))
@@ -153,13 +143,9 @@ def _look_up(instance: InstanceFacts, tables: Tables, addresses: list[str], send
         return
     tables.asked |= set(keys)
     stdin = "".join([*(f"map {name}\n" for name in maps), *(f"key {key}\n" for key in keys)])
-    done = yield from run(
-        Command(_script_words(instance), script=ROUTE, stdin=stdin.encode(), become=True, timeout=READ_SECONDS)
-    )
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, ROUTE)
-    _take(tables, lines[:-2])
+    done = yield from run(reading(ROUTE, _script_words(instance), stdin.encode()))
+    lines = lines_of(done, ROUTE)
+    _take(tables, lines)
     missing = [name for name in maps if f"map {name}" not in lines]
     if missing:
         raise RemoteError(f"these tables of main.cf could not be asked: {', '.join(missing)}")

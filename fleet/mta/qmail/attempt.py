@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError, Unsupported
-from fleet.mta.host.commands import READ_SECONDS, lines_of
+from fleet.mta.host.commands import lines_of, reading
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, UP, WATCH, Answer, change, change_argv, log_source
 from fleet.mta.qmail.queue import QUEUE
@@ -16,7 +16,7 @@ from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, n
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import same
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 WAIT_SECONDS = 40
 DELIVERED = "sent"
@@ -39,13 +39,11 @@ def watch(instance: InstanceFacts, messages: Sequence[QueueEntry], answer: Answe
     if not messages or answer.mark is None:
         return []
     wanted = "".join(f"{each.queue_id} {to_do(each)}\n" for each in messages)
-    command = Command(
+    command = reading(
+        WATCH,
         (log_source(instance),),
-        script=WATCH,
-        stdin=f"{answer.mark[0]} {answer.mark[1]} {WAIT_SECONDS}\n{wanted}".encode(),
-        become=True,
-        timeout=READ_SECONDS,
-        max_output=16 << 20,
+        f"{answer.mark[0]} {answer.mark[1]} {WAIT_SECONDS}\n{wanted}".encode(),
+        most=16 << 20,
     )
     return lines_of((yield from run(command)), WATCH)
 

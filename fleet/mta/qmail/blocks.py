@@ -7,13 +7,12 @@ understand alike is written.
 from functools import partial
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, listfile, site, unblock
+from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
-from fleet.mta.blocks.listfile import Syntax
-from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.proof import Probe, listening, sender_probes
 from fleet.mta.blocks.site import Site, one_site
 from fleet.mta.errors import Unsupported
-from fleet.mta.operations import SenderBlock
+from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 
 REPLIES = {
@@ -24,7 +23,7 @@ REPLIES = {
 }
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     return edit.sudo_commands([_list_file(instance)])
 
@@ -32,9 +31,8 @@ def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
 def site_of(instance: InstanceFacts) -> Site:
     return Site(
         list_file=_list_file(instance),
-        syntax=Syntax(listfile.plain_entries),
         keys=lines_of,
-        value_of=_no_value,
+        value_of=site.refusing_only("qmail can refuse a sender, not accept and discard its mail"),
         is_ours=_is_ours,
         notes=partial(_notes, instance),
         probes=partial(_probes, instance),
@@ -65,12 +63,6 @@ def lines_of(pattern: BlockPattern) -> tuple[str, ...]:
     return (f"{local}@{pattern.domain}",)
 
 
-def _no_value(operation: SenderBlock) -> str:
-    if operation.action == "discard":
-        raise Unsupported("qmail can refuse a sender, not accept and discard its mail")
-    return ""
-
-
 def _is_ours(reply: str, value: str) -> bool:
     return reply.startswith("553 ") and "badmailfrom" in reply
 
@@ -82,13 +74,7 @@ def _wider(pattern: BlockPattern) -> tuple[str, ...]:
 def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
     notes = list(remarks(pattern))
     notes += [REPLIES[name] for name in instance.front_ends or REPLIES]
-    if pattern.address is None:
-        notes.append(f"on this instance a block of {pattern.domain} does not catch its sub-domains")
-    else:
-        extended = f"{pattern.address.local}-x@{pattern.domain}"
-        notes.append(f"on this instance the block does not catch addresses with an extension, such as {extended}")
-    if "xn--" in pattern.domain:
-        notes.append("a client that sends this domain in Unicode is not caught on this instance")
+    notes += site.extent(pattern, has_subdomains=False, separator="-", has_extensions=False, has_unicode=False)
     notes.append("clients that may relay are blocked too (RELAYCLIENT does not exempt them)")
     notes.append("mail that local programs submit (qmail-inject, sendmail -f) is not checked")
     return tuple(notes)
@@ -98,15 +84,7 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     """One dialogue for each server that the host runs."""
     own = site.own_domains(instance) or ("localhost",)
     recipients = tuple(f"postmaster@{domain}" for domain in own[:3])
-    places = dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ()))
-    return tuple(
-        sender_probe(pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients)
-        for address, port in places
-    )
+    return sender_probes(listening(instance), pattern, job, addresses, host=own[0], recipients=recipients)
 
 
 SITES = one_site(site_of)
-sender_block = partial(flow.sender_block, SITES)
-sender_unblock = partial(unblock.sender_unblock, SITES)
-block_list = partial(flow.block_list, SITES)
-read_back_block = partial(unblock.read_back_block, SITES)

@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fleet.mta.errors import Conflict, DiskFull, MtaNotRunning, OutcomeUnknown, Unsupported
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, error_of, script_argv, sudoers_line
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    error_of,
+    script_argv,
+)
 from fleet.mta.operations import Quarantined
-from fleet.mta.qmail import blocks, logs, routes
 from fleet.mta.qmail.parse import bytes_of
-from fleet.mta.queue.in_quarantine import find_argv
 from fleet.mta.records import InstanceFacts, QueueEntry
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 LIST = "qmail_list.sh"
 CONTENT = "qmail_content.sh"
@@ -73,24 +79,19 @@ def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
     return script_argv(CHANGE, *change_words(instance, action))
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word: IDs and limits go through stdin, so nothing is a wildcard.
-
-    The helper scripts must be installed, owned by root, in HELPERS.
-    """
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
     queue = instance.queue_dirs[0]
-    forms: list[tuple[int, tuple[str, ...]]] = [
+    forms = [
         (LISTING_SECONDS, script_argv(LIST, queue)),
         (LISTING_SECONDS, script_argv(LIST, queue, "anyway")),
         (READ_SECONDS, script_argv(CONTENT, queue)),
-        (READ_SECONDS, find_argv(instance, (queue,))),
     ]
     if instance.options.get("service"):
         forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in (*ACTIONS, *WITHOUT_STOP)]
     if log_source(instance) != "none":
         forms.append((READ_SECONDS, script_argv(WATCH, log_source(instance))))
-    forms += [*blocks.sudo_commands(instance), *logs.sudo_commands(instance), *routes.sudo_commands(instance)]
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in forms)
+    return forms
 
 
 def ids_input(queue_ids: Iterable[str]) -> bytes:
@@ -141,14 +142,12 @@ def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wa
     stdin = b"".join(line_of(each) for each in messages)
     if not stdin and action != "look":
         return Answer({}, was_up=False)  # nothing was stopped, so nothing has to run again
-    command = Command(
+    command = changing(
+        CHANGE,
         change_words(instance, action),
-        script=CHANGE,
-        stdin=f"{job or 'none'}\n".encode() + stdin + b"end\n",
-        become=True,
+        f"{job or 'none'}\n".encode() + stdin + b"end\n",
+        most=(1 << 20) + 128 * stdin.count(b"\n"),
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=(1 << 20) + 128 * stdin.count(b"\n"),
     )
     return parse_answer((yield from run(command)), stops=action not in WITHOUT_STOP)
 

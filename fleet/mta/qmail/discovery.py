@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import SudoDenied, UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import found_by
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -64,15 +64,8 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_answer(done: Completed) -> Answer:
     """The answer of qmail_discover.sh. Raises UnparsedOutput and others."""
-    if done.exit_status:
-        raise error_of(done, DISCOVER)
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     answer = Answer()
-    if lines == ["absent", ""]:
-        return answer
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("qmail's description was cut off")
-    for line in lines[:-2]:
+    for line in found_by(done, DISCOVER) or ():
         word, _, value = line.partition(" ")
         _take(answer, word, value)
     return answer

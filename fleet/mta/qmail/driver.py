@@ -15,7 +15,7 @@ from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.qmail.attempt import DELIVERED, attempts_of, check_watchable, returned, watch
 from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, Answer, change, change_argv, reasons
 from fleet.mta.qmail.parse import queue_id_error
-from fleet.mta.qmail.queue import QUEUE, proof
+from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
@@ -71,7 +71,7 @@ def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...])
     answer = yield from change(instance, ACTIONS[Verb.BOUNCE], job, entries)
     due = [entry for entry in entries if entry.queue_id in answer.are("done")]
     lines = yield from watch(instance, due, answer)
-    now = yield from proof(instance, names(entries))
+    now = yield from QUEUE.proof(instance, names(entries))
     bounced = returned(lines)
     attempts = {entry.queue_id: attempts_of(lines, entry.queue_id) for entry in due}
     words = dict.fromkeys(answer.are("left"), Word.LEFT)
@@ -166,6 +166,7 @@ DRIVER = QueueDriver(
     LAYOUT,
     lying,
     move,
+    frozenset(Verb) - {Verb.ATTEMPT, Verb.REQUEUE},
     check,
     bounces_held=False,
     settles=frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE}),

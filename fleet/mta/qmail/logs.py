@@ -9,12 +9,11 @@ from bisect import bisect_left
 from collections import defaultdict
 
 from fleet.mta.bounds import size_of
-from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
+from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
-from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.records import InstanceFacts
 
 SPLOGGER = re.compile(r"(?:\S+ )?qmail(?:\[\d+\])?: \d+\.\d+ ")
 NEW = re.compile(r"(new|end) msg (\d+)$")
@@ -33,32 +32,10 @@ SESSIONS = 10_000
 NOTES = ("qmail logs no Message-ID, and writes blanks, percent signs and 8-bit characters of addresses as _",)
 
 
-def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
-    """`log.search`, in the logs of qmail-send and of the front ends."""
-    return (yield from search.log_search(_sources(instance), operation, context))
-
-
-def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
-    """`message.trace`. Raises Unsupported for a Message-ID, which qmail does not log."""
-    tracing.check_message_id(operation, "qmail")
-    return (
-        yield from tracing.message_trace(
-            "qmail", _sources(instance), lambda trace: Lines(trace).take, operation, context, NOTES, as_logged
-        )
-    )
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow."""
-    if instance.options.get("log_source") in (None, "", "none"):
-        return []
-    return [source.sudo_command(kind, _sources(instance)) for kind in ("any", "qmail")]
-
-
 def _sources(instance: InstanceFacts) -> tuple[str, ...]:
     """The front ends' logs first: what they say of a message is known then when qmail-send tells of it."""
     fronts = instance.options.get("front_end_logs", [])
-    [main] = source.sources_of(instance)
+    [main] = sources_of(instance)
     return (*(log for log in fronts if log != main), main)
 
 
@@ -151,3 +128,8 @@ class Lines:
         at = bisect_left(told, (time - LOGGED_LATER, ""))
         near = [each for each in told[at:] if abs(each[0] - time) <= LOGGED_LATER]
         return min(near, key=lambda each: abs(each[0] - time))[1] if near else ""
+
+
+LOG = MailLog(
+    "qmail", lambda trace, instance: Lines(trace).take, NOTES, as_logged, _sources, without_message_id="qmail"
+)

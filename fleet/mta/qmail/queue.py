@@ -1,26 +1,19 @@
 """qmail's queue, read from its files while qmail-send runs or not."""
 
-from functools import partial
-
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
-from fleet.mta.host.commands import LISTING_SECONDS, error_of
+from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.qmail.commands import CONTENT, LIST, change
 from fleet.mta.qmail.parse import QueueSink, parse_contents
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import HEADERS, Content
-from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
+from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take, TakeWhole
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 BUSY = 75
 CUT_OFF = (
     "a change was cut off on this host, and it could not be put right: qmail-send may be down and messages half moved;"
     " `svc -u` on its service starts it, and the next change or look into the quarantine puts the rest right"
 )
-# No `reason`, no attempts: qmail keeps neither, its log alone tells them.
-ENVELOPE_FIELDS = frozenset({"from", "to", "from-domain", "to-domain", "id", "state", "size", "age"})
-MATCH_FIELDS = ENVELOPE_FIELDS | {"subject", "header", "body", "msgid"}
 
 
 def read_queue(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes = b"") -> Steps[Listing]:
@@ -47,8 +40,7 @@ def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
 
 def _list(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes, *how: str) -> Steps[tuple[Listing, str]]:
     sink = QueueSink(take)
-    words = (instance.queue_dirs[0], *how)
-    command = Command(words, script=LIST, stdin=limits, become=True, timeout=LISTING_SECONDS, sink=sink)
+    command = reading(LIST, (instance.queue_dirs[0], *how), limits, seconds=LISTING_SECONDS, sink=sink)
     done = yield from run(command)
     if done.exit_status == BUSY:
         said = done.stderr.decode("utf-8", "backslashreplace").strip()
@@ -76,8 +68,5 @@ HEADERS_AND_BODIES = Content(
     parse=parse_contents,
     before_body=HEADERS,
 )
-QUEUE = Queue("qmail", MATCH_FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
-lookup = QUEUE.lookup
-proof = QUEUE.proof
+# No `reason`, no attempts: qmail keeps neither, its log alone tells them.
+QUEUE = Queue("qmail", FIELDS - {"reason"}, read_queue, HEADERS_AND_BODIES, read_headers)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError, UnparsedOutput
-from fleet.mta.host.commands import error_of
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.host.commands import lines_of
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -37,23 +36,11 @@ class Control:
         return {key.lower(): value for key, colon, value in pairs if colon}
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """locals, virtualdomains and smtproutes as qmail-send and qmail-remote read them."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the host that qmail-remote would connect to."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """None: qmail's programs run as several users, so its control files are readable for everybody."""
-    return []
-
-
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Raises RemoteError where a control file cannot be read, UnparsedOutput without control/me."""
+    """locals, virtualdomains and smtproutes as qmail-send and qmail-remote read them.
+
+    Raises RemoteError where a control file cannot be read, UnparsedOutput without control/me.
+    """
     control = parse_control((yield from run(Command((instance.config_dir,), script=CONTROL, max_output=8 << 20))))
     notes = []
     if "virtualdomains" in control.files or "locals" in control.files:
@@ -63,12 +50,9 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def parse_control(done: Completed) -> Control:
     """What qmail_control.sh printed."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, CONTROL)
     control = Control()
     name = ""
-    for line in lines[:-2]:
+    for line in lines_of(done, CONTROL):
         word, _, text = line.partition(" ")
         if word == "file":
             name = text

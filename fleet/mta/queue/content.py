@@ -10,10 +10,10 @@ from typing import Any
 from fleet.match import headers as rfc2047
 from fleet.mta.bounds import size_of
 from fleet.mta.errors import FleetError, MessageNotFound, UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, error_of
+from fleet.mta.host.commands import error_of, reading
 from fleet.mta.operations import MessageShow
 from fleet.mta.records import InstanceFacts, QueueEntry, Recipient
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 from fleet.mta.text import escape_bytes
 
 HEADERS = 64 << 10
@@ -164,13 +164,11 @@ class Content:
         self.check(instance)
         numbers = (BUDGET, *(limits if self.envelope else limits[1:]))
         lines = (" ".join(map(str, numbers)), *queue_ids)
-        command = Command(
+        command = reading(
+            self.script,
             self.words(instance),
-            script=self.script,
-            stdin="".join(f"{line}\n" for line in lines).encode(),
-            become=True,
-            timeout=READ_SECONDS,
-            max_output=self.room + sum(limits) + 128 * len(queue_ids) + 4096,
+            "".join(f"{line}\n" for line in lines).encode(),
+            most=self.room + sum(limits) + 128 * len(queue_ids) + 4096,
         )
         done = yield from run(command)
         if done.exit_status:

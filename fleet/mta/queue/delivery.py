@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale
+from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale, RemoteError
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.queue.listing import Listing, Queue
-from fleet.mta.queue.outcome import UNDER_WAY, Chosen, is_same, plan_of
+from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -160,6 +160,30 @@ def attempted(
         before={"queue_id": before.queue_id, "state": before.state},
         after={"queue_id": before.queue_id, "state": after.state if after else "absent"},
     )
+
+
+def judged_by_log(
+    before: QueueEntry,
+    after: QueueEntry | None,
+    attempts: Sequence[Attempt],
+    lines: Sequence[str],
+    *,
+    waited: int,
+    is_returned: bool = False,
+) -> Result:
+    """The result of one attempt of which the log tells. What left the queue without a word in it is `left_queue`, never
+    `sent`.
+
+    `lines`: of the log, and `attempts` what they tell of this message. `waited`: seconds for its end.
+    """
+    still = after if after is not None and is_same(after, fingerprint_of(before)) else None
+    if still and not attempts:
+        error: FleetError = RemoteError("no attempt was seen in the log", hint="look again later")
+        if still.state in UNDER_WAY:
+            error = InDelivery(f"the attempt had not ended after {waited} seconds")
+        return not_attempted(before, error, log=lines)
+    said = outcome_of(attempts, is_queued=still is not None, is_returned=is_returned)
+    return attempted(before, still, attempts, said, log=lines)
 
 
 def not_attempted(

@@ -82,6 +82,7 @@ def _as_queued(item: Quarantined, entry: QueueEntry) -> bool:
 class QueueDriver:
     """How the messages of an MTA's queue are changed, and what lies in its quarantine.
 
+    `verbs`: what can be done to messages of this MTA; the operations follow from them.
     `layout`: how that lies in the queue directories; `lying`: its places for one job, for what a verb is about. `move`:
     puts back or erases. `check` raises what needs no look at the queue. `bounces_held`: a message on hold can be
     bounced as it is. `is_back`: whether an item that is queued is wholly restored. `readable`: verbs of which queue and
@@ -94,6 +95,7 @@ class QueueDriver:
     layout: Layout
     lying: Callable[[InstanceFacts, str, Verb, Wanted], Steps[Said]]
     move: Callable[[InstanceFacts, Verb, Context, Jobs], Move]
+    verbs: frozenset[Verb]
     check: Callable[[InstanceFacts, Verb, ChangesMessages], None] = _nothing_refused
     bounces_held: bool = True
     is_back: Callable[[Quarantined, QueueEntry], bool] = _as_queued

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fleet.mta.errors import Conflict, UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, error_of, script_argv
+from fleet.mta.host.commands import error_of, reading, script_argv
 from fleet.mta.records import Found, InQuarantine, InstanceFacts
-from fleet.mta.steps import Command, Steps, run
+from fleet.mta.steps import Steps, run
 
 SCRIPT = "quarantine_find.sh"
 MOST = 20_000
@@ -63,20 +63,14 @@ class Layout:
         return job
 
 
-def find_argv(instance: InstanceFacts, directories: tuple[str, ...]) -> tuple[str, ...]:
+def find_argv(layout: Layout, instance: InstanceFacts) -> tuple[str, ...]:
     """The command line as sudo sees it; its time limit is READ_SECONDS."""
-    return script_argv(SCRIPT, instance.mta, *directories)
+    return script_argv(SCRIPT, instance.mta, *layout.directories(instance))
 
 
 def find(layout: Layout, instance: InstanceFacts) -> Steps[InQuarantine]:
     """Adapter.in_quarantine: runs quarantine_find.sh. Raises UnparsedOutput, SudoDenied and others."""
-    command = Command(
-        (instance.mta, *layout.directories(instance)),
-        script=SCRIPT,
-        become=True,
-        timeout=READ_SECONDS,
-        max_output=4 << 20,
-    )
+    command = reading(SCRIPT, (instance.mta, *layout.directories(instance)), most=4 << 20)
     done = yield from run(command)
     lines = done.stdout.decode("ascii", "replace").split("\n")
     end = END.fullmatch(lines[-2]) if len(lines) > 1 and lines[-1] == "" else None

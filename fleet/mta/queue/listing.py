@@ -6,15 +6,23 @@ keeps, sorts and shows messages is here.
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
-from fleet.mta.errors import MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
+from fleet.mta.errors import FleetError, MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageShow, QueueList
 from fleet.mta.queue.content import Content, Stored, TakeStored, subject_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
-from fleet.mta.steps import Steps
+from fleet.mta.steps import Command, Completed, Steps, run
+
+FIELDS = frozenset(
+    {
+        *("from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age"),
+        *("subject", "header", "body", "msgid"),
+    }
+)
+"""Fields of the selection language that a queue tells of, but for the number of attempts, where its MTA keeps all."""
 
 
 class Listed(Entry, Protocol):
@@ -31,6 +39,11 @@ class Listing:
     refused: int = 0
     notes: tuple[str, ...] = ()
 
+    def noted(self, program: str, *notes: str) -> "Listing":
+        """The same with these notes, and one on what was refused. `program`: what prints the listing."""
+        refused = f"{self.refused} lines of the listing are not what {program} prints; they were left out"
+        return replace(self, notes=(*notes, refused) if self.refused else notes)
+
 
 Take = Callable[[Listed], None]
 
@@ -39,6 +52,15 @@ class TakeWhole(Protocol):
     """Gets every message of a listing, with its headers where the listing has them."""
 
     def __call__(self, message: Listed, content: Stored | None = None) -> None: ...
+
+
+def read_listing(command: Command, program: str, error_of: Callable[[Completed, str], FleetError]) -> Steps[Listing]:
+    """Runs a listing whose sink hands the messages over. Raises the error behind a failure."""
+    done = yield from run(command)
+    if done.exit_status:
+        raise error_of(done, program)
+    found: Listing = done.result
+    return found
 
 
 @dataclass(frozen=True, slots=True)

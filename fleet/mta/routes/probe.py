@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Ended, InstanceFacts, Result
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.routes.resolve import Destination, Exchanger, Found, Resolution, Resolver, find, read_resolver
 from fleet.mta.steps import FORWARDING_PROHIBITED, Dialogue, Steps, Transcript, talk
 
@@ -57,9 +57,11 @@ FindRoutes = Callable[[InstanceFacts, str, str], Steps[Routing]]
 Settled = tuple[Route, Found]
 
 
-def tested(instance: InstanceFacts, operation: AddressTest, routes: FindRoutes) -> Steps[Result]:
-    """Carry out `address.test`."""
-    routing = yield from routes(instance, operation.address, "")
+def address_test(
+    find_routes: FindRoutes, instance: InstanceFacts, operation: AddressTest, context: Context
+) -> Steps[Result]:
+    """`address.test`: how the MTA routes the address; nothing is sent."""
+    routing = yield from find_routes(instance, operation.address, "")
     settled = yield from _settled(routing)
     data = {
         "address": operation.address,
@@ -69,9 +71,11 @@ def tested(instance: InstanceFacts, operation: AddressTest, routes: FindRoutes) 
     return Result(Ended.SUCCEEDED, data=data)
 
 
-def probed(instance: InstanceFacts, operation: SmtpProbe, routes: FindRoutes) -> Steps[Result]:
-    """Carry out `smtp.probe`: ask the hosts of the first route that leaves by SMTP, in their order."""
-    routing = yield from routes(instance, operation.recipient, operation.sender)
+def smtp_probe(
+    find_routes: FindRoutes, instance: InstanceFacts, operation: SmtpProbe, context: Context
+) -> Steps[Result]:
+    """`smtp.probe`: ask the hosts of the first route that leaves by SMTP, in their order."""
+    routing = yield from find_routes(instance, operation.recipient, operation.sender)
     settled = yield from _settled(routing)
     route, found = next((each for each in settled if each[1].hosts), settled[0])
     said = yield from _asked(routing.helo, operation.sender, route, found)

@@ -16,8 +16,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 
-from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import lines_of
 from fleet.mta.steps import Command, DnsQuery, Steps, ask, run
 
 MOST_EXCHANGERS = 10
@@ -89,12 +88,9 @@ class _Answer:
 def read_resolver(*, with_hosts: bool) -> Steps[Resolver]:
     """The host's resolv.conf and hosts files. Raises RemoteError, UnparsedOutput."""
     done = yield from run(Command((), script="host_resolver.sh"))
-    lines = done.stdout.decode("utf-8", "replace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, "host_resolver.sh")
     servers: list[str] = []
     hosts: dict[str, tuple[str, ...]] = {}
-    for words in (line.split() for line in lines[:-2]):
+    for words in (line.split() for line in lines_of(done, "host_resolver.sh")):
         if words[0] == "nameserver" and len(words) == 2:
             servers.append(words[1])
         elif words[0] == "host" and with_hosts and _is_address(words[1]):
@@ -174,11 +170,8 @@ def _with_addresses(resolver: Resolver, found: Found) -> Steps[Found]:
 def _by_getent(names: Iterable[str]) -> Steps[dict[str, tuple[str, ...]]]:
     """The addresses by the host's own getent(1), where its nameserver cannot be asked by us."""
     done = yield from run(Command((), script="host_addresses.sh", stdin="".join(f"{n}\n" for n in names).encode()))
-    lines = done.stdout.decode("utf-8", "replace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("getent's answer was cut off")
     known: dict[str, tuple[str, ...]] = {}
-    for name, _, address in (line.partition(" ") for line in lines[:-2]):
+    for name, _, address in (line.partition(" ") for line in lines_of(done, "host_addresses.sh")):
         if _is_address(address):
             known[name] = (*known.get(name, ()), address)
     return known

@@ -5,19 +5,20 @@ An instance without an access map is not wired by us: that takes a new sendmail.
 
 from functools import partial
 
-from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks import edit, flow, site, unblock
+from fleet.mta.address import BlockPattern, remarks
+from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
-from fleet.mta.blocks.proof import Probe, reachable, sender_probe
+from fleet.mta.blocks.proof import Probe, listening, sender_probes
 from fleet.mta.blocks.site import NoList, Site, one_site
+from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import access
 
 WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
 
 
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """Seconds and command line of all that needs root."""
     return edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
 
@@ -52,13 +53,7 @@ def _list_file(instance: InstanceFacts) -> ListFile:
 
 def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
     notes = list(remarks(pattern))
-    if pattern.kind is PatternKind.DOMAIN:
-        notes.append(f"on this instance a block of {pattern.domain} also catches its sub-domains")
-    if pattern.address and "+" not in pattern.address.local:
-        extended = f"{pattern.address.local}+x@{pattern.domain}"
-        notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
-    if "xn--" in pattern.domain:
-        notes.append("a client that sends this domain in Unicode (SMTPUTF8) is not caught on this instance")
+    notes += site.extent(pattern, has_subdomains=True, separator="+", has_extensions=True, has_unicode=False)
     notes.append("clients that may relay are blocked too (Connect: ... RELAY does not exempt them)")
     notes.append("mail that local programs submit (sendmail -f) is refused too, and the blocked sender gets a bounce")
     notes.append(f"every Sendmail of this host whose configuration names {_list_file(instance).path} refuses it too")
@@ -67,22 +62,11 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
-    listen = [(str(address), int(port)) for address, port in instance.options.get("listen", ())]
-    if not listen:
-        return ()
-    address, port = min(listen, key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))
+    places = sorted(listening(instance), key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))[:1]
     own = site.own_domains(instance) or ("localhost",)
     # root is an account of every host; postmaster is often missing in the aliases.
     recipients = tuple(f"{local}@{domain}" for domain in own[:2] for local in ("root", "postmaster"))
-    return (
-        sender_probe(
-            pattern, job, address=reachable(address, addresses), port=port, host=own[0], recipients=recipients
-        ),
-    )
+    return sender_probes(places, pattern, job, addresses, host=own[0], recipients=recipients)
 
 
 SITES = one_site(site_of)
-sender_block = partial(flow.sender_block, SITES)
-sender_unblock = partial(unblock.sender_unblock, SITES)
-block_list = partial(flow.block_list, SITES)
-read_back_block = partial(unblock.read_back_block, SITES)

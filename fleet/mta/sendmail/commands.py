@@ -1,11 +1,15 @@
 """The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words."""
 
-from collections.abc import Iterable
-
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, script_argv, sudoers_line
-from fleet.mta.queue.in_quarantine import find_argv
+from fleet.mta.host.commands import (
+    CHANGE_SECONDS,
+    LISTING_SECONDS,
+    READ_SECONDS,
+    Allowed,
+    changing,
+    reading,
+    script_argv,
+)
 from fleet.mta.records import InstanceFacts
-from fleet.mta.sendmail import blocks, logs, routes
 from fleet.mta.sendmail.discovery import NO_CLIENT
 from fleet.mta.steps import Command, Sink
 
@@ -31,27 +35,24 @@ def read(
     instance: InstanceFacts, action: str, *, stdin: bytes = b"", sink: Sink | None = None, room: int = 0
 ) -> Command:
     """sendmail_read.sh: reads, as root, because nobody else may."""
-    return Command(
+    return reading(
+        READ,
         (action, *queues(instance)),
-        script=READ,
-        stdin=stdin,
-        become=True,
-        timeout=READ_SECONDS if stdin else LISTING_SECONDS,
-        max_output=(1 << 20) + room,
+        stdin,
+        seconds=READ_SECONDS if stdin else LISTING_SECONDS,
+        most=(1 << 20) + room,
         sink=sink,
     )
 
 
 def change(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
     """sendmail_change.sh for one lot of messages."""
-    return Command(
+    return changing(
+        CHANGE,
         (action, *queues(instance)),
-        script=CHANGE,
-        stdin=stdin,
-        become=True,
+        stdin,
+        most=(32 << 20) + ANSWER_PER_MESSAGE * stdin.count(b"\n"),
         mutates=action != "look",
-        timeout=CHANGE_SECONDS,
-        max_output=(32 << 20) + ANSWER_PER_MESSAGE * stdin.count(b"\n"),
     )
 
 
@@ -66,15 +67,7 @@ def _run_arguments(instance: InstanceFacts, action: str) -> tuple[str, ...]:
 
 def run_queue(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
     """sendmail_run.sh: Sendmail works on these messages now."""
-    return Command(
-        _run_arguments(instance, action),
-        script=RUN,
-        stdin=stdin,
-        become=True,
-        mutates=True,
-        timeout=CHANGE_SECONDS,
-        max_output=8 << 20,
-    )
+    return changing(RUN, _run_arguments(instance, action), stdin, most=8 << 20)
 
 
 def run_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
@@ -82,21 +75,11 @@ def run_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
     return script_argv(RUN, *_run_arguments(instance, action))
 
 
-def sudoers(instance: InstanceFacts, user: str) -> tuple[str, ...]:
-    """Lines for sudoers(5), literal down to the last word: messages and limits go through stdin.
-
-    The helper scripts must be installed, owned by root, in HELPERS.
-    """
-    commands: list[tuple[int, tuple[str, ...]]] = [
-        (30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"])),
-        (LISTING_SECONDS, script_argv(READ, "list", *queues(instance))),
-        (LISTING_SECONDS, script_argv(READ, "headers", *queues(instance))),
-        (READ_SECONDS, script_argv(READ, "contents", *queues(instance))),
-        (READ_SECONDS, find_argv(instance, queues(instance))),
-    ]
-    actions: Iterable[str] = ("hold", "release", "delete", "out", "back", "erase", "look")
-    commands += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
-    commands += [(CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce")]
-    for module in (blocks, logs, routes):
-        commands += module.sudo_commands(instance)
-    return tuple(sudoers_line(user, seconds, argv) for seconds, argv in commands)
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
+    """What sudo must allow of these."""
+    forms = [(30, script_argv(READ, "dirs", NO_CLIENT, *instance.options["queue_patterns"]))]
+    readings = (("list", LISTING_SECONDS), ("headers", LISTING_SECONDS), ("contents", READ_SECONDS))
+    forms += [(seconds, script_argv(READ, action, *queues(instance))) for action, seconds in readings]
+    actions = ("hold", "release", "delete", "out", "back", "erase", "look")
+    forms += [(CHANGE_SECONDS, change_argv(instance, action)) for action in actions]
+    return [*forms, *((CHANGE_SECONDS, run_argv(instance, action)) for action in ("deliver", "attempt", "bounce"))]

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from fleet.mta.bounds import port_of
-from fleet.mta.errors import Refused, UnparsedOutput
+from fleet.mta.errors import Refused
+from fleet.mta.host.commands import found_by
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.sendmail.parse import error_of, script_lines
 from fleet.mta.steps import Command, Completed, Steps, run
@@ -32,17 +33,13 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of sendmail_discover.sh. Raises UnparsedOutput and others."""
-    if done.exit_status:
-        raise error_of(done, "sendmail_discover.sh")
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines == ["absent", ""]:
+    lines = found_by(done, "sendmail_discover.sh", error_of)
+    if lines is None:
         return ()
-    if lines[-2:] != ["end", ""]:
-        raise UnparsedOutput("the description of Sendmail was cut off")
     common: dict[str, str] = {}
     configs: dict[str, list[tuple[str, str]]] = {}
     pairs: list[tuple[str, str]] = []
-    for line in lines[:-2]:
+    for line in lines:
         word, _, value = line.partition(" ")
         if word == "config":
             pairs = configs[value] = []

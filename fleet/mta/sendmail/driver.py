@@ -33,7 +33,7 @@ from fleet.mta.sendmail.commands import (
     run_queue,
 )
 from fleet.mta.sendmail.parse import changed_lines, ids_input, messages_input, queue_id_error, verdicts
-from fleet.mta.sendmail.queue import QUEUE, proof
+from fleet.mta.sendmail.queue import QUEUE
 from fleet.mta.steps import Steps, run
 
 SKIPPED = "messages that Sendmail works on at that moment are left alone"
@@ -98,11 +98,11 @@ def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...],
     """Sendmail says "Cannot send message for too long". What it left is put on hold again."""
     yield from act(instance, "release", job, held)
     said, told = yield from run_messages(instance, "bounce", entries)
-    now = yield from proof(instance, names(entries))
+    now = yield from QUEUE.proof(instance, names(entries))
     stuck = [entry for entry in held if entry.queue_id in now and now[entry.queue_id].state != "hold"]
     yield from act(instance, "hold", job, stuck)
     if stuck:
-        now = yield from proof(instance, names(entries))
+        now = yield from QUEUE.proof(instance, names(entries))
     expired = (name for name in told["expired"] if said.get(name) not in ABSENT)
     words: Mapping[str, Word] = dict.fromkeys(expired, Word.DONE) | dict.fromkeys(told["locked"], Word.BUSY)
     return Said(words, now)
@@ -221,4 +221,4 @@ def _attempt_free(
     return Said()
 
 
-DRIVER = QueueDriver(QUEUE, plan, LAYOUT, lying, move, check, readable=READABLE)
+DRIVER = QueueDriver(QUEUE, plan, LAYOUT, lying, move, frozenset(Verb) - {Verb.REQUEUE}, check, readable=READABLE)

@@ -3,12 +3,9 @@
 import re
 
 from fleet.mta.bounds import count_of, size_of
-from fleet.mta.logs import search, source, tracing
+from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, null_or
-from fleet.mta.operations import LogSearch, MessageTrace
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.steps import Steps
+from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
 
 ID = re.compile(r"([0-9A-Za-z]{12,20}): ")
 FROM = re.compile(
@@ -32,26 +29,6 @@ HANDED_OVER = re.compile(r"Sent \([0-9A-Za-z]{12,20} Message accepted for delive
 LOOPBACK = ("@localhost", "[127.0.0.1]", "[::1]", "[IPv6:::1]")
 LOCAL_MAILERS = frozenset({"local", "prog", "*file*", "*include*", "cyrus", "cyrusv2", "procmail"})
 NOTES = ("all Sendmail instances of the host write to this log; a row's instance is the tag of its lines",)
-
-
-def log_search(instance: InstanceFacts, operation: LogSearch, context: Context) -> Steps[Result]:
-    """`log.search`."""
-    return (yield from search.log_search(source.sources_of(instance), operation, context))
-
-
-def message_trace(instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
-    """`message.trace`."""
-    sources = source.sources_of(instance)
-    return (
-        yield from tracing.message_trace(
-            "sendmail", sources, lambda trace: Lines(trace).take, operation, context, NOTES
-        )
-    )
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
-    """What sudo must allow."""
-    return source.sudo_commands("sendmail", instance)
 
 
 class Lines:
@@ -134,7 +111,7 @@ class Lines:
         if told["rules"] == "check_mail":
             message.sender = null_or(told["arg"].strip("<>"))
         status = "rejected" if told["verb"] == "reject" else "discarded"
-        dsn = tracing.dsn_of(told["reply"])
+        dsn = dsn_of(told["reply"])
         self._trace.delivered(queue_id, address, Delivery(time, status, dsn=dsn, reply=told["reply"], is_local=True))
 
 
@@ -154,3 +131,6 @@ def seconds_of(delay: str) -> float:
     days, _, clock = delay.rpartition("+")
     hours, minutes, seconds = clock.split(":")
     return float(count_of(days or "0") * 86_400 + count_of(hours) * 3600 + count_of(minutes) * 60 + count_of(seconds))
+
+
+LOG = MailLog("sendmail", lambda trace, instance: Lines(trace).take, NOTES)

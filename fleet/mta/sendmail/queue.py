@@ -1,22 +1,11 @@
 """Sendmail's queue, read from the queue files of every queue directory and of the client queue in one command."""
 
-from functools import partial
-
-from fleet.mta.queue import listing as queue_listing
-from fleet.mta.queue import summary
 from fleet.mta.queue.content import Content
-from fleet.mta.queue.listing import Listing, Queue, Take, TakeWhole
+from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take, TakeWhole, read_listing
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail.commands import READ, queues, read
 from fleet.mta.sendmail.parse import ListSink, error_of
-from fleet.mta.steps import Steps, run
-
-MATCH_FIELDS = frozenset(
-    {
-        *("from", "to", "from-domain", "to-domain", "reason", "id", "state", "size", "age", "attempts"),
-        *("subject", "header", "body", "msgid"),
-    }
-)
+from fleet.mta.steps import Steps
 
 
 def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
@@ -25,27 +14,15 @@ def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
     The script says at its end how many there were, so an empty queue is told from silence. Raises UnparsedOutput,
     SudoDenied and others.
     """
-    return (yield from _read(instance, "list", ListSink(take)))
+    return (yield from read_listing(read(instance, "list", sink=ListSink(take)), READ, error_of))
 
 
 def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
     """The same with the headers, which lie in the same files."""
-    return (yield from _read(instance, "headers", ListSink(take)))
-
-
-def _read(instance: InstanceFacts, action: str, sink: ListSink) -> Steps[Listing]:
-    done = yield from run(read(instance, action, sink=sink))
-    if done.exit_status:
-        raise error_of(done, READ)
-    listing: Listing = done.result
-    return listing
+    return (yield from read_listing(read(instance, "headers", sink=ListSink(take)), READ, error_of))
 
 
 CONTENT = Content(
     READ, lambda instance: ("contents", *queues(instance)), batch=500, headers_batch=5_000, error_of=error_of
 )
-QUEUE = Queue("Sendmail", MATCH_FIELDS, read_queue, CONTENT, read_headers)
-queue_list = partial(queue_listing.queue_list, QUEUE)
-queue_summary = partial(summary.queue_summary, QUEUE)
-lookup = QUEUE.lookup
-proof = QUEUE.proof
+QUEUE = Queue("Sendmail", FIELDS | {"attempts"}, read_queue, CONTENT, read_headers)

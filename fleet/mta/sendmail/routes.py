@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, error_of, script_argv
-from fleet.mta.operations import AddressTest, SmtpProbe
-from fleet.mta.records import Context, InstanceFacts, Result
-from fleet.mta.routes.probe import Route, Routing, probed, tested
+from fleet.mta.host.commands import READ_SECONDS, Allowed, lines_of, reading, script_argv
+from fleet.mta.records import InstanceFacts
+from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
-from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.steps import Completed, Steps, run
 
 ROUTE = "sendmail_route.sh"
 DELIVERABLE = re.compile(r"(.*)\.\.\. deliverable: mailer ([^,]+)(?:, host ([^,]*))?, user (.*)")
@@ -31,17 +30,7 @@ class Answer:
     name: str = ""
 
 
-def address_test(instance: InstanceFacts, operation: AddressTest, context: Context) -> Steps[Result]:
-    """`sendmail -bv`: aliases, mailertable and rulesets as delivery applies them; nothing is sent."""
-    return (yield from tested(instance, operation, find_routes))
-
-
-def smtp_probe(instance: InstanceFacts, operation: SmtpProbe, context: Context) -> Steps[Result]:
-    """A dialogue with the host that `sendmail -bv` names."""
-    return (yield from probed(instance, operation, find_routes))
-
-
-def sudo_commands(instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     """The address goes through stdin; access and alias maps are not for everybody's eyes."""
     return [(READ_SECONDS, script_argv(ROUTE, *_words(instance)))]
 
@@ -51,9 +40,12 @@ def _words(instance: InstanceFacts) -> tuple[str, str]:
 
 
 def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[Routing]:
-    """Rulesets may look at the sender, which -bv does not know. Raises UnparsedOutput."""
+    """Aliases, mailertable and rulesets as delivery applies them, but for the sender, which -bv does not know.
+
+    Raises UnparsedOutput.
+    """
     stdin = f"{recipient}\n".encode()
-    done = yield from run(Command(_words(instance), script=ROUTE, stdin=stdin, become=True, timeout=READ_SECONDS))
+    done = yield from run(reading(ROUTE, _words(instance), stdin))
     answer = parse_answer(done)
     routes = tuple(_route(instance, answer, line) for line in answer.verified)
     notes = ("sendmail -bv knows no sender: rules that depend on it are not applied",) if sender else ()
@@ -62,12 +54,10 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def parse_answer(done: Completed) -> Answer:
     """What sendmail_route.sh printed. Raises UnparsedOutput when -bv named no address."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
-        raise error_of(done, ROUTE)
+    lines = lines_of(done, ROUTE)
     answer = Answer()
     domain = ""
-    for line in lines[:-2]:
+    for line in lines:
         word, _, text = line.partition(" ")
         if word == "verify" and REFUSED.fullmatch(text):
             answer.verified.append(text)
