@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from fleet.mta.adapter import Adapter, method_name
 from fleet.mta.blocks.flow import block_list, sender_block
-from fleet.mta.blocks.site import Sites
+from fleet.mta.blocks.site import BlockSites
 from fleet.mta.blocks.unblock import read_back_block, sender_unblock
 from fleet.mta.host.commands import READ_SECONDS, Allowed, sudoers_line
 from fleet.mta.logs.mail_log import MailLog
@@ -52,7 +52,7 @@ class Parts:
     discover: Callable[[HostFacts, str], Steps[tuple[InstanceFacts, ...]]]
     driver: QueueDriver
     delivery: Delivery | None = None
-    sites: Sites | None = None
+    sites: BlockSites | None = None
     log: MailLog | None = None
     find_routes: FindRoutes | None = None
 

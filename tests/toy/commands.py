@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, Allowed, chunks, script_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, Allowed, batched, script_argv
 from fleet.mta.queue.driver import Said
 from fleet.mta.queue.outcome import Word
 from fleet.mta.records import InstanceFacts
@@ -28,8 +28,8 @@ def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
 def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: str = "") -> Steps[Said]:
     """Each by one rename or removal. `job`: whose quarantine it is about."""
     said: dict[str, Word] = {}
-    for lot in chunks(queue_ids):
-        stdin = f"{job}\n".encode() + ids_input(lot)
+    for batch in batched(queue_ids):
+        stdin = f"{job}\n".encode() + ids_input(batch)
         argv = (action, *instance.queue_dirs)
         command = Command(argv, script=CHANGE, stdin=stdin, become=True, mutates=True, timeout=CHANGE_SECONDS)
         said |= words_of((yield from run(command)), CHANGE)

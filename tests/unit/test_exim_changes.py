@@ -8,7 +8,7 @@ from fleet import match
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.exim import Exim
 from fleet.mta.exim.attempt import judged
-from fleet.mta.exim.parse import Listed
+from fleet.mta.exim.parse import StreamedEntry
 from fleet.mta.operations import (
     Quarantined,
     QuarantineErase,
@@ -31,7 +31,7 @@ ALL = Selection(match=match.parse("ALL"))
 
 
 def fingerprint(mail: Mail) -> Fingerprint:
-    return fingerprint_of(Listed(mail.record().removeprefix(b"M ").rstrip(b"\n")).entry())
+    return fingerprint_of(StreamedEntry(mail.record().removeprefix(b"M ").rstrip(b"\n")).entry())
 
 
 def states(result: Result | Plan) -> dict[str, MessageState]:
@@ -155,7 +155,7 @@ DEFERRED = [
 
 def test_an_attempt_that_goes_on_is_not_told_by_its_first_recipient() -> None:
     """The script stopped waiting: one recipient was put off, the next is being tried."""
-    entry = Listed(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
+    entry = StreamedEntry(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
     cut = judged(entry, entry, DEFERRED)
     assert (cut.ended, cut.messages[0].outcome) == (Ended.FAILED, MessageState.IN_DELIVERY)
     assert judged(entry, entry, [*DEFERRED, "", "ended"]).data["outcome"] == "deferred"
@@ -166,7 +166,7 @@ def test_an_attempt_that_goes_on_is_not_told_by_its_first_recipient() -> None:
     [f"  Spool file {A}-D not found", f"  Spool read error for {A}-H: No such file or directory"],
 )
 def test_a_message_that_exim_did_not_find_was_not_attempted(line: str) -> None:
-    entry = Listed(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
+    entry = StreamedEntry(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
     with pytest.raises(MessageNotFound):
         judged(entry, None, [f"delivering {A}", "LOG: MAIN", line, "", "ended"])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.exim.commands import listing
-from fleet.mta.exim.parse import Listed, QueueSink
+from fleet.mta.exim.parse import QueueSink, StreamedEntry
 from fleet.mta.records import InstanceFacts
 from tests.unit.exim_spool import add
 from tests.unit.real_scripts import run_script
@@ -21,8 +21,8 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def listed(spool: Path) -> dict[str, Listed]:
-    found: dict[str, Listed] = {}
+def listed(spool: Path) -> dict[str, StreamedEntry]:
+    found: dict[str, StreamedEntry] = {}
     sink = QueueSink(lambda message: found.update({message.queue_id: message}))
     instance = InstanceFacts("ex1", "exim", "exim", "", "", (str(spool),))
     done = run_script(listing(instance, "", sink))

@@ -9,7 +9,7 @@ import pytest
 from fleet.mta.errors import MtaNotFound, SudoDenied, UnparsedOutput
 from fleet.mta.exim.attempt import attempts_of, own_lines
 from fleet.mta.exim.discovery import blacklist_file, listen, log_source, parse_instances, split_list
-from fleet.mta.exim.parse import Listed, QueueSink, ids_input, parse_verdicts, queue_id_error, recipient_of
+from fleet.mta.exim.parse import QueueSink, StreamedEntry, ids_input, parse_verdicts, queue_id_error, recipient_of
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Completed
 from fleet.ssh.quoting import script_text
@@ -29,9 +29,9 @@ def said(version: str, name: str, words: str) -> str:
     return b"".join(found).decode()
 
 
-def listed(data: bytes, cut: int = 0) -> tuple[list[Listed], int]:
+def listed(data: bytes, cut: int = 0) -> tuple[list[StreamedEntry], int]:
     """The messages and the number of refused ones; `cut` feeds it in pieces of so many bytes."""
-    found: list[Listed] = []
+    found: list[StreamedEntry] = []
     sink = QueueSink(found.append)
     for start in range(0, len(data), cut or len(data) or 1):
         sink.feed(data[start : start + (cut or len(data))])

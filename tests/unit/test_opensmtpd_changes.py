@@ -210,8 +210,8 @@ def test_a_lot_is_small_enough_for_its_time() -> None:
     host.add(*(Mail(f"{number:08x}") for number in range(2500)))
     result = host.drive(OPENSMTPD.queue_purge(HERE, QueuePurge(by_match("ALL")), context()))
     assert result.data["done"] == 2500
-    lots = [command.stdin.count(b"\n") - 1 for command in host.commands if command.mutates]
-    assert lots == [1000, 1000, 500]
+    batches = [command.stdin.count(b"\n") - 1 for command in host.commands if command.mutates]
+    assert batches == [1000, 1000, 500]
     assert all(command.timeout <= 120 for command in host.commands if command.mutates)
 
 

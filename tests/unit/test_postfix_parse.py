@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fleet.mta.errors import MtaNotFound, MtaNotRunning, RemoteError, SudoDenied, UnparsedOutput
-from fleet.mta.postfix.parse import Listed, QueueSink, error_of, ids_input, parse_verdicts, queue_id_error
+from fleet.mta.postfix.parse import QueueSink, StreamedEntry, error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.steps import Completed
 from tests.recorded import exchange, exchanges
 from tests.unit.postfix_host import VERSIONS, Mail
@@ -13,9 +13,9 @@ from tests.unit.postfix_host import VERSIONS, Mail
 LONG = "4jWC7h4LdTzS4l3"
 
 
-def listed(data: bytes, cut: int = 0) -> tuple[list[Listed], int]:
+def listed(data: bytes, cut: int = 0) -> tuple[list[StreamedEntry], int]:
     """The messages and the number of refused lines; `cut` feeds it in pieces of so many bytes."""
-    found: list[Listed] = []
+    found: list[StreamedEntry] = []
     sink = QueueSink(found.append)
     for start in range(0, len(data), cut or len(data) or 1):
         sink.feed(data[start : start + (cut or len(data))])

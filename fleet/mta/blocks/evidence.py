@@ -6,14 +6,14 @@ from typing import Any
 from fleet.mta.address import BlockPattern
 from fleet.mta.blocks import edit
 from fleet.mta.blocks.listfile import fold
-from fleet.mta.blocks.proof import Seen, read_proof
-from fleet.mta.blocks.site import Place, Site
+from fleet.mta.blocks.proof import ProbeResult, read_proof
+from fleet.mta.blocks.site import BlockSite, ListState
 from fleet.mta.records import Context
 from fleet.mta.steps import Steps, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
 
-Looks = tuple[Seen, ...]
+ProbeResults = tuple[ProbeResult, ...]
 """What each dialogue of a site showed."""
 
 
@@ -21,7 +21,7 @@ Looks = tuple[Seen, ...]
 class Evidence:
     """`found`: {key: value} of what is in effect, keys folded, without those not found."""
 
-    looks: Looks
+    looks: ProbeResults
     found: dict[str, str]
     lookup: Any
 
@@ -31,11 +31,13 @@ class Evidence:
         return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup}
 
 
-def look(place: Place, context: Context) -> Steps[Looks]:
+def look(place: ListState, context: Context) -> Steps[ProbeResults]:
     return (yield from look_at(place.site, place.pattern, context, place.source.addresses))
 
 
-def look_at(site: Site, pattern: BlockPattern, context: Context, addresses: tuple[str, ...] = ()) -> Steps[Looks]:
+def look_at(
+    site: BlockSite, pattern: BlockPattern, context: Context, addresses: tuple[str, ...] = ()
+) -> Steps[ProbeResults]:
     looks = []
     for probe in site.probes(pattern, context.job, addresses):
         said = yield from talk(probe.dialogue())
@@ -43,7 +45,7 @@ def look_at(site: Site, pattern: BlockPattern, context: Context, addresses: tupl
     return tuple(looks)
 
 
-def evidence_of(place: Place, looks: Looks, *also: Place) -> Steps[Evidence]:
+def evidence_of(place: ListState, looks: ProbeResults, *also: ListState) -> Steps[Evidence]:
     """`also`: further lists of the instance; where two have a key, the place's counts."""
     found: dict[str, str] = {}
     for each in (*also, place):

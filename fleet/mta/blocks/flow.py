@@ -1,6 +1,6 @@
 """Blocking a sender, the same on every MTA: look, plan, change, and look again. What is not proven is taken back.
 
-An MTA supplies its `Sites`: which files, which keys, which answer. Everything else is here and in `unblock`.
+An MTA supplies its `BlockSites`: which files, which keys, which answer. Everything else is here and in `unblock`.
 """
 
 from dataclasses import replace
@@ -11,11 +11,11 @@ from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
-from fleet.mta.blocks.evidence import LOOKS, Evidence, Looks, evidence_of, look
+from fleet.mta.blocks.evidence import LOOKS, Evidence, ProbeResults, evidence_of, look
 from fleet.mta.blocks.listfile import Block, fold
 from fleet.mta.blocks.not_ours import foreign_notes
-from fleet.mta.blocks.proof import Seen
-from fleet.mta.blocks.site import Place, Site, Sites
+from fleet.mta.blocks.proof import ProbeResult
+from fleet.mta.blocks.site import BlockSite, BlockSites, ListState
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
 from fleet.mta.host.commands import pause
 from fleet.mta.operations import BlockList, SenderBlock
@@ -23,7 +23,7 @@ from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
 
 
-def sender_block(find: Sites, instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
+def sender_block(find: BlockSites, instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
     """Block a sender. Raises Conflict, Unsupported, NeedsWiring, DiskFull; then nothing is changed."""
     pattern = parse_block_pattern(operation.pattern)
     site, *_ = yield from find(instance)
@@ -51,7 +51,7 @@ def sender_block(find: Sites, instance: InstanceFacts, operation: SenderBlock, c
     return (yield from _proven(place, operation, before, context))
 
 
-def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[Place]:
+def _read_fitting(site: BlockSite, pattern: BlockPattern) -> Steps[ListState]:
     """The list to write to, with the wiring that it needs."""
     wiring = None if site.is_asked else (yield from site.find_wiring())
     place = yield from block_site.read(site, pattern)
@@ -59,20 +59,20 @@ def _read_fitting(site: Site, pattern: BlockPattern) -> Steps[Place]:
     return replace(place, wiring=wiring)
 
 
-def _is_done(place: Place, operation: SenderBlock) -> bool:
+def _is_done(place: ListState, operation: SenderBlock) -> bool:
     value = place.site.value_of(operation)
     if place.block:
         return place.block.value == value and place.block.is_whole
     return listfile.value_by_hand(place.file, place.keys) == value
 
 
-def _is_by_hand(place: Place, operation: SenderBlock) -> bool:
+def _is_by_hand(place: ListState, operation: SenderBlock) -> bool:
     """Whether lines of the administrator decide about all our keys, in whatever words: he may refuse already."""
     is_his = place.block is None and listfile.value_by_hand(place.file, place.keys) is not None
     return is_his and operation.action == "reject"
 
 
-def _stands(place: Place, operation: SenderBlock, evidence: Evidence) -> bool:
+def _stands(place: ListState, operation: SenderBlock, evidence: Evidence) -> bool:
     """Whether nothing has to be written: our block is in effect, or the MTA refuses by the administrator's line."""
     if place.block:
         return is_in_effect(place, operation, evidence) and is_settled(place, evidence.looks, operation)
@@ -81,7 +81,7 @@ def _stands(place: Place, operation: SenderBlock, evidence: Evidence) -> bool:
     return bool(evidence.looks) and all(seen.is_provable and seen.reply.startswith("5") for seen in evidence.looks)
 
 
-def _unchanged(place: Place, evidence: Evidence) -> Steps[Result]:
+def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
     """`notes` in the result name the administrator's line, where it is that which refuses."""
     his = foreign_notes(place) if place.block is None else ()
     yield Plan(notes=(*place.site.notes(place.pattern), *his))
@@ -90,28 +90,28 @@ def _unchanged(place: Place, evidence: Evidence) -> Steps[Result]:
 
 
 def _result(
-    ended: Ended, place: Place, before: Evidence | None, after: Evidence, error: FleetError | None = None
+    ended: Ended, place: ListState, before: Evidence | None, after: Evidence, error: FleetError | None = None
 ) -> Result:
     shown = before.as_json() if before else {}
     return Result(ended, data=place.data(), before=shown, after=after.as_json(), error=error)
 
 
-def is_settled(place: Place, looks: Looks, operation: SenderBlock) -> bool:
+def is_settled(place: ListState, looks: ProbeResults, operation: SenderBlock) -> bool:
     """Whether no dialogue says otherwise than that the block counts."""
     return operation.action == "discard" or not _wrong(place, looks, operation)
 
 
-def _wrong(place: Place, looks: Looks, operation: SenderBlock) -> list[Seen]:
+def _wrong(place: ListState, looks: ProbeResults, operation: SenderBlock) -> list[ProbeResult]:
     value = place.site.value_of(operation)
     return [seen for seen in looks if seen.is_provable and not place.site.is_ours(seen.reply, value)]
 
 
-def is_in_effect(place: Place, operation: SenderBlock, evidence: Evidence) -> bool:
+def is_in_effect(place: ListState, operation: SenderBlock, evidence: Evidence) -> bool:
     value = place.site.value_of(operation)
     return all(evidence.found.get(fold(key)) == value for key in place.keys)
 
 
-def _plan(place: Place, change: Change) -> Plan:
+def _plan(place: ListState, change: Change) -> Plan:
     text, _ = change(place.source)
     diffs = [edit.difference(place.source, text)]
     commands = [place.site.list_file.shown()]
@@ -122,7 +122,7 @@ def _plan(place: Place, change: Change) -> Plan:
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=place.wiring is not None)
 
 
-def _wire(place: Place) -> Steps[None]:
+def _wire(place: ListState) -> Steps[None]:
     """The list is there already, so the MTA never meets a check without one. What fails takes the list back too."""
     if place.wiring is None:
         return
@@ -133,7 +133,7 @@ def _wire(place: Place) -> Steps[None]:
         raise
 
 
-def _drop(place: Place) -> Steps[None]:
+def _drop(place: ListState) -> Steps[None]:
     """Take our entry back; a file that was not there before goes as a whole, unless somebody has written into it."""
     now = yield from edit.read_list(place.site.list_file)
     restoring = block_site.restoring(place)
@@ -144,7 +144,7 @@ def _drop(place: Place) -> Steps[None]:
         yield from edit.remove_or_empty(write, block_site.vanishing(place, restoring), restoring)
 
 
-def _proven(place: Place, operation: SenderBlock, before: Evidence, context: Context) -> Steps[Result]:
+def _proven(place: ListState, operation: SenderBlock, before: Evidence, context: Context) -> Steps[Result]:
     looks = yield from look(place, context)
     for _ in range(LOOKS - 1):
         if is_settled(place, looks, operation):
@@ -167,7 +167,7 @@ def _proven(place: Place, operation: SenderBlock, before: Evidence, context: Con
     return _result(Ended.FAILED, place, before, after, error)
 
 
-def _take_back(place: Place) -> Steps[None]:
+def _take_back(place: ListState) -> Steps[None]:
     try:
         unwiring = (yield from place.site.find_unwiring()) if place.wiring else None
         if unwiring:
@@ -177,7 +177,7 @@ def _take_back(place: Place) -> Steps[None]:
         raise block_site.not_taken_back(place.source.path, error) from error
 
 
-def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
+def _judged(seen: ProbeResult, first: ProbeResult, operation: SenderBlock) -> ProbeResult:
     """The same with a reason where the answer cannot be due to our entry."""
     if operation.action == "discard" and seen.is_accepted:
         return replace(seen, reason="a discarded message is answered like an accepted one")
@@ -186,7 +186,7 @@ def _judged(seen: Seen, first: Seen, operation: SenderBlock) -> Seen:
     return seen
 
 
-def block_list(find: Sites, instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
+def block_list(find: BlockSites, instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines, of the lists that the MTA asks.
 
     `reply`: the value of a map, else "".
@@ -194,7 +194,7 @@ def block_list(find: Sites, instance: InstanceFacts, operation: BlockList, conte
     return (yield from listed((yield from find(instance))))
 
 
-def listed(sites: tuple[Site, ...]) -> Steps[Result]:
+def listed(sites: tuple[BlockSite, ...]) -> Steps[Result]:
     ours: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for site in (each for each in sites if each.is_asked):

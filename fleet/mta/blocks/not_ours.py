@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from fleet.mta.blocks.listfile import fold
-from fleet.mta.blocks.proof import Seen
-from fleet.mta.blocks.site import Place
+from fleet.mta.blocks.proof import ProbeResult
+from fleet.mta.blocks.site import ListState
 from fleet.mta.errors import Unsupported
 from fleet.mta.records import Ended, Result
 from fleet.mta.steps import Plan, Steps
 
 
-def foreign_notes(place: Place) -> tuple[str, ...]:
+def foreign_notes(place: ListState) -> tuple[str, ...]:
     """The administrator's lines that decide about the pattern's keys; an unblock leaves them as they are."""
     wanted = {fold(key) for key in place.keys}
     return tuple(
@@ -26,7 +26,7 @@ def nothing_of_ours(pattern: str, note: str) -> Steps[Result]:
     return Result(Ended.UNCHANGED, data={"pattern": pattern, "notes": [note]})
 
 
-def unreadable(pattern: str, error: Unsupported, looks: Sequence[Seen]) -> Steps[Result]:
+def unreadable(pattern: str, error: Unsupported, looks: Sequence[ProbeResult]) -> Steps[Result]:
     """Where the list is none that we edit now. What was ours may still stand in it, so the MTA must say otherwise.
 
     Raises the error when the MTA did not accept the sender on every port that was asked.

@@ -43,7 +43,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProbeResult:
     """What the MTA answered. `reply`: to the sender in question; `reason`: why that proves nothing, or ""."""
 
     sender: str
@@ -117,11 +117,11 @@ def reachable(address: str, host_addresses: Sequence[str]) -> str:
     return (same or plain or ["127.0.0.1"])[0]
 
 
-def read_proof(probe: Probe, said: Transcript) -> Seen:
+def read_proof(probe: Probe, said: Transcript) -> ProbeResult:
     """What a transcript of `probe.dialogue()` shows."""
     if not said.exchanges or not said.exchanges[0][1].startswith("2"):
         greeting = said.exchanges[0][1] if said.exchanges else ""
-        return Seen(probe.sender, reason=said.error or f"the server greets with {greeting!r}")
+        return ProbeResult(probe.sender, reason=said.error or f"the server greets with {greeting!r}")
     turns = _turns(probe, said)
     refusals = []
     for control, answers in zip(probe.controls, turns, strict=False):
@@ -130,7 +130,7 @@ def read_proof(probe: Probe, said: Transcript) -> Seen:
                 return _compared(probe, turns, control, recipient, reply)
             refusals.append(f"{control} to {recipient}: {reply}")
     detail = "; ".join(refusals) or said.error or "no answer"
-    return Seen(probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
+    return ProbeResult(probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
 
 
 def _mail_from(sender: str) -> str:
@@ -152,10 +152,10 @@ def _verdicts(answers: list[str]) -> list[str]:
     return answers[1:]
 
 
-def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str, control_reply: str) -> Seen:
+def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str, control_reply: str) -> ProbeResult:
     answers = _verdicts(turns[len(probe.controls)])
     index = probe.recipients.index(recipient)
     # After a 421 or 521 the server hangs up, so the last reply stands for the recipients that were not asked.
     reply = answers[index] if index < len(answers) else (answers or [""])[-1]
     reason = "" if reply else "the session ended before the sender was judged"
-    return Seen(probe.sender, reply, control, recipient, control_reply, reason)
+    return ProbeResult(probe.sender, reply, control, recipient, control_reply, reason)

@@ -61,7 +61,7 @@ def _nothing_refused(path: str, file: BlockFile) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class BlockSite:
     """One list of senders of an instance.
 
     `keys`: the lines (or map keys) of a pattern; raises Unsupported for what the list cannot express. `value_of`: the
@@ -102,15 +102,15 @@ class Site:
         return listfile.parse_file(text, source.path, self.syntax, self.keys_of, exists=source.exists)
 
 
-Sites = Callable[[InstanceFacts], Steps[tuple[Site, ...]]]
+BlockSites = Callable[[InstanceFacts], Steps[tuple[BlockSite, ...]]]
 """All lists of an instance, the one that a block is written to first. Raises NoList where there can be none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListState:
     """A site's list as it was read. `wiring`: the change of the configuration that a block needs too."""
 
-    site: Site
+    site: BlockSite
     source: Source
     file: BlockFile
     pattern: BlockPattern
@@ -134,10 +134,10 @@ class Place:
         return {"pattern": self.pattern.text, **name, "keys": list(self.keys)}
 
 
-def one_site(make: Callable[[InstanceFacts], Site]) -> Sites:
-    """`Sites` of an MTA that has one list, of which discovery has told all."""
+def one_site(make: Callable[[InstanceFacts], BlockSite]) -> BlockSites:
+    """`BlockSites` of an MTA that has one list, of which discovery has told all."""
 
-    def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
+    def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
         yield from ()
         return (make(instance),)
 
@@ -165,15 +165,15 @@ def extent(
     return notes
 
 
-def read(site: Site, pattern: BlockPattern) -> Steps[Place]:
+def read(site: BlockSite, pattern: BlockPattern) -> Steps[ListState]:
     """Raises Unsupported, and Conflict where it cannot be told what is ours."""
     site.keys(pattern)
     source = yield from edit.read_list(site.list_file)
-    return Place(site, source, site.parse(source), pattern)
+    return ListState(site, source, site.parse(source), pattern)
 
 
-def read_all(sites: tuple[Site, ...], pattern: BlockPattern) -> Steps[tuple[Place, ...]]:
-    places: tuple[Place, ...] = ()
+def read_all(sites: tuple[BlockSite, ...], pattern: BlockPattern) -> Steps[tuple[ListState, ...]]:
+    places: tuple[ListState, ...] = ()
     for site in sites:
         places = (*places, (yield from read(site, pattern)))
     return places
@@ -186,7 +186,7 @@ def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
     return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
 
 
-def refuse_own_domain(site: Site, pattern: BlockPattern) -> None:
+def refuse_own_domain(site: BlockSite, pattern: BlockPattern) -> None:
     """Raises Conflict for what submission would have refused as `protected`, had it known what the host knows now."""
     hit = own_domain(pattern, site.own_domains)
     if hit:
@@ -196,7 +196,7 @@ def refuse_own_domain(site: Site, pattern: BlockPattern) -> None:
         )
 
 
-def refuse_stale(place: Place) -> None:
+def refuse_stale(place: ListState) -> None:
     """Raises Conflict for a file that is not what its map was built of."""
     source = place.source
     if source.is_stale and not source.exists:
@@ -213,7 +213,7 @@ def refuse_stale(place: Place) -> None:
         )
 
 
-def _change(place: Place, chosen: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
+def _change(place: ListState, chosen: Callable[[BlockFile], tuple[Block, ...]]) -> Change:
     """The same edit of our blocks, whatever else stands in the file by then."""
     site = place.site
 
@@ -227,7 +227,7 @@ def _change(place: Place, chosen: Callable[[BlockFile], tuple[Block, ...]]) -> C
     return change
 
 
-def adding(place: Place, block: Block) -> Change:
+def adding(place: ListState, block: Block) -> Change:
     def chosen(file: BlockFile) -> tuple[Block, ...]:
         place.site.refuse(place.source.path, file)
         return listfile.with_block(file, block, place.site.keys_of, place.source.path)
@@ -235,7 +235,7 @@ def adding(place: Place, block: Block) -> Change:
     return _change(place, chosen)
 
 
-def removing(place: Place) -> Change:
+def removing(place: ListState) -> Change:
     def chosen(file: BlockFile) -> tuple[Block, ...]:
         place.site.refuse(place.source.path, file)
         return listfile.without_block(file, place.pattern.text)
@@ -243,13 +243,13 @@ def removing(place: Place) -> Change:
     return _change(place, chosen)
 
 
-def restoring(place: Place) -> Change:
+def restoring(place: ListState) -> Change:
     """Our block of the pattern as it was when the file was read first, or none."""
     kept = (place.block,) if place.block else ()
     return _change(place, lambda file: (*listfile.without_block(file, place.pattern.text), *kept))
 
 
-def vanishing(place: Place, change: Change) -> Change:
+def vanishing(place: ListState, change: Change) -> Change:
     """The same, and no file where only that would be left with which a file of ours begins."""
 
     def vanish(source: Source) -> tuple[str | None, Checks]:

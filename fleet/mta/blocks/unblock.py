@@ -7,12 +7,12 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks import edit
 from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
-from fleet.mta.blocks.evidence import LOOKS, Evidence, Looks, evidence_of, look, look_at
+from fleet.mta.blocks.evidence import LOOKS, Evidence, ProbeResults, evidence_of, look, look_at
 from fleet.mta.blocks.flow import is_in_effect, is_settled
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.blocks.not_ours import foreign_notes, nothing_of_ours, unreadable
-from fleet.mta.blocks.proof import Seen
-from fleet.mta.blocks.site import NoList, Place, Sites, Wiring
+from fleet.mta.blocks.proof import ProbeResult
+from fleet.mta.blocks.site import BlockSites, ListState, NoList, Wiring
 from fleet.mta.errors import RemoteError, Unsupported
 from fleet.mta.host.commands import pause
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
@@ -24,12 +24,14 @@ from fleet.mta.steps import Plan, Steps
 class _Removal:
     """Our block out of one list, and our wiring with it where an undo leaves nothing that needs the list."""
 
-    place: Place
+    place: ListState
     change: Change
     unwiring: Wiring | None
 
 
-def sender_unblock(find: Sites, instance: InstanceFacts, operation: SenderUnblock, context: Context) -> Steps[Result]:
+def sender_unblock(
+    find: BlockSites, instance: InstanceFacts, operation: SenderUnblock, context: Context
+) -> Steps[Result]:
     """Take our own block back. As an undo it also takes the wiring back when no other block needs it.
 
     Where nothing of ours is, whatever the reason, nothing is changed.
@@ -55,7 +57,7 @@ def sender_unblock(find: Sites, instance: InstanceFacts, operation: SenderUnbloc
     return (yield from _unblock(places, ours, context))
 
 
-def _not_ours(places: tuple[Place, ...], context: Context) -> Steps[Result]:
+def _not_ours(places: tuple[ListState, ...], context: Context) -> Steps[Result]:
     place = places[0]
     notes = [note for each in places for note in foreign_notes(each)]
     looks = yield from look(place, context)
@@ -64,7 +66,7 @@ def _not_ours(places: tuple[Place, ...], context: Context) -> Steps[Result]:
     return Result(Ended.UNCHANGED, data=place.data() | {"notes": notes}, before=evidence, after=evidence)
 
 
-def _unblock(places: tuple[Place, ...], ours: tuple[Place, ...], context: Context) -> Steps[Result]:
+def _unblock(places: tuple[ListState, ...], ours: tuple[ListState, ...], context: Context) -> Steps[Result]:
     removals = []
     for place in ours:
         unwiring = (yield from _unwiring(place, context)) if context.undo else None
@@ -76,7 +78,7 @@ def _unblock(places: tuple[Place, ...], ours: tuple[Place, ...], context: Contex
     return (yield from _freed(places, ours, before, context))
 
 
-def _unwiring(place: Place, context: Context) -> Steps[Wiring | None]:
+def _unwiring(place: ListState, context: Context) -> Steps[Wiring | None]:
     """None where something else needs the list: another block of ours, wanted or there, or a line of others."""
     if place.others or context.wanted_blocks or block_site.is_written(place.file, place.site.text_when_absent):
         return None
@@ -108,7 +110,9 @@ def _remove(removal: _Removal) -> Steps[None]:
     yield from edit.remove_or_empty(write, block_site.vanishing(place, removal.change), removal.change)
 
 
-def _freed(places: tuple[Place, ...], ours: tuple[Place, ...], before: Evidence, context: Context) -> Steps[Result]:
+def _freed(
+    places: tuple[ListState, ...], ours: tuple[ListState, ...], before: Evidence, context: Context
+) -> Steps[Result]:
     first = ours[0]
     looks = yield from look(first, context)
     for _ in range(LOOKS - 1):
@@ -130,20 +134,20 @@ def _freed(places: tuple[Place, ...], ours: tuple[Place, ...], before: Evidence,
     return told(Ended.FAILED, data=first.data(), error=error)
 
 
-def _refused(ours: tuple[Place, ...], looks: Looks) -> list[Seen]:
+def _refused(ours: tuple[ListState, ...], looks: ProbeResults) -> list[ProbeResult]:
     return [seen for seen in looks if seen.is_provable and any(_is_ours(place, seen) for place in ours)]
 
 
-def _is_ours(place: Place, seen: Seen) -> bool:
+def _is_ours(place: ListState, seen: ProbeResult) -> bool:
     return place.block is not None and place.site.is_ours(seen.reply, place.block.value)
 
 
-def _is_left(place: Place, key: str, wider: tuple[str, ...], after: Evidence) -> bool:
+def _is_left(place: ListState, key: str, wider: tuple[str, ...], after: Evidence) -> bool:
     """Whether our entry is still in effect, and not that of another who has the same."""
     return key not in wider and place.block is not None and after.found.get(key) == place.block.value
 
 
-def still_decided(places: tuple[Place, ...]) -> tuple[str, ...]:
+def still_decided(places: tuple[ListState, ...]) -> tuple[str, ...]:
     """Keys of other lines that decide about the same senders: then neither answer nor look-up says anything of ours."""
     found: dict[str, None] = {}
     for place in places:
@@ -155,7 +159,7 @@ def still_decided(places: tuple[Place, ...]) -> tuple[str, ...]:
 
 
 def read_back_block(
-    find: Sites, instance: InstanceFacts, operation: Operation, context: Context
+    find: BlockSites, instance: InstanceFacts, operation: Operation, context: Context
 ) -> Steps[Result | None]:
     """How far a block or unblock got: answer, what is in effect and our mark decide. Either is safe to apply again."""
     if not isinstance(operation, SenderBlock | SenderUnblock):

@@ -12,7 +12,7 @@ from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import BlockFile
 from fleet.mta.blocks.proof import Probe, listening, sender_probes
-from fleet.mta.blocks.site import NoList, Site, one_site
+from fleet.mta.blocks.site import BlockSite, NoList, one_site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
@@ -37,8 +37,8 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     return edit.sudo_commands([_list_file(instance)] if instance.options.get("blacklist_file") else [])
 
 
-def site_of(instance: InstanceFacts) -> Site:
-    return Site(
+def site_of(instance: InstanceFacts) -> BlockSite:
+    return BlockSite(
         list_file=_list_file(instance),
         keys=lines_of,
         value_of=site.refusing_only(

@@ -12,8 +12,8 @@ from fleet.mta.host.commands import (
     LISTING_SECONDS,
     READ_SECONDS,
     Allowed,
+    batched,
     changing,
-    chunks,
     reading,
     script_argv,
 )
@@ -21,7 +21,7 @@ from fleet.mta.queue.content import HEADERS
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink, Steps, run
 
-LOT = 4_000  # freezing rewrites and syncs a file per message
+BATCH = 4_000  # freezing rewrites and syncs a file per message
 ATTEMPTS = 1_000  # a process and a dialogue for each
 ATTEMPT_SECONDS = 90
 DELIVER_SECONDS = 100
@@ -60,11 +60,11 @@ def change_argv(instance: InstanceFacts, flag: str) -> tuple[str, ...]:
 
 
 def change(instance: InstanceFacts, flag: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
-    """`exim -Mf`, `-Mt` or `-Mrm` for each lot; without IDs nothing is run.
+    """`exim -Mf`, `-Mt` or `-Mrm` for each batch; without IDs nothing is run.
 
     Exim locks each message first, so what is being delivered is refused ("is locked") and left alone.
     """
-    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", chunks(queue_ids, LOT)))
+    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", batched(queue_ids, BATCH)))
 
 
 def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
@@ -73,13 +73,13 @@ def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterab
     Runs once without IDs too: what an earlier move left that was cut off is tidied up first.
     """
     argv = (action, program(instance), spool(instance))
-    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), list(chunks(queue_ids, LOT)) or [()]))
+    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), list(batched(queue_ids, BATCH)) or [()]))
 
 
-def _in_lots(script: str, argv: tuple[str, ...], head: bytes, lots: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
+def _in_lots(script: str, argv: tuple[str, ...], head: bytes, batches: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
     said = Verdicts()
-    for lot in lots:
-        command = changing(script, argv, head + ids_input(lot), most=(1 << 20) + 300 * len(lot))
+    for batch in batches:
+        command = changing(script, argv, head + ids_input(batch), most=(1 << 20) + 300 * len(batch))
         said |= parse_verdicts((yield from run(command)))
     return said
 
@@ -96,9 +96,9 @@ def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset
 
 def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
     told: set[str] = set()
-    for lot in chunks(queue_ids, ATTEMPTS):
+    for batch in batched(queue_ids, ATTEMPTS):
         command = changing(
-            script, (program(instance), str(ATTEMPT_SECONDS)), ids_input(lot), most=(1 << 20) + 60 * len(lot)
+            script, (program(instance), str(ATTEMPT_SECONDS)), ids_input(batch), most=(1 << 20) + 60 * len(batch)
         )
         lines = said_lines((yield from run(command)), script)
         told.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))

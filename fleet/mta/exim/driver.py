@@ -14,7 +14,7 @@ from fleet.mta.exim.queue import QUEUE, read_queue
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
 from fleet.mta.queue.in_quarantine import Layout
-from fleet.mta.queue.listing import Listed
+from fleet.mta.queue.listing import StreamedEntry
 from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names
 from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
@@ -110,7 +110,7 @@ def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Step
     """
     found: dict[str, QueueEntry] = {}
 
-    def take(message: Listed) -> None:
+    def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted and any(each.state != "delivered" for each in message.recipients):
             found[message.queue_id] = message.entry()
 

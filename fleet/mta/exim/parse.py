@@ -33,7 +33,7 @@ ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
 error_of = partial(commands.error_of, markers=ERRORS)
 
 
-class Listed:
+class StreamedEntry:
     """One message of exim_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
     __slots__ = (
@@ -179,7 +179,7 @@ class QueueSink:
             lines, has_headers, headers = whole.partition(b"\nH")
             self._refused += len(refused)
             try:
-                message = Listed(lines)
+                message = StreamedEntry(lines)
             except (ValueError, OutOfBounds):
                 self._refused += 1
                 continue

@@ -3,12 +3,12 @@
 from fleet.mta.exim.commands import CONTENT, LIST, listing, spool
 from fleet.mta.exim.parse import QueueSink, error_of
 from fleet.mta.queue.content import BUDGET, Content
-from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take, TakeWhole, read_listing
+from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue, WholeConsumer, read_listing
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps
 
 
-def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Listing]:
+def read_queue(instance: InstanceFacts, take: Consumer, queue: str = "") -> Steps[Listing]:
     """Every message of the main queue, or of one of our named queues, while the listing streams in.
 
     Messages in other named queues (spec, "queue_name") are not Exim's main queue and are not listed, as by `exim -bp`.
@@ -17,7 +17,7 @@ def read_queue(instance: InstanceFacts, take: Take, queue: str = "") -> Steps[Li
     return (yield from read_listing(listing(instance, queue, QueueSink(take)), LIST, error_of))
 
 
-def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
+def read_headers(instance: InstanceFacts, take: WholeConsumer) -> Steps[Listing]:
     """The main queue with its headers, which lie in the same files."""
     return (yield from read_listing(listing(instance, "", QueueSink(take), headers=True), LIST, error_of))
 

@@ -1,4 +1,4 @@
-"""What the command lines of all adapters share: time limits, lots, sudoers lines, and the error behind a failure."""
+"""What the command lines of all adapters share: time limits, batches, sudoers lines, and the error behind a failure."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ LISTING_SECONDS = 240
 READ_SECONDS = 120
 # No changing command runs longer on a host: what reading back finds after that is final (jobs.lifecycle.reconcile).
 CHANGE_SECONDS = 120
-CHUNK = 10_000
+BATCH = 10_000
 """Queue IDs of one changing command, so that it ends well within its time."""
 
 FENCE_STATUS = 75
@@ -35,11 +35,11 @@ Allowed = tuple[int, tuple[str, ...]]
 Markers = Sequence[tuple[bytes, type[FleetError], str]]
 
 
-def chunks(queue_ids: Iterable[str], size: int = CHUNK) -> Iterator[tuple[str, ...]]:
-    """The queue IDs in lots for one command each."""
+def batched(queue_ids: Iterable[str], size: int = BATCH) -> Iterator[tuple[str, ...]]:
+    """The queue IDs in batches for one command each."""
     waiting = iter(queue_ids)
-    while lot := tuple(islice(waiting, size)):
-        yield lot
+    while batch := tuple(islice(waiting, size)):
+        yield batch
 
 
 def reading(

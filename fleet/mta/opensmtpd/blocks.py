@@ -11,7 +11,7 @@ from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.blocks import edit
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
 from fleet.mta.blocks.proof import Probe, listening, sender_probes
-from fleet.mta.blocks.site import Site, Wiring, extent, refusing_only
+from fleet.mta.blocks.site import BlockSite, Wiring, extent, refusing_only
 from fleet.mta.errors import UnparsedOutput, Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, Allowed, changing, script_argv
 from fleet.mta.opensmtpd import conf
@@ -51,7 +51,7 @@ def _own_file(instance: InstanceFacts) -> ListFile:
     return ListFile("opensmtpd", _config(instance), f"{instance.config_dir}/{TABLE}", TABLE)
 
 
-def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
+def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
     """The table that the configuration asks first now, without one ours; and ours where it stands behind another."""
     source = yield from _read(instance)
     found = conf.statements(split_lines(source.text))
@@ -62,9 +62,9 @@ def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
     return (made(first, is_asked=rule is not None), *((made(own, is_asked=True),) if has_own else ()))
 
 
-def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_asked: bool) -> Site:
+def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_asked: bool) -> BlockSite:
     is_own = list_file.path == _own_file(instance).path
-    return Site(
+    return BlockSite(
         list_file=list_file,
         keys=lines_of,
         value_of=refusing_only("smtpd can refuse a sender, not accept and discard its mail"),

@@ -1,7 +1,7 @@
 """The command lines we use, in one place: what a plan shows, what runs and what sudo must allow are the same words.
 
 smtpctl takes one ID per process, and every form of it that we need wants root: so each step is a script that runs
-smtpctl for a lot of IDs, and the IDs go through stdin.
+smtpctl for a batch of IDs, and the IDs go through stdin.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from fleet.mta.logs.source import log_source
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink
 
-LOT = 1_000
+BATCH = 1_000
 """Messages of one changing command: some 10 ms each on an idle machine, so that it ends well within its time."""
 BACK_LOT = 250
 """Messages of one restore: a paused one takes several smtpctl."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import chunks, script_argv
+from fleet.mta.host.commands import batched, script_argv
 from fleet.mta.opensmtpd import commands
-from fleet.mta.opensmtpd.commands import ACT, BACK_LOT, LOT, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
+from fleet.mta.opensmtpd.commands import ACT, BACK_LOT, BATCH, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import ChangesMessages, Quarantined
@@ -83,13 +83,13 @@ def _taken(instance: InstanceFacts, action: str, job: str, entries: Iterable[Que
 
 
 def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) -> Steps[frozenset[str]]:
-    """One script for each lot. Returns the IDs of which smtpctl says that it changed an envelope.
+    """One script for each batch. Returns the IDs of which smtpctl says that it changed an envelope.
 
-    Raises what the first lot raises; once something may be changed, OutcomeUnknown.
+    Raises what the first batch raises; once something may be changed, OutcomeUnknown.
     """
     said: set[str] = set()
-    for lot in chunks(_lines(entries), LOT):
-        done = yield from run(act(instance, action, lot))
+    for batch in batched(_lines(entries), BATCH):
+        done = yield from run(act(instance, action, batch))
         try:
             said |= _ids(done.stdout, done.exit_status)
         except UnparsedOutput as error:
@@ -122,7 +122,7 @@ class Moved:
 
 
 def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str]) -> Steps[Moved]:
-    """Runs opensmtpd_quarantine.sh for each lot.
+    """Runs opensmtpd_quarantine.sh for each batch.
 
     Raises Conflict, Unsupported, MtaNotRunning and others when nothing was changed, else OutcomeUnknown.
     """
@@ -131,8 +131,8 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     there: set[str] = set()
     busy: set[str] = set()
     gone: set[str] = set()
-    for lot in list(chunks(lines, BACK_LOT if action == "back" else LOT)) or [()]:
-        done = yield from run(commands.move(instance, action, job, lot))
+    for batch in list(batched(lines, BACK_LOT if action == "back" else BATCH)) or [()]:
+        done = yield from run(commands.move(instance, action, job, batch))
         said = done.stdout.decode("ascii", "replace").split("\n")
         if done.exit_status or said[-2:] != ["end", ""]:
             error = _failure(done)

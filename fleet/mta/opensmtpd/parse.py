@@ -7,7 +7,7 @@ from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
 from fleet.mta.errors import FleetError, MtaNotRunning, SudoDenied, UnparsedOutput
 from fleet.mta.host.commands import Markers
 from fleet.mta.host.commands import error_of as common_error
-from fleet.mta.queue.listing import Listed, Listing
+from fleet.mta.queue.listing import Listing, StreamedEntry
 from fleet.mta.records import QueueEntry, Recipient
 from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
@@ -44,7 +44,7 @@ def error_of(done: Completed, program: str) -> FleetError:
 class QueueSink:
     """Puts the envelopes of opensmtpd_list.sh together to messages while they stream in."""
 
-    def __init__(self, take: Callable[[Listed], None]) -> None:
+    def __init__(self, take: Callable[[StreamedEntry], None]) -> None:
         self._take = take
         self._now: int | None = None
         self._rest = b""

@@ -4,12 +4,12 @@ from fleet.mta.errors import Unsupported
 from fleet.mta.opensmtpd.commands import CONTENT, listing, places
 from fleet.mta.opensmtpd.parse import QueueSink, error_of
 from fleet.mta.queue.content import Content
-from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take
+from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
 
 
-def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+def read_queue(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
     """Every message of the queue, handed to `take` while the listing streams in.
 
     Raises UnparsedOutput for a listing without its end: an empty one has it too.

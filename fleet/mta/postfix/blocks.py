@@ -8,7 +8,7 @@ from functools import partial
 
 from fleet.mta.blocks import edit, flow
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile
-from fleet.mta.blocks.site import Site
+from fleet.mta.blocks.site import BlockSite
 from fleet.mta.host.commands import Allowed, script_argv
 from fleet.mta.operations import BlockList
 from fleet.mta.postfix import access, main_cf, restrictions
@@ -30,7 +30,7 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     return [*edit.sudo_commands(files), *wires]
 
 
-def sites(instance: InstanceFacts) -> Steps[tuple[Site, ...]]:
+def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
     """The map that smtpd asks first now, without one ours; then the others that it asks."""
     facts = yield from read_facts(instance)
     first = facts.wired or facts.own
@@ -46,9 +46,9 @@ def _list_file(config_dir: str, access_map: AccessMap) -> ListFile:
     return ListFile("postfix", config_dir, access_map.path, access_map.type)
 
 
-def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, is_asked: bool) -> Site:
+def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, is_asked: bool) -> BlockSite:
     is_own = access_map.path == f"{instance.config_dir}/{restrictions.OWN_NAME}"
-    return Site(
+    return BlockSite(
         list_file=_list_file(instance.config_dir, access_map),
         syntax=access.ACCESS,
         keys=partial(access.keys_of, rules=facts.rules),

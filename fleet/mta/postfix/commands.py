@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 
-from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, chunks, script_argv
+from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, READ_SECONDS, Allowed, batched, script_argv
 from fleet.mta.logs.source import log_source
 from fleet.mta.postfix.parse import ids_input
 from fleet.mta.records import InstanceFacts
@@ -88,12 +88,12 @@ def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Complete
     Returns the last command, which is the first that failed; without queue IDs nothing is run.
     """
     done = None
-    for lot in chunks(queue_ids, ATTEMPTS):
+    for batch in batched(queue_ids, ATTEMPTS):
         done = yield from run(
             Command(
                 (program(instance, "postqueue"), instance.config_dir),
                 script=ATTEMPT,
-                stdin=ids_input(lot),
+                stdin=ids_input(batch),
                 become=bool(instance.options.get("flush_as_root")),
                 mutates=True,
                 timeout=CHANGE_SECONDS,

@@ -15,7 +15,7 @@ from functools import partial
 
 from fleet.mta.bounds import count_of
 from fleet.mta.errors import MtaNotRunning, Refused, Unsupported
-from fleet.mta.host.commands import changing, chunks, lines_of, script_argv
+from fleet.mta.host.commands import batched, changing, lines_of, script_argv
 from fleet.mta.logs.source import log_source
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.postfix.attempt import (
@@ -229,10 +229,10 @@ def on_held(instance: InstanceFacts, held: Held, change: Callable[[], Steps[T]])
 
 
 def postsuper_on(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """One postsuper for each lot of IDs. Returns the IDs that it says it changed; without IDs nothing is run."""
+    """One postsuper for each batch of IDs. Returns the IDs that it says it changed; without IDs nothing is run."""
     said: set[str] = set()
-    for lot in chunks(queue_ids):
-        said |= parse_verdicts((yield from run(postsuper(instance, flag, queue, lot))))
+    for batch in batched(queue_ids):
+        said |= parse_verdicts((yield from run(postsuper(instance, flag, queue, batch))))
     return frozenset(said)
 
 
@@ -319,10 +319,10 @@ def _freed(
     """Only what we put on hold: somebody else may hold a message that is back."""
     held = [name for name, entry in seen.items() if entry.state == "hold" != items[name].state]
     ours = [name for name in held if items[name].place == HELD or name in said.words]
-    for lot in chunks(ours):
-        freed = yield from postsuper_on(instance, "-H", "hold", lot)
+    for batch in batched(ours):
+        freed = yield from postsuper_on(instance, "-H", "hold", batch)
         if not undo:  # an undo gives the state back that was, and that waited for its time
-            yield from attempt(instance, [name for name in lot if name in freed])
+            yield from attempt(instance, [name for name in batch if name in freed])
     others = dict.fromkeys((name for name in held if name not in ours), Word.LEFT)
     return Said(others, notes=(NOT_OURS.format(len(others)),) if others else ())
 

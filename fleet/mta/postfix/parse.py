@@ -51,7 +51,9 @@ class ListedRecipient(msgspec.Struct, gc=False):
 RECIPIENTS = msgspec.json.Decoder(list[ListedRecipient])
 
 
-class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}):
+class StreamedEntry(
+    msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}
+):
     """One line of postqueue -j with the names of a QueueEntry, so that it can be judged without being copied."""
 
     state: Annotated[str, msgspec.Meta(max_length=STATE_MOST)]
@@ -104,9 +106,9 @@ class Listed(msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "m
 class QueueSink:
     """Decodes postqueue -j block by block, hands every message to `take` and keeps none."""
 
-    def __init__(self, take: Callable[[Listed], None]) -> None:
+    def __init__(self, take: Callable[[StreamedEntry], None]) -> None:
         self._take = take
-        self._decoder = msgspec.json.Decoder(Listed)
+        self._decoder = msgspec.json.Decoder(StreamedEntry)
         self._pending: list[bytes] = []
         self._size = 0
         self._total = 0
@@ -148,7 +150,7 @@ class QueueSink:
                 message.sender = NULL_SENDER
             take(message)
 
-    def _one_by_one(self, block: bytes) -> list[Listed]:
+    def _one_by_one(self, block: bytes) -> list[StreamedEntry]:
         messages = []
         for line in block.splitlines():
             try:
@@ -158,7 +160,7 @@ class QueueSink:
         return messages
 
 
-def decode_line(line: bytes) -> Listed:
+def decode_line(line: bytes) -> StreamedEntry:
     """One line of postqueue -j, strictly: no duplicate keys; bytes that are no UTF-8 become \\xHH.
 
     Raises ValueError, TypeError, KeyError or msgspec.MsgspecError for anything else.
@@ -166,7 +168,7 @@ def decode_line(line: bytes) -> Listed:
     fields = json.loads(line.decode("utf-8", "surrogateescape"), object_pairs_hook=_without_duplicates)
     sender = fields["sender"]
     escaped = {**fields, "recipients": [], "sender": escape_bytes(sender)}
-    message = msgspec.json.decode(msgspec.json.encode(escaped), type=Listed)
+    message = msgspec.json.decode(msgspec.json.encode(escaped), type=StreamedEntry)
     recipients = [{name: escape_bytes(text) for name, text in each.items()} for each in fields["recipients"]]
     message.raw = msgspec.Raw(msgspec.json.encode(recipients))
     RECIPIENTS.decode(message.raw)

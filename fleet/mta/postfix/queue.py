@@ -4,7 +4,7 @@ from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.commands import CONTENT, postqueue
 from fleet.mta.postfix.parse import QueueSink, error_of
 from fleet.mta.queue.content import Content, Stored
-from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take
+from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue
 from fleet.mta.records import InstanceFacts, Recipient
 from fleet.mta.steps import Steps, run
 from fleet.mta.text import text_of
@@ -13,7 +13,7 @@ EMPTY = b"Mail queue is empty"
 DOWN = "the mail system is down; root's listing reads the queue files themselves"
 
 
-def read_queue(instance: InstanceFacts, take: Take) -> Steps[Listing]:
+def read_queue(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
     """Every message of the queue, handed to `take` while the listing streams in.
 
     postqueue -j says nothing when the queue is empty, and nothing when it is broken. So silence counts only when

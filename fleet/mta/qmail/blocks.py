@@ -10,7 +10,7 @@ from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.proof import Probe, listening, sender_probes
-from fleet.mta.blocks.site import Site, one_site
+from fleet.mta.blocks.site import BlockSite, one_site
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
@@ -28,8 +28,8 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     return edit.sudo_commands([_list_file(instance)])
 
 
-def site_of(instance: InstanceFacts) -> Site:
-    return Site(
+def site_of(instance: InstanceFacts) -> BlockSite:
+    return BlockSite(
         list_file=_list_file(instance),
         keys=lines_of,
         value_of=site.refusing_only("qmail can refuse a sender, not accept and discard its mail"),

@@ -74,7 +74,7 @@ def raw_of(raw: bytes) -> bytes | None:
     return None
 
 
-class Listed:
+class StreamedEntry:
     """One message of qmail_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
     __slots__ = ("__dict__", "_envelope", "_sender", "arrival_time", "native_state", "queue_id", "size", "state")
@@ -148,7 +148,7 @@ class QueueSink:
         self._files = Files()
         self._before = Files()
         self._again: set[bytes] = set()
-        self._whole: dict[str, Listed] = {}
+        self._whole: dict[str, StreamedEntry] = {}
         self._in_headers = False
         self._began = self._total = self._refused = 0
         self._has_ended = False
@@ -277,7 +277,7 @@ class QueueSink:
             return
         state = "held" if found["area"] else "not yet preprocessed" if todo else "queued"
         self._total += 1
-        self._whole[name] = Listed(name, state, size, found["moment"], sender, envelope)
+        self._whole[name] = StreamedEntry(name, state, size, found["moment"], sender, envelope)
 
 
 def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) -> list[bytes] | None:

@@ -5,7 +5,7 @@ from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.qmail.commands import CONTENT, LIST, change
 from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue.content import HEADERS, Content
-from fleet.mta.queue.listing import FIELDS, Listing, Queue, Take, TakeWhole
+from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue, WholeConsumer
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Steps, run
 
@@ -16,7 +16,7 @@ CUT_OFF = (
 )
 
 
-def read_queue(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes = b"") -> Steps[Listing]:
+def read_queue(instance: InstanceFacts, take: Consumer | WholeConsumer, limits: bytes = b"") -> Steps[Listing]:
     """Every message, handed to `take` while the listing streams in. Raises UnparsedOutput, SudoDenied and others.
 
     `limits`: of the headers that are read with them; none are without.
@@ -33,12 +33,14 @@ def read_queue(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes = 
     return Listing(listing.total, listing.refused + (cut == "acting"), (*listing.notes, *notes))
 
 
-def read_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
+def read_headers(instance: InstanceFacts, take: WholeConsumer) -> Steps[Listing]:
     """Every message with its header: 64 KiB of each, of all of them 128 MiB."""
     return (yield from read_queue(instance, take, f"{HEADERS} {128 << 20}\n".encode()))
 
 
-def _list(instance: InstanceFacts, take: Take | TakeWhole, limits: bytes, *how: str) -> Steps[tuple[Listing, str]]:
+def _list(
+    instance: InstanceFacts, take: Consumer | WholeConsumer, limits: bytes, *how: str
+) -> Steps[tuple[Listing, str]]:
     sink = QueueSink(take)
     command = reading(LIST, (instance.queue_dirs[0], *how), limits, seconds=LISTING_SECONDS, sink=sink)
     done = yield from run(command)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fleet.mta.queue.content import Stored
-from fleet.mta.queue.listing import Listed, Listing, Queue, Take, TakeWhole
+from fleet.mta.queue.listing import Consumer, Listing, Queue, StreamedEntry, WholeConsumer
 from fleet.mta.queue.outcome import fingerprint_of
 from fleet.mta.records import Fingerprint, InstanceFacts
 from fleet.mta.steps import Steps
@@ -29,15 +29,15 @@ class Holds:
             return queue
         read_headers = queue.read_headers
 
-        def read(instance: InstanceFacts, take: Take) -> Steps[Listing]:
-            def seen(message: Listed) -> None:
+        def read(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
+            def seen(message: StreamedEntry) -> None:
                 self._see(message)
                 take(message)
 
             return self._ended((yield from queue.read(instance, seen)))
 
-        def read_with_headers(instance: InstanceFacts, take: TakeWhole) -> Steps[Listing]:
-            def seen(message: Listed, content: Stored | None = None) -> None:
+        def read_with_headers(instance: InstanceFacts, take: WholeConsumer) -> Steps[Listing]:
+            def seen(message: StreamedEntry, content: Stored | None = None) -> None:
                 self._see(message)
                 take(message, content)
 
@@ -46,7 +46,7 @@ class Holds:
 
         return replace(queue, read=read, read_headers=read_with_headers if read_headers else None)
 
-    def _see(self, message: Listed) -> None:
+    def _see(self, message: StreamedEntry) -> None:
         """A message that moved between queues while it was listed is as it was seen last."""
         if message.queue_id in self._ids:
             (self._held.add if message.state == "hold" else self._held.discard)(fingerprint_of(message))

@@ -25,7 +25,7 @@ FIELDS = frozenset(
 """Fields of the selection language that a queue tells of, but for the number of attempts, where its MTA keeps all."""
 
 
-class Listed(Entry, Protocol):
+class StreamedEntry(Entry, Protocol):
     """A message while the listing streams in: it can be judged as it is, and copied when somebody keeps it."""
 
     def entry(self) -> QueueEntry: ...
@@ -45,13 +45,13 @@ class Listing:
         return replace(self, notes=(*notes, refused) if self.refused else notes)
 
 
-Take = Callable[[Listed], None]
+Consumer = Callable[[StreamedEntry], None]
 
 
-class TakeWhole(Protocol):
+class WholeConsumer(Protocol):
     """Gets every message of a listing, with its headers where the listing has them."""
 
-    def __call__(self, message: Listed, content: Stored | None = None) -> None: ...
+    def __call__(self, message: StreamedEntry, content: Stored | None = None) -> None: ...
 
 
 def read_listing(command: Command, program: str, error_of: Callable[[Completed, str], FleetError]) -> Steps[Listing]:
@@ -73,9 +73,9 @@ class Queue:
 
     title: str
     match_fields: frozenset[str]
-    read: Callable[[InstanceFacts, Take], Steps[Listing]]
+    read: Callable[[InstanceFacts, Consumer], Steps[Listing]]
     content: Content | None = None
-    read_headers: Callable[[InstanceFacts, TakeWhole], Steps[Listing]] | None = None
+    read_headers: Callable[[InstanceFacts, WholeConsumer], Steps[Listing]] | None = None
 
     def read_contents(
         self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
@@ -94,7 +94,7 @@ class Queue:
         wanted = frozenset(queue_ids)
         found: dict[str, QueueEntry] = {}
 
-        def take(message: Listed) -> None:
+        def take(message: StreamedEntry) -> None:
             if message.queue_id in wanted:
                 found[message.queue_id] = message.entry()
 
@@ -119,7 +119,7 @@ class Queue:
         """The message of that ID, and how the listing ended."""
         found: list[QueueEntry] = []
 
-        def take(message: Listed) -> None:
+        def take(message: StreamedEntry) -> None:
             if message.queue_id == queue_id:
                 found.append(message.entry())
 
@@ -141,7 +141,7 @@ class Queue:
             )
 
 
-class Kept:
+class TopMatches:
     """Collects what a judge lets through while the listing streams in.
 
     `keep` bounds the memory: of more matches the best by `rank` (lowest first) are kept. `relevant` leaves out matches
@@ -163,7 +163,7 @@ class Kept:
         self.matched = 0
         self.already = 0
 
-    def add(self, message: Listed) -> None:
+    def add(self, message: StreamedEntry) -> None:
         """A match. A message that moved between queues while it was listed is one message, as seen last."""
         if not self._relevant(message):
             self.already += 1
@@ -186,7 +186,7 @@ class Kept:
 
 
 def matching(
-    queue: Queue, instance: InstanceFacts, expression: Expression, judge: Judge, take: TakeWhole
+    queue: Queue, instance: InstanceFacts, expression: Expression, judge: Judge, take: WholeConsumer
 ) -> Steps[Listing]:
     """Hands every message that matches to `take`, with what had to be read to know. Returns how the listing ended.
 
@@ -196,7 +196,7 @@ def matching(
     envelope, with_content = judge.envelope, judge.with_content
     undecided: dict[str, QueueEntry] = {}
 
-    def sort_out(message: Listed, content: Stored | None = None) -> None:
+    def sort_out(message: StreamedEntry, content: Stored | None = None) -> None:
         verdict = envelope(message)
         if verdict is None and content is not None:
             verdict = with_content(message, content)
@@ -218,10 +218,12 @@ def matching(
     return listing
 
 
-def select(queue: Queue, instance: InstanceFacts, expression: Expression, kept: Kept, judge: Judge) -> Steps[Listing]:
+def select(
+    queue: Queue, instance: InstanceFacts, expression: Expression, kept: TopMatches, judge: Judge
+) -> Steps[Listing]:
     """Runs the queue's matches through `kept`, with their subjects where headers were read."""
 
-    def take(message: Listed, content: Stored | None = None) -> None:
+    def take(message: StreamedEntry, content: Stored | None = None) -> None:
         if content is not None:
             message = message.entry()
             message.subject = subject_of(content)
@@ -246,7 +248,7 @@ def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, cont
     """`queue.list`: the oldest (or largest) messages that match, and how many there are in all."""
     judge = operation.match.compile(context.now)
     by_size = operation.order == "size"
-    kept = Kept(keep=operation.limit, rank=(lambda e: -e.size) if by_size else (lambda e: e.arrival_time))
+    kept = TopMatches(keep=operation.limit, rank=(lambda e: -e.size) if by_size else (lambda e: e.arrival_time))
     listing = yield from select(queue, instance, operation.match, kept, judge)
     entries = kept.best()
     if "subject" in operation.fields:

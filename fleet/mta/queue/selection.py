@@ -7,7 +7,7 @@ from fleet.match import Entry
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import ChangesMessages, Selection
 from fleet.mta.queue.holds import Holds
-from fleet.mta.queue.listing import Kept, Listed, Queue, select
+from fleet.mta.queue.listing import Queue, StreamedEntry, TopMatches, select
 from fleet.mta.queue.outcome import Chosen, check_limits, check_stale, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps
@@ -68,7 +68,7 @@ def choose_frozen(
     found: dict[str, QueueEntry] = {}
     new: set[str] = set()
 
-    def take(message: Listed) -> None:
+    def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted:
             found[message.queue_id] = message.entry()
         elif judge is not None and judge(message) and relevant(message):
@@ -98,7 +98,7 @@ def choose_by_id(
     wanted = dict.fromkeys(queue_ids)
     found: dict[str, QueueEntry] = {}
 
-    def take(message: Listed) -> None:
+    def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted:
             found[message.queue_id] = message.entry()
 
@@ -120,7 +120,7 @@ def _choose_matching(
     expression = operation.selection.match
     assert expression is not None  # noqa: S101 - the caller has looked; this is for the type checker
     judge = expression.compile(context.now)
-    kept = Kept(keep=operation.limits.max_messages + 1, relevant=relevant)
+    kept = TopMatches(keep=operation.limits.max_messages + 1, relevant=relevant)
     listing = yield from select(queue, instance, expression, kept, judge)
     check_limits(operation.limits, kept.matched, listing.total)
     return Chosen(tuple(kept.best()), listing.total, already=kept.already, notes=listing.notes)

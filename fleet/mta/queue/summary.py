@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.operations import QueueSummary
 from fleet.mta.queue.content import Stored
-from fleet.mta.queue.listing import Listed, Queue, matching
+from fleet.mta.queue.listing import Queue, StreamedEntry, matching
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 
@@ -24,7 +24,7 @@ class Tally:
     oldest_at: float | None = None
     ages: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
-    def add(self, message: Listed, bucket: int) -> None:
+    def add(self, message: StreamedEntry, bucket: int) -> None:
         self.count += 1
         self.bytes += message.size
         if self.oldest_at is None or message.arrival_time < self.oldest_at:
@@ -45,7 +45,7 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].lower() or address
 
 
-KEYS: dict[str, Callable[[Listed], Iterable[str]]] = {
+KEYS: dict[str, Callable[[StreamedEntry], Iterable[str]]] = {
     "from": lambda message: (message.sender,),
     "from-domain": lambda message: (domain_of(message.sender),),
     "to": lambda message: {each.address for each in message.recipients},
@@ -64,7 +64,7 @@ class Summary:
         self.total = Tally()
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in operation.group_by}
 
-    def add(self, message: Listed) -> None:
+    def add(self, message: StreamedEntry) -> None:
         bucket = bucket_of(self.now - message.arrival_time)
         self.total.add(message, bucket)
         for name, group in self.groups.items():
@@ -101,7 +101,7 @@ def queue_summary(queue: Queue, instance: InstanceFacts, operation: QueueSummary
     judge = operation.match.compile(context.now)
     summary = Summary(operation, context.now)
 
-    def take(message: Listed, content: Stored | None = None) -> None:
+    def take(message: StreamedEntry, content: Stored | None = None) -> None:
         summary.add(message)
 
     listing = yield from matching(queue, instance, operation.match, judge, take)

@@ -10,7 +10,7 @@ from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listfile import Syntax
 from fleet.mta.blocks.proof import Probe, listening, sender_probes
-from fleet.mta.blocks.site import NoList, Site, one_site
+from fleet.mta.blocks.site import BlockSite, NoList, one_site
 from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import access
@@ -23,9 +23,9 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     return edit.sudo_commands([_list_file(instance)] if instance.options.get("access_map") else [])
 
 
-def site_of(instance: InstanceFacts) -> Site:
+def site_of(instance: InstanceFacts) -> BlockSite:
     """Raises Unsupported for an instance without an access map."""
-    return Site(
+    return BlockSite(
         list_file=_list_file(instance),
         syntax=Syntax(access.entries, access.VALUE),
         keys=access.keys_of,

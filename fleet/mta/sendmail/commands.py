@@ -17,7 +17,7 @@ READ = "sendmail_read.sh"
 CHANGE = "sendmail_change.sh"
 RUN = "sendmail_run.sh"
 
-LOT = 2_500
+BATCH = 2_500
 """Messages of one changing command: each costs a flock(1), a hold a rename besides."""
 RUN_LOT = 500
 """Messages of one queue run: they are attempted one after the other."""
@@ -46,7 +46,7 @@ def read(
 
 
 def change(instance: InstanceFacts, action: str, stdin: bytes) -> Command:
-    """sendmail_change.sh for one lot of messages."""
+    """sendmail_change.sh for one batch of messages."""
     return changing(
         CHANGE,
         (action, *queues(instance)),

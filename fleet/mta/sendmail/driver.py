@@ -14,15 +14,15 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from fleet.mta.errors import Unsupported
-from fleet.mta.host.commands import chunks
+from fleet.mta.host.commands import batched
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import SHOWN, Chosen, Verb, Word, names
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.sendmail.commands import (
+    BATCH,
     CHANGE,
-    LOT,
     RUN,
     RUN_LOT,
     RUN_SECONDS,
@@ -111,16 +111,16 @@ def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...],
 def act(
     instance: InstanceFacts, action: str, job: str, entries: Iterable[QueueEntry], lines: list[str] | None = None
 ) -> Steps[dict[str, str]]:
-    """One script for each lot. Returns what it says of each message; without messages nothing is run.
+    """One script for each batch. Returns what it says of each message; without messages nothing is run.
 
-    `lines`: gets the script's other lines of the last lot. Raises Unsupported, OutcomeUnknown and others.
+    `lines`: gets the script's other lines of the last batch. Raises Unsupported, OutcomeUnknown and others.
     """
     by_id = {entry.queue_id: entry for entry in entries}
     if by_id and not instance.options.get("has_flock"):
         raise Unsupported(NO_FLOCK)
     said: dict[str, str] = {}
-    for lot in chunks(by_id, LOT):
-        stdin = messages_input(job, (by_id[name] for name in lot))
+    for batch in batched(by_id, BATCH):
+        stdin = messages_input(job, (by_id[name] for name in batch))
         told = changed_lines((yield from run(change(instance, action, stdin))), CHANGE)
         said |= verdicts(told)
         if lines is not None:
@@ -131,17 +131,17 @@ def act(
 def run_messages(
     instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]
 ) -> Steps[tuple[dict[str, str], dict[str, set[str]]]]:
-    """sendmail_run.sh for each lot. Returns its words for what it did not run, and what Sendmail told of the others."""
+    """sendmail_run.sh for each batch. Returns its words for what it did not run, and what Sendmail says of the rest."""
     by_id = {entry.queue_id: entry for entry in entries}
     said: dict[str, str] = {}
     told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
-    for lot in chunks(by_id, RUN_LOT):
-        stdin = messages_input(str(RUN_SECONDS), (by_id[name] for name in lot))
+    for batch in batched(by_id, RUN_LOT):
+        stdin = messages_input(str(RUN_SECONDS), (by_id[name] for name in batch))
         lines = changed_lines((yield from run(run_queue(instance, action, stdin))), RUN)
         at = lines.index("run") if "run" in lines else len(lines)
         said |= verdicts(lines[:at])
         for kind, found in read_run(lines[at + 1 :]).items():
-            told[kind] |= found & set(lot)
+            told[kind] |= found & set(batch)
     return said, told
 
 
@@ -191,8 +191,8 @@ def _in_quarantine(
 ) -> Steps[Said]:
     places: dict[str, str] = {}
     said: dict[str, str] = {}
-    for lot in list(chunks((item.queue_id for item in items), LOT)) or [()]:
-        lines = changed_lines((yield from run(change(instance, action, ids_input(job, lot)))), CHANGE)
+    for batch in list(batched((item.queue_id for item in items), BATCH)) or [()]:
+        lines = changed_lines((yield from run(change(instance, action, ids_input(job, batch)))), CHANGE)
         places = _places_in(lines, job, files)
         said |= verdicts(lines)
     return Said(places=places, notes=_bare_notes(said))
