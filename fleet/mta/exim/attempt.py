@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from fleet.mta.errors import InDelivery, MessageNotFound, RemoteError
 from fleet.mta.exim.commands import WAIT_SECONDS, deliver, program
-from fleet.mta.exim.parse import said_lines
+from fleet.mta.exim.parse import error_of
 from fleet.mta.exim.queue import QUEUE
+from fleet.mta.host.commands import lines_of
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
@@ -35,7 +36,7 @@ def attempt(
 
 
 def _attempt(instance: InstanceFacts, entry: QueueEntry, verbose: bool) -> Steps[Judge]:
-    lines = said_lines((yield from run(deliver(instance, entry.queue_id))), "exim")
+    lines = lines_of((yield from run(deliver(instance, entry.queue_id))), "exim", error_of)
     return lambda after: judged(entry, after, lines, verbose=verbose)
 
 

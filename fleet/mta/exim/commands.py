@@ -6,7 +6,7 @@ wildcard for exim would be a root shell (`-be '${run{...}}'`).
 
 from collections.abc import Iterable
 
-from fleet.mta.exim.parse import Verdicts, ids_input, parse_verdicts, said_lines
+from fleet.mta.exim.parse import Verdicts, error_of, ids_input, parse_verdicts
 from fleet.mta.host.commands import (
     CHANGE_SECONDS,
     LISTING_SECONDS,
@@ -14,6 +14,7 @@ from fleet.mta.host.commands import (
     Allowed,
     batched,
     changing,
+    lines_of,
     reading,
     script_argv,
 )
@@ -64,7 +65,7 @@ def change(instance: InstanceFacts, flag: str, queue_ids: Iterable[str]) -> Step
 
     Exim locks each message first, so what is being delivered is refused ("is locked") and left alone.
     """
-    return (yield from _in_lots(CHANGE, (program(instance), flag), b"", batched(queue_ids, BATCH)))
+    return (yield from _in_batches(CHANGE, (program(instance), flag), b"", batched(queue_ids, BATCH)))
 
 
 def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterable[str]) -> Steps[Verdicts]:
@@ -73,10 +74,10 @@ def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterab
     Runs once without IDs too: what an earlier move left that was cut off is tidied up first.
     """
     argv = (action, program(instance), spool(instance))
-    return (yield from _in_lots(QUARANTINE, argv, f"{job}\n".encode(), list(batched(queue_ids, BATCH)) or [()]))
+    return (yield from _in_batches(QUARANTINE, argv, f"{job}\n".encode(), list(batched(queue_ids, BATCH)) or [()]))
 
 
-def _in_lots(script: str, argv: tuple[str, ...], head: bytes, batches: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
+def _in_batches(script: str, argv: tuple[str, ...], head: bytes, batches: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
     said = Verdicts()
     for batch in batches:
         command = changing(script, argv, head + ids_input(batch), most=(1 << 20) + 300 * len(batch))
@@ -100,7 +101,7 @@ def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[s
         command = changing(
             script, (program(instance), str(ATTEMPT_SECONDS)), ids_input(batch), most=(1 << 20) + 60 * len(batch)
         )
-        lines = said_lines((yield from run(command)), script)
+        lines = lines_of((yield from run(command)), script, error_of)
         told.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
     return frozenset(told)
 

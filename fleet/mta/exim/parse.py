@@ -9,8 +9,8 @@ from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
 from fleet.mta.errors import FleetError, MtaNotFound, UnparsedOutput, Unsupported
 from fleet.mta.host import commands
 from fleet.mta.queue.content import HEADERS, Stored
-from fleet.mta.queue.listing import Listing
-from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.queue.listing import Listing, Streamed
+from fleet.mta.records import Recipient
 from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
 
@@ -33,7 +33,7 @@ ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
 error_of = partial(commands.error_of, markers=ERRORS)
 
 
-class StreamedEntry:
+class StreamedEntry(Streamed):
     """One message of exim_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
     __slots__ = (
@@ -47,10 +47,6 @@ class StreamedEntry:
         "size",
         "state",
     )
-
-    attempts = None
-    next_attempt = None
-    subject = None
 
     def __init__(self, record: bytes) -> None:
         """`record`: the lines of one message without the leading "M ". Raises ValueError and OutOfBounds."""
@@ -81,19 +77,6 @@ class StreamedEntry:
             state = "delivered" if address in done else "undelivered"
             found.append(Recipient(text, "" if address in done else reason_of(text, reasons), state))
         return found
-
-    def entry(self) -> QueueEntry:
-        """A copy that stands by itself."""
-        return QueueEntry(
-            queue_id=self.queue_id,
-            state=self.state,
-            native_state=self.native_state,
-            arrival_time=self.arrival_time,
-            sender=self.sender,
-            recipients=self.recipients,
-            size=self.size,
-            sender_raw=self.sender_raw,
-        )
 
 
 def recipient_of(line: bytes) -> bytes:
@@ -214,23 +197,13 @@ def parse_verdicts(done: Completed) -> Verdicts:
 
     Raises what stderr tells, and UnparsedOutput when the script did not come to its end.
     """
-    text = "\n".join(said_lines(done, "exim"))
+    text = "\n".join(commands.lines_of(done, "exim", error_of))
     told = VERDICT.findall(text)
     left = frozenset(HEADER_GONE.findall(text))
     return Verdicts(
         frozenset(name for name, words in told if words != LOCKED) - left,
         frozenset(name for name, words in told if words == LOCKED),
     )
-
-
-def said_lines(done: Completed, program: str) -> list[str]:
-    """Lines up to "end". Raises UnparsedOutput without it."""
-    if done.exit_status:
-        raise error_of(done, program)
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines[-2:] != ["end", ""]:
-        raise error_of(done, program)
-    return lines[:-2]
 
 
 def queue_id_error(queue_id: str) -> str | None:

@@ -21,7 +21,7 @@ from fleet.mta.steps import Command, Sink
 
 BATCH = 1_000
 """Messages of one changing command: some 10 ms each on an idle machine, so that it ends well within its time."""
-BACK_LOT = 250
+BACK_BATCH = 250
 """Messages of one restore: a paused one takes several smtpctl."""
 DELIVER_SECONDS = 100
 WAIT_SECONDS = 60  # after a 451 a route rests for up to 30 s (trap 43)

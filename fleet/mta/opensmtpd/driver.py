@@ -15,7 +15,7 @@ from functools import partial
 from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
 from fleet.mta.host.commands import batched, script_argv
 from fleet.mta.opensmtpd import commands
-from fleet.mta.opensmtpd.commands import ACT, BACK_LOT, BATCH, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
+from fleet.mta.opensmtpd.commands import ACT, BACK_BATCH, BATCH, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import ChangesMessages, Quarantined
@@ -131,7 +131,7 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     there: set[str] = set()
     busy: set[str] = set()
     gone: set[str] = set()
-    for batch in list(batched(lines, BACK_LOT if action == "back" else BATCH)) or [()]:
+    for batch in list(batched(lines, BACK_BATCH if action == "back" else BATCH)) or [()]:
         done = yield from run(commands.move(instance, action, job, batch))
         said = done.stdout.decode("ascii", "replace").split("\n")
         if done.exit_status or said[-2:] != ["end", ""]:

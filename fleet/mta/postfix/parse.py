@@ -17,8 +17,8 @@ from fleet.mta.errors import (
     Unsupported,
 )
 from fleet.mta.host import commands
-from fleet.mta.queue.listing import Listing
-from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.queue.listing import Listing, Streamed
+from fleet.mta.records import Recipient
 from fleet.mta.steps import Completed
 from fleet.mta.text import escape_bytes
 
@@ -52,7 +52,7 @@ RECIPIENTS = msgspec.json.Decoder(list[ListedRecipient])
 
 
 class StreamedEntry(
-    msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}
+    Streamed, msgspec.Struct, gc=False, rename={"state": "queue_name", "size": "message_size", "raw": "recipients"}
 ):
     """One line of postqueue -j with the names of a QueueEntry, so that it can be judged without being copied."""
 
@@ -76,31 +76,6 @@ class StreamedEntry(
             return [Recipient(each.address, each.delay_reason) for each in RECIPIENTS.decode(self.raw)]
         except msgspec.MsgspecError as error:
             raise UnparsedOutput(f"the recipients of {self.queue_id} are not what postqueue prints") from error
-
-    @property
-    def attempts(self) -> None:
-        return None
-
-    @property
-    def next_attempt(self) -> None:
-        return None
-
-    @property
-    def subject(self) -> None:
-        return None
-
-    def entry(self) -> QueueEntry:
-        """A copy that stands by itself: `raw` keeps the whole block of output alive."""
-        return QueueEntry(
-            queue_id=self.queue_id,
-            state=self.state,
-            native_state=self.state,
-            arrival_time=self.arrival_time,
-            sender=self.sender,
-            recipients=self.recipients,
-            size=self.size,
-            sender_raw=self.sender_raw,
-        )
 
 
 class QueueSink:

@@ -13,8 +13,8 @@ from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.queue.content import HEADERS, Found, Stored, parse_stored
-from fleet.mta.queue.listing import Listing
-from fleet.mta.records import QueueEntry, Recipient
+from fleet.mta.queue.listing import Listing, Streamed
+from fleet.mta.records import Recipient
 from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
 
@@ -74,12 +74,10 @@ def raw_of(raw: bytes) -> bytes | None:
     return None
 
 
-class StreamedEntry:
+class StreamedEntry(Streamed):
     """One message of qmail_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
     __slots__ = ("__dict__", "_envelope", "_sender", "arrival_time", "native_state", "queue_id", "size", "state")
-
-    attempts = next_attempt = subject = None
 
     def __init__(
         self, queue_id: str, native_state: str, size: int, arrived: bytes, sender: bytes, envelope: list[bytes]
@@ -111,11 +109,6 @@ class StreamedEntry:
             for each in self._envelope
             if each[:1] in {b"T", b"D"}
         ]
-
-    def entry(self) -> QueueEntry:
-        """A copy that stands by itself."""
-        words = (self.queue_id, self.state, self.native_state, self.arrival_time)
-        return QueueEntry(*words, self.sender, self.recipients, self.size, sender_raw=self.sender_raw)
 
 
 @dataclass(slots=True)

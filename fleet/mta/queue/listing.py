@@ -13,7 +13,7 @@ from fleet.match import Entry, Expression, Judge, unsupported_fields
 from fleet.mta.errors import FleetError, MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageShow, QueueList
 from fleet.mta.queue.content import Content, Stored, TakeStored, subject_of
-from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Result
+from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Recipient, Result
 from fleet.mta.steps import Command, Completed, Steps, run
 
 FIELDS = frozenset(
@@ -28,7 +28,34 @@ FIELDS = frozenset(
 class StreamedEntry(Entry, Protocol):
     """A message while the listing streams in: it can be judged as it is, and copied when somebody keeps it."""
 
+    @property
+    def recipients(self) -> Sequence[Recipient]: ...
+    @property
+    def sender_raw(self) -> bytes | None: ...
+
     def entry(self) -> QueueEntry: ...
+
+
+class Streamed:
+    """What the streamed entries of an MTA have in common that tells neither attempts nor subjects."""
+
+    __slots__ = ()
+    attempts = None
+    next_attempt = None
+    subject = None
+
+    def entry(self: StreamedEntry) -> QueueEntry:
+        """A copy that stands by itself, and keeps nothing of the output alive."""
+        return QueueEntry(
+            queue_id=self.queue_id,
+            state=self.state,
+            native_state=self.native_state,
+            arrival_time=self.arrival_time,
+            sender=self.sender,
+            recipients=self.recipients,
+            size=self.size,
+            sender_raw=self.sender_raw,
+        )
 
 
 @dataclass(frozen=True, slots=True)
