@@ -41,9 +41,7 @@ def site_of(instance: InstanceFacts) -> BlockSite:
     return BlockSite(
         list_file=_list_file(instance),
         keys=lines_of,
-        value_of=site.refusing_only(
-            "Debian's ACL refuses the senders of this list; it cannot accept and discard their mail"
-        ),
+        value_of=site.refusing_only(NO_DISCARD),
         is_ours=_is_ours,
         notes=_notes,
         probes=partial(_probes, instance),

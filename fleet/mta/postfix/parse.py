@@ -62,7 +62,6 @@ class StreamedEntry(
     size: Annotated[int, msgspec.Meta(ge=0, le=SIZE_MOST)]
     sender: str
     raw: msgspec.Raw
-    forced_expire: bool = False
     sender_raw: bytes | None = None
 
     @property
