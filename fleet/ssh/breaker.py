@@ -95,6 +95,6 @@ class Breaker:
         return recent
 
 
-def _again(error: FleetError, said: str, **data: Any) -> FleetError:
+def _again(error: FleetError, why: str, **data: Any) -> FleetError:
     """The error of a moment ago, for somebody who asks so soon after."""
-    return type(error)(f"{error.detail} (a moment ago; {said})", hint=error.hint, **{**error.data, **data})
+    return type(error)(f"{error.detail} (a moment ago; {why})", hint=error.hint, **{**error.data, **data})

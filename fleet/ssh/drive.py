@@ -7,7 +7,7 @@ from typing import Any
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
 from fleet.mta.host.commands import CHANGE_SECONDS, fence_error
 from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
-from fleet.ssh.quoting import shown
+from fleet.ssh.quoting import masked
 from fleet.ssh.transport import Transport
 
 TIMED_OUT = 124  # timeout(1): the command was ended by it
@@ -62,7 +62,7 @@ async def drive(steps: Steps[T], transport: Transport, trace: Trace, *, until_pl
                 answer = await _talk(step, transport, trace)
             else:
                 if until_plan and step.mutates:
-                    raise AssertionError(f"a changing command before the plan: {shown(step)}")
+                    raise AssertionError(f"a changing command before the plan: {masked(step)}")
                 answer = await _run(step, transport, trace)
     finally:
         steps.close()
@@ -73,21 +73,21 @@ async def _talk(step: Dialogue | DnsQuery, transport: Transport, trace: Trace) -
     trace.commands.append(record)
     begun = monotonic()
     try:
-        said = await (transport.ask(step) if isinstance(step, DnsQuery) else transport.talk(step))
+        reply = await (transport.ask(step) if isinstance(step, DnsQuery) else transport.talk(step))
     except FleetError as error:
         trace.sent = trace.sent or not isinstance(error, NothingSent)
-        raise _judged(error, trace.mutated) from error
+        raise _classified(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)
     trace.sent = True
-    record.stderr_tail = said.error[-TAIL:]
-    return said
+    record.stderr_tail = reply.error[-TAIL:]
+    return reply
 
 
 async def _run(command: Command, transport: Transport, trace: Trace) -> Completed:
     if command.mutates and command.timeout > CHANGE_SECONDS:
-        raise AssertionError(f"a changing command may run for {CHANGE_SECONDS} s at most: {shown(command)}")
-    record = CommandRecord(shown(command))
+        raise AssertionError(f"a changing command may run for {CHANGE_SECONDS} s at most: {masked(command)}")
+    record = CommandRecord(masked(command))
     trace.commands.append(record)
     had_mutated = trace.mutated
     trace.mutated = had_mutated or command.mutates
@@ -100,16 +100,16 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
         _check_time(command, done)
     except NothingSent as error:
         trace.mutated = had_mutated
-        raise _judged(error, had_mutated) from error
+        raise _classified(error, had_mutated) from error
     except FleetError as error:
         trace.sent = True
-        raise _judged(error, trace.mutated) from error
+        raise _classified(error, trace.mutated) from error
     finally:
         record.duration_ms = round((monotonic() - begun) * 1000)
     refusal = _refusal(command, done)
     if refusal is not None:
         trace.mutated = had_mutated
-        raise _judged(refusal, had_mutated)
+        raise _classified(refusal, had_mutated)
     return done
 
 
@@ -120,9 +120,11 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
     """
     may_be_denied = command.may_be_denied or command.is_hint
     if command.become and not may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
-        said = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
+        message = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
         return SudoDenied(
-            said, hint="Install the file that hosts/NAME/sudoers/ gives for this host.", command=list(shown(command))
+            message,
+            hint="Install the file that hosts/NAME/sudoers/ gives for this host.",
+            command=list(masked(command)),
         )
     return fence_error(done) if command.script and command.mutates else None
 
@@ -135,7 +137,7 @@ def _check_time(command: Command, done: Completed) -> None:
         )
 
 
-def _judged(error: FleetError, has_mutated: bool) -> FleetError:
+def _classified(error: FleetError, has_mutated: bool) -> FleetError:
     """Once a changing command has begun, nothing but a proof settles the outcome: the cause goes along as data."""
     if not has_mutated:
         return error

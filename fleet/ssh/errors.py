@@ -61,5 +61,5 @@ def login_error(error: BaseException, name: str) -> FleetError:
     kind = expected(error)
     if kind is None:
         raise error
-    said = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
-    return kind(f"{name}: {said}", hint=HINTS[kind])
+    message = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    return kind(f"{name}: {message}", hint=HINTS[kind])

@@ -79,10 +79,10 @@ def main() -> int:
 
 
 def _reason(error: ValueError, has_passphrase: bool) -> str:
-    said = str(error).lower()
-    if "bcrypt" in said:
+    message = str(error).lower()
+    if "bcrypt" in message:
         return "keys in this protected form need the Python package bcrypt, which is not installed here"
-    if not has_passphrase and "passphrase" in said:
+    if not has_passphrase and "passphrase" in message:
         return "the key is protected, and its passphrase is missing"
     if isinstance(error, asyncssh.KeyEncryptionError):
         return "the passphrase is wrong"

@@ -70,7 +70,7 @@ class Login(asyncssh.SSHClient):
     `waiting_since`: when we began to wait for the host, by `monotonic`; waiting for our own places does not count.
     """
 
-    shown: asyncssh.SSHKey | None = None
+    presented: asyncssh.SSHKey | None = None
     banner: int = 0
     is_lost: bool = False
     waiting_since: float = field(default_factory=monotonic)
@@ -84,7 +84,7 @@ class Login(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked only about keys that are not trusted: remember it for the report, and refuse it."""
-        self.shown = key
+        self.presented = key
         return False
 
     def auth_banner_received(self, msg: str, lang: str) -> None:
@@ -164,9 +164,9 @@ async def _of_our_own(name: str, own: str, port: int) -> list[Address]:
 
 async def _lookup(address: str, port: int, threads: Executor | None) -> list[Address]:
     """What a host name or an address stands for. Raises OSError."""
-    found = literal(address)
-    if found is not None:
-        return [found]
+    direct = literal(address)
+    if direct is not None:
+        return [direct]
     ask = partial(socket.getaddrinfo, address, port, type=socket.SOCK_STREAM)
     answers = await asyncio.get_running_loop().run_in_executor(threads, ask)
     texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in answers)
@@ -252,13 +252,13 @@ async def _explain(
     """Name the failure. A host that ends the key exchange may have no key of the kind we trust: look, before we
     call it the network."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        said = str(error) if endpoint.host_key or endpoint.host_ca else "no host key or host CA is set yet"
-        return mismatch(endpoint, said, describe(watch.shown) if watch.shown else None)
+        message = str(error) if endpoint.host_key or endpoint.host_ca else "no host key or host CA is set yet"
+        return mismatch(endpoint, message, describe(watch.presented) if watch.presented else None)
     has_ended_early = isinstance(error, asyncssh.ConnectionLost | asyncssh.KeyExchangeFailed | ConnectionError)
     if has_ended_early and watch.has_greeted and not watch.has_verified_host:
-        shown = await _other_kind(endpoint, address, tunnel)
-        if shown is not None:
-            return mismatch(endpoint, "it has no key of the pinned type, or no certificate of the CA", shown)
+        presented = await _other_kind(endpoint, address, tunnel)
+        if presented is not None:
+            return mismatch(endpoint, "it has no key of the pinned type, or no certificate of the CA", presented)
     return login_error(error, endpoint.name)
 
 
@@ -273,14 +273,14 @@ async def _other_kind(
         async with asyncio.timeout(EXPLAIN_TIMEOUT):
             for kinds in (trusted_kinds(endpoint), trusted_kinds(endpoint), PREFERRED):
                 with suppress(asyncssh.Error, OSError, ValueError):
-                    shown = await look(address, endpoint.port, tunnel, kinds)
-                    return shown if kinds is PREFERRED else None
+                    presented = await look(address, endpoint.port, tunnel, kinds)
+                    return presented if kinds is PREFERRED else None
     return None
 
 
-def mismatch(endpoint: Endpoint, said: str, shown: HostKey | None) -> HostKeyMismatch:
-    data = {"shown_fingerprint": shown.fingerprint, "shown_key": shown.host_key} if shown else {}
-    return HostKeyMismatch(f"{endpoint.name}: {said}", hint=HINTS[HostKeyMismatch], **data)
+def mismatch(endpoint: Endpoint, message: str, presented: HostKey | None) -> HostKeyMismatch:
+    data = {"shown_fingerprint": presented.fingerprint, "shown_key": presented.host_key} if presented else {}
+    return HostKeyMismatch(f"{endpoint.name}: {message}", hint=HINTS[HostKeyMismatch], **data)
 
 
 async def look(

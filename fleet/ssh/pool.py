@@ -157,8 +157,8 @@ class Pool:
             async with asyncio.timeout_at(until):
                 return await asyncio.shield(attempt.task)
         except TimeoutError:
-            said = attempt.last_error or attempt.suspicion
-            raise said or Unreachable(f"{endpoint.name}: no connection before the deadline") from None
+            error = attempt.last_error or attempt.suspicion
+            raise error or Unreachable(f"{endpoint.name}: no connection before the deadline") from None
 
     def _attempt(self, endpoint: Endpoint, lanes: Collection[Lane]) -> Attempt:
         """Begin one. Raises the error that the host's pause repeats."""
@@ -204,8 +204,8 @@ class Pool:
             async with asyncio.timeout_at(patience):
                 return await self._tries(endpoint, attempt, via, patience)
         except TimeoutError:
-            said = attempt.last_error
-            raise said or Unreachable(f"{endpoint.name}: no answer within {PATIENCE:.0f} s") from None
+            error = attempt.last_error
+            raise error or Unreachable(f"{endpoint.name}: no answer within {PATIENCE:.0f} s") from None
 
     def _learn(self, endpoint: Endpoint, error: BaseException) -> None:
         """What a failed attempt says about the host. A refused key or credential, and silence, have their pauses."""

@@ -103,7 +103,7 @@ def encode(line: str) -> bytes:
     return line.encode("utf-8", "surrogateescape")
 
 
-def shown(command: Command) -> tuple[str, ...]:
+def masked(command: Command) -> tuple[str, ...]:
     """The command as people may see it: script name and arguments, secret ones masked."""
     argv = tuple("***" if at in command.secret else word for at, word in enumerate(command.argv))
     return argv if command.script is None else (command.script, *argv)

@@ -20,7 +20,7 @@ from fleet.ssh.smtp import converse
 GRACE = KILL_AFTER + 3.0
 MOST_BROKEN = 1  # connections that may break before the command's channel is open
 MOST_REFUSED = SESSIONS + 4  # sessions that sshd may refuse; each refusal narrows what is asked of this connection
-Said = TypeVar("Said", Transcript, DnsReply)
+Reply = TypeVar("Reply", Transcript, DnsReply)
 REFUSED_PAUSE = 0.02  # seconds, times the number of refusals
 
 
@@ -109,18 +109,18 @@ class AsyncsshTransport:
         """Ask a nameserver from the host. Raises as `talk` does."""
         return await self._forwarded(lambda connection: inquire(connection, query), "a DNS query")
 
-    async def _forwarded(self, speak: Callable[[asyncssh.SSHClientConnection], Awaitable[Said]], what: str) -> Said:
+    async def _forwarded(self, speak: Callable[[asyncssh.SSHClientConnection], Awaitable[Reply]], what: str) -> Reply:
         warm = await self._acquired()
         try:
             async with asyncio.timeout_at(self._until):
-                said = await speak(warm.connection)
+                reply = await speak(warm.connection)
         except TimeoutError:
             raise RemoteTimeout(f"{self._endpoint.name}: the deadline passed during {what}") from None
         finally:
             self._pool.release(warm)
         if warm.watch.is_lost:
             raise ConnectionLost(f"{self._endpoint.name}: the connection ended during {what}")
-        return said
+        return reply
 
     async def _acquired(self) -> Warm:
         warm = await self._pool.acquire(self._endpoint, self._until, [self._lane])

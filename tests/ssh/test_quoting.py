@@ -10,7 +10,7 @@ import pytest
 from fleet.mta.steps import Command
 from fleet.ssh import quoting
 from fleet.ssh.pool import Pool
-from fleet.ssh.quoting import LONGEST, render, script_text, shown, stdin_of
+from fleet.ssh.quoting import LONGEST, masked, render, script_text, stdin_of
 from tests.ssh.carry import carried
 from tests.ssh.sshd import Sshd
 
@@ -182,5 +182,5 @@ def test_a_line_that_no_shell_takes_is_refused_before_it_is_sent() -> None:
 
 def test_secret_arguments_are_masked_when_shown_only() -> None:
     command = Command(("login", "-p", "hunter2"), secret=frozenset({2}))
-    assert shown(command) == ("login", "-p", "***")
+    assert masked(command) == ("login", "-p", "***")
     assert "hunter2" in render(command, "none")
