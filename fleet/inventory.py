@@ -139,19 +139,19 @@ def _narrowed(target: dict[str, Any], visible: QuerySet[Customer]) -> QuerySet[H
 
 
 def _instances(target: dict[str, Any], rows: QuerySet[Instance]) -> Iterable[Instance]:
-    found = list(rows)
+    chosen = list(rows)
     if "mta" in target:
         _all_known(
             "mta", target["mta"], dict.fromkeys(REGISTRY, True), f"expected one of {', '.join(sorted(REGISTRY))}"
         )
         kinds = set(target["mta"])
-        found = [i for i in found if i.mta in kinds]
+        chosen = [i for i in chosen if i.mta in kinds]
     if "instances" in target:
-        named = _by_name(found)
+        named = _by_name(chosen)
         _all_known("instances", target["instances"], {name: _is_enabled(i) for name, i in named.items()}, AN_INSTANCE)
         wanted = {named[name].pk for name in target["instances"]}
-        found = [i for i in found if i.pk in wanted]
-    return [i for i in found if _is_enabled(i)]
+        chosen = [i for i in chosen if i.pk in wanted]
+    return [i for i in chosen if _is_enabled(i)]
 
 
 def _by_name(instances: Iterable[Instance]) -> dict[str, Instance]:

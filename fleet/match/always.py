@@ -38,7 +38,7 @@ def matches_everything(node: Node) -> bool:
     """True when no message can be left out."""
     if isinstance(node, All):
         return True
-    certain = {term: said for term in set(terms(node)) if (said := _constant(term)) is not None}
+    certain = {term: value for term in set(terms(node)) if (value := _constant(term)) is not None}
     simple = _reduced(node, certain)
     return simple if isinstance(simple, bool) else _is_tautology(simple)
 
@@ -81,11 +81,11 @@ def _reduced(node: Node, certain: dict[Term, bool], *, negated: bool = False) ->
     settled = kind is Or
     left: list[Node] = []
     for item in node.items:
-        said = _reduced(item, certain, negated=negated)
-        if said is settled:
+        reduced = _reduced(item, certain, negated=negated)
+        if reduced is settled:
             return settled
-        if not isinstance(said, bool):
-            left.append(said)
+        if not isinstance(reduced, bool):
+            left.append(reduced)
     return join(kind, left) if left else not settled
 
 
@@ -117,8 +117,8 @@ def _domains(found: set[Term]) -> dict[Variable, list[Value]]:
     for term in sorted(found, key=repr):
         if known(term.field).kind is Kind.NUMBER:
             step, limit = 0.5 if term.field == "age" else 1, int(term.value)
-            seen = points.setdefault(term.field, set())
-            seen.update(point for point in (limit - step, limit, limit + step) if point >= 0)
+            near = points.setdefault(term.field, set())
+            near.update(point for point in (limit - step, limit, limit + step) if point >= 0)
         elif _is_state(term):
             domains[("state",)] = list(_STATES)
         else:
@@ -142,8 +142,8 @@ def _holds(node: Node, values: dict[Variable, Value]) -> bool:
     if _is_state(node):
         return values[("state",)] == str(node.value).lower()
     if isinstance(node.value, int):
-        found = float(values[(node.field,)])
-        above, equal = found > node.value, found == node.value
+        value = float(values[(node.field,)])
+        above, equal = value > node.value, value == node.value
         return {Op.IS: equal, Op.GT: above, Op.GTE: above or equal, Op.LT: not (above or equal), Op.LTE: not above}[
             node.op
         ]

@@ -126,7 +126,7 @@ def _quick(node: Node, now: float) -> Quick:
         return _quick_group(node, now)
     if isinstance(node, Not):
         inner = _quick(node.inner, now)
-        return lambda entry: None if (said := inner(entry)) is None else not said
+        return lambda entry: None if (result := inner(entry)) is None else not result
     return lambda entry: None
 
 
@@ -138,17 +138,17 @@ def _quick_group(node: And | Or, now: float) -> Quick:
     if known_items:
         tests.insert(0, _plain(type(node)(known_items), now))
 
-    def found(entry: Entry) -> bool | None:
+    def fits(entry: Entry) -> bool | None:
         answer: bool | None = not settled
         for test in tests:
-            said = test(entry)
-            if said is settled:
+            result = test(entry)
+            if result is settled:
                 return settled
-            if said is None:
+            if result is None:
                 answer = None
         return answer
 
-    return found
+    return fits
 
 
 def _full(node: Node, now: float) -> Full:
@@ -189,13 +189,13 @@ def _envelope_term(term: Term, now: float) -> Plain:
 def _any_recipient(test: Callable[[str], bool], attribute: str) -> Plain:
     read = operator.attrgetter(attribute)
 
-    def found(entry: Entry) -> bool:
+    def fits(entry: Entry) -> bool:
         for recipient in entry.recipients:  # noqa: SIM110  any() with a generator costs twice as much
             if recipient.state != "delivered" and test(read(recipient)):
                 return True
         return False
 
-    return found
+    return fits
 
 
 def _state_term(value: str) -> Plain:
@@ -235,8 +235,8 @@ def _content_term(term: Term) -> Full:
     return lambda entry, content: any(map(test, _values(content.headers, name)))
 
 
-def _values(found: Sequence[tuple[str, str]], name: str) -> list[str]:
-    return [headers.decode(value).strip() for header, value in found if header.lower() == name]
+def _values(fields: Sequence[tuple[str, str]], name: str) -> list[str]:
+    return [headers.decode(value).strip() for header, value in fields if header.lower() == name]
 
 
 def _body_term(term: Term) -> Full:

@@ -76,10 +76,10 @@ def field_name(text: str) -> str:
         # RFC 5322 2.2: printable ASCII without the colon.
         name = rest[:-1]
         if not name or len(name) > 200 or any(not "!" <= char <= "~" or char in ':[]"()' for char in name):
-            raise MatchError("invalid", f"expected a header name in the brackets, got {units.shown(rest[:-1])}")
+            raise MatchError("invalid", f"expected a header name in the brackets, got {units.excerpt(rest[:-1])}")
         return lowered
     if lowered not in FIELDS:
-        raise MatchError("invalid", f"expected a field ({', '.join(FIELDS)}), got {units.shown(text)}")
+        raise MatchError("invalid", f"expected a field ({', '.join(FIELDS)}), got {units.excerpt(text)}")
     return lowered
 
 

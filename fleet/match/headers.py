@@ -27,16 +27,16 @@ def decode(raw: str) -> str:
     for word in _ENCODED_WORD.finditer(text):
         between = text[last : word.start()]
         last = word.end()
-        found = _word(word)
-        if pending and found and not between.strip() and pending[0] == found[0]:
+        decoded = _word(word)
+        if pending and decoded and not between.strip() and pending[0] == decoded[0]:
             # A character may be cut in two by the limit of 75 characters per word.
-            pending = (pending[0], pending[1] + found[1], pending[2] + between + found[2])
+            pending = (pending[0], pending[1] + decoded[1], pending[2] + between + decoded[2])
             continue
         parts.append(_text(pending))
-        if not (pending and found and not between.strip()):
+        if not (pending and decoded and not between.strip()):
             parts.append(between)
-        pending = found
-        if found is None:
+        pending = decoded
+        if decoded is None:
             parts.append(word.group())
     parts.extend((_text(pending), text[last:]))
     return "".join(parts)

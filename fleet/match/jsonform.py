@@ -8,7 +8,7 @@ from fleet.match.errors import MatchError
 from fleet.match.fields import check_op, field_name, known, make_term
 from fleet.match.limits import DEPTH_LIMIT, checked
 from fleet.match.nodes import All, And, Node, Not, Op, Or, Term, join
-from fleet.match.units import shown
+from fleet.match.units import excerpt
 
 # Lists in lists add no bracket to the text (they are flattened), so the walk has a limit of its own.
 _NESTING_LIMIT = 3 * DEPTH_LIMIT
@@ -31,10 +31,10 @@ def dump(node: Node) -> dict[str, object]:
     if isinstance(node, And | Or):
         return {"and" if isinstance(node, And) else "or": [dump(item) for item in node.items]}
     value = node.value if isinstance(node.value, str) else known(node.field).render(node.value)
-    found: dict[str, object] = {"field": node.field, "op": node.op.value, "value": value}
+    form: dict[str, object] = {"field": node.field, "op": node.op.value, "value": value}
     if node.ignore_case:
-        found["flags"] = "i"
-    return found
+        form["flags"] = "i"
+    return form
 
 
 def _node(value: object, place: str, nested: int) -> Node:
@@ -67,17 +67,17 @@ def _term(value: dict[str, object], place: str) -> Term:
     for key in value:
         if key not in _TERM_KEYS:
             raise _wrong(
-                'expected "field", "op", "value" and perhaps "flags" only', _under(place, shown(str(key))[1:-1])
+                'expected "field", "op", "value" and perhaps "flags" only', _under(place, excerpt(str(key))[1:-1])
             )
     name = _text(value, "field", place)
-    said = _text(value, "op", place)
+    op_name = _text(value, "op", place)
     try:
         name = field_name(name)
     except MatchError as error:
         raise error.at(place=_under(place, "field")) from None
-    if said not in set(Op):
+    if op_name not in set(Op):
         raise _wrong(f"expected one of {', '.join(Op)}", _under(place, "op"))
-    op = Op(said)
+    op = Op(op_name)
     try:
         check_op(name, op)
     except MatchError as error:
@@ -92,17 +92,17 @@ def _term(value: dict[str, object], place: str) -> Term:
 
 
 def _value(value: dict[str, object], name: str, place: str) -> str:
-    found = value.get("value")
-    if type(found) is int and name in ("size", "attempts") and 0 <= found < 1 << 63:
-        return str(found)
+    given = value.get("value")
+    if type(given) is int and name in ("size", "attempts") and 0 <= given < 1 << 63:
+        return str(given)
     return _text(value, "value", place)
 
 
 def _text(value: dict[str, object], key: str, place: str) -> str:
-    found = value.get(key)
-    if not isinstance(found, str):
+    text = value.get(key)
+    if not isinstance(text, str):
         raise _wrong("expected a text" if key in value else f'expected "{key}"', _under(place, key))
-    return found
+    return text
 
 
 def _under(place: str, key: str) -> str:

@@ -33,7 +33,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Every message, said in so many words."""
+    """Every message, requested in so many words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from fleet.match.errors import MatchError
 from fleet.match.fields import SYMBOLS, check_op, field_name, known, make_term
 from fleet.match.limits import DEPTH_LIMIT, TERM_LIMIT, TEXT_LIMIT, checked
 from fleet.match.nodes import All, And, Node, Not, Op, Or, Term, join
-from fleet.match.units import shown
+from fleet.match.units import excerpt
 
 _WORDS = ("OR", "AND", "NOT", "ALL")
 _EMPTY = "expected a term; write ALL to select everything"
@@ -41,10 +41,10 @@ class _Parser:
             if self.at < len(self.text):
                 raise self.wrong("expected the end: ALL stands alone")
             return All()
-        found = self.either()
+        node = self.either()
         if self.at < len(self.text):
             raise self.wrong("expected a term or the end, got a closing bracket that nothing opened")
-        return found
+        return node
 
     def either(self) -> Node:
         items = [self.both()]
@@ -78,22 +78,22 @@ class _Parser:
         else:
             return self.term()
         self.enter()
-        found = Not(self.negated())
+        node = Not(self.negated())
         self.nested -= 1
-        return found
+        return node
 
     def bracketed(self) -> Node:
         start = self.at
         self.enter()
         self.at += 1
         self.skip_spaces()
-        found = self.either()
+        node = self.either()
         if not self.text.startswith(")", self.at):
             raise self.wrong(f"expected ) for the ( of column {start + 1}")
         self.at += 1
         self.nested -= 1
         self.delimited("a bracket")
-        return found
+        return node
 
     def term(self) -> Term:
         self.count += 1
@@ -123,7 +123,7 @@ class _Parser:
             self.at += 1
         word = self.text[start : self.at]
         if not word:
-            got = f", got {shown(self.text[start])}" if start < len(self.text) else ""
+            got = f", got {excerpt(self.text[start])}" if start < len(self.text) else ""
             raise self.wrong("expected a term (field, operator, value), NOT, - or (" + got)
         if word in _WORDS:
             raise self.wrong(f"expected a term, got {word}" + (": ALL stands alone" if word == "ALL" else ""), at=start)
@@ -171,18 +171,18 @@ class _Parser:
         r"""The text between quotes, `\"` resolved; other escapes belong to the value."""
         start = self.at
         self.at += 1
-        found: list[str] = []
+        chars: list[str] = []
         while self.at < len(self.text):
             char = self.text[self.at]
             if char == '"':
                 self.at += 1
                 self.delimited("a quoted value")
-                return "".join(found)
+                return "".join(chars)
             if char == "\\" and self.at + 1 < len(self.text):
                 self.at += 1
-                found.append('"' if self.text[self.at] == '"' else "\\" + self.text[self.at])
+                chars.append('"' if self.text[self.at] == '"' else "\\" + self.text[self.at])
             else:
-                found.append(char)
+                chars.append(char)
             self.at += 1
         raise self.wrong(f'expected " for the quote of column {start + 1}')
 
@@ -192,12 +192,12 @@ class _Parser:
             if self.at >= len(self.text):
                 raise self.wrong(f"expected / for the regular expression of column {start + 1}", at=len(self.text))
             self.at += 2 if self.text[self.at] == "\\" else 1
-        found = self.text[start : self.at]
+        regex = self.text[start : self.at]
         self.at += 1
         flag = self.text.startswith("i", self.at)
         self.at += flag
         self.delimited(r"a regular expression (its flag is i; a slash in it is written \/)")
-        return found, flag
+        return regex, flag
 
     def delimited(self, what: str) -> None:
         if self.at < len(self.text) and not self.text[self.at].isspace() and self.text[self.at] != ")":

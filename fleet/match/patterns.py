@@ -106,6 +106,6 @@ def _build(pattern: str, *, ignore_case: bool, memory: int = _MEMORY) -> _re2.RE
     built = _re2.RE2(pattern.encode(), options)
     if not built.ok():
         reason = built.error()
-        said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise MatchError("bad_pattern", f"expected a regular expression in RE2 syntax: {said}")
+        message = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise MatchError("bad_pattern", f"expected a regular expression in RE2 syntax: {message}")
     return built

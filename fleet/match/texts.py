@@ -74,13 +74,13 @@ def _any_spelling(test: Test, others: Callable[[str], tuple[str, ...]], *, plain
     """Case folded, then the one spelling that nearly all have; the few others are worked out when they occur."""
     quick = plain or test
 
-    def found(text: str) -> bool:
+    def fits(text: str) -> bool:
         lowered = text.lower()
         if is_plain(lowered):
             return quick(lowered)
         return any(map(test, others(lowered)))
 
-    return found
+    return fits
 
 
 def _contains(parts: tuple[str, ...]) -> Test:

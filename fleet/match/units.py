@@ -19,7 +19,7 @@ def parse_duration(text: str) -> int:
     """Seconds of `90s`, `15m`, `4h` or `7d`; the unit is never left out. Raises MatchError 'invalid'."""
     expected = "a duration such as 4h (s, m, h or d)"
     if text[-1:] not in _DURATIONS:
-        raise MatchError("invalid", f"expected {expected}, got {shown(text)}")
+        raise MatchError("invalid", f"expected {expected}, got {excerpt(text)}")
     return _number(text[:-1], _DURATIONS[text[-1]], expected, text)
 
 
@@ -38,7 +38,7 @@ def render_duration(seconds: int) -> str:
     return _largest(seconds, _DURATIONS) if seconds else "0s"
 
 
-def shown(text: str) -> str:
+def excerpt(text: str) -> str:
     """A piece of the input for an error message: short, on one line, without control characters."""
     cut = text if len(text) <= 40 else text[:40] + "..."
     return "'" + "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in cut) + "'"
@@ -47,7 +47,7 @@ def shown(text: str) -> str:
 def _number(digits: str, factor: int, expected: str, text: str) -> int:
     # isdecimal alone would take Arabic digits, which nobody would recognise in an audit log.
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS) or int(digits) * factor > _LIMIT:
-        raise MatchError("invalid", f"expected {expected}, got {shown(text) if text else 'nothing'}")
+        raise MatchError("invalid", f"expected {expected}, got {excerpt(text) if text else 'nothing'}")
     return int(digits) * factor
 
 

@@ -14,7 +14,7 @@ Token = str | int
 
 def tokens(pattern: str) -> list[Token]:
     """Literal pieces and wildcards, in order. Neighbouring literals are one piece, neighbouring stars one star."""
-    found: list[Token] = []
+    parsed: list[Token] = []
     literal: list[str] = []
     at = 0
     while at < len(pattern):
@@ -22,19 +22,19 @@ def tokens(pattern: str) -> list[Token]:
         at += 1
         if char in "*?":
             if literal:
-                found.append("".join(literal))
+                parsed.append("".join(literal))
                 literal.clear()
             wild = ANY_TEXT if char == "*" else ANY_CHARACTER
-            if not (wild == ANY_TEXT and found and found[-1] == ANY_TEXT):
-                found.append(wild)
+            if not (wild == ANY_TEXT and parsed and parsed[-1] == ANY_TEXT):
+                parsed.append(wild)
             continue
         if char == "\\" and pattern[at : at + 1] in ("*", "?", "\\"):
             char = pattern[at]
             at += 1
         literal.append(char)
     if literal:
-        found.append("".join(literal))
-    return found
+        parsed.append("".join(literal))
+    return parsed
 
 
 def escape(text: str) -> str:
@@ -42,9 +42,9 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
 
 
-def join(found: list[Token]) -> str:
+def join(pieces: list[Token]) -> str:
     """Tokens as a canonical pattern."""
-    return "".join(escape(token) if isinstance(token, str) else "*?"[token] for token in found)
+    return "".join(escape(token) if isinstance(token, str) else "*?"[token] for token in pieces)
 
 
 def canonical(pattern: str) -> str:
@@ -66,18 +66,18 @@ def unescape(text: str) -> str:
 
 def literal(pattern: str) -> str | None:
     """The only text that the pattern finds, None when it has wildcards."""
-    found = tokens(pattern)
-    if not found:
+    pieces = tokens(pattern)
+    if not pieces:
         return ""
-    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+    return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], str) else None
 
 
 def is_any(pattern: str, *, empty: bool) -> bool:
     """Finds every text, the empty one included when `empty`."""
-    found = tokens(pattern)
+    pieces = tokens(pattern)
     if empty:
-        return found == [ANY_TEXT]
-    return ANY_TEXT in found and all(isinstance(token, int) for token in found) and found.count(ANY_CHARACTER) <= 1
+        return pieces == [ANY_TEXT]
+    return ANY_TEXT in pieces and all(isinstance(token, int) for token in pieces) and pieces.count(ANY_CHARACTER) <= 1
 
 
 def compile_pattern(pattern: str, fold: Callable[[str], str]) -> Callable[[str], bool]:
@@ -85,8 +85,8 @@ def compile_pattern(pattern: str, fold: Callable[[str], str]) -> Callable[[str],
 
     The common shapes need no regular expression: `x`, `x*`, `*x`, `*x*`, `x*y`. The others go to RE2, in linear time.
     """
-    found = [fold(token) if isinstance(token, str) else token for token in tokens(pattern)]
-    match found:
+    pieces = [fold(token) if isinstance(token, str) else token for token in tokens(pattern)]
+    match pieces:
         case []:
             return lambda text: not text
         case [str(whole)]:
@@ -102,5 +102,5 @@ def compile_pattern(pattern: str, fold: Callable[[str], str]) -> Callable[[str],
         case [str(head), 0, str(tail)]:
             least = len(head) + len(tail)
             return lambda text: text.startswith(head) and text.endswith(tail) and len(text) >= least
-    parts = (patterns.quote(token) if isinstance(token, str) else ("(?s:.*)", "(?s:.)")[token] for token in found)
+    parts = (patterns.quote(token) if isinstance(token, str) else ("(?s:.*)", "(?s:.)")[token] for token in pieces)
     return patterns.whole("".join(parts))
