@@ -1,7 +1,7 @@
 """Bounds of what hosts say: numbers and names that can be reckoned with, stored and shown everywhere.
 
 A number beyond them is no number of a mail queue. It is refused where it is parsed: it would fail far from there
-otherwise, together with what other hosts said. All functions raise OutOfBounds.
+otherwise, together with what other hosts reported. All functions raise OutOfBounds.
 """
 
 from dataclasses import replace

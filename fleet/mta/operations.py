@@ -1,4 +1,4 @@
-"""The operations as data: what was asked of one MTA instance. Parsed in params.py, carried out by adapters."""
+"""The operations as data: what was requested of one MTA instance. Parsed in params.py, carried out by adapters."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

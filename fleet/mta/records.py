@@ -182,7 +182,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class InQuarantine:
-    """One look. `more`: messages that were not told of; `odd`: files that no job of ours can have put there so."""
+    """One look. `more`: messages beyond what was listed; `odd`: files that no job of ours can have put there so."""
 
     found: tuple[Found, ...]
     more: int = 0

@@ -77,7 +77,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said: (line sent, reply), the greeting first with an empty line. `error` when it broke off."""
+    """What was exchanged: (line sent, reply), the greeting first with an empty line. `error` when it broke off."""
 
     exchanges: tuple[tuple[str, str], ...]
     error: str = ""
@@ -149,12 +149,12 @@ def run(command: Command) -> Steps[Completed]:
 
 
 def talk(dialogue: Dialogue) -> Steps[Transcript]:
-    """`said = yield from talk(dialogue)`: the typed way to hold an SMTP dialogue inside an operation."""
-    said: Transcript = yield dialogue
-    return said
+    """`transcript = yield from talk(dialogue)`: the typed way to hold an SMTP dialogue inside an operation."""
+    transcript: Transcript = yield dialogue
+    return transcript
 
 
 def ask(query: DnsQuery) -> Steps[DnsReply]:
-    """`said = yield from ask(query)`: the typed way to ask a nameserver inside an operation."""
-    said: DnsReply = yield query
-    return said
+    """`reply = yield from ask(query)`: the typed way to ask a nameserver inside an operation."""
+    reply: DnsReply = yield query
+    return reply

@@ -35,11 +35,11 @@ def render() -> str:
 
 
 def _cell(adapter: Adapter, name: str, notes: list[str]) -> str:
-    found = capability(adapter, name)
-    word = f"**{found.support}**" if found.support is Support.EMULATED else str(found.support)
-    if not found.note:
+    declared = capability(adapter, name)
+    word = f"**{declared.support}**" if declared.support is Support.EMULATED else str(declared.support)
+    if not declared.note:
         return word
-    notes.append(f"{adapter.mta}, `{name}`: {found.note}")
+    notes.append(f"{adapter.mta}, `{name}`: {declared.note}")
     return f"{word} ({len(notes)})"
 
 

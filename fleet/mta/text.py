@@ -17,7 +17,7 @@ def text_of(raw: bytes) -> str:
 
 def escape_bytes(text: str) -> str:
     """The same for a text that was decoded with `surrogateescape`."""
-    return LONE_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02X}", text)
+    return LONE_BYTE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02X}", text)
 
 
 def split_lines(text: str) -> list[str]:

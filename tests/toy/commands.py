@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from fleet.mta.host.commands import CHANGE_SECONDS, LISTING_SECONDS, Allowed, batched, script_argv
-from fleet.mta.queue.driver import Said
+from fleet.mta.queue.driver import Reported
 from fleet.mta.queue.outcome import Word
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Sink, Steps, run
@@ -25,7 +25,7 @@ def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
     return script_argv(CHANGE, action, *instance.queue_dirs)
 
 
-def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: str = "") -> Steps[Said]:
+def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: str = "") -> Steps[Reported]:
     """Each by one rename or removal. `job`: whose quarantine it is about."""
     said: dict[str, Word] = {}
     for batch in batched(queue_ids):
@@ -33,7 +33,7 @@ def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: 
         argv = (action, *instance.queue_dirs)
         command = Command(argv, script=CHANGE, stdin=stdin, become=True, mutates=True, timeout=CHANGE_SECONDS)
         said |= words_of((yield from run(command)), CHANGE)
-    return Said(said)
+    return Reported(said)
 
 
 def sudo_commands(instance: InstanceFacts) -> list[Allowed]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from fleet.mta.operations import ChangesMessages, Quarantined
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, is_same, names
 from fleet.mta.queue.quarantine import fingerprint
@@ -36,11 +36,11 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
     return Act([change_argv(instance, action)], run, [SKIPPED], looks_again=is_out)
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """One rename moves a message, so no lock is needed to look."""
     there = yield from replace(QUEUE, read=partial(read_queue, job=job)).lookup(instance, wanted)
     same = (name for name, entry in there.items() if is_same(entry, wanted[name]))
-    return Said(places=LAYOUT.places(instance, job, same))
+    return Reported(places=LAYOUT.places(instance, job, same))
 
 
 def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
@@ -48,7 +48,7 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
     return Move([change_argv(instance, ACTIONS[verb])], partial(_moved, instance, verb))
 
 
-def _moved(instance: InstanceFacts, verb: Verb, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _moved(instance: InstanceFacts, verb: Verb, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     yield from change(instance, ACTIONS[verb], (item.queue_id for item in items), job)
     return (yield from lying(instance, job, verb, {item.queue_id: fingerprint(item) for item in items}))
 

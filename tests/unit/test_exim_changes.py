@@ -7,7 +7,7 @@ import pytest
 from fleet import match
 from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
 from fleet.mta.exim import Exim
-from fleet.mta.exim.attempt import judged
+from fleet.mta.exim.attempt import attempt_result
 from fleet.mta.exim.parse import StreamedEntry
 from fleet.mta.operations import (
     Quarantined,
@@ -156,9 +156,9 @@ DEFERRED = [
 def test_an_attempt_that_goes_on_is_not_told_by_its_first_recipient() -> None:
     """The script stopped waiting: one recipient was put off, the next is being tried."""
     entry = StreamedEntry(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
-    cut = judged(entry, entry, DEFERRED)
+    cut = attempt_result(entry, entry, DEFERRED)
     assert (cut.ended, cut.messages[0].outcome) == (Ended.FAILED, MessageState.IN_DELIVERY)
-    assert judged(entry, entry, [*DEFERRED, "", "ended"]).data["outcome"] == "deferred"
+    assert attempt_result(entry, entry, [*DEFERRED, "", "ended"]).data["outcome"] == "deferred"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_an_attempt_that_goes_on_is_not_told_by_its_first_recipient() -> None:
 def test_a_message_that_exim_did_not_find_was_not_attempted(line: str) -> None:
     entry = StreamedEntry(Mail(A).record().removeprefix(b"M ").rstrip(b"\n")).entry()
     with pytest.raises(MessageNotFound):
-        judged(entry, None, [f"delivering {A}", "LOG: MAIN", line, "", "ended"])
+        attempt_result(entry, None, [f"delivering {A}", "LOG: MAIN", line, "", "ended"])
 
 
 def test_an_undo_attempts_nothing() -> None:

@@ -18,7 +18,7 @@ from fleet.mta.qmail import Qmail, discovery, routes
 from fleet.mta.qmail.attempt import watch
 from fleet.mta.qmail.commands import Answer, change
 from fleet.mta.qmail.driver import lying
-from fleet.mta.queue.driver import Said
+from fleet.mta.queue.driver import Reported
 from fleet.mta.queue.outcome import Verb
 from fleet.mta.records import HostFacts, QueueEntry
 from fleet.mta.steps import Command
@@ -115,7 +115,7 @@ def some(victims: list[Victim], what: str) -> list[Victim]:
 def said_of(queue: Queue, action: str) -> dict[str, str]:
     """The verdicts; none when the script did not end well."""
     try:
-        return queue.change(action).said
+        return queue.change(action).verdicts
     except FleetError:
         return {}
 
@@ -127,7 +127,7 @@ def test_a_change_of_which_a_part_is_ended_tells_what_is_so_and_the_next_one_fin
 ) -> None:
     action, source, target = CHANGES[which]
     first = queue_in(source)
-    assert set(first.change(action).said.values()) == {"done"}
+    assert set(first.change(action).verdicts.values()) == {"done"}
     first.settle()
     for victim in some(first.tools.victims(), which):
         queue = queue_in(source)
@@ -145,7 +145,7 @@ def test_a_change_of_which_a_part_is_ended_tells_what_is_so_and_the_next_one_fin
         queue.host.tools = None
         rest = queue.change(action)
         for name in queue.names:
-            assert queue.is_in(name, target), f"{what}: then {rest.said}, {queue.parts(name)}"
+            assert queue.is_in(name, target), f"{what}: then {rest.verdicts}, {queue.parts(name)}"
         assert queue.host.is_up, what
 
 
@@ -165,7 +165,7 @@ def test_a_message_of_which_a_part_cannot_move_stays_whole(queue_in: Callable[[s
     there = queue.host.queue / QUARANTINE / "info" / stays
     there.parent.mkdir(parents=True)
     there.write_text("of another time")
-    said = queue.change("quarantine").said
+    said = queue.change("quarantine").verdicts
     assert said == dict.fromkeys(queue.names[1:], "done") | {stays: "left it could not be moved"}
     there.unlink()
     assert queue.is_in(stays, "")
@@ -176,12 +176,12 @@ def test_a_message_that_cannot_come_back_whole_is_not_activated(queue_in: Callab
     mv = queue.tools.path / "mv"
     wrapped = mv.read_text()
     mv.write_text('#!/bin/sh\ncase $3 in remote*) exit 1 ;; esac\nexec /bin/mv "$@"\n')  # as where no room is left
-    said = queue.change("restore").said
+    said = queue.change("restore").verdicts
     new = queue.names[-1]
     assert said == dict.fromkeys(queue.names[:-1], "left it could not be moved back") | {new: "done"}
     assert all(queue.is_in(name, "" if name == new else QUARANTINE) for name in queue.names)
     mv.write_text(wrapped)
-    assert queue.change("restore").said == dict.fromkeys(queue.names[:-1], "done") | {new: "gone"}
+    assert queue.change("restore").verdicts == dict.fromkeys(queue.names[:-1], "done") | {new: "gone"}
 
 
 def test_an_erase_that_was_cut_off_is_finished_by_the_next_one(queue_in: Callable[[str], Queue]) -> None:
@@ -213,9 +213,9 @@ def half_held(queue_in: Callable[[str], Queue]) -> tuple[Queue, str]:
 
 def test_a_cut_off_restore_to_hold_is_put_right_and_finished_by_the_next_one(half_held: tuple[Queue, str]) -> None:
     queue, name = half_held
-    assert queue.change("hold").said[name] == "gone"
+    assert queue.change("hold").verdicts[name] == "gone"
     assert queue.is_in(name, QUARANTINE)
-    assert queue.change("restore-held").said[name] == "done"
+    assert queue.change("restore-held").verdicts[name] == "done"
     assert queue.is_in(name, HOLD)
 
 
@@ -223,7 +223,7 @@ def test_what_a_cut_off_restore_to_hold_has_taken_already_keeps_the_rest_from_be
     half_held: tuple[Queue, str],
 ) -> None:
     queue, name = half_held
-    said = queue.change("erase").said
+    said = queue.change("erase").verdicts
     assert said == dict.fromkeys(queue.names, "done") | {name: "left it could not be removed"}
     assert queue.parts(name) == {HOLD: queue.whole[name] - {"mess"}, QUARANTINE: {"mess"}}
 
@@ -297,8 +297,8 @@ def watched(queue: Queue) -> Any:
     return queue.host.carry(watch(queue.host.instance, [entry], Answer({}, mark=(str(status.st_ino), "4"))))
 
 
-def lies(queue: Queue) -> Said:
-    found: Said = queue.host.carry(lying(queue.host.instance, "job-1", Verb.TAKE_OUT, {}))
+def lies(queue: Queue) -> Reported:
+    found: Reported = queue.host.carry(lying(queue.host.instance, "job-1", Verb.TAKE_OUT, {}))
     return found
 
 

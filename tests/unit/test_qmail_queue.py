@@ -339,7 +339,7 @@ def test_a_message_that_is_another_one_by_now_is_left_alone(host: QmailHost, cha
         host.path("mess", name).unlink()
     before = host.files()
     answer = host.carry(change(host.instance, "delete", "job-1", [entry]))
-    assert answer.said[name].partition(" ")[0] == ("left" if changed == "inode" else "gone")
+    assert answer.verdicts[name].partition(" ")[0] == ("left" if changed == "inode" else "gone")
     assert (host.files(), host.is_up) == (before, True)
 
 

@@ -5,7 +5,7 @@ import dns.rrset
 import pytest
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.routes.resolve import Destination, Exchanger, Found, Resolution, Resolver, find, read_resolver
+from fleet.mta.routes.resolve import Destination, Exchanger, Resolution, Resolved, Resolver, find, read_resolver
 from tests.unit.mail_network import Network
 
 RESOLVER = Resolver(("192.0.2.53",))
@@ -23,12 +23,12 @@ ZONE = {
 }
 
 
-def found(name: str, network: Network | None = None, resolver: Resolver = RESOLVER, own: str = "me.test") -> Found:
+def found(name: str, network: Network | None = None, resolver: Resolver = RESOLVER, own: str = "me.test") -> Resolved:
     network = network or Network(zone=dict(ZONE), servfail={"lame.test", "down.test"})
     return network.drive(find(resolver, Destination(name), (own,)))
 
 
-def names(each: Found) -> list[str]:
+def names(each: Resolved) -> list[str]:
     return [host.name for host in each.hosts]
 
 
@@ -43,7 +43,7 @@ def test_exchangers_come_in_the_order_of_their_preference_with_all_addresses() -
 
 
 def test_a_domain_without_mx_takes_its_own_mail() -> None:
-    assert found("plain.test") == Found(Resolution.IMPLICIT_MX, (Exchanger("plain.test", 0, ("192.0.2.9",)),))
+    assert found("plain.test") == Resolved(Resolution.IMPLICIT_MX, (Exchanger("plain.test", 0, ("192.0.2.9",)),))
     assert names(found("alias.test")) == ["plain.test"]
 
 
@@ -51,7 +51,7 @@ def test_no_mail_no_name_no_address_and_no_answer_are_four_things() -> None:
     assert found("null.test").resolution is Resolution.NULL_MX
     assert found("missing.test").resolution is Resolution.NXDOMAIN
     assert found("dangling.test").resolution is Resolution.NO_ADDRESS
-    assert found("down.test") == Found(Resolution.FAILED, detail="MX of down.test: SERVFAIL")
+    assert found("down.test") == Resolved(Resolution.FAILED, detail="MX of down.test: SERVFAIL")
     assert found("broken.test").resolution is Resolution.FAILED
 
 

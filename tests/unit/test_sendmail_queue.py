@@ -36,7 +36,7 @@ from fleet.mta.operations import (
 )
 from fleet.mta.records import Ended, HostFacts, MessageState, QueueEntry, Recipient, Result
 from fleet.mta.sendmail import Sendmail
-from fleet.mta.sendmail.attempt import judged
+from fleet.mta.sendmail.attempt import attempt_result
 from fleet.mta.sendmail.commands import change, run_queue
 from fleet.mta.sendmail.discovery import parse_instances
 from fleet.mta.sendmail.driver import read_run
@@ -490,10 +490,10 @@ def entry(queue_id: str, *recipients: str) -> QueueEntry:
 
 def test_recorded_dialogues_are_understood() -> None:
     sent = dialogue("07-force-one", "sudo", f"-v -qI{ONE}")
-    result = judged(entry(ONE, "r1@defer.test"), None, "", sent)
+    result = attempt_result(entry(ONE, "r1@defer.test"), None, "", sent)
     assert (result.data["outcome"], result.data["remote"]) == ("sent", "mx.defer.test")
     bounced = dialogue("10-bounce", "-qI6AKB0Rak000833")
-    result = judged(entry("6AKB0Rak000833", "rcpt1@defer.test"), None, "", bounced)
+    result = attempt_result(entry("6AKB0Rak000833", "rcpt1@defer.test"), None, "", bounced)
     assert result.data["outcome"] == "bounced"
     assert read_run(bounced)["expired"] == {"6AKB0Rak000833"}
 
@@ -505,19 +505,19 @@ def test_a_server_cannot_speak_for_sendmail() -> None:
         "250-<r@x.test>... Sent (ok)",
         "550 <r@x.test>... Cannot send message for too long",
     ]
-    assert judged(entry(ONE, "r@x.test"), None, "", lines).data["outcome"] == "left_queue"
+    assert attempt_result(entry(ONE, "r@x.test"), None, "", lines).data["outcome"] == "left_queue"
     assert not read_run(lines)["expired"]
 
 
 def test_what_was_not_attempted_is_not_claimed() -> None:
     before = entry(ONE, "r@x.test")
-    locked = judged(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", f"{ONE}: locked"])
+    locked = attempt_result(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", f"{ONE}: locked"])
     assert isinstance(locked.error, InDelivery)
-    assert judged(before, before, "inside", []).ended is Ended.FAILED
-    cut_off = judged(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", ">>> DATA"])
+    assert attempt_result(before, before, "inside", []).ended is Ended.FAILED
+    cut_off = attempt_result(before, before, "", [f"Running /q/{ONE} (sequence 1 of 1)", ">>> DATA"])
     assert cut_off.messages[0].outcome is MessageState.LEFT
     with pytest.raises(MessageNotFound):
-        judged(before, None, "absent", [])
+        attempt_result(before, None, "absent", [])
 
 
 @pytest.mark.parametrize("queue_id", [ONE, "6ALC4X1N000155", "6ALC4X1N1000155"])

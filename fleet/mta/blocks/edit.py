@@ -24,7 +24,7 @@ Checks = tuple[tuple[str, str], ...]
 
 
 class Torn(UnparsedOutput):
-    """The bytes that came are not those whose digest was told: cut off, or changed while they were read."""
+    """The bytes that came are not those whose digest was printed: cut off, or changed while they were read."""
 
 
 class ChangedMeanwhile(Conflict):
@@ -51,7 +51,7 @@ class ListFile:
     def argv(self, action: str) -> tuple[str, ...]:
         return (action, self.mta, self.config, self.path, self.name)
 
-    def shown(self, action: str = "apply") -> tuple[str, ...]:
+    def command_line(self, action: str = "apply") -> tuple[str, ...]:
         return script_argv(SCRIPT, *self.argv(action))
 
 
@@ -80,7 +80,7 @@ Change = Callable[[Source], tuple[str | None, Checks]]
 def sudo_commands(files: Iterable[ListFile]) -> list[Allowed]:
     """Seconds and command line of all that needs root for these files."""
     forms = (("read", READ_SECONDS), ("query", READ_SECONDS), ("apply", EDIT_SECONDS))
-    return [(seconds, file.shown(action)) for file in files for action, seconds in forms]
+    return [(seconds, file.command_line(action)) for file in files for action, seconds in forms]
 
 
 def read_list(file: ListFile) -> Steps[Source]:
@@ -128,7 +128,7 @@ def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
 
 def change_list(file: ListFile, source: Source, change: Change) -> Steps[None]:
     """Replace the file and what is built from it, or remove it, as `edited` does."""
-    yield from edited(source, lambda: read_list(file), lambda found: _write(file, found, change))
+    yield from edited(source, lambda: read_list(file), lambda current: _write(file, current, change))
 
 
 def edited(source: Source, read: Callable[[], Steps[Source]], write: Callable[[Source], Steps[None]]) -> Steps[None]:
@@ -181,8 +181,8 @@ def difference(source: Source, text: str | None) -> Diff:
     old = source.path if source.exists else "/dev/null"
     new = "/dev/null" if text is None else source.path
     lines = unified_diff(split_lines(source.text), split_lines(text or ""), old, new, n=2)
-    shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return Diff(source.path, escape_bytes(shown))
+    unified = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return Diff(source.path, escape_bytes(unified))
 
 
 def edit_error(done: Completed, script: str) -> FleetError:

@@ -19,15 +19,15 @@ ProbeResults = tuple[ProbeResult, ...]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`found`: {key: value} of what is in effect, keys folded, without those not found."""
+    """`in_effect`: {key: value} of what is in effect, keys folded, without those not found."""
 
     looks: ProbeResults
-    found: dict[str, str]
+    in_effect: dict[str, str]
     lookup: Any
 
     def as_json(self) -> dict[str, Any]:
         nobody = {"not_provable": "no SMTP server of this instance is known"}
-        first, *rest = [seen.as_json() for seen in self.looks] or [nobody]
+        first, *rest = [result.as_json() for result in self.looks] or [nobody]
         return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup}
 
 
@@ -40,15 +40,15 @@ def look_at(
 ) -> Steps[ProbeResults]:
     looks = []
     for probe in site.probes(pattern, context.job, addresses):
-        said = yield from talk(probe.dialogue())
-        looks.append(read_proof(probe, said))
+        transcript = yield from talk(probe.dialogue())
+        looks.append(read_proof(probe, transcript))
     return tuple(looks)
 
 
 def evidence_of(place: ListState, looks: ProbeResults, *also: ListState) -> Steps[Evidence]:
     """`also`: further lists of the instance; where two have a key, the place's counts."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for each in (*also, place):
-        found |= yield from edit.look_up(each.site.list_file, each.keys)
+        values |= yield from edit.look_up(each.site.list_file, each.keys)
     # A map's own name in the result is Postfix's form, in which the one value of the first key stands for all.
-    return Evidence(looks, found, found.get(fold(place.keys[0])) if place.site.map_name else found)
+    return Evidence(looks, values, values.get(fold(place.keys[0])) if place.site.map_name else values)

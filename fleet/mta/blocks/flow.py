@@ -31,12 +31,12 @@ def sender_block(find: BlockSites, instance: InstanceFacts, operation: SenderBlo
     value = site.value_of(operation)
     place = yield from _read_fitting(site, pattern)
     adding = block_site.adding(place, Block(pattern.text, context.job or "-", value))
-    if site.is_asked and (_is_done(place, operation) or _is_by_hand(place, operation)):
+    if site.is_consulted and (_is_done(place, operation) or _is_by_hand(place, operation)):
         looks = yield from look(place, context)
         evidence = yield from evidence_of(place, looks)
         if _stands(place, operation, evidence):
             return (yield from _unchanged(place, evidence))
-    if site.is_asked and _is_done(place, operation):
+    if site.is_consulted and _is_done(place, operation):
         # Written and not yet in effect: whatever loads it is done again.
         adding = block_site.adding(place, place.block) if place.block else block_site.keeping
     yield _plan(place, adding)
@@ -53,7 +53,7 @@ def sender_block(find: BlockSites, instance: InstanceFacts, operation: SenderBlo
 
 def _read_fitting(site: BlockSite, pattern: BlockPattern) -> Steps[ListState]:
     """The list to write to, with the wiring that it needs."""
-    wiring = None if site.is_asked else (yield from site.find_wiring())
+    wiring = None if site.is_consulted else (yield from site.find_wiring())
     place = yield from block_site.read(site, pattern)
     block_site.refuse_stale(place)
     return replace(place, wiring=wiring)
@@ -78,7 +78,7 @@ def _stands(place: ListState, operation: SenderBlock, evidence: Evidence) -> boo
         return is_in_effect(place, operation, evidence) and is_settled(place, evidence.looks, operation)
     if _is_done(place, operation):
         return is_settled(place, evidence.looks, operation)
-    return bool(evidence.looks) and all(seen.is_provable and seen.reply.startswith("5") for seen in evidence.looks)
+    return bool(evidence.looks) and all(each.is_provable and each.reply.startswith("5") for each in evidence.looks)
 
 
 def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
@@ -92,8 +92,8 @@ def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
 def _result(
     ended: Ended, place: ListState, before: Evidence | None, after: Evidence, error: FleetError | None = None
 ) -> Result:
-    shown = before.as_json() if before else {}
-    return Result(ended, data=place.data(), before=shown, after=after.as_json(), error=error)
+    evidence = before.as_json() if before else {}
+    return Result(ended, data=place.data(), before=evidence, after=after.as_json(), error=error)
 
 
 def is_settled(place: ListState, looks: ProbeResults, operation: SenderBlock) -> bool:
@@ -103,18 +103,18 @@ def is_settled(place: ListState, looks: ProbeResults, operation: SenderBlock) ->
 
 def _wrong(place: ListState, looks: ProbeResults, operation: SenderBlock) -> list[ProbeResult]:
     value = place.site.value_of(operation)
-    return [seen for seen in looks if seen.is_provable and not place.site.is_ours(seen.reply, value)]
+    return [result for result in looks if result.is_provable and not place.site.is_ours(result.reply, value)]
 
 
 def is_in_effect(place: ListState, operation: SenderBlock, evidence: Evidence) -> bool:
     value = place.site.value_of(operation)
-    return all(evidence.found.get(fold(key)) == value for key in place.keys)
+    return all(evidence.in_effect.get(fold(key)) == value for key in place.keys)
 
 
 def _plan(place: ListState, change: Change) -> Plan:
     text, _ = change(place.source)
     diffs = [edit.difference(place.source, text)]
-    commands = [place.site.list_file.shown()]
+    commands = [place.site.list_file.command_line()]
     if place.wiring:
         diffs.append(place.wiring.diff)
         commands.append(place.wiring.command)
@@ -151,7 +151,7 @@ def _proven(place: ListState, operation: SenderBlock, before: Evidence, context:
             break
         yield from pause(1)
         looks = yield from look(place, context)
-    looks = tuple(_judged(seen, earlier, operation) for seen, earlier in zip(looks, before.looks, strict=True))
+    looks = tuple(_qualified(result, earlier, operation) for result, earlier in zip(looks, before.looks, strict=True))
     after = yield from evidence_of(place, looks)
     wrong = _wrong(place, looks, operation)
     if not is_in_effect(place, operation, after):
@@ -177,13 +177,13 @@ def _take_back(place: ListState) -> Steps[None]:
         raise block_site.not_taken_back(place.source.path, error) from error
 
 
-def _judged(seen: ProbeResult, first: ProbeResult, operation: SenderBlock) -> ProbeResult:
+def _qualified(result: ProbeResult, first: ProbeResult, operation: SenderBlock) -> ProbeResult:
     """The same with a reason where the answer cannot be due to our entry."""
-    if operation.action == "discard" and seen.is_accepted:
-        return replace(seen, reason="a discarded message is answered like an accepted one")
-    if first.is_provable and not first.is_accepted and seen.reply == first.reply:
-        return replace(seen, reason=f"this sender was refused before the block too: {seen.reply}")
-    return seen
+    if operation.action == "discard" and result.is_accepted:
+        return replace(result, reason="a discarded message is answered like an accepted one")
+    if first.is_provable and not first.is_accepted and result.reply == first.reply:
+        return replace(result, reason=f"this sender was refused before the block too: {result.reply}")
+    return result
 
 
 def block_list(find: BlockSites, instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
@@ -197,7 +197,7 @@ def block_list(find: BlockSites, instance: InstanceFacts, operation: BlockList, 
 def listed(sites: tuple[BlockSite, ...]) -> Steps[Result]:
     ours: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for site in (each for each in sites if each.is_asked):
+    for site in (each for each in sites if each.is_consulted):
         source = yield from edit.read_list(site.list_file)
         file = site.parse(source)
         placeholder = site.text_when_absent.splitlines()

@@ -258,12 +258,12 @@ def checks(file: BlockFile, blocks: tuple[Block, ...], keys: Keys) -> tuple[tupl
 
 def _stored(entries: Iterable[Entry]) -> dict[str, str | None]:
     """What these lines put into a map; None for a value that cannot be asked for."""
-    found: dict[str, str | None] = {}
+    stored: dict[str, str | None] = {}
     for entry in entries:
         key = entry.stored or entry.key
         is_askable = entry.value and '"' not in key and _ASKABLE.fullmatch(entry.text)
-        found.setdefault(key, entry.value if is_askable else None)
-    return found
+        stored.setdefault(key, entry.value if is_askable else None)
+    return stored
 
 
 def _folded(keys: tuple[str, ...]) -> frozenset[str]:
@@ -285,14 +285,14 @@ def _blocks(lines: list[str], path: str, offset: int, syntax: Syntax, keys: Keys
             values[fold(key)] = value
         else:
             raise _edited(path, number, line)
-    return tuple(found for block in blocks if (found := _with_value(block, keys(block.pattern), values)))
+    return tuple(whole for block in blocks if (whole := _with_value(block, keys(block.pattern), values)))
 
 
 def _with_value(block: Block, keys: tuple[str, ...], values: dict[str, str]) -> Block | None:
     """A block whose keys another block wrote already has no line of its own; one whose lines are gone is no block."""
-    found = [values[fold(key)] for key in keys if fold(key) in values]
-    is_whole = len(found) == len(keys) and len(set(found)) == 1
-    return replace(block, value=found[0], is_whole=is_whole) if found else None
+    given = [values[fold(key)] for key in keys if fold(key) in values]
+    is_whole = len(given) == len(keys) and len(set(given)) == 1
+    return replace(block, value=given[0], is_whole=is_whole) if given else None
 
 
 def _check_pattern(pattern: str, path: str, number: int) -> None:
@@ -302,9 +302,9 @@ def _check_pattern(pattern: str, path: str, number: int) -> None:
         raise _edited(path, number, f"# mxfleet: {pattern}: {error.detail}") from error
 
 
-def _edited(path: str, number: int, shown: str) -> Conflict:
+def _edited(path: str, number: int, line: str) -> Conflict:
     return Conflict(
-        f"{path} line {number}: our region was edited by hand, this is not ours: {shown!r}; nothing was changed",
+        f"{path} line {number}: our region was edited by hand, this is not ours: {line!r}; nothing was changed",
         hint=f"move that line out of the region between '{BEGIN}' and '{END}', or take it out, and ask again",
         file=path,
         line=number,

@@ -31,6 +31,6 @@ def unreadable(pattern: str, error: Unsupported, looks: Sequence[ProbeResult]) -
 
     Raises the error when the MTA did not accept the sender on every port that was asked.
     """
-    if not looks or not all(seen.is_accepted for seen in looks):
+    if not looks or not all(result.is_accepted for result in looks):
         raise error
     return (yield from nothing_of_ours(pattern, error.detail))

@@ -63,11 +63,11 @@ class ProbeResult:
 
     def as_json(self) -> dict[str, Any]:
         """The evidence: {control {sender, recipient, reply}, blocked {sender, code, text}, not_provable?}."""
-        seen: dict[str, Any] = {
+        evidence: dict[str, Any] = {
             "control": {"sender": self.control, "recipient": self.recipient, "reply": self.control_reply},
             "blocked": {"sender": self.sender, "code": self.reply[:3], "text": self.reply[4:]},
         }
-        return seen if self.is_provable else {**seen, "not_provable": self.reason}
+        return evidence if self.is_provable else {**evidence, "not_provable": self.reason}
 
 
 def sender_probe(
@@ -117,19 +117,19 @@ def reachable(address: str, host_addresses: Sequence[str]) -> str:
     return (same or plain or ["127.0.0.1"])[0]
 
 
-def read_proof(probe: Probe, said: Transcript) -> ProbeResult:
+def read_proof(probe: Probe, transcript: Transcript) -> ProbeResult:
     """What a transcript of `probe.dialogue()` shows."""
-    if not said.exchanges or not said.exchanges[0][1].startswith("2"):
-        greeting = said.exchanges[0][1] if said.exchanges else ""
-        return ProbeResult(probe.sender, reason=said.error or f"the server greets with {greeting!r}")
-    turns = _turns(probe, said)
+    if not transcript.exchanges or not transcript.exchanges[0][1].startswith("2"):
+        greeting = transcript.exchanges[0][1] if transcript.exchanges else ""
+        return ProbeResult(probe.sender, reason=transcript.error or f"the server greets with {greeting!r}")
+    turns = _turns(probe, transcript)
     refusals = []
     for control, answers in zip(probe.controls, turns, strict=False):
         for recipient, reply in zip(probe.recipients, _verdicts(answers), strict=False):
             if reply.startswith("25"):
                 return _compared(probe, turns, control, recipient, reply)
             refusals.append(f"{control} to {recipient}: {reply}")
-    detail = "; ".join(refusals) or said.error or "no answer"
+    detail = "; ".join(refusals) or transcript.error or "no answer"
     return ProbeResult(probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
 
 
@@ -138,9 +138,9 @@ def _mail_from(sender: str) -> str:
     return f"MAIL FROM:{path}" + ("" if path.isascii() else " SMTPUTF8")
 
 
-def _turns(probe: Probe, said: Transcript) -> list[list[str]]:
+def _turns(probe: Probe, transcript: Transcript) -> list[list[str]]:
     """For each sender the replies to MAIL and to each RCPT, fewer where the session broke off."""
-    replies = [reply for _, reply in said.exchanges[2:]]
+    replies = [reply for _, reply in transcript.exchanges[2:]]
     width = len(probe.recipients) + 2
     return [replies[width * n : width * (n + 1) - 1] for n in range(len(probe.senders))]
 

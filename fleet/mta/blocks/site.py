@@ -70,7 +70,7 @@ class BlockSite:
     the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
     `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file
     in which a line more or less of ours changes what others' lines mean. `needs_file`: the MTA must have one, if need
-    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `is_asked`: whether the MTA asks
+    be an empty one. `text_when_absent`: what a new file begins with, in our own file. `is_consulted`: the MTA asks
     the list. `find_wiring`: what makes it ask; raises Unsupported, Conflict. `find_unwiring`: what takes our wiring out
     again, None when it is not there as we wrote it. `map_name`: how results name the map, "" where they name its file.
     `rebuild`: how an administrator builds the map.
@@ -88,7 +88,7 @@ class BlockSite:
     refuse: Callable[[str, BlockFile], None] = _nothing_refused
     needs_file: bool = False
     text_when_absent: str = ""
-    is_asked: bool = True
+    is_consulted: bool = True
     find_wiring: Callable[[], Steps[Wiring | None]] = _no_wiring
     find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
     map_name: str = ""
@@ -135,7 +135,7 @@ class ListState:
 
 
 def one_site(make: Callable[[InstanceFacts], BlockSite]) -> BlockSites:
-    """`BlockSites` of an MTA that has one list, of which discovery has told all."""
+    """`BlockSites` of an MTA that has one list, of which discovery knows all."""
 
     def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
         yield from ()
@@ -166,7 +166,7 @@ def extent(
 
 
 def read(site: BlockSite, pattern: BlockPattern) -> Steps[ListState]:
-    """Raises Unsupported, and Conflict where it cannot be told what is ours."""
+    """Raises Unsupported, and Conflict where it is unclear what is ours."""
     site.keys(pattern)
     source = yield from edit.read_list(site.list_file)
     return ListState(site, source, site.parse(source), pattern)
@@ -181,8 +181,8 @@ def read_all(sites: tuple[BlockSite, ...], pattern: BlockPattern) -> Steps[tuple
 
 def own_domains(instance: InstanceFacts) -> tuple[str, ...]:
     """The domains whose mail the instance receives, without those of the loopback; the host's own name first."""
-    found = [str(each) for each in instance.options.get("own_domains", ())]
-    real = [each for each in found if "." in each and not each.startswith("localhost.")]
+    names = [str(each) for each in instance.options.get("own_domains", ())]
+    real = [each for each in names if "." in each and not each.startswith("localhost.")]
     return tuple(sorted(real, key=lambda each: each.partition(".")[0] != instance.host.partition(".")[0]))
 
 

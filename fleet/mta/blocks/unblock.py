@@ -94,7 +94,7 @@ def _plan(removals: list[_Removal]) -> Plan:
             commands.append(each.unwiring.command)
             text = None
         diffs.append(edit.difference(each.place.source, text))
-        commands.append(each.place.site.list_file.shown())
+        commands.append(each.place.site.list_file.command_line())
     return Plan(diffs=tuple(diffs), commands=tuple(commands))
 
 
@@ -123,39 +123,39 @@ def _freed(
     after = yield from evidence_of(first, looks, *ours[1:])
     refused, wider = _refused(ours, looks), still_decided(places)
     left = [fold(key) for place in ours for key in place.keys if _is_left(place, fold(key), wider, after)]
-    told = partial(Result, before=before.as_json(), after=after.as_json())
+    result = partial(Result, before=before.as_json(), after=after.as_json())
     if not left and (wider or not refused):
-        is_refused = bool(wider and (refused or after.found))
-        return told(Ended.SUCCEEDED, data=first.data() | ({"still_refused_by": list(wider)} if is_refused else {}))
+        is_refused = bool(wider and (refused or after.in_effect))
+        return result(Ended.SUCCEEDED, data=first.data() | ({"still_refused_by": list(wider)} if is_refused else {}))
     still = f"{first.source.path} still has {left[0]}" if left else ""
     still = f"{refused[0].sender} is still answered {refused[0].reply!r}" if refused else still
     shared = [other.pattern for place in places for other in place.others]
     error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
-    return told(Ended.FAILED, data=first.data(), error=error)
+    return result(Ended.FAILED, data=first.data(), error=error)
 
 
 def _refused(ours: tuple[ListState, ...], looks: ProbeResults) -> list[ProbeResult]:
-    return [seen for seen in looks if seen.is_provable and any(_is_ours(place, seen) for place in ours)]
+    return [result for result in looks if result.is_provable and any(_is_ours(place, result) for place in ours)]
 
 
-def _is_ours(place: ListState, seen: ProbeResult) -> bool:
-    return place.block is not None and place.site.is_ours(seen.reply, place.block.value)
+def _is_ours(place: ListState, result: ProbeResult) -> bool:
+    return place.block is not None and place.site.is_ours(result.reply, place.block.value)
 
 
 def _is_left(place: ListState, key: str, wider: tuple[str, ...], after: Evidence) -> bool:
     """Whether our entry is still in effect, and not that of another who has the same."""
-    return key not in wider and place.block is not None and after.found.get(key) == place.block.value
+    return key not in wider and place.block is not None and after.in_effect.get(key) == place.block.value
 
 
 def still_decided(places: tuple[ListState, ...]) -> tuple[str, ...]:
     """Keys of other lines that decide about the same senders: then neither answer nor look-up says anything of ours."""
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for place in places:
         wanted = {fold(key) for key in (*place.site.wider(place.pattern), *place.keys)}
         there = [entry.key for entry in place.file.others]
         there += [fold(key) for block in place.others for key in place.site.keys_of(block.pattern)]
-        found |= dict.fromkeys(key for key in there if key in wanted)
-    return tuple(found)
+        keys |= dict.fromkeys(key for key in there if key in wanted)
+    return tuple(keys)
 
 
 def read_back_block(
@@ -174,10 +174,10 @@ def read_back_block(
     after = yield from evidence_of(place, looks, *also)
     if isinstance(operation, SenderBlock):
         is_there = place.block is not None and place.block.value == place.site.value_of(operation)
-        is_done = is_there and place.site.is_asked and is_in_effect(place, operation, after)
+        is_done = is_there and place.site.is_consulted and is_in_effect(place, operation, after)
         is_done = is_done and is_settled(place, looks, operation)
     else:
-        is_done = not ours and after.found.keys() <= set(still_decided(places))
+        is_done = not ours and after.in_effect.keys() <= set(still_decided(places))
     if is_done:
         return Result(Ended.SUCCEEDED, data=place.data(), after=after.as_json())
     error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")

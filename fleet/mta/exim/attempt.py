@@ -37,36 +37,40 @@ def attempt(
 
 def _attempt(instance: InstanceFacts, entry: QueueEntry, verbose: bool) -> Steps[Judge]:
     lines = lines_of((yield from run(deliver(instance, entry.queue_id))), "exim", error_of)
-    return lambda after: judged(entry, after, lines, verbose=verbose)
+    return lambda after: attempt_result(entry, after, lines, verbose=verbose)
 
 
 def own_lines(lines: Sequence[str], queue_id: str) -> list[str]:
-    """What Exim said of this message; a notice that the attempt caused has its own "delivering ID"."""
-    found: list[str] = []
+    """Exim's output about this message; a notice that the attempt caused has its own "delivering ID"."""
+    own: list[str] = []
     is_own = False
     for line in lines:
         if line.startswith("delivering "):
             is_own = line.split(" ")[1] == queue_id
         if is_own and line not in {"", "ended"}:
-            found.append(line)
-    return found
+            own.append(line)
+    return own
 
 
 def attempts_of(lines: Sequence[str]) -> dict[str, Attempt]:
     """The last verdict for each recipient among Exim's own log lines, those that "LOG: MAIN" announces."""
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     for announced, line in pairwise(lines):
-        told = LOGGED.match(line) if announced.startswith("LOG: MAIN") else None
-        if told is None:
+        match = LOGGED.match(line) if announced.startswith("LOG: MAIN") else None
+        if match is None:
             continue
-        host, said = HOST.search(line), CONFIRMATION.search(line)
-        reply = said[1] if said else REPLY.split(line, maxsplit=1)[-1] if REPLY.search(line) else told["rest"]
-        address = told["parent"] or told["address"]
-        found[address] = Attempt(address, OUTCOMES[told["flag"]], host[1] if host else "", reply)
-    return found
+        host, confirmed = HOST.search(line), CONFIRMATION.search(line)
+        reply = (
+            confirmed[1] if confirmed else REPLY.split(line, maxsplit=1)[-1] if REPLY.search(line) else match["rest"]
+        )
+        address = match["parent"] or match["address"]
+        attempts[address] = Attempt(address, OUTCOMES[match["flag"]], host[1] if host else "", reply)
+    return attempts
 
 
-def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], *, verbose: bool = False) -> Result:
+def attempt_result(
+    before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], *, verbose: bool = False
+) -> Result:
     """The result of one attempt. What left the queue without a word of Exim's is `left_queue`, never `sent`.
 
     Raises MessageNotFound when Exim did not find it any more.
@@ -85,9 +89,9 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], *
         if is_locked:
             error = InDelivery(f"{before.queue_id} is being delivered without us right now")
         return not_attempted(before, error, log=log)
-    said = outcome_of(attempts, is_queued=still is not None)
+    outcome = outcome_of(attempts, is_queued=still is not None)
     dialogue = [line for line in own if line.startswith(("  SMTP", "         "))] if verbose else []
-    return attempted(before, still, attempts, said, log=log, dialogue=dialogue)
+    return attempted(before, still, attempts, outcome, log=log, dialogue=dialogue)
 
 
 DELIVERY = Delivery(QUEUE, attempt)

@@ -78,32 +78,32 @@ def quarantine(instance: InstanceFacts, action: str, job: str, queue_ids: Iterab
 
 
 def _in_batches(script: str, argv: tuple[str, ...], head: bytes, batches: Iterable[tuple[str, ...]]) -> Steps[Verdicts]:
-    said = Verdicts()
+    verdicts = Verdicts()
     for batch in batches:
         command = changing(script, argv, head + ids_input(batch), most=(1 << 20) + 300 * len(batch))
-        said |= parse_verdicts((yield from run(command)))
-    return said
+        verdicts |= parse_verdicts((yield from run(command)))
+    return verdicts
 
 
 def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
     """`exim -qf ID ID` for each: an attempt now, never of a frozen one. Returns those that Exim says it began."""
-    return (yield from _told(ATTEMPT, "begun", instance, queue_ids))
+    return (yield from _confirmed(ATTEMPT, "begun", instance, queue_ids))
 
 
 def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
     """`exim -Mg` for each. Returns those that Exim says it cancelled."""
-    return (yield from _told(BOUNCE, "cancelled", instance, queue_ids))
+    return (yield from _confirmed(BOUNCE, "cancelled", instance, queue_ids))
 
 
-def _told(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    told: set[str] = set()
+def _confirmed(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+    confirmed: set[str] = set()
     for batch in batched(queue_ids, ATTEMPTS):
         command = changing(
             script, (program(instance), str(ATTEMPT_SECONDS)), ids_input(batch), most=(1 << 20) + 60 * len(batch)
         )
         lines = lines_of((yield from run(command)), script, error_of)
-        told.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
-    return frozenset(told)
+        confirmed.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
+    return frozenset(confirmed)
 
 
 def deliver(instance: InstanceFacts, queue_id: str) -> Command:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import found_by
+from fleet.mta.host.commands import discovered_lines
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -45,15 +45,15 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of exim_discover.sh. Raises MtaNotFound, UnparsedOutput and others."""
-    lines = found_by(done, "exim")
+    lines = discovered_lines(done, "exim")
     if lines is None:
         return ()
-    told: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     for line in lines:
         word, _, rest = line.partition(" ")
-        told.setdefault(word, []).append(rest)
-    program, version = told["program"][0], told.get("version", [""])[0]
-    settings = settings_of(told.get("option", []))
+        fields.setdefault(word, []).append(rest)
+    program, version = fields["program"][0], fields.get("version", [""])[0]
+    settings = settings_of(fields.get("option", []))
     if not version or "spool_directory" not in settings:
         raise UnparsedOutput(
             "exim does not tell its version or its spool directory", hint=f"{program} -bV shows what is wrong"
@@ -69,26 +69,26 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
             config_dir=DEBIAN_DIRECTORY if is_debian else config_file.rpartition("/")[0],
             queue_dirs=(settings["spool_directory"],),
             front_ends=("exim",),
-            options=_options(host, program, settings, told.get("config", [])),
+            options=_options(host, program, settings, fields.get("config", [])),
         ),
     )
 
 
 def settings_of(lines: Iterable[str]) -> dict[str, str]:
-    """Settings as `exim -bP` prints them: `name = value`; a switch is `name` or `no_name`, told as "yes" and "no"."""
-    found = {}
+    """Settings as `exim -bP` prints them: `name = value`; a switch is `name` or `no_name`, given as "yes" and "no"."""
+    settings = {}
     for line in lines:
-        told = SETTING.fullmatch(line)
-        if told is None:
+        match = SETTING.fullmatch(line)
+        if match is None:
             # -bP config_file prints the bare path
-            found["config_file"] = line
-        elif told[2] is not None:
-            found[told[1]] = told[2]
-        elif told[1].startswith("no_"):
-            found[told[1].removeprefix("no_")] = "no"
+            settings["config_file"] = line
+        elif match[2] is not None:
+            settings[match[1]] = match[2]
+        elif match[1].startswith("no_"):
+            settings[match[1].removeprefix("no_")] = "no"
         elif not line.endswith("="):
-            found[told[1]] = "yes"
-    return found
+            settings[match[1]] = "yes"
+    return settings
 
 
 def _options(host: HostFacts, program: str, settings: dict[str, str], config: list[str]) -> dict[str, Any]:
@@ -116,8 +116,10 @@ def own_domains(config: list[str]) -> list[str]:
 
 def domains_of(config: list[str], name: str) -> list[str]:
     """Plain names of a domain list."""
-    told = next((found[2] for line in config if (found := NAMED_LIST.fullmatch(line)) and found[1] == name), "")
-    return sorted({item.lower() for item in split_list(told) if re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+", item)})
+    value = next((match[2] for line in config if (match := NAMED_LIST.fullmatch(line)) and match[1] == name), "")
+    return sorted(
+        {item.lower() for item in split_list(value) if re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+", item)}
+    )
 
 
 def split_list(text: str) -> list[str]:
@@ -146,15 +148,15 @@ def listen(settings: dict[str, str]) -> list[list[Any]]:
     """[address, port] of the daemon's plain SMTP ports; those that begin with TLS are left out."""
     ports = _ports(settings.get("daemon_smtp_ports", "smtp"))
     tls = _ports(settings.get("tls_on_connect_ports", ""))
-    found: list[list[Any]] = []
+    listeners: list[list[Any]] = []
     for item in split_list(settings.get("local_interfaces", "<; ::0 ; 0.0.0.0")):
         address, port = _interface(item)
         for number in [port] if port else ports:
             pair = ["::" if address in {"::0", "::"} else address, number]
             is_ipv6 = ":" in address
-            if number not in tls and pair not in found and not (is_ipv6 and settings.get("disable_ipv6") == "yes"):
-                found.append(pair)
-    return found
+            if number not in tls and pair not in listeners and not (is_ipv6 and settings.get("disable_ipv6") == "yes"):
+                listeners.append(pair)
+    return listeners
 
 
 def _ports(text: str) -> list[int]:
@@ -185,9 +187,9 @@ def blacklist_file(settings: dict[str, str], config: list[str]) -> str:
         if word in VERBS:
             verb = word
             line = line[len(word) :].strip()
-        told = OPTIONAL_FILE.fullmatch(line)
-        if is_ours and verb == "deny" and told and told[1] == told[2] and _is_blacklist(told[1]):
-            return told[1]
+        match = OPTIONAL_FILE.fullmatch(line)
+        if is_ours and verb == "deny" and match and match[1] == match[2] and _is_blacklist(match[1]):
+            return match[1]
     return ""
 
 

@@ -12,7 +12,7 @@ from fleet.mta.exim.commands import attempt, bounce, change, change_argv, progra
 from fleet.mta.exim.parse import Verdicts, queue_id_error
 from fleet.mta.exim.queue import QUEUE, read_queue
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.listing import StreamedEntry
 from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names
@@ -41,32 +41,32 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
     """
     ids = names(chosen.entries)
     if verb is Verb.ATTEMPT:
-        return Act([(program(instance), "-qf", "ID", "ID")], partial(_told, attempt(instance, ids)))
+        return Act([(program(instance), "-qf", "ID", "ID")], partial(_from_done, attempt(instance, ids)))
     if verb is Verb.TAKE_OUT:
         return _take_out(instance, context.job, chosen)
     commands = [change_argv(instance, FLAGS[verb])]
     if verb is Verb.BOUNCE:
-        return Act(commands, partial(_told, bounce(instance, ids)), [SKIPPED, DROPPED])
+        return Act(commands, partial(_from_done, bounce(instance, ids)), [SKIPPED, DROPPED])
     notes = {Verb.HOLD: [SKIPPED, *frozen_notes(instance)], Verb.DELETE: [SKIPPED]}
-    return Act(commands, partial(_said, change(instance, FLAGS[verb], ids)), notes.get(verb, []))
+    return Act(commands, partial(_from_verdicts, change(instance, FLAGS[verb], ids)), notes.get(verb, []))
 
 
 def _take_out(instance: InstanceFacts, job: str, chosen: Chosen) -> Act:
     return Act(
         [(program(instance), "-MG", PREFIX + short(job), "ID...")],
-        partial(_said, quarantine(instance, "out", short(job), names(chosen.entries))),
+        partial(_from_verdicts, quarantine(instance, "out", short(job), names(chosen.entries))),
         [SKIPPED, MOVES],
         looks_again=True,
     )
 
 
-def _said(steps: Steps[Verdicts]) -> Steps[Said]:
-    said = yield from steps
-    return Said(_words(said.changed, said.locked))
+def _from_verdicts(steps: Steps[Verdicts]) -> Steps[Reported]:
+    verdicts = yield from steps
+    return Reported(_words(verdicts.changed, verdicts.locked))
 
 
-def _told(steps: Steps[frozenset[str]]) -> Steps[Said]:
-    return Said(_words((yield from steps), ()))
+def _from_done(steps: Steps[frozenset[str]]) -> Steps[Reported]:
+    return Reported(_words((yield from steps), ()))
 
 
 def _words(done: Iterable[str], busy: Iterable[str]) -> dict[str, Word]:
@@ -102,23 +102,23 @@ LAYOUT = Layout(
 )
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """By fingerprint, and with a recipient left. Exim links before it removes, so no lock is needed to look.
 
     Where Exim was killed in the middle of a move and then delivered the message from the main queue, the message log,
     which both queues share, tells that it is done.
     """
-    found: dict[str, QueueEntry] = {}
+    entries: dict[str, QueueEntry] = {}
 
     def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted and any(each.state != "delivered" for each in message.recipients):
-            found[message.queue_id] = message.entry()
+            entries[message.queue_id] = message.entry()
 
     listing = yield from read_queue(instance, take, PREFIX + short(job))
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
-    there = (name for name, entry in found.items() if is_same(entry, wanted[name]))
-    return Said(places=LAYOUT.places(instance, job, there))
+    there = (name for name, entry in entries.items() if is_same(entry, wanted[name]))
+    return Reported(places=LAYOUT.places(instance, job, there))
 
 
 def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
@@ -130,24 +130,24 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
     return Move(commands, partial(run, instance), settle=settle)
 
 
-def _brought_back(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _brought_back(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     wanted = {item.queue_id: fingerprint(item) for item in items}
     before = yield from lying(instance, job, Verb.PUT_BACK, wanted)
     yield from quarantine(instance, "back", job, before.places)
     after = yield from lying(instance, job, Verb.PUT_BACK, wanted)
-    return Said(dict.fromkeys(before.places.keys() - after.places.keys(), Word.DONE), places=after.places)
+    return Reported(dict.fromkeys(before.places.keys() - after.places.keys(), Word.DONE), places=after.places)
 
 
-def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     yield from quarantine(instance, "erase", job, (item.queue_id for item in items))
     return (yield from lying(instance, job, Verb.ERASE, {item.queue_id: fingerprint(item) for item in items}))
 
 
-def _attempt_free(instance: InstanceFacts, seen: Mapping[str, QueueEntry], said: Said) -> Steps[Said]:
+def _attempt_free(instance: InstanceFacts, queued: Mapping[str, QueueEntry], reported: Reported) -> Steps[Reported]:
     yield from attempt(
-        instance, [name for name, each in seen.items() if each.state == "deferred" and name in said.words]
+        instance, [name for name, each in queued.items() if each.state == "deferred" and name in reported.words]
     )
-    return Said()
+    return Reported()
 
 
 DRIVER = QueueDriver(QUEUE, act, LAYOUT, lying, move, frozenset(Verb) - {Verb.REQUEUE}, check, readable=READABLE)

@@ -48,16 +48,16 @@ class Lines:
         self._trace = trace
 
     def take(self, time: float, rest: str) -> None:
-        found = ID.match(rest)
-        if found is None:
+        head = ID.match(rest)
+        if head is None:
             rest = rest[end.end() :] if (end := SYSLOG.match(rest)) else rest
             rest = rest[end.end() :] if (end := PID.match(rest)) else rest
-            found = ID.match(rest)
-        if found is None:
+            head = ID.match(rest)
+        if head is None:
             if " rejected " in rest:
                 self._refused(time, "", rest)
             return
-        queue_id, text = found[1], rest[found.end() :]
+        queue_id, text = head[1], rest[head.end() :]
         flag = text.partition(" ")[0]
         if flag == "<=":
             self._came(time, queue_id, text)
@@ -77,33 +77,33 @@ class Lines:
             self._refused(time, queue_id, text)
 
     def _came(self, time: float, queue_id: str, text: str) -> None:
-        told = CAME.fullmatch(text)
-        fields = told["fields"].partition(' T="')[0] if told else ""
-        if told is None or fields.count(" P=") > 1:
+        match = CAME.fullmatch(text)
+        fields = match["fields"].partition(' T="')[0] if match else ""
+        if match is None or fields.count(" P=") > 1:
             self._trace.unclear += 1
             return
         host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
         length = size_of(size[1]) if size else None
         message = self._trace.message(queue_id, time, begins=True)
-        message.sender, message.size = null_or(told["from"].strip("<>")), length
+        message.sender, message.size = null_or(match["from"].strip("<>")), length
         message.client = "" if host is None or host[1].endswith(("[127.0.0.1]", "[::1]")) else host[1]
         message.message_id = name[1] if name else ""
 
     def _went(self, time: float, queue_id: str, text: str) -> None:
-        told = WENT.fullmatch(text)
-        if told is None or len(ROUTER.findall(text)) > 1:
+        match = WENT.fullmatch(text)
+        if match is None or len(ROUTER.findall(text)) > 1:
             self._trace.unclear += 1
             return
-        fields = told["fields"] or ""
+        fields = match["fields"] or ""
         host = HOST.search(fields)
         confirmed = CONFIRMED.search(fields)
-        status = STATUS[told["flag"]]
-        said = told["failed"] or (confirmed[1] if confirmed else "")
-        if not said and status in ("bounced", "deferred"):
-            said = fields.partition(": ")[2] or fields.strip()
+        status = STATUS[match["flag"]]
+        reply = match["failed"] or (confirmed[1] if confirmed else "")
+        if not reply and status in ("bounced", "deferred"):
+            reply = fields.partition(": ")[2] or fields.strip()
         if status == "bounced" and "retry timeout exceeded" in text:
             status = "expired"
-        name, orig = told["to"], told["orig"] or ""
+        name, orig = match["to"], match["orig"] or ""
         is_here = "@" not in name or name.startswith(("/", "|", ":"))  # a file, a pipe or a user of this host
         self._trace.delivered(
             queue_id,
@@ -111,9 +111,9 @@ class Lines:
             Delivery(
                 time,
                 status,
-                host[1] if host else (name if is_here else told["transport"] or ""),
-                dsn_of(said),
-                said,
+                host[1] if host else (name if is_here else match["transport"] or ""),
+                dsn_of(reply),
+                reply,
                 None,
                 "" if is_here or orig == name else orig,
                 host is None,
@@ -121,15 +121,15 @@ class Lines:
         )
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
-        told = REFUSED.fullmatch(text)
-        if told is None or text.count(" F=<") > 1 or len(REFUSED_ONCE.findall(text)) != 1:
+        match = REFUSED.fullmatch(text)
+        if match is None or text.count(" F=<") > 1 or len(REFUSED_ONCE.findall(text)) != 1:
             self._trace.unclear += 1
             return
-        host = HOST.search(" " + told["head"])
+        host = HOST.search(" " + match["head"])
         message = Message(queue_id, time, time, client=host[1] if host else "")
-        message.sender = None if told["from"] is None else null_or(told["from"])
-        reply = told["reply"] or ""
-        self._trace.rejected(message, told["to"] or "", reply, dsn_of(reply))
+        message.sender = None if match["from"] is None else null_or(match["from"])
+        reply = match["reply"] or ""
+        self._trace.rejected(message, match["to"] or "", reply, dsn_of(reply))
 
 
 LOG = MailLog("exim", lambda trace, instance: Lines(trace).take, beside=_beside)

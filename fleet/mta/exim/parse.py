@@ -71,12 +71,12 @@ class StreamedEntry(Streamed):
         """Decoded when somebody looks: most messages are judged without."""
         done = {line[2:] for line in self._rest if line.startswith(b"N ")}
         reasons = [DEFERRED.fullmatch(text_of(line[2:])) for line in self._rest if line.startswith(b"L ")]
-        found = []
+        recipients = []
         for address in (recipient_of(line[2:]) for line in self._rest if line.startswith(b"R ")):
             text = text_of(address)
             state = "delivered" if address in done else "undelivered"
-            found.append(Recipient(text, "" if address in done else reason_of(text, reasons), state))
-        return found
+            recipients.append(Recipient(text, "" if address in done else reason_of(text, reasons), state))
+        return recipients
 
 
 def recipient_of(line: bytes) -> bytes:
@@ -97,17 +97,17 @@ def recipient_of(line: bytes) -> bytes:
 
 def _without_field(rest: bytes) -> bytes:
     """Without ` TEXT LENGTH,NUMBER` at the end, where TEXT has LENGTH bytes and may be empty."""
-    told = re.fullmatch(rb"(.*) (\d+),-?\d+", rest, re.DOTALL)
-    if told is None:
+    match = re.fullmatch(rb"(.*) (\d+),-?\d+", rest, re.DOTALL)
+    if match is None:
         raise UnparsedOutput(f"a recipient's data are not what Exim writes: {rest!r}")
-    return told[1][: len(told[1]) - size_of(told[2])].removesuffix(b" ")
+    return match[1][: len(match[1]) - size_of(match[2])].removesuffix(b" ")
 
 
 def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:
     """Why an address is still here, by the message log; `child <parent> R=...` tells of the parent."""
-    for told in deferrals:
-        if told and (told["who"].startswith(f"{address} ") or f" <{address}> " in told["who"]):
-            return told["text"]
+    for deferral in deferrals:
+        if deferral and (deferral["who"].startswith(f"{address} ") or f" <{address}> " in deferral["who"]):
+            return deferral["text"]
     return ""
 
 
@@ -198,11 +198,11 @@ def parse_verdicts(done: Completed) -> Verdicts:
     Raises what stderr tells, and UnparsedOutput when the script did not come to its end.
     """
     text = "\n".join(commands.lines_of(done, "exim", error_of))
-    told = VERDICT.findall(text)
+    verdicts = VERDICT.findall(text)
     left = frozenset(HEADER_GONE.findall(text))
     return Verdicts(
-        frozenset(name for name, words in told if words != LOCKED) - left,
-        frozenset(name for name, words in told if words == LOCKED),
+        frozenset(name for name, words in verdicts if words != LOCKED) - left,
+        frozenset(name for name, words in verdicts if words == LOCKED),
     )
 
 

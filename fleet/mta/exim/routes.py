@@ -41,9 +41,9 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
     words = (instance.options["program"],)
     stdin = f"{recipient}\n{sender}\n".encode()
     done = yield from run(reading(ROUTE, words, stdin))
-    found, hostname = parse_test(done)
+    tested, hostname = parse_test(done)
     domains = instance.options.get("relay_domains", [])
-    return Routing(tuple(_route(each, domains) for each in found), hostname)
+    return Routing(tuple(_route(each, domains) for each in tested), hostname)
 
 
 def parse_test(done: Completed) -> tuple[list[Tested], str]:
@@ -53,32 +53,32 @@ def parse_test(done: Completed) -> tuple[list[Tested], str]:
         raise error_of(done, ROUTE)
     hostname = next((line.removeprefix("hostname ") for line in lines if line.startswith("hostname ")), "localhost")
     ended = next((at for at, line in enumerate(lines) if line.startswith("tested ")), 0)
-    found: list[Tested] = []
+    tested: list[Tested] = []
     for line in lines[1:ended]:
-        _take(found, re.sub(r"^(> )+|^>$", "", line))
-    if not found or any(not (each.transport or each.failure or each.is_discarded) for each in found):
+        _take(tested, re.sub(r"^(> )+|^>$", "", line))
+    if not tested or any(not (each.transport or each.failure or each.is_discarded) for each in tested):
         raise UnparsedOutput("exim -bt does not say where the address goes", output="\n".join(lines[1:ended])[:2000])
-    return found, hostname
+    return tested, hostname
 
 
-def _take(found: list[Tested], line: str) -> None:
+def _take(tested: list[Tested], line: str) -> None:
     if host := HOST.fullmatch(line):
-        _add_host(found[-1], host)
+        _add_host(tested[-1], host)
     elif routed := ROUTED.fullmatch(line):
-        found[-1].transport = routed[2]
+        tested[-1].transport = routed[2]
         if routed[1]:
-            found[-1].via.append(f"router {routed[1]}")
+            tested[-1].via.append(f"router {routed[1]}")
     elif line.startswith("    <-- "):
-        found[-1].via.append(f"from {line.removeprefix('    <-- ')}")
+        tested[-1].via.append(f"from {line.removeprefix('    <-- ')}")
     elif failed := FAILED.fullmatch(line):
-        found.append(Tested(failed[1], failure=": ".join(filter(None, failed.group(2, 3)))))
+        tested.append(Tested(failed[1], failure=": ".join(filter(None, failed.group(2, 3)))))
     elif discarded := DISCARDED.fullmatch(line):
-        found.append(Tested(discarded[1], is_discarded=True))
-    elif line.startswith("  ") and found and found[-1].failure:
-        found[-1].failure += f" {line.strip()}"
+        tested.append(Tested(discarded[1], is_discarded=True))
+    elif line.startswith("  ") and tested and tested[-1].failure:
+        tested[-1].failure += f" {line.strip()}"
     elif line.strip() and not line.startswith((" ", "LOG:", "R: ")):
         address, _, place = line.partition(" -> ")
-        found.append(Tested(address, [f"to {place}"] if place else []))
+        tested.append(Tested(address, [f"to {place}"] if place else []))
 
 
 def _add_host(each: Tested, host: re.Match[str]) -> None:

@@ -108,10 +108,10 @@ def _escaped(word: str) -> str:
 
 def fence_error(done: Completed) -> FleetError | None:
     """The error behind a script that fence.sh ended before its first change, or None when it did not."""
-    _, ours, said = done.stderr.partition(b"mxfleet: fence: ")
+    _, ours, message = done.stderr.partition(b"mxfleet: fence: ")
     if done.exit_status != FENCE_STATUS or not ours:
         return None
-    detail = said.partition(b"\n")[0].decode("utf-8", "backslashreplace")[:300]
+    detail = message.partition(b"\n")[0].decode("utf-8", "backslashreplace")[:300]
     if detail.startswith("overtaken"):
         return Overtaken(
             detail, hint="if the clock of the service's database was set back: rm /run/mxfleet-fence there"
@@ -148,7 +148,7 @@ def lines_of(done: Completed, program: str, error_of: Callable[[Completed, str],
     return lines[:-2]
 
 
-def found_by(
+def discovered_lines(
     done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of
 ) -> list[str] | None:
     """`lines_of` a script that looks for an MTA; None where it says that there is none."""

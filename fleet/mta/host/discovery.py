@@ -33,12 +33,12 @@ def discover_host(
     began = clock() if clock else None
     done = yield from run(Command((HELPERS,), script="discover_host.sh"))
     ended = clock() if clock else None
-    asked_at = None if began is None or ended is None else (began + ended) / 2
-    facts = parse_facts(done, shell, asked_at)
+    our_time = None if began is None or ended is None else (began + ended) / 2
+    facts = parse_facts(done, shell, our_time)
     instances: list[InstanceFacts] = []
     for mta in REGISTRY:
-        found = yield from adapter_for(mta).discover(facts, name)
-        instances.extend(_on_host(instance_of(each), facts) for each in found)
+        discovered = yield from adapter_for(mta).discover(facts, name)
+        instances.extend(_on_host(instance_of(each), facts) for each in discovered)
     return facts, tuple(instances)
 
 
@@ -64,7 +64,7 @@ def parse_shell(done: Completed) -> str:
     return shell
 
 
-def parse_facts(done: Completed, shell: str, asked_at: float | None) -> HostFacts:
+def parse_facts(done: Completed, shell: str, our_time: float | None) -> HostFacts:
     """The answer of discover_host.sh. Raises RemoteError and UnparsedOutput."""
     if done.exit_status:
         raise RemoteError(
@@ -74,19 +74,19 @@ def parse_facts(done: Completed, shell: str, asked_at: float | None) -> HostFact
     if lines[-2:] != ["end", ""]:
         raise UnparsedOutput("the host's description was cut off")
     pairs = [(word, value.strip()) for word, _, value in (line.partition(" ") for line in lines[:-2])]
-    said = dict(reversed(pairs))
-    if not said.get("time", "").isdigit() or not said.get("uid", "").isdigit():
+    fields = dict(reversed(pairs))
+    if not fields.get("time", "").isdigit() or not fields.get("uid", "").isdigit():
         raise UnparsedOutput("the host's description has no time or no uid")
     return HostFacts(
-        os=said.get("os", ""),
+        os=fields.get("os", ""),
         login_shell=shell,
-        has_sudo=said.get("sudo") == "yes",
-        is_root=said["uid"] == "0",
+        has_sudo=fields.get("sudo") == "yes",
+        is_root=fields["uid"] == "0",
         # date +%s has cut off the part of the second: half of one is the best guess.
-        clock_skew=None if asked_at is None else second_of(said["time"]) + 0.5 - asked_at,
-        service_manager=said.get("service", ""),
-        log_source=said.get("log", ""),
-        exchange=said.get("exchange", ""),
+        clock_skew=None if our_time is None else second_of(fields["time"]) + 0.5 - our_time,
+        service_manager=fields.get("service", ""),
+        log_source=fields.get("log", ""),
+        exchange=fields.get("exchange", ""),
         helpers=tuple(_pair(value) for word, value in pairs if word == "helper"),
     )
 

@@ -11,29 +11,29 @@ ROOM = 3
 
 
 def given_names(
-    found: Sequence[InstanceFacts], known: Sequence[InstanceFacts], former: Collection[str] = ()
+    discovered: Sequence[InstanceFacts], known: Sequence[InstanceFacts], former: Collection[str] = ()
 ) -> tuple[InstanceFacts, ...]:
-    """`found` by the names that they have or get now.
+    """`discovered` by the names that they have or get now.
 
     `known`: the instances that the host has, or had, by their names; where two fit, the first is meant. `former`: names
     that some of these had before. A new instance is called as its MTA; where the host has, or had, others of that MTA,
     as its adapter calls it. What is taken gets a number.
     """
-    names = _kept(found, known)
+    names = _kept(discovered, known)
     taken = {*former, *(each.name for each in known)}
-    for at, each in enumerate(found):
+    for at, each in enumerate(discovered):
         if at not in names:
-            is_only = [other.mta for other in (*found, *known)].count(each.mta) == 1
+            is_only = [other.mta for other in (*discovered, *known)].count(each.mta) == 1
             names[at] = _free(each.mta if is_only else each.name, taken)
             taken.add(names[at])
-    return tuple(replace(each, name=names[at]) for at, each in enumerate(found))
+    return tuple(replace(each, name=names[at]) for at, each in enumerate(discovered))
 
 
-def _kept(found: Sequence[InstanceFacts], known: Sequence[InstanceFacts]) -> dict[int, str]:
-    """Index in `found` -> the name under which it is known, by its configuration, else by its queue."""
+def _kept(discovered: Sequence[InstanceFacts], known: Sequence[InstanceFacts]) -> dict[int, str]:
+    """Index in `discovered` -> the name under which it is known, by its configuration, else by its queue."""
     names: dict[int, str] = {}
     for key in (_configuration, _queue):
-        for at, each in enumerate(found):
+        for at, each in enumerate(discovered):
             same = [other.name for other in known if _is_same(each, other, key) and other.name not in names.values()]
             if same and at not in names:
                 names[at] = same[0]

@@ -16,7 +16,7 @@ LONGEST_REPLY = 1000
 ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
-"""Messages joined at the same time. Of more, the one that was seen first is told as it is."""
+"""Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
 
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
 
@@ -122,17 +122,17 @@ class Trace:
 
     def message(self, queue_id: str, time: float, *, begins: bool = False) -> Message:
         """The message that has this queue ID now. `begins`: the line is the first of a new one, whatever was before."""
-        found = self._open.get(queue_id)
-        if begins and found is not None and (found.arrived is not None or found.recipients):
+        known = self._open.get(queue_id)
+        if begins and known is not None and (known.arrived is not None or known.recipients):
             self.close(queue_id)
-            found = None
-        if found is None:
+            known = None
+        if known is None:
             if len(self._open) >= MOST_OPEN:
                 self.close(next(iter(self._open)))
-            found = self._open[queue_id] = Message(queue_id, time)
+            known = self._open[queue_id] = Message(queue_id, time)
         if begins:
-            found.arrived = time
-        return found
+            known.arrived = time
+        return known
 
     def forget(self, queue_id: str) -> None:
         """The lines were of no message of their own."""
@@ -156,7 +156,7 @@ class Trace:
                 if delivery.status in ("deferred", "queued", "held"):
                     delivery.status, delivery.time = status, time or delivery.time
             message.held, message.time = status, time or message.time
-        self._tell(message)
+        self._report(message)
 
     def expired(self, queue_id: str, time: float) -> None:
         """The MTA gave up: recipients that were not reached are returned to the sender."""
@@ -167,9 +167,9 @@ class Trace:
     def rejected(self, message: Message, recipient: str, reply: str, dsn: str, status: str = "rejected") -> None:
         """Mail that was refused before it became a message of the queue."""
         message.recipients[recipient] = Delivery(message.time, status, dsn=dsn, reply=reply, is_local=True)
-        self._tell(message)
+        self._report(message)
 
-    def _tell(self, message: Message) -> None:
+    def _report(self, message: Message) -> None:
         if not message.is_ours or not self._wanted.has_message(message):
             return
         if not message.recipients:

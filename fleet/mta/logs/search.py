@@ -48,7 +48,7 @@ class Lines:
         while len(self._kept) > self._limit or self._size > ROOM:
             self._size -= len(heapq.heappop(self._kept)[3])
 
-    def shown(self) -> list[dict[str, object]]:
+    def as_json(self) -> list[dict[str, object]]:
         return [{"time": moment, "line": text_of(line), "file": file} for moment, _, file, line in sorted(self._kept)]
 
 
@@ -68,11 +68,11 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
         return lines.take
 
     read = yield from read_log("any", sources, window.since, text, fresh)
-    found = lines.shown()
+    rows = lines.as_json()
     data = {
-        "lines": found,
+        "lines": rows,
         "matched": lines.matched,
-        "truncated": lines.matched > len(found),
+        "truncated": lines.matched > len(rows),
         "since": window.since,
         "until": window.until,
         "files": list(read.files),
@@ -82,7 +82,7 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
 
 
 def fixed_part(regex: str) -> str:
-    """A text that stands in every line that the expression matches; "" where none can be told easily.
+    """A text that stands in every line that the expression matches; "" where none can be found easily.
 
     Looked at is what stands before the first and after the last group, class or count.
     """
@@ -91,12 +91,12 @@ def fixed_part(regex: str) -> str:
         return ""
     opening = next((at for at, piece in enumerate(pieces) if piece in "[({"), len(pieces))
     closing = max((at for at, piece in enumerate(pieces) if piece in "])}"), default=-1)
-    found = [""]
+    parts = [""]
     for at, piece in enumerate(pieces):
         after = pieces[at + 1] if at + 1 < len(pieces) else ""
         is_literal = (len(piece) == 1 and piece not in "^$.*+?") or (len(piece) == 2 and not piece[1].isalnum())
         if (opening <= at <= closing) or not is_literal or after in ("*", "?", "{"):
-            found.append("")
+            parts.append("")
         else:
-            found[-1] += piece[-1]
-    return max(found, key=len)
+            parts[-1] += piece[-1]
+    return max(parts, key=len)

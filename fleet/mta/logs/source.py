@@ -47,12 +47,12 @@ class Read:
 
     @property
     def notes(self) -> list[str]:
-        said = [f"{path} could not be read" for path in self.unread]
+        notes = [f"{path} could not be read" for path in self.unread]
         if self.cut:
-            said.append(f"only the newest {self.cut} messages were joined; narrow the window or the addresses")
+            notes.append(f"only the newest {self.cut} messages were joined; narrow the window or the addresses")
         if self.moved:
-            said.append("the log was rotated while it was read, each time; lines may be missing or doubled")
-        return said
+            notes.append("the log was rotated while it was read, each time; lines may be missing or doubled")
+        return notes
 
 
 def window_of(since: datetime | timedelta, until: datetime | None, context: Context) -> Window:

@@ -39,16 +39,16 @@ class LineClock:
         return (moment, rest) if is_time else (None, line)
 
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
-        if found := ISO.match(line):
-            zone = (found[4] or b"").strip().replace(b":", b"")
-            seconds = self._local(found[1] + b" " + found[2], "%Y-%m-%d %H:%M:%S", zone)
-            return seconds + (float(b"." + found[3][1:]) if found[3] else 0.0), line[found.end() :]
-        if found := TRADITIONAL.match(line):
-            return self._local(found[1], "", b""), line[found.end() :]
-        if found := TAI64N.match(line):
-            return int(found[1], 16) - TAI_OF_EPOCH + int(found[2], 16) / 1e9, line[found.end() :]
-        if found := UNIX.match(line):
-            return float(found[1]), line[found.end() :]
+        if match := ISO.match(line):
+            zone = (match[4] or b"").strip().replace(b":", b"")
+            seconds = self._local(match[1] + b" " + match[2], "%Y-%m-%d %H:%M:%S", zone)
+            return seconds + (float(b"." + match[3][1:]) if match[3] else 0.0), line[match.end() :]
+        if match := TRADITIONAL.match(line):
+            return self._local(match[1], "", b""), line[match.end() :]
+        if match := TAI64N.match(line):
+            return int(match[1], 16) - TAI_OF_EPOCH + int(match[2], 16) / 1e9, line[match.end() :]
+        if match := UNIX.match(line):
+            return float(match[1]), line[match.end() :]
         return None, line
 
     def _epoch_of(self, text: bytes, form: str, zone: bytes) -> float:

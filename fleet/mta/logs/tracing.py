@@ -45,10 +45,10 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
         return take
 
     read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh)
-    return Result(Ended.SUCCEEDED, _found(trace, window, read, log.notes))
+    return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 
-def _found(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
+def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
     rows = trace.rows()
     unclear = [UNCLEAR.format(trace.unclear)] if trace.unclear else []
     return {
@@ -65,8 +65,8 @@ def _found(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> di
 
 def dsn_of(reply: str) -> str:
     """The enhanced status code (RFC 3463) after the first SMTP code of a reply or a #, or ""."""
-    found = DSN.search(reply)
-    return found[1] if found else ""
+    match = DSN.search(reply)
+    return match[1] if match else ""
 
 
 def null_or(address: str) -> str:

@@ -19,7 +19,7 @@ from fleet.mta.opensmtpd.commands import (
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, judged_by_log
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, result_by_log
 from fleet.mta.queue.listing import Listing
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
@@ -55,7 +55,7 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
     if done.exit_status and done.exit_status not in UNTOUCHED:
         raise OutcomeUnknown(f"it broke off: {error_of(done, DELIVER).detail}")
     lines = lines_of(done, DELIVER, error_of)
-    return lambda after: judged(entry, after, lines)
+    return lambda after: attempt_result(entry, after, lines)
 
 
 def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
@@ -63,25 +63,25 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
     if log_source(instance) == "none":
         return None
     command = reading(LOG, (log_source(instance),), f"{before.queue_id}\n".encode(), most=16 << 20)
-    return judged(before, None, lines_of((yield from run(command)), LOG, error_of))
+    return attempt_result(before, None, lines_of((yield from run(command)), LOG, error_of))
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
     """The last attempt for each recipient of the message."""
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     for line in lines:
-        told = RESULT.search(line)
-        if told and told["message"] == queue_id and line.count(" result=") == 1:
-            relay = RELAY.search(told["middle"])
-            outcome = OUTCOMES.get(told["result"], told["result"])
-            found[told["to"]] = Attempt(told["to"], outcome, relay[1] if relay else "", told["reply"])
-    return found
+        match = RESULT.search(line)
+        if match and match["message"] == queue_id and line.count(" result=") == 1:
+            relay = RELAY.search(match["middle"])
+            outcome = OUTCOMES.get(match["result"], match["result"])
+            attempts[match["to"]] = Attempt(match["to"], outcome, relay[1] if relay else "", match["reply"])
+    return attempts
 
 
-def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
+def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt, by the log's lines."""
     attempts = tuple(attempts_of(lines, before.queue_id).values())
-    return judged_by_log(before, after, attempts, lines, waited=WAIT_SECONDS)
+    return result_by_log(before, after, attempts, lines, waited=WAIT_SECONDS)
 
 
 DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

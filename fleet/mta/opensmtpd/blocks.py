@@ -54,28 +54,28 @@ def _own_file(instance: InstanceFacts) -> ListFile:
 def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
     """The table that the configuration asks first now, without one ours; and ours where it stands behind another."""
     source = yield from _read(instance)
-    found = conf.statements(split_lines(source.text))
-    rule, own = conf.sender_rule(found), _own_file(instance)
+    config = conf.statements(split_lines(source.text))
+    rule, own = conf.sender_rule(config), _own_file(instance)
     first = ListFile("opensmtpd", _config(instance), rule.path, rule.table) if rule else own
-    has_own = rule is not None and rule.path != own.path and conf.tables(found).get(TABLE) == f"file:{own.path}"
+    has_own = rule is not None and rule.path != own.path and conf.tables(config).get(TABLE) == f"file:{own.path}"
     made = partial(_site, instance, source)
-    return (made(first, is_asked=rule is not None), *((made(own, is_asked=True),) if has_own else ()))
+    return (made(first, is_consulted=rule is not None), *((made(own, is_consulted=True),) if has_own else ()))
 
 
-def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_asked: bool) -> BlockSite:
+def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_consulted: bool) -> BlockSite:
     is_own = list_file.path == _own_file(instance).path
     return BlockSite(
         list_file=list_file,
         keys=lines_of,
         value_of=refusing_only("smtpd can refuse a sender, not accept and discard its mail"),
         is_ours=_is_ours,
-        notes=partial(_notes, is_new=not is_asked),
+        notes=partial(_notes, is_new=not is_consulted),
         probes=partial(_probes, instance),
         own_domains=tuple(instance.options.get("own_domains", ())),
         wider=_wider,
         needs_file=not is_own,
         text_when_absent=PLACEHOLDER if is_own else "",
-        is_asked=is_asked,
+        is_consulted=is_consulted,
         find_wiring=partial(_find_wiring, instance, source),
         find_unwiring=partial(_find_unwiring, instance),
     )
@@ -116,16 +116,16 @@ def our_lines(instance: InstanceFacts) -> list[str]:
 
 
 def _find_wiring(instance: InstanceFacts, source: Source) -> Steps[Wiring]:
-    """Our rule before the first one. Raises Unsupported where it cannot be told which one that is."""
+    """Our rule before the first one. Raises Unsupported where it is unclear which one that is."""
     yield from ()
     lines = split_lines(source.text)
-    found = conf.statements(lines)
-    at = conf.first_match(found)
-    if TABLE in conf.tables(found):
+    config = conf.statements(lines)
+    at = conf.first_match(config)
+    if TABLE in conf.tables(config):
         raise Unsupported(
             f"{_config(instance)} has the table {TABLE}, and its rule does not come first", hint=_by_hand(instance)
         )
-    if at is None or any(each.words[0] == "include" and each.line < at for each in found):
+    if at is None or any(each.words[0] == "include" and each.line < at for each in config):
         raise Unsupported(f"the first rule of {_config(instance)} may be in a file of its own", hint=_by_hand(instance))
     text = "".join((*lines[:at], *our_lines(instance), *lines[at:]))
     return _wiring(instance, "wire", source, text, at + 1)

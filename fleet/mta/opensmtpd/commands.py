@@ -39,7 +39,7 @@ MOVES = ("delete", "out", "back", "erase", "look")
 
 
 def places(instance: InstanceFacts) -> tuple[str, str]:
-    """smtpctl's path and the spool: what every script is told first."""
+    """smtpctl's path and the spool: the first arguments of every script."""
     return str(instance.options["program"]), instance.queue_dirs[0]
 
 

@@ -35,7 +35,7 @@ class SenderRule:
 
 def statements(lines: Sequence[str]) -> list[Statement]:
     """The statements of a configuration. A line that ends in a backslash goes on, and so does an open brace."""
-    found: list[Statement] = []
+    parsed: list[Statement] = []
     macros: dict[str, tuple[str, ...]] = {}
     words: list[str] = []
     first = 0
@@ -51,9 +51,9 @@ def statements(lines: Sequence[str]) -> list[Statement]:
         if len(words) > 2 and words[1] == "=" and MACRO.fullmatch(words[0]):
             macros[words[0]] = tuple(words[2:])
         elif words:
-            found.append(Statement(tuple(words), first))
+            parsed.append(Statement(tuple(words), first))
         words = []
-    return found
+    return parsed
 
 
 def _without_comment(line: str) -> str:
@@ -66,29 +66,29 @@ def _without_comment(line: str) -> str:
 
 
 def _words(text: str, macros: dict[str, tuple[str, ...]]) -> list[str]:
-    found: list[str] = []
+    expanded: list[str] = []
     for token in TOKEN.finditer(text):
         word = token["quoted"] if token["quoted"] is not None else token["mark"] or token["word"]
         if token["word"] and word.startswith("$"):
-            found.extend(macros.get(word[1:], (word,)))
+            expanded.extend(macros.get(word[1:], (word,)))
         else:
-            found.append(word)
-    return found
+            expanded.append(word)
+    return expanded
 
 
-def tables(found: Iterable[Statement]) -> dict[str, str]:
+def tables(config: Iterable[Statement]) -> dict[str, str]:
     """Table names to where their data is, as in `file:/etc/aliases`; an inline table has an empty place."""
     return {
         each.words[1]: each.words[2] if each.words[2] != "{" else ""
-        for each in found
+        for each in config
         if each.words[0] == "table" and len(each.words) > 2
     }
 
 
-def listeners(found: Iterable[Statement], addresses: dict[str, list[str]]) -> list[list[str | int]]:
+def listeners(config: Iterable[Statement], addresses: dict[str, list[str]]) -> list[list[str | int]]:
     """[address, port] of every `listen on`; `addresses`: of each interface."""
     listed: list[list[str | int]] = []
-    for each in found:
+    for each in config:
         if each.words[:2] != ("listen", "on") or len(each.words) < 3 or each.words[2] == "socket":
             continue
         where = addresses.get(each.words[2], [each.words[2]])
@@ -100,30 +100,30 @@ def listeners(found: Iterable[Statement], addresses: dict[str, list[str]]) -> li
     return listed
 
 
-def values(found: Iterable[Statement]) -> dict[str, list[str]]:
+def values(config: Iterable[Statement]) -> dict[str, list[str]]:
     """The values of inline tables; of a mapping, its keys."""
     return {
         each.words[1]: [word for at, word in enumerate(each.words) if at > 2 and each.words[at - 1] in ("{", ",")]
-        for each in found
+        for each in config
         if each.words[0] == "table" and each.words[2:3] == ("{",)
     }
 
 
 def own_domains(
-    found: Sequence[Statement], mailnames: Iterable[str], listed: Mapping[str, Sequence[str]] = MappingProxyType({})
+    config: Sequence[Statement], mailnames: Iterable[str], listed: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> list[str]:
     """The domains whose mail ends here, as far as the rules name them: those of actions that do not relay.
 
     `listed`: the values of tables. Regular expressions are left out; `for local` means the host's own names.
     """
-    ends_here = {each.words[1] for each in found if each.words[0] == "action" and "relay" not in each.words[2:3]}
-    domains = {name for each in found if each.words[-1] in ends_here for name in _domains(each, listed)}
+    ends_here = {each.words[1] for each in config if each.words[0] == "action" and "relay" not in each.words[2:3]}
+    domains = {name for each in config if each.words[-1] in ends_here for name in _domains(each, listed)}
     return sorted({name.lower() for name in (*domains, *mailnames) if NAME.fullmatch(name)})
 
 
-def open_domains(found: Sequence[Statement], listed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> list[str]:
+def open_domains(config: Sequence[Statement], listed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> list[str]:
     """The domains for which mail is taken from everybody, as far as the rules name them. `listed`: values of tables."""
-    domains = {name for each in found if _is_from_any(each.words) for name in _domains(each, listed)}
+    domains = {name for each in config if _is_from_any(each.words) for name in _domains(each, listed)}
     return sorted({name.lower() for name in domains if NAME.fullmatch(name)})
 
 
@@ -146,13 +146,13 @@ def _domains(statement: Statement, listed: Mapping[str, Sequence[str]]) -> tuple
     return rest[1 : rest.index("}")] if rest[0] == "{" and "}" in rest else rest[:1]
 
 
-def sender_rule(found: Sequence[Statement]) -> SenderRule | None:
+def sender_rule(config: Sequence[Statement]) -> SenderRule | None:
     """The first rule, when it refuses the senders of a file's table for everybody. A later one lets others pass first.
 
-    Rules are asked in order and the first that fits decides; `from` and `for` mean local unless they are said.
+    Rules are asked in order and the first that fits decides; `from` and `for` mean local unless they are given.
     """
-    places = tables(found)
-    for each in found:
+    places = tables(config)
+    for each in config:
         if each.words[0] != "match":
             continue
         words = " ".join(each.words[1:-1])
@@ -168,6 +168,6 @@ def sender_rule(found: Sequence[Statement]) -> SenderRule | None:
     return None
 
 
-def first_match(found: Sequence[Statement]) -> int | None:
+def first_match(config: Sequence[Statement]) -> int | None:
     """The number of the first rule's line."""
-    return next((each.line for each in found if each.words[0] == "match"), None)
+    return next((each.line for each in config if each.words[0] == "match"), None)

@@ -1,7 +1,7 @@
 """Where OpenSMTPD is on a host, and what later operations need to know of it."""
 
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import found_by
+from fleet.mta.host.commands import discovered_lines
 from fleet.mta.opensmtpd import conf
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
@@ -19,35 +19,35 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of opensmtpd_discover.sh. Raises UnparsedOutput and others."""
-    lines = found_by(done, "smtpd")
+    lines = discovered_lines(done, "smtpd")
     if lines is None:
         return ()
     pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines)]
-    said = dict(reversed(pairs))
-    if not said.get("version") or not said.get("config"):
+    fields = dict(reversed(pairs))
+    if not fields.get("version") or not fields.get("config"):
         raise UnparsedOutput("the description of OpenSMTPD has no version or no configuration file")
-    found = conf.statements([value for word, value in pairs if word == "conf"])
+    config = conf.statements([value for word, value in pairs if word == "conf"])
     addresses: dict[str, list[str]] = {}
     for word, value in pairs:
         if word == "address":
             interface, _, address = value.partition(" ")
             addresses.setdefault(interface, []).append(address)
-    listed = conf.values(found)
+    listed = conf.values(config)
     for word, value in pairs:
         if word == "entry":
             table, _, entry = value.partition(" ")
             listed.setdefault(table, []).append(entry)
-    queue = [each.words[1] for each in found if each.words[0] == "queue" and len(each.words) > 1]
+    queue = [each.words[1] for each in config if each.words[0] == "queue" and len(each.words) > 1]
     options = {
-        "program": said["smtpctl"],
-        "smtpd": said["smtpd"],
-        "config_file": said["config"],
-        "tables": conf.tables(found),
-        "listen": conf.listeners(found, addresses),
-        "own_domains": conf.own_domains(found, [value for word, value in pairs if word == "mailname"], listed),
-        "open_domains": conf.open_domains(found, listed),
+        "program": fields["smtpctl"],
+        "smtpd": fields["smtpd"],
+        "config_file": fields["config"],
+        "tables": conf.tables(config),
+        "listen": conf.listeners(config, addresses),
+        "own_domains": conf.own_domains(config, [value for word, value in pairs if word == "mailname"], listed),
+        "open_domains": conf.open_domains(config, listed),
         "is_encrypted": "encryption" in queue,
         "log_source": host.log_source or "none",
     }
-    directory = said["config"].rpartition("/")[0] or "/"
-    return (InstanceFacts(name, MTA, MTA, said["version"], directory, (SPOOL,), ("smtpd",), options),)
+    directory = fields["config"].rpartition("/")[0] or "/"
+    return (InstanceFacts(name, MTA, MTA, fields["version"], directory, (SPOOL,), ("smtpd",), options),)

@@ -19,7 +19,7 @@ from fleet.mta.opensmtpd.commands import ACT, BACK_BATCH, BATCH, QUARANTINE, UNT
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import ChangesMessages, Quarantined
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
@@ -41,10 +41,10 @@ def action_of(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, c
     match verb:
         case Verb.HOLD:
             command = smtpctl_argv(instance, "pause", "envelope", "MESSAGE_ID")
-            return Act([command], partial(_said, instance, "pause", entries), [SKIPPED, FORGETS])
+            return Act([command], partial(_reported, instance, "pause", entries), [SKIPPED, FORGETS])
         case Verb.RELEASE:
             command = smtpctl_argv(instance, "resume", "envelope", "MESSAGE_ID")
-            return Act([command], partial(_said, instance, "resume", entries))
+            return Act([command], partial(_reported, instance, "resume", entries))
         case Verb.ATTEMPT:
             command = smtpctl_argv(instance, "schedule", "MESSAGE_ID")
             return Act([command], partial(_attempted, instance, entries), [RESTS])
@@ -58,28 +58,28 @@ def action_of(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, c
     )
 
 
-def _said(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
-    return Said(dict.fromkeys((yield from _act(instance, action, entries)), Word.DONE))
+def _reported(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) -> Steps[Reported]:
+    return Reported(dict.fromkeys((yield from _act(instance, action, entries)), Word.DONE))
 
 
-def _attempted(instance: InstanceFacts, entries: tuple[QueueEntry, ...]) -> Steps[Said]:
+def _attempted(instance: InstanceFacts, entries: tuple[QueueEntry, ...]) -> Steps[Reported]:
     """What is in flight before or afterwards is being attempted."""
-    said = set((yield from _act(instance, "schedule", entries)))
+    done = set((yield from _act(instance, "schedule", entries)))
     now = yield from QUEUE.proof(instance, names(entries))
     for entry in entries:
         current = same(now, entry)
         if current and "active" in (entry.state, current.state):
-            said.add(entry.queue_id)
-    return Said(dict.fromkeys(said, Word.DONE), now)
+            done.add(entry.queue_id)
+    return Reported(dict.fromkeys(done, Word.DONE), now)
 
 
-def _taken(instance: InstanceFacts, action: str, job: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _taken(instance: InstanceFacts, action: str, job: str, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     moved = yield from script(instance, action, job, _lines(entries))
     words = dict.fromkeys(moved.busy, Word.BUSY)
     if action == "out":
-        return Said(words, places=LAYOUT.places(instance, job, moved.there))
+        return Reported(words, places=LAYOUT.places(instance, job, moved.there))
     # Of a deleted one that still lies there, something could not be removed.
-    return Said(words | dict.fromkeys(moved.gone, Word.DONE) | dict.fromkeys(moved.there, Word.LEFT))
+    return Reported(words | dict.fromkeys(moved.gone, Word.DONE) | dict.fromkeys(moved.there, Word.LEFT))
 
 
 def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) -> Steps[frozenset[str]]:
@@ -87,17 +87,17 @@ def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) ->
 
     Raises what the first batch raises; once something may be changed, OutcomeUnknown.
     """
-    said: set[str] = set()
+    changed: set[str] = set()
     for batch in batched(_lines(entries), BATCH):
         done = yield from run(act(instance, action, batch))
         try:
-            said |= _ids(done.stdout, done.exit_status)
+            changed |= _ids(done.stdout, done.exit_status)
         except UnparsedOutput as error:
             failure: FleetError = error_of(done, ACT) if done.exit_status else error
-            if said or done.exit_status not in UNTOUCHED:
+            if changed or done.exit_status not in UNTOUCHED:
                 raise OutcomeUnknown(f"some messages were changed, and then: {failure.detail}") from failure
             raise failure from error
-    return frozenset(said)
+    return frozenset(changed)
 
 
 def _ids(stdout: bytes, exit_status: int) -> set[str]:
@@ -114,7 +114,7 @@ def _lines(entries: Iterable[QueueEntry]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What opensmtpd_quarantine.sh told. `there`: lies in the quarantine and not in the queue; `gone`: removed now."""
+    """Of opensmtpd_quarantine.sh. `there`: lies in the quarantine and not in the queue; `gone`: removed now."""
 
     there: frozenset[str]
     busy: frozenset[str]
@@ -133,15 +133,15 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     gone: set[str] = set()
     for batch in list(batched(lines, BACK_BATCH if action == "back" else BATCH)) or [()]:
         done = yield from run(commands.move(instance, action, job, batch))
-        said = done.stdout.decode("ascii", "replace").split("\n")
-        if done.exit_status or said[-2:] != ["end", ""]:
+        output = done.stdout.decode("ascii", "replace").split("\n")
+        if done.exit_status or output[-2:] != ["end", ""]:
             error = _failure(done)
             if has_changed or (is_change and done.exit_status not in UNTOUCHED):
                 raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code) from error
             raise error
         has_changed = is_change
-        there = {line for line in said[:-2] if " " not in line}  # each answer tells of the whole directory
-        for line in said[:-2]:
+        there = {line for line in output[:-2] if " " not in line}  # each answer tells of the whole directory
+        for line in output[:-2]:
             word, _, name = line.partition(" ")
             if name and word in ("busy", "gone"):
                 (busy if word == "busy" else gone).add(name)
@@ -149,20 +149,20 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
 
 
 def _failure(done: Completed) -> FleetError:
-    said = done.stderr.decode("utf-8", "backslashreplace").strip()
+    message = done.stderr.decode("utf-8", "backslashreplace").strip()
     if done.exit_status == 75:
-        return Unsupported(f"the queue cannot be moved: {said}")
+        return Unsupported(f"the queue cannot be moved: {message}")
     if done.exit_status == 76:
-        return Conflict(f"nothing was changed: {said}", hint="try again")
+        return Conflict(f"nothing was changed: {message}", hint="try again")
     if done.exit_status:
         return error_of(done, QUARANTINE)
     return UnparsedOutput(f"{QUARANTINE} did not come to its end")
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """What lies there once what a dead run left half done is settled."""
     moved = yield from script(instance, "look", job, ())
-    return Said(places=LAYOUT.places(instance, job, moved.there))
+    return Reported(places=LAYOUT.places(instance, job, moved.there))
 
 
 def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
@@ -173,9 +173,9 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
     return Move([script_argv(QUARANTINE, *places(instance), action)], partial(_moved, instance, action, mode), notes)
 
 
-def _moved(instance: InstanceFacts, action: str, mode: str, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _moved(instance: InstanceFacts, action: str, mode: str, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     moved = yield from script(instance, action, job, (f"{item.queue_id} {mode}" for item in items))
-    return Said(places=LAYOUT.places(instance, job, moved.there))
+    return Reported(places=LAYOUT.places(instance, job, moved.there))
 
 
 def is_back(item: Quarantined, entry: QueueEntry) -> bool:

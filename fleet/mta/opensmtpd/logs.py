@@ -36,12 +36,12 @@ class Lines:
         self._clients: dict[str, str] = {}
 
     def take(self, time: float, rest: str) -> None:
-        told = SYSLOG.fullmatch(rest)
-        if told is None:
+        parsed = SYSLOG.fullmatch(rest)
+        if parsed is None:
             return
-        line = SESSION.fullmatch(told["text"])
+        line = SESSION.fullmatch(parsed["text"])
         if line is None:
-            self._given_up(time, told["text"])
+            self._given_up(time, parsed["text"])
             return
         session, part, event, fields = line.groups()
         if event == "delivery":
@@ -50,9 +50,9 @@ class Lines:
             return
         elif event == "connected":
             self._connected(session, fields)
-        elif event == "message" and (found := MESSAGE.fullmatch(fields)):
-            size = size_of(found[2])
-            message = self._trace.message(found[1], time, begins=True)
+        elif event == "message" and (match := MESSAGE.fullmatch(fields)):
+            size = size_of(match[2])
+            message = self._trace.message(match[1], time, begins=True)
             message.size, message.client = size, self._clients.get(session, "")
         elif event == "envelope":
             self._envelope(time, fields)
@@ -60,76 +60,76 @@ class Lines:
             self._refused(time, session, fields)
 
     def _connected(self, session: str, fields: str) -> None:
-        found = CONNECTED.fullmatch(fields)
-        if found is None:
+        match = CONNECTED.fullmatch(fields)
+        if match is None:
             return
-        self._clients[session] = "" if found[1] in ("local", "127.0.0.1", "::1", "[::1]") else found[1]
+        self._clients[session] = "" if match[1] in ("local", "127.0.0.1", "::1", "[::1]") else match[1]
         if len(self._clients) > SESSIONS:
             del self._clients[next(iter(self._clients))]
 
     def _envelope(self, time: float, fields: str) -> None:
-        found = ENVELOPE.fullmatch(fields)
-        if found is None or fields.count("> to=<") != 1:
+        match = ENVELOPE.fullmatch(fields)
+        if match is None or fields.count("> to=<") != 1:
             self._trace.unclear += 1
             return
-        self._trace.message(found[1], time).sender = null_or(found[2])
-        self._trace.delivered(found[1], found[3], Delivery(time, "queued"))
+        self._trace.message(match[1], time).sender = null_or(match[2])
+        self._trace.delivered(match[1], match[3], Delivery(time, "queued"))
 
     def _delivered(self, time: float, fields: str) -> None:
         parts = ONCE.findall(fields)
-        found = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
-        if found is None:
+        match = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
+        if match is None:
             self._trace.unclear += 1
             return
-        self._trace.message(found["id"], time).sender = null_or(found["from"])
-        stat, is_local = found["stat"], found["user"] is not None
+        self._trace.message(match["id"], time).sender = null_or(match["from"])
+        stat, is_local = match["stat"], match["user"] is not None
         self._trace.delivered(
-            found["id"],
-            found["to"],
+            match["id"],
+            match["to"],
             Delivery(
                 time,
-                STATUS.get(found["result"], "deferred"),
-                found["relay"] or (found["user"] or ""),
+                STATUS.get(match["result"], "deferred"),
+                match["relay"] or (match["user"] or ""),
                 dsn_of(stat),
                 stat,
-                seconds_of(found["delay"]),
+                seconds_of(match["delay"]),
                 is_local=is_local,
             ),
         )
 
     def _given_up(self, time: float, text: str) -> None:
-        found = GIVEN_UP.match(text)
-        if found is None:
+        match = GIVEN_UP.match(text)
+        if match is None:
             return
         if text.count(">, to=<") != 1 or text.count(">, rcpt=<") != 1:
             self._trace.unclear += 1
             return
-        before = self._trace.message(found[2], time).recipients.get(found[3])
-        status = "removed" if found[1] == "Remove" else "expired"
+        before = self._trace.message(match[2], time).recipients.get(match[3])
+        status = "removed" if match[1] == "Remove" else "expired"
         if before is None:
-            self._trace.delivered(found[2], found[3], Delivery(time, status))
+            self._trace.delivered(match[2], match[3], Delivery(time, status))
         else:
             before.status, before.time = status, time
 
     def _refused(self, time: float, session: str, fields: str) -> None:
-        found = FAILED.fullmatch(fields)
-        if found is None or fields.count('" result="') != 1:
+        match = FAILED.fullmatch(fields)
+        if match is None or fields.count('" result="') != 1:
             self._trace.unclear += 1
             return
-        recipient, sender = RCPT.match(found["command"]), MAIL.match(found["command"])
+        recipient, sender = RCPT.match(match["command"]), MAIL.match(match["command"])
         if recipient is None and sender is None:
             return
         message = Message("", time, time, client=self._clients.get(session, ""))
         message.sender = null_or(sender[1]) if sender else None
-        self._trace.rejected(message, recipient[1] if recipient else "", found["reply"], dsn_of(found["reply"]))
+        self._trace.rejected(message, recipient[1] if recipient else "", match["reply"], dsn_of(match["reply"]))
 
 
 def seconds_of(delay: str) -> float | None:
     """Seconds of `1d2h3m4s`."""
-    found = DELAY.fullmatch(delay)
-    if found is None:
+    match = DELAY.fullmatch(delay)
+    if match is None:
         return None
-    days, hours, minutes, seconds = (count_of(part or "0") for part in found.groups())
+    days, hours, minutes, seconds = (count_of(part or "0") for part in match.groups())
     return float(days * 86_400 + hours * 3600 + minutes * 60 + seconds)
 
 

@@ -94,12 +94,12 @@ class QueueSink:
         """A message without a file has just been delivered: it arrived after one look for files, before the other."""
         if self._envelopes and self._size is not None:
             try:
-                found = message(self._name, self._size, self._envelopes, self._now)
+                entry = message(self._name, self._size, self._envelopes, self._now)
             except OutOfBounds:
                 self._refused += 1
             else:
                 self._total += 1
-                self._take(found)
+                self._take(entry)
         self._envelopes = []
         self._size = None
 

@@ -53,20 +53,20 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
     pairs = [(word, value) for word, _, value in (line.partition(" ") for line in lines_of(done, DISCOVER))]
     if any(word == "unreadable" for word, _ in pairs):
         raise UnparsedOutput("smtpd.conf, or what it includes, cannot be read by this account")
-    found = conf.statements([value for word, value in pairs if word == "conf"])
-    entries = yield from _read_tables(found)
+    config = conf.statements([value for word, value in pairs if word == "conf"])
+    entries = yield from _read_tables(config)
     names = [value.lower() for word, value in pairs if word == "mailname"]
     mail = Mail(recipient, sender, frozenset([*names, "localhost"]))
-    chosen, helo, notes = decide(Rules(found, entries), mail)
+    chosen, helo, notes = decide(Rules(config, entries), mail)
     notes = [EMULATED, *notes]
     return Routing((chosen,), helo or (names or ["localhost"])[-1], tuple(notes), with_hosts=True)
 
 
-def _read_tables(found: Sequence[conf.Statement]) -> Steps[dict[str, list[str] | None]]:
+def _read_tables(config: Sequence[conf.Statement]) -> Steps[dict[str, list[str] | None]]:
     """The keys of each table, None where they cannot be known."""
     entries: dict[str, list[str] | None] = {}
     places: dict[str, str] = {}
-    for each in found:
+    for each in config:
         if each.words[0] != "table" or len(each.words) < 3:
             continue
         name, first = each.words[1:3]
@@ -103,20 +103,20 @@ def decide(rules: Rules, mail: Mail) -> tuple[Route, str, list[str]]:
         if each.words[0] != "match":
             continue
         fits = _fits(rules, each.words[1:], mail)
-        shown = " ".join(each.words)
+        text = " ".join(each.words)
         if fits is None:
-            notes.append(f"line {each.line + 1} may fit before: {shown}")
+            notes.append(f"line {each.line + 1} may fit before: {text}")
         elif fits and each.words[-1] == "reject":
-            return Route(mail.recipient, "undeliverable", "reject", via=(shown,), detail="a rule rejects it"), "", notes
+            return Route(mail.recipient, "undeliverable", "reject", via=(text,), detail="a rule rejects it"), "", notes
         elif fits:
-            route, helo = _by_action(rules, mail, each, shown)
+            route, helo = _by_action(rules, mail, each, text)
             return route, helo, notes
     return Route(mail.recipient, "undeliverable", "", detail="no rule fits"), "", notes
 
 
 def _fits(rules: Rules, words: Sequence[str], mail: Mail) -> Fits:
     """All conditions of a rule; without `from` and `for` they are local."""
-    judged: list[Fits] = []
+    conditions: list[Fits] = []
     scopes: set[str] = set()
     at = 0
     while at < len(words) and words[at] not in ("action", "reject"):
@@ -132,12 +132,12 @@ def _fits(rules: Rules, words: Sequence[str], mail: Mail) -> Fits:
         at += 1
         values, at = _values(words, at) if kind in WITH_VALUE else ([], at)
         fits = _condition(rules, kind, values, mail, is_for=scope == "for")
-        judged.append(fits if fits is None or not is_not else not fits)
+        conditions.append(fits if fits is None or not is_not else not fits)
     if "for" not in scopes:
-        judged.append(_domain(mail.recipient) in mail.names)
-    if False in judged:
+        conditions.append(_domain(mail.recipient) in mail.names)
+    if False in conditions:
         return False
-    return None if None in judged else True
+    return None if None in conditions else True
 
 
 def _values(words: Sequence[str], at: int) -> tuple[list[str], int]:
@@ -171,7 +171,7 @@ def _condition(rules: Rules, kind: str, values: list[str], mail: Mail, *, is_for
 
 
 def _keys(rules: Rules, values: list[str]) -> list[str] | None:
-    found: list[str] = []
+    keys: list[str] = []
     for value in values:
         if value == "regex":
             return None
@@ -179,10 +179,10 @@ def _keys(rules: Rules, values: list[str]) -> list[str] | None:
             entries = rules.entries.get(value.strip("<>"))
             if entries is None:
                 return None
-            found += entries
+            keys += entries
         else:
-            found.append(value)
-    return found
+            keys.append(value)
+    return keys
 
 
 def _is_address_in(address: str, keys: list[str]) -> bool:
@@ -197,11 +197,11 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].lower()
 
 
-def _by_action(rules: Rules, mail: Mail, rule: conf.Statement, shown: str) -> tuple[Route, str]:
+def _by_action(rules: Rules, mail: Mail, rule: conf.Statement, text: str) -> tuple[Route, str]:
     name = rule.words[-1]
     words = next((each.words for each in rules.statements if each.words[:2] == ("action", name)), ())
     how = words[2] if len(words) > 2 else ""
-    via = (shown, " ".join(words)) if words else (shown,)
+    via = (text, " ".join(words)) if words else (text,)
     if how != "relay":
         kind = "virtual" if "virtual" in words else "local"
         return Route(mail.recipient, kind, how, via=via, detail=f"delivered by {how or 'an unknown action'}"), ""

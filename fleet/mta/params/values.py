@@ -164,8 +164,8 @@ MESSAGE_ID = matching(
 
 def address_pattern(description: str) -> Kind:
     """An address without regard to case, in which `*` is any text and `?` any character."""
-    said = f"{description} Any case; * is any text, ? any character, a backslash before them takes that away."
-    return matching(said, "bad_pattern", _LINE, f"an address or a pattern of addresses: {_A_LINE}, up to 320 long", 320)
+    full = f"{description} Any case; * is any text, ? any character, a backslash before them takes that away."
+    return matching(full, "bad_pattern", _LINE, f"an address or a pattern of addresses: {_A_LINE}, up to 320 long", 320)
 
 
 _parse_line = matching("", "bad_pattern", _LINE, _A_LINE, patterns.LENGTH_LIMIT).parse

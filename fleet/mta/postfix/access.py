@@ -109,15 +109,15 @@ def _is_skipped(line: str) -> bool:
 
 
 def _entries(text: str, offset: int) -> tuple[Entry, ...]:
-    found: list[tuple[int, str]] = []
+    numbered: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), offset + 1):
         if _is_skipped(line):
             continue
         if line[0] not in BLANKS:
-            found.append((number, line))
-        elif found:
-            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line}")
-    return tuple(_entry(number, line) for number, line in found)
+            numbered.append((number, line))
+        elif numbered:
+            numbered[-1] = (numbered[-1][0], f"{numbered[-1][1]}\n{line}")
+    return tuple(_entry(number, line) for number, line in numbered)
 
 
 def _entry(number: int, line: str) -> Entry:

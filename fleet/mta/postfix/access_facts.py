@@ -82,8 +82,8 @@ class BlockFacts:
 
     def domains(self, *names: str) -> tuple[str, ...]:
         """The domains that these parameters list, those in tables left out."""
-        found = (word.lower() for name in names for word in self.words(name))
-        return tuple(dict.fromkeys(word for word in found if not re.search(r"[:/$]", word)))
+        listed = (word.lower() for name in names for word in self.words(name))
+        return tuple(dict.fromkeys(word for word in listed if not re.search(r"[:/$]", word)))
 
 
 def read_facts(instance: InstanceFacts) -> Steps[BlockFacts]:
@@ -130,7 +130,7 @@ def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 
 def probes(facts: BlockFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...] = ()) -> tuple[Probe, ...]:
-    """The one dialogue; where it goes to, the settings have told already."""
+    """The one dialogue; where it goes to, the settings decide already."""
     host = facts.settings.get("myhostname", "localhost")
     port, recipients = facts.service.port, _recipients(facts)
     return (sender_probe(pattern, job, address=facts.address, port=port, host=host, recipients=recipients),)

@@ -28,7 +28,7 @@ from fleet.mta.postfix.commands import (
 from fleet.mta.postfix.logs import MIDDLE, ONCE
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, judged_by_log
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, result_by_log
 from fleet.mta.queue.listing import Listing
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Completed, Steps, run
@@ -52,22 +52,22 @@ def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
     """The last attempt for each recipient of the message."""
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     for line in lines:
-        told = STATUS.match(line)
-        if told and told["id"] == queue_id and len(ONCE.findall(line)) == 1:
-            found[told["to"]] = Attempt(told["to"], told["status"], told["relay"], told["reply"])
-    return found
+        match = STATUS.match(line)
+        if match and match["id"] == queue_id and len(ONCE.findall(line)) == 1:
+            attempts[match["to"]] = Attempt(match["to"], match["status"], match["relay"], match["reply"])
+    return attempts
 
 
 def returned(lines: Sequence[str]) -> frozenset[str]:
     """The queue IDs that the queue manager says it returned to their senders."""
-    return frozenset(told[1] for line in lines if (told := RETURNED.match(line)))
+    return frozenset(match[1] for line in lines if (match := RETURNED.match(line)))
 
 
 def requeued(lines: Sequence[str]) -> dict[str, str]:
     """Old queue ID to the new one, as pickup(8) logs it."""
-    return {told[2]: told[1] for line in lines if (told := REQUEUED.match(line))}
+    return {match[2]: match[1] for line in lines if (match := REQUEUED.match(line))}
 
 
 def native_flush(instance: InstanceFacts, selection: Selection) -> tuple[str, ...]:
@@ -118,13 +118,13 @@ def wait_until(
 ) -> Steps[dict[str, QueueEntry]]:
     """What the queue holds of these, looked at with pauses until it is over or so many looks are done."""
     wanted = tuple(queue_ids)
-    found: dict[str, QueueEntry] = {}
+    queued: dict[str, QueueEntry] = {}
     for _ in range(looks if wanted else 0):
-        found = yield from QUEUE.proof(instance, wanted)
-        if is_over(found):
+        queued = yield from QUEUE.proof(instance, wanted)
+        if is_over(queued):
             break
         yield from pause(PAUSE)
-    return found
+    return queued
 
 
 def attempt(
@@ -146,19 +146,19 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
         raise Conflict(f"{name} could not be released from hold")
     command = changing(DELIVER, deliver_arguments(instance), ids_input([name]), seconds=DELIVER_SECONDS, most=4 << 20)
     lines = lines_of((yield from run(command)), "postqueue", error_of)
-    return lambda after: judged(entry, after, lines)
+    return lambda after: attempt_result(entry, after, lines)
 
 
 def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
     """How the last attempt of a message that left the queue ended."""
-    return judged(before, None, (yield from log_lines(instance, [f": {before.queue_id}: "])))
+    return attempt_result(before, None, (yield from log_lines(instance, [f": {before.queue_id}: "])))
 
 
-def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
+def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt, by the log's lines."""
     attempts = tuple(attempts_of(lines, before.queue_id).values())
     is_returned = before.queue_id in returned(lines)
-    return judged_by_log(before, after, attempts, lines, waited=WAIT_SECONDS, is_returned=is_returned)
+    return result_by_log(before, after, attempts, lines, waited=WAIT_SECONDS, is_returned=is_returned)
 
 
 DELIVERY = Delivery(QUEUE, attempt, from_log=from_log)

@@ -23,8 +23,8 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     options = instance.options
     kind = str(options.get("default_database_type", ""))
     own = restrictions.own_map(instance.config_dir, kind, frozenset(restrictions.BUILT))
-    asked = _editable(restrictions.checked_maps(str(options.get("smtpd_sender_restrictions", ""))))
-    files = [_list_file(instance.config_dir, each) for each in dict.fromkeys((own, *asked))]
+    consulted = _editable(restrictions.checked_maps(str(options.get("smtpd_sender_restrictions", ""))))
+    files = [_list_file(instance.config_dir, each) for each in dict.fromkeys((own, *consulted))]
     forms = (("apply", edit.EDIT_SECONDS), ("read", READ_SECONDS))
     wires = [(seconds, script_argv(main_cf.SCRIPT, *main_cf.argv(instance, action, own))) for action, seconds in forms]
     return [*edit.sudo_commands(files), *wires]
@@ -35,7 +35,7 @@ def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
     facts = yield from read_facts(instance)
     first = facts.wired or facts.own
     maps = dict.fromkeys((first, *_editable(facts.maps)))
-    return tuple(_site(instance, facts, each, is_asked=each != first or facts.wired is not None) for each in maps)
+    return tuple(_site(instance, facts, each, is_consulted=each != first or facts.wired is not None) for each in maps)
 
 
 def _editable(maps: tuple[AccessMap, ...]) -> list[AccessMap]:
@@ -46,7 +46,7 @@ def _list_file(config_dir: str, access_map: AccessMap) -> ListFile:
     return ListFile("postfix", config_dir, access_map.path, access_map.type)
 
 
-def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, is_asked: bool) -> BlockSite:
+def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, is_consulted: bool) -> BlockSite:
     is_own = access_map.path == f"{instance.config_dir}/{restrictions.OWN_NAME}"
     return BlockSite(
         list_file=_list_file(instance.config_dir, access_map),
@@ -60,7 +60,7 @@ def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, 
         wider=partial(access.wider_keys, rules=facts.rules),
         needs_file=not is_own,
         text_when_absent=access.OWN_HEAD if is_own else "",
-        is_asked=is_asked,
+        is_consulted=is_consulted,
         find_wiring=partial(main_cf.find_wiring, instance, facts, access_map),
         find_unwiring=partial(main_cf.find_unwiring, instance, access_map, is_own=is_own),
         map_name=access_map.name,
@@ -71,9 +71,9 @@ def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, 
 def block_list(instance: InstanceFacts, operation: BlockList, context: Context) -> Steps[Result]:
     """What is blocked now: ours, and the administrator's lines of every map that smtpd checks senders with."""
     facts = yield from read_facts(instance)
-    asked = _editable(facts.maps)
-    result = yield from flow.listed(tuple(_site(instance, facts, each, is_asked=True) for each in asked))
+    maps = _editable(facts.maps)
+    result = yield from flow.listed(tuple(_site(instance, facts, each, is_consulted=True) for each in maps))
     result.data["others"] += [
-        {"file": each.name, "line": f"(a {each.type} table, not listed)"} for each in facts.maps if each not in asked
+        {"file": each.name, "line": f"(a {each.type} table, not listed)"} for each in facts.maps if each not in maps
     ]
     return result

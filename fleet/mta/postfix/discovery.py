@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from fleet.mta.host.commands import found_by
+from fleet.mta.host.commands import discovered_lines
 from fleet.mta.postfix.logs import syslog_name
 from fleet.mta.postfix.parse import error_of
 from fleet.mta.records import HostFacts, InstanceFacts
@@ -50,20 +50,22 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of postfix_discover.sh. Raises MtaNotFound, UnparsedOutput and others."""
-    lines = found_by(done, "postconf", error_of)
+    lines = discovered_lines(done, "postconf", error_of)
     if lines is None:
         return ()
-    found: dict[str, dict[str, str]] = {}
+    by_directory: dict[str, dict[str, str]] = {}
     settings: dict[str, str] = {}
     for line in lines:
         if line.startswith("instance "):
-            settings = found[line.removeprefix("instance ")] = {}
+            settings = by_directory[line.removeprefix("instance ")] = {}
         elif line == "hold flat":
             settings["hold"] = "flat"
         elif assignment := ASSIGNMENT.fullmatch(line):
             settings[assignment[1]] = assignment[2] or ""
     instances = tuple(
-        _instance(host, name, directory, found[directory]) for directory in found if _is_readable(found[directory])
+        _instance(host, name, directory, by_directory[directory])
+        for directory in by_directory
+        if _is_readable(by_directory[directory])
     )
     names = {syslog_name(each) for each in instances}
     for each in instances:

@@ -39,7 +39,7 @@ from fleet.mta.postfix.commands import (
 )
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_id_error
 from fleet.mta.postfix.queue import DOWN, QUEUE
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same
 from fleet.mta.queue.quarantine import fingerprint
@@ -112,11 +112,11 @@ def hold_for_us(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps
     """Puts the deferred ones on hold and looks again. A message that came under a used ID in between is released."""
     wanted = {entry.queue_id: entry for entry in entries}
     deferred = (name for name, entry in wanted.items() if entry.state == "deferred")
-    said = yield from postsuper_on(instance, "-h", "deferred", deferred)
+    changed = yield from postsuper_on(instance, "-h", "deferred", deferred)
     now = yield from QUEUE.proof(instance, wanted)
-    yield from unhold(instance, [name for name in said if name in now and same(now, wanted[name]) is None])
-    held = {name: now[name] for name, entry in wanted.items() if (found := same(now, entry)) and found.state == "hold"}
-    return Held(held, said, now)
+    yield from unhold(instance, [name for name in changed if name in now and same(now, wanted[name]) is None])
+    held = {name: now[name] for name, entry in wanted.items() if (each := same(now, entry)) and each.state == "hold"}
+    return Held(held, changed, now)
 
 
 def unhold(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[None]:
@@ -124,34 +124,34 @@ def unhold(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[None]:
     yield from postsuper_on(instance, "-H", "hold", queue_ids)
 
 
-def _held(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _held(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     held = yield from hold_for_us(instance, entries)
-    return Said(dict.fromkeys(held.ours, Word.DONE), held.now)
+    return Reported(dict.fromkeys(held.ours, Word.DONE), held.now)
 
 
-def _released(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _released(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     """Back to deferred, where the queue manager tries them in its own time."""
-    return Said(dict.fromkeys((yield from postsuper_on(instance, "-H", "hold", names(entries))), Word.DONE))
+    return Reported(dict.fromkeys((yield from postsuper_on(instance, "-H", "hold", names(entries))), Word.DONE))
 
 
-def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     held = yield from hold_for_us(instance, entries)
-    said = yield from on_held(instance, held, lambda: postsuper_on(instance, "-d", "hold", held.entries))
+    deleted = yield from on_held(instance, held, lambda: postsuper_on(instance, "-d", "hold", held.entries))
     left = yield from _given_back(instance, held)
-    return Said(dict.fromkeys(said, Word.DONE), _without(held) | left)
+    return Reported(dict.fromkeys(deleted, Word.DONE), _without(held) | left)
 
 
-def _taken_out(instance: InstanceFacts, job: str, entries: Sequence[QueueEntry]) -> Steps[Said]:
+def _taken_out(instance: InstanceFacts, job: str, entries: Sequence[QueueEntry]) -> Steps[Reported]:
     """Not what somebody else holds since the listing: it would come back as one that is not held."""
     planned = {entry.queue_id: entry.state for entry in entries}
     held = yield from hold_for_us(instance, entries)
     mine = {name: each for name, each in held.entries.items() if name in held.ours or planned[name] == "hold"}
     held = replace(held, entries=mine)
     if not is_movable(instance):
-        return Said(now=_without(held), places=dict.fromkeys(held.entries, HELD))
+        return Reported(now=_without(held), places=dict.fromkeys(held.entries, HELD))
     there, _ = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))
     left = yield from _given_back(instance, held)
-    return Said(now=_without(held) | left, places=LAYOUT.places(instance, job, there - left.keys()))
+    return Reported(now=_without(held) | left, places=LAYOUT.places(instance, job, there - left.keys()))
 
 
 def _given_back(instance: InstanceFacts, held: Held) -> Steps[dict[str, QueueEntry]]:
@@ -165,7 +165,7 @@ def _without(held: Held) -> dict[str, QueueEntry]:
     return {name: entry for name, entry in held.now.items() if name not in held.entries}
 
 
-def _attempted(instance: InstanceFacts, chosen: Chosen, native: tuple[str, ...]) -> Steps[Said]:
+def _attempted(instance: InstanceFacts, chosen: Chosen, native: tuple[str, ...]) -> Steps[Reported]:
     """The queue manager touches a queue file for every attempt. Raises MtaNotRunning."""
     _check_running(chosen, "attempted")
     wanted = names(chosen.entries)
@@ -178,39 +178,39 @@ def _attempted(instance: InstanceFacts, chosen: Chosen, native: tuple[str, ...])
     rest = (yield from untouched(instance, times, looks=LOOKS)) if rest else []
     now = yield from QUEUE.proof(instance, wanted)
     done = [name for name in wanted if name not in rest and (name in times or name in now)]
-    return Said(dict.fromkeys(done, Word.DONE) | dict.fromkeys(rest, Word.LEFT), now)
+    return Reported(dict.fromkeys(done, Word.DONE) | dict.fromkeys(rest, Word.LEFT), now)
 
 
-def _bounced(instance: InstanceFacts, chosen: Chosen) -> Steps[Said]:
+def _bounced(instance: InstanceFacts, chosen: Chosen) -> Steps[Reported]:
     """Marked as expired while on hold, then released and attempted: gone, and the log says "returned to sender"."""
     _check_running(chosen, "returned")
     held = yield from hold_for_us(instance, chosen.entries)
     expired = yield from on_held(instance, held, lambda: postsuper_on(instance, "-e", "hold", held.entries))
     yield from unhold(instance, [name for name in held.entries if name in expired or name in held.ours])
     yield from attempt(instance, sorted(expired))
-    now = yield from wait_until(instance, held.entries, lambda found: not any(name in found for name in expired), LOOKS)
-    told = returned((yield from log_lines(instance, (f": {name}: from=<" for name in expired))))
-    is_told = log_source(instance) != "none"
-    proven = [name for name in expired if name in told or not is_told]
-    return Said(dict.fromkeys(proven, Word.DONE), _without(held) | now)
+    now = yield from wait_until(instance, held.entries, lambda there: not any(name in there for name in expired), LOOKS)
+    logged = returned((yield from log_lines(instance, (f": {name}: from=<" for name in expired))))
+    has_log = log_source(instance) != "none"
+    proven = [name for name in expired if name in logged or not has_log]
+    return Reported(dict.fromkeys(proven, Word.DONE), _without(held) | now)
 
 
-def _requeued(instance: InstanceFacts, chosen: Chosen) -> Steps[Said]:
+def _requeued(instance: InstanceFacts, chosen: Chosen) -> Steps[Reported]:
     """Through maildrop and cleanup(8) again. The new queue ID is what pickup(8) logs, else empty."""
     held = yield from hold_for_us(instance, chosen.entries)
-    said = yield from on_held(instance, held, lambda: postsuper_on(instance, "-r", "hold", held.entries))
-    yield from unhold(instance, [name for name in held.entries if name not in said and name in held.ours])
+    moved = yield from on_held(instance, held, lambda: postsuper_on(instance, "-r", "hold", held.entries))
+    yield from unhold(instance, [name for name in held.entries if name not in moved and name in held.ours])
     now: dict[str, QueueEntry] = {}
-    if said:
+    if moved:
         yield from run(wake_pickup(instance))
         if DOWN not in chosen.notes:
-            now = yield from wait_until(instance, said, lambda found: not found, REQUEUE_LOOKS)
-    new_ids = requeued((yield from log_lines(instance, (f"orig_id={name}" for name in said))))
-    left = yield from QUEUE.proof(instance, (name for name in held.entries if name not in said))
-    return Said(
-        dict.fromkeys(said, Word.DONE),
+            now = yield from wait_until(instance, moved, lambda queued: not queued, REQUEUE_LOOKS)
+    new_ids = requeued((yield from log_lines(instance, (f"orig_id={name}" for name in moved))))
+    left = yield from QUEUE.proof(instance, (name for name in held.entries if name not in moved))
+    return Reported(
+        dict.fromkeys(moved, Word.DONE),
         _without(held) | now | left,
-        new_ids={name: new_ids[name] for name in said if name in new_ids},
+        new_ids={name: new_ids[name] for name in moved if name in new_ids},
     )
 
 
@@ -230,10 +230,10 @@ def on_held(instance: InstanceFacts, held: Held, change: Callable[[], Steps[T]])
 
 def postsuper_on(instance: InstanceFacts, flag: str, queue: str, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
     """One postsuper for each batch of IDs. Returns the IDs that it says it changed; without IDs nothing is run."""
-    said: set[str] = set()
+    changed: set[str] = set()
     for batch in batched(queue_ids):
-        said |= parse_verdicts((yield from run(postsuper(instance, flag, queue, batch))))
-    return frozenset(said)
+        changed |= parse_verdicts((yield from run(postsuper(instance, flag, queue, batch))))
+    return frozenset(changed)
 
 
 def version(instance: InstanceFacts) -> tuple[int, ...]:
@@ -275,15 +275,15 @@ def quarantine(
     return frozenset(line for line in lines if " " not in line), ours
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """A queue file is renamed, so no lock is needed to look. What is kept on hold in the queue has no job there."""
     if verb is Verb.TAKE_OUT and not is_movable(instance):
-        return Said()
+        return Reported()
     if not job:
         now = yield from QUEUE.lookup(instance, wanted)
-        return Said(places={name: HELD for name, entry in now.items() if is_same(entry, wanted[name])})
+        return Reported(places={name: HELD for name, entry in now.items() if is_same(entry, wanted[name])})
     there, _ = yield from quarantine(instance, "look", job, ())
-    return Said(places=LAYOUT.places(instance, job, there))
+    return Reported(places=LAYOUT.places(instance, job, there))
 
 
 def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
@@ -297,16 +297,16 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
     return Move(commands, partial(_moved, instance, "back"), settle=partial(_freed, instance, items, context.undo))
 
 
-def _moved(instance: InstanceFacts, action: str, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _moved(instance: InstanceFacts, action: str, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     if job:
         there, ours = yield from quarantine(instance, action, job, (item.queue_id for item in items))
-        return Said(dict.fromkeys(ours, Word.DONE), places=LAYOUT.places(instance, job, there))
+        return Reported(dict.fromkeys(ours, Word.DONE), places=LAYOUT.places(instance, job, there))
     if action == "back":
-        return Said()
+        return Reported()
     now = yield from QUEUE.lookup(instance, (item.queue_id for item in items))
     kept = {item.queue_id: now[item.queue_id] for item in items if _is_queued(item, now)}
-    said = yield from postsuper_on(instance, "-d", "hold", (name for name in kept if kept[name].state == "hold"))
-    return Said(places=dict.fromkeys(kept.keys() - said, HELD))
+    deleted = yield from postsuper_on(instance, "-d", "hold", (name for name in kept if kept[name].state == "hold"))
+    return Reported(places=dict.fromkeys(kept.keys() - deleted, HELD))
 
 
 def _is_queued(item: Quarantined, now: Mapping[str, QueueEntry]) -> bool:
@@ -314,17 +314,21 @@ def _is_queued(item: Quarantined, now: Mapping[str, QueueEntry]) -> bool:
 
 
 def _freed(
-    instance: InstanceFacts, items: Mapping[str, Quarantined], undo: bool, seen: Mapping[str, QueueEntry], said: Said
-) -> Steps[Said]:
+    instance: InstanceFacts,
+    items: Mapping[str, Quarantined],
+    undo: bool,
+    queued: Mapping[str, QueueEntry],
+    reported: Reported,
+) -> Steps[Reported]:
     """Only what we put on hold: somebody else may hold a message that is back."""
-    held = [name for name, entry in seen.items() if entry.state == "hold" != items[name].state]
-    ours = [name for name in held if items[name].place == HELD or name in said.words]
+    held = [name for name, entry in queued.items() if entry.state == "hold" != items[name].state]
+    ours = [name for name in held if items[name].place == HELD or name in reported.words]
     for batch in batched(ours):
         freed = yield from postsuper_on(instance, "-H", "hold", batch)
         if not undo:  # an undo gives the state back that was, and that waited for its time
             yield from attempt(instance, [name for name in batch if name in freed])
     others = dict.fromkeys((name for name in held if name not in ours), Word.LEFT)
-    return Said(others, notes=(NOT_OURS.format(len(others)),) if others else ())
+    return Reported(others, notes=(NOT_OURS.format(len(others)),) if others else ())
 
 
 def is_back(item: Quarantined, entry: QueueEntry) -> bool:

@@ -62,16 +62,16 @@ class Lines:
         self._others = frozenset(instance.options.get("other_syslog_names", ()))
 
     def take(self, time: float, rest: str) -> None:
-        told = SYSLOG.fullmatch(rest)
-        found = ID.match(told["text"]) if told else None
-        if told is None or found is None:
+        parsed = SYSLOG.fullmatch(rest)
+        head = ID.match(parsed["text"]) if parsed else None
+        if parsed is None or head is None:
             return
-        name, _, service = told["tag"].rpartition("/")
-        text = told["text"][found.end() :]
-        if found[1] == "NOQUEUE":
+        name, _, service = parsed["tag"].rpartition("/")
+        text = parsed["text"][head.end() :]
+        if head[1] == "NOQUEUE":
             self._refused(time, name, text)
         else:
-            self._line(time, name, service, found[1], text)
+            self._line(time, name, service, head[1], text)
 
     def _line(self, time: float, name: str, service: str, queue_id: str, text: str) -> None:
         trace = self._trace
@@ -96,8 +96,8 @@ class Lines:
         if text.startswith("message-id="):
             message.message_id = text.removeprefix("message-id=")
             message.arrived = message.arrived or time  # a notice of Postfix's own has no line before
-        elif told := FROM.fullmatch(text):
-            message.sender, message.size = null_or(told[1]), size_of(told[2])
+        elif match := FROM.fullmatch(text):
+            message.sender, message.size = null_or(match[1]), size_of(match[2])
         elif EXPIRED.fullmatch(text):
             self._trace.expired(message.queue_id, time)
         elif text.startswith("hold: "):
@@ -106,58 +106,58 @@ class Lines:
             self._refused_later(time, message.queue_id, text)
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
-        told = TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None
-        if told is None:
+        match = TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None
+        if match is None:
             self._trace.unclear += 1
             return
-        relay = told["relay"]
+        relay = match["relay"]
         self._trace.delivered(
             queue_id,
-            told["to"],
+            match["to"],
             Delivery(
                 time,
-                STATUS.get(told["status"], "deferred"),
+                STATUS.get(match["status"], "deferred"),
                 "" if relay == "none" else relay,
-                told["dsn"],
-                told["reply"],
-                delay_of(told["delay"]),
-                told["orig_to"] or "",
+                match["dsn"],
+                match["reply"],
+                delay_of(match["delay"]),
+                match["orig_to"] or "",
                 relay in LOCAL,
             ),
         )
 
     def _refused(self, time: float, name: str, text: str) -> None:
-        told = self._refusal(text)
-        if told is None or name in self._others:
+        refusal = self._refusal(text)
+        if refusal is None or name in self._others:
             return
         is_sure = name == self._name or not self._others
-        message = Message("", time, time, client=told["client"], sender=null_or(told["from"]))
+        message = Message("", time, time, client=refusal["client"], sender=null_or(refusal["from"]))
         message.instance = self._name if is_sure else ""
-        if told["verb"] in ("reject", "milter-reject"):
-            self._trace.rejected(message, told["to"] or "", told["reply"], dsn_of(told["reply"]))
-        elif told["verb"] == "discard":
-            self._trace.rejected(message, told["to"] or "", told["reply"], "", "discarded")
+        if refusal["verb"] in ("reject", "milter-reject"):
+            self._trace.rejected(message, refusal["to"] or "", refusal["reply"], dsn_of(refusal["reply"]))
+        elif refusal["verb"] == "discard":
+            self._trace.rejected(message, refusal["to"] or "", refusal["reply"], "", "discarded")
 
     def _refused_later(self, time: float, queue_id: str, text: str) -> None:
         """By a milter or a header check, when the message had its queue ID already."""
-        told = self._refusal(text)
+        refusal = self._refusal(text)
         message = self._trace.message(queue_id, time)
-        if told is None:
+        if refusal is None:
             return
-        message.sender = null_or(told["from"])
+        message.sender = null_or(refusal["from"])
         self._trace.delivered(
             queue_id,
-            told["to"] or "",
-            Delivery(time, "rejected", dsn=dsn_of(told["reply"]), reply=told["reply"], is_local=True),
+            refusal["to"] or "",
+            Delivery(time, "rejected", dsn=dsn_of(refusal["reply"]), reply=refusal["reply"], is_local=True),
         )
         self._trace.close(queue_id)
 
     def _refusal(self, text: str) -> re.Match[str] | None:
         parts = REFUSAL_ONCE.findall(text)
-        if len(parts) == len(set(parts)) and (told := REFUSED.fullmatch(text)):
-            return told
-        if text.count("]; from=<") == 1 and (told := BY_HEADER.fullmatch(text)):
-            return told
+        if len(parts) == len(set(parts)) and (match := REFUSED.fullmatch(text)):
+            return match
+        if text.count("]; from=<") == 1 and (match := BY_HEADER.fullmatch(text)):
+            return match
         if text.startswith(("reject: ", "milter-reject: ", "discard: ")):
             self._trace.unclear += 1
         return None

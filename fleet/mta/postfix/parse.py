@@ -152,10 +152,10 @@ def decode_line(line: bytes) -> StreamedEntry:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a key occurs twice")
-    return found
+    return fields
 
 
 def parse_verdicts(done: Completed) -> frozenset[str]:
@@ -164,10 +164,10 @@ def parse_verdicts(done: Completed) -> frozenset[str]:
     Raises the error that stderr tells, and UnparsedOutput when the count at the end is missing: then postsuper did not
     come to its end.
     """
-    said = done.stderr + b"\n" + done.stdout
-    if done.exit_status or not COUNT.search(said):
+    output = done.stderr + b"\n" + done.stdout
+    if done.exit_status or not COUNT.search(output):
         raise error_of(done, "postsuper")
-    return frozenset(name.decode() for name, _ in VERDICT.findall(said))
+    return frozenset(name.decode() for name, _ in VERDICT.findall(output))
 
 
 ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (

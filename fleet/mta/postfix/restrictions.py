@@ -52,8 +52,8 @@ def wired_map(restrictions: str) -> AccessMap | None:
     words = _words(restrictions)
     for index, word in enumerate(words):
         if word == "check_sender_access" and index + 1 < len(words) and ":" in words[index + 1]:
-            found = _access_map(words[index + 1])
-            return found if found.type in EDITABLE and found.path.startswith("/") else None
+            access_map = _access_map(words[index + 1])
+            return access_map if access_map.type in EDITABLE and access_map.path.startswith("/") else None
         if not word.startswith("reject_"):
             return None
     return None
@@ -73,17 +73,17 @@ def element(access_map: AccessMap) -> str:
 
 def smtp_service(master: str, overrides: str) -> Service:
     """The service that takes mail from other hosts, from `postconf -M` and `postconf -P`. Raises NoList."""
-    found = []
+    services = []
     for line in master.splitlines():
         fields = line.split()
         if len(fields) >= 8 and fields[1] == "inet" and fields[7] in ("smtpd", "postscreen"):
             address, _, port = fields[0].rpartition(":")
             number = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}.get(port, 0)
             smtpd = f"{fields[0]}/inet" if fields[7] == "smtpd" else "smtpd/pass"
-            found.append((number or port_of(port or "0"), address.strip("[]"), smtpd))
-    if not found:
+            services.append((number or port_of(port or "0"), address.strip("[]"), smtpd))
+    if not services:
         raise NoList("master.cf has no smtpd service that listens on the network")
-    port_number, address, smtpd = min(found, key=lambda each: each[0] != 25)
+    port_number, address, smtpd = min(services, key=lambda each: each[0] != 25)
     prefix = f"{smtpd}/"
     pairs = [line.removeprefix(prefix).split("=", 1) for line in overrides.splitlines() if line.startswith(prefix)]
     return Service(address, port_number, {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2})

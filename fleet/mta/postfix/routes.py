@@ -61,13 +61,13 @@ class Hit(NamedTuple):
 
 @dataclass
 class Tables:
-    """What main.cf and its tables say. `found`: value by (table, key); `words`: the content of files of domains."""
+    """What main.cf and its tables say. `values`: value by (table, key); `words`: the content of files of domains."""
 
     settings: dict[str, str]
     programs: dict[str, str]
-    found: dict[tuple[str, str], str] = field(default_factory=dict)
+    values: dict[tuple[str, str], str] = field(default_factory=dict)
     words: dict[str, list[str]] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
+    looked_up: set[str] = field(default_factory=set)
 
     def maps(self, name: str) -> list[str]:
         return WORD.findall(self.settings.get(name, ""))
@@ -78,7 +78,7 @@ class Tables:
             for table in self.maps(name):
                 if table.partition(":")[0] in PATTERNS and key != whole:
                     continue
-                value = self.found.get((table, key))
+                value = self.values.get((table, key))
                 if value is not None:
                     return Hit(value, f"{name} {table}: {key}", key)
         return None
@@ -120,8 +120,8 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 def _read_settings(instance: InstanceFacts) -> Steps[Tables]:
     done = yield from run(Command((*_script_words(instance), *SETTINGS), script=FACTS))
     lines = lines_of(done, FACTS)
-    told = (ASSIGNMENT.fullmatch(line.removeprefix("setting ")) for line in lines if line.startswith("setting "))
-    settings = {found[1]: found[2] or "" for found in told if found}
+    assignments = (ASSIGNMENT.fullmatch(line.removeprefix("setting ")) for line in lines if line.startswith("setting "))
+    settings = {match[1]: match[2] or "" for match in assignments if match}
     rows = (line.split()[1:] for line in lines if line.startswith("service "))
     if "default_transport" not in settings:
         raise error_of(done, "postconf")
@@ -138,10 +138,10 @@ def _look_up(instance: InstanceFacts, tables: Tables, addresses: list[str], send
     maps = list(dict.fromkeys(name for name in names if ":" in name or name.startswith("/")))
     keys = list(dict.fromkeys(key for address in addresses for key in _every_key(tables, address)))
     keys += [key for key in _sender_keys(tables, sender) if key not in keys]
-    keys = [key for key in keys if key not in tables.asked]
+    keys = [key for key in keys if key not in tables.looked_up]
     if not maps or not keys:
         return
-    tables.asked |= set(keys)
+    tables.looked_up |= set(keys)
     stdin = "".join([*(f"map {name}\n" for name in maps), *(f"key {key}\n" for key in keys)])
     done = yield from run(reading(ROUTE, _script_words(instance), stdin.encode()))
     lines = lines_of(done, ROUTE)
@@ -152,20 +152,20 @@ def _look_up(instance: InstanceFacts, tables: Tables, addresses: list[str], send
 
 
 def _take(tables: Tables, lines: list[str]) -> None:
-    table, said = "", ""
+    table, output = "", ""
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == "map":
             table = rest
         elif word == "found":
             key, tab, value = rest.partition("\t")
-            said = value if tab else rest
+            output = value if tab else rest
             if tab:
-                tables.found[table, key] = value.strip()
+                tables.values[table, key] = value.strip()
         elif word == "word":
             tables.words.setdefault(table, []).append(rest.lower())
         elif word == "status" and rest != "0":
-            raise RemoteError(f"the table {table} could not be asked: {said[:500]}")
+            raise RemoteError(f"the table {table} could not be asked: {output[:500]}")
 
 
 def _split(tables: Tables, address: str) -> tuple[str, str, str]:
@@ -231,7 +231,7 @@ def _is_in(tables: Tables, name: str, domain: str) -> bool:
         elif ":" in pattern:
             table = word.lstrip("!")
             keys = [domain] if table.partition(":")[0] in PATTERNS else [domain, *above]
-            fits = any((table, key) in tables.found for key in keys)
+            fits = any((table, key) in tables.values for key in keys)
         else:
             fits = pattern in (domain, *above)
         if fits:
@@ -243,24 +243,24 @@ def _rewritten(tables: Tables, address: str, via: tuple[str, ...]) -> tuple[list
     """What canonical and virtual alias tables make of an address: itself when they have nothing else."""
     if not via:
         for name in CANONICAL:
-            found = tables.value(name, _address_keys(tables, address), address.lower())
-            if found and _qualified(tables, address, found, "canonical") not in ([address], []):
-                return _qualified(tables, address, found, "canonical"), (found.step,)
-    found = tables.value("virtual_alias_maps", _address_keys(tables, address), address.lower())
-    if found is None:
+            hit = tables.value(name, _address_keys(tables, address), address.lower())
+            if hit and _qualified(tables, address, hit, "canonical") not in ([address], []):
+                return _qualified(tables, address, hit, "canonical"), (hit.step,)
+    hit = tables.value("virtual_alias_maps", _address_keys(tables, address), address.lower())
+    if hit is None:
         return [address], via
-    expanded = _qualified(tables, address, found, "virtual")
-    return expanded or [address], via if expanded == [address] else (*via, found.step)
+    expanded = _qualified(tables, address, hit, "virtual")
+    return expanded or [address], via if expanded == [address] else (*via, hit.step)
 
 
-def _qualified(tables: Tables, address: str, found: Hit, kind: str) -> list[str]:
+def _qualified(tables: Tables, address: str, hit: Hit, kind: str) -> list[str]:
     """The addresses of a table's value, with the extension that its key left out (propagate_unmatched_extensions)."""
     local = address.rpartition("@")[0]
     _, base, domain = _split(tables, address)
-    is_unmatched = found.key in (base, f"{base}@{domain}") and kind in tables.maps("propagate_unmatched_extensions")
+    is_unmatched = hit.key in (base, f"{base}@{domain}") and kind in tables.maps("propagate_unmatched_extensions")
     extension = local[len(base) :] if is_unmatched else ""
     full = []
-    for word in (word for word in re.split(r"[,\s]+", found.value) if word):
+    for word in (word for word in re.split(r"[,\s]+", hit.value) if word):
         name, at, place = word.rpartition("@") if "@" in word else (word, "@", _origin(tables))
         full.append(f"{name or local}{extension}{at}{place}")
     return full
@@ -270,10 +270,10 @@ def _route(tables: Tables, address: str, sender: str, via: tuple[str, ...]) -> R
     """trivial-rewrite(8): the class by the domain, then transport_maps over everything."""
     domain = address.rpartition("@")[2].lower()
     kind, channel, nexthop, steps = _by_class(tables, domain, sender)
-    found = tables.value("transport_maps", _transport_keys(tables, address), address.lower())
-    if found:
-        transport, _, host = found.value.partition(":")
-        steps = [*steps, found.step]
+    hit = tables.value("transport_maps", _transport_keys(tables, address), address.lower())
+    if hit:
+        transport, _, host = hit.value.partition(":")
+        steps = [*steps, hit.step]
         channel, nexthop = transport or channel, host or (domain if transport else nexthop)
     steps = [*via, *steps]
     agent = tables.programs.get(channel, "")
@@ -325,8 +325,8 @@ def _is_without_dns(settings: dict[str, str]) -> bool:
 
 def destination(nexthop: str, *, by_mx: bool = True) -> Destination:
     """`host`, `[host]` (no MX), either with `:port` (transport(5))."""
-    found = NEXTHOP.fullmatch(nexthop)
-    host, port = (found[1], found[2] or "25") if found else (nexthop, "25")
+    match = NEXTHOP.fullmatch(nexthop)
+    host, port = (match[1], match[2] or "25") if match else (nexthop, "25")
     number = port_of(port) if port.isdigit() else PORTS.get(port, 25)
     is_literal = host.startswith("[")
     inner = host.strip("[]") if is_literal and not re.fullmatch(r"[0-9a-fA-F.:]+|IPv6:.*", host.strip("[]")) else host

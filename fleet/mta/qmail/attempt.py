@@ -58,24 +58,24 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
 
     Numbers begin anew with every start of qmail-send.
     """
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     for line in lines:
         if (began := STARTING.search(line)) and began[2] == queue_id:
-            found[began[1]] = Attempt(began[3], "")
-        elif (ended := ENDED.search(line)) and ended[1] in found:
+            attempts[began[1]] = Attempt(began[3], "")
+        elif (ended := ENDED.search(line)) and ended[1] in attempts:
             remote = ADDRESS.match(ended[3])
-            found[ended[1]] = Attempt(
-                found[ended[1]].address,
+            attempts[ended[1]] = Attempt(
+                attempts[ended[1]].address,
                 OUTCOMES[ended[2]],
                 remote[1] if remote else "",
                 ended[3].replace("_", " ").strip("/ "),
             )
-    return found
+    return attempts
 
 
 def returned(lines: Sequence[str]) -> frozenset[str]:
     """The messages that were given up: bounced to their sender, or discarded as a bounce that bounced twice."""
-    return frozenset(found[1] or found[2] for line in lines if (found := BOUNCE.search(line)))
+    return frozenset(match[1] or match[2] for line in lines if (match := BOUNCE.search(line)))
 
 
 def check_up(instance: InstanceFacts, context: Context) -> Steps[None]:
@@ -102,7 +102,7 @@ def _attempt(instance: InstanceFacts, job: str, entry: QueueEntry, actions: Sequ
             return lambda after: result
     answer.check_running()
     lines = yield from watch(instance, [entry], answer)
-    return lambda after: judged(entry, after, lines)
+    return lambda after: attempt_result(entry, after, lines)
 
 
 def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
@@ -114,10 +114,10 @@ def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
         return None
     if entry.queue_id in answer.are("gone"):
         return MessageNotFound(f"{entry.queue_id} left the queue meanwhile")
-    return Conflict(f"{entry.queue_id}: {answer.said.get(entry.queue_id, 'nothing was said of it')}")
+    return Conflict(f"{entry.queue_id}: {answer.verdicts.get(entry.queue_id, 'nothing was said of it')}")
 
 
-def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
+def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
     name = before.queue_id
     still = same({name: after} if after else {}, before)
@@ -128,8 +128,8 @@ def judged(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -
         if attempts:
             error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
         return not_attempted(before, error, log=lines)
-    said = outcome_of(ended, is_queued=still is not None, is_returned=name in returned(lines))
-    return attempted(before, still, attempts, said, log=lines)
+    outcome = outcome_of(ended, is_queued=still is not None, is_returned=name in returned(lines))
+    return attempted(before, still, attempts, outcome, log=lines)
 
 
 DELIVERY = Delivery(QUEUE, attempt, check_watchable, check_up)

@@ -50,9 +50,9 @@ NOTES = {
 """What the script says by a line of its own, for people."""
 # Exit statuses of the script that say that nothing was changed.
 REFUSALS: dict[int, Callable[[str], Exception]] = {
-    69: lambda said: MtaNotRunning(f"qmail-send is not supervised: {said}"),
-    73: lambda said: DiskFull(f"nothing was changed: {said}"),
-    75: lambda said: Conflict(f"nothing was changed: {said}", hint="try again"),
+    69: lambda message: MtaNotRunning(f"qmail-send is not supervised: {message}"),
+    73: lambda message: DiskFull(f"nothing was changed: {message}"),
+    75: lambda message: Conflict(f"nothing was changed: {message}", hint="try again"),
 }
 
 
@@ -101,11 +101,11 @@ def ids_input(queue_ids: Iterable[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`said`: the verdict by queue ID, with the reason of what was left. `is_stopping`: a delivery kept qmail-send from
+    """`verdicts`: by queue ID, with the reason of what was left. `is_stopping`: a delivery kept qmail-send from
     stopping. `status`: svstat's line afterwards. `mark`: inode and size of the log while qmail-send was down.
     `notes`: sentences for people."""
 
-    said: dict[str, str]
+    verdicts: dict[str, str]
     is_stopping: bool = False
     was_up: bool = True
     status: str = ""
@@ -114,7 +114,7 @@ class Answer:
 
     def are(self, verdict: str) -> list[str]:
         """The queue IDs with this verdict."""
-        return [name for name, said in self.said.items() if said.partition(" ")[0] == verdict]
+        return [name for name, words in self.verdicts.items() if words.partition(" ")[0] == verdict]
 
     @property
     def is_up(self) -> bool:
@@ -154,17 +154,17 @@ def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wa
 
 def parse_answer(done: Completed, *, stops: bool) -> Answer:
     """The answer of qmail_change.sh. Raises OutcomeUnknown when it did not come to its end, and refusals."""
-    said = done.stderr.decode("utf-8", "backslashreplace").strip().removeprefix("qmail_change: ")
-    if done.exit_status in REFUSALS and not said.startswith("sudo:"):
-        raise REFUSALS[done.exit_status](said[:500])
+    message = done.stderr.decode("utf-8", "backslashreplace").strip().removeprefix("qmail_change: ")
+    if done.exit_status in REFUSALS and not message.startswith("sudo:"):
+        raise REFUSALS[done.exit_status](message[:500])
     if done.exit_status:
         raise error_of(done, CHANGE)
     lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     if lines[-2:] != ["end", ""] or (stops and not lines[0].startswith("was ")):
         raise OutcomeUnknown(f"{CHANGE} did not come to its end")
-    marks = [found for line in lines if (found := MARK.fullmatch(line))]
+    marks = [match for line in lines if (match := MARK.fullmatch(line))]
     return Answer(
-        said={found[1]: found[2] for line in lines if (found := VERDICT.fullmatch(line))},
+        verdicts={match[1]: match[2] for line in lines if (match := VERDICT.fullmatch(line))},
         is_stopping="stopping" in lines,
         was_up="was up" in lines,
         status=next((line.removeprefix("now ") for line in lines if line.startswith("now ")), ""),
@@ -175,4 +175,4 @@ def parse_answer(done: Completed, *, stops: bool) -> Answer:
 
 def reasons(answer: Answer) -> dict[str, str]:
     """Why messages were left, at most twenty of them."""
-    return {name: answer.said[name].removeprefix("left ") for name in answer.are("left")[:20]}
+    return {name: answer.verdicts[name].removeprefix("left ") for name in answer.are("left")[:20]}

@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import SudoDenied, UnparsedOutput
-from fleet.mta.host.commands import found_by
+from fleet.mta.host.commands import discovered_lines
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -65,7 +65,7 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
 def parse_answer(done: Completed) -> Answer:
     """The answer of qmail_discover.sh. Raises UnparsedOutput and others."""
     answer = Answer()
-    for line in found_by(done, DISCOVER) or ():
+    for line in discovered_lines(done, DISCOVER) or ():
         word, _, value = line.partition(" ")
         _take(answer, word, value)
     return answer
@@ -159,7 +159,7 @@ def log_directory(service: Service) -> str:
 
 def listening(services: list[Service]) -> list[list[Any]]:
     """[address, port] of every tcpserver(1) among them, as its command line says."""
-    found = []
+    listeners = []
     for line in (line for service in services for line in service.run):
         words = words_of(line)
         names = [word.rpartition("/")[2] for word in words]
@@ -171,8 +171,8 @@ def listening(services: list[Service]) -> list[list[Any]]:
             continue
         if len(rest) > 1 and (rest[1].isdigit() or rest[1] in PORTS):
             address = "0.0.0.0" if rest[0] == "0" else rest[0]  # noqa: S104 - what the host says of itself
-            found.append([address, PORTS.get(rest[1]) or port_of(rest[1])])
-    return [each for at, each in enumerate(found) if each not in found[:at]]
+            listeners.append([address, PORTS.get(rest[1]) or port_of(rest[1])])
+    return [each for at, each in enumerate(listeners) if each not in listeners[:at]]
 
 
 def own_domains(control: dict[str, list[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from fleet.mta.qmail.attempt import DELIVERED, attempts_of, check_watchable, ret
 from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, Answer, change, change_argv, reasons
 from fleet.mta.qmail.parse import queue_id_error
 from fleet.mta.qmail.queue import QUEUE
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
@@ -59,14 +59,14 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
     return Act([change_argv(instance, ACTIONS[verb])], run, NOTES.get(verb, (STOPS,)))
 
 
-def _changed(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], *, verb: Verb) -> Steps[Said]:
+def _changed(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], *, verb: Verb) -> Steps[Reported]:
     """The script holds its locks until its last part has ended, so what it says of the quarantine is so."""
     answer = yield from change(instance, ACTIONS[verb], job, entries)
     done = answer.are("done") if verb is Verb.TAKE_OUT else ()
-    return _said(answer, places=LAYOUT.places(instance, job, done))
+    return _reported(answer, places=LAYOUT.places(instance, job, done))
 
 
-def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...]) -> Steps[Said]:
+def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...]) -> Steps[Reported]:
     """qmail-send's next attempt is the last, and its log says "bounce msg ID"."""
     answer = yield from change(instance, ACTIONS[Verb.BOUNCE], job, entries)
     due = [entry for entry in entries if entry.queue_id in answer.are("done")]
@@ -81,24 +81,24 @@ def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...])
             words[name] = Word.DONE
         elif same(now, entry) is not None:
             words[name] = Word.BUSY if attempts[name] else Word.LEFT
-    delivered = [name for name, seen in attempts.items() if any(each.outcome == DELIVERED for each in seen.values())]
-    return _said(answer, words, now, delivered=delivered)
+    delivered = [name for name, tries in attempts.items() if any(each.outcome == DELIVERED for each in tries.values())]
+    return _reported(answer, words, now, delivered=delivered)
 
 
-def _said(
+def _reported(
     answer: Answer,
     words: dict[str, Word] | None = None,
     now: dict[str, QueueEntry] | None = None,
     *,
     places: dict[str, str] | None = None,
     **data: list[str],
-) -> Said:
+) -> Reported:
     """Raises OutcomeUnknown when qmail-send was not seen running again."""
     answer.check_running()
     if words is None:
         words = dict.fromkeys(answer.are("left"), Word.LEFT) | dict.fromkeys(answer.are("done"), Word.DONE)
     error = InDelivery(NOT_STOPPED, hint="try again when the delivery has ended", status=answer.status)
-    return Said(
+    return Reported(
         words,
         now,
         places=places or {},
@@ -108,7 +108,7 @@ def _said(
     )
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """What lies there once what nobody lived to finish is put right, and how qmail-send is.
 
     Raises Conflict while a change holds the job lock for too long.
@@ -116,9 +116,9 @@ def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Step
     answer = yield from change(instance, "look", job, ())
     there = LAYOUT.places(instance, job, answer.are("there"))
     if verb in (Verb.PUT_BACK, Verb.ERASE):
-        return Said(places=there, notes=answer.notes)
+        return Reported(places=there, notes=answer.notes)
     notes = answer.notes if ": up " in answer.status else (NOT_RUNNING, *answer.notes)
-    return Said(places=there, notes=notes, data={"service": answer.status})
+    return Reported(places=there, notes=notes, data={"service": answer.status})
 
 
 def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> Move:
@@ -135,23 +135,25 @@ def _restoring(item: Quarantined, context: Context) -> str:
     return "restore" if context.undo else "restore-try"
 
 
-def _brought_back(instance: InstanceFacts, context: Context, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _brought_back(instance: InstanceFacts, context: Context, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     words: dict[str, Word] = {}
-    told = Said()
+    whole = Reported()
     for action in sorted({_restoring(item, context) for item in items}):
         those = [item for item in items if _restoring(item, context) == action]
         answer = yield from change(instance, action, job, those)
-        said = _said(answer, _words_for(those, answer))
-        words |= said.words
-        why = {**told.data.get("reasons", {}), **reasons(answer)}
-        told = Said(words, data={"reasons": why}, notes=(*told.notes, *said.notes), error=told.error or said.error)
-    return told
+        part = _reported(answer, _words_for(those, answer))
+        words |= part.words
+        why = {**whole.data.get("reasons", {}), **reasons(answer)}
+        whole = Reported(
+            words, data={"reasons": why}, notes=(*whole.notes, *part.notes), error=whole.error or part.error
+        )
+    return whole
 
 
-def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Said]:
+def _erased(instance: InstanceFacts, job: str, items: Sequence[Quarantined]) -> Steps[Reported]:
     answer = yield from change(instance, "erase", job, items)
     there = yield from lying(instance, job, Verb.ERASE, {})
-    return Said(_words_for(items, answer), places=there.places, notes=answer.notes)
+    return Reported(_words_for(items, answer), places=there.places, notes=answer.notes)
 
 
 def _words_for(items: Iterable[Quarantined], answer: Answer) -> dict[str, Word]:

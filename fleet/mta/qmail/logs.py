@@ -68,38 +68,38 @@ class Lines:
 
     def take(self, time: float, rest: str) -> None:
         text = rest[end.end() :] if (end := SPLOGGER.match(rest)) else rest
-        if told := STARTING.fullmatch(text):
-            number, queue_id, channel, address = told.groups()
+        if match := STARTING.fullmatch(text):
+            number, queue_id, channel, address = match.groups()
             self._deliveries[number] = (queue_id, address, channel == "local")
             if address not in self._trace.message(queue_id, time).recipients:
                 self._trace.delivered(queue_id, address, Delivery(time, "queued", is_local=channel == "local"))
-        elif told := ENDED.fullmatch(text):
-            self._delivered(time, *told.groups())
-        elif told := INFO.fullmatch(text):
-            size = size_of(told[2])
-            message = self._trace.message(told[1], time)
+        elif match := ENDED.fullmatch(text):
+            self._delivered(time, *match.groups())
+        elif match := INFO.fullmatch(text):
+            size = size_of(match[2])
+            message = self._trace.message(match[1], time)
             message.arrived = message.arrived or time
-            message.size, message.sender = size, null_or(told[3])
-            message.client = self._client_of(told[4], time)
-        elif told := NEW.fullmatch(text):
-            if told[1] == "new":
-                self._trace.message(told[2], time, begins=True)
+            message.size, message.sender = size, null_or(match[3])
+            message.client = self._client_of(match[4], time)
+        elif match := NEW.fullmatch(text):
+            if match[1] == "new":
+                self._trace.message(match[2], time, begins=True)
             else:
-                self._trace.close(told[2])
-        elif told := CONNECTED.fullmatch(text):
-            self._sessions[told[1]] = Front(told[2])
+                self._trace.close(match[2])
+        elif match := CONNECTED.fullmatch(text):
+            self._sessions[match[1]] = Front(match[2])
             if len(self._sessions) > SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-        elif told := FRONT.fullmatch(text):
-            self._front(time, self._sessions.setdefault(told[1], Front("")), told[2])
+        elif match := FRONT.fullmatch(text):
+            self._front(time, self._sessions.setdefault(match[1], Front("")), match[2])
 
-    def _delivered(self, time: float, number: str, result: str, said: str) -> None:
+    def _delivered(self, time: float, number: str, result: str, text: str) -> None:
         queue_id, address, is_local = self._deliveries.pop(number, ("", "", False))
         if not queue_id:
             return
         message = self._trace.message(queue_id, time)
-        reply = said.rstrip("/").replace("_", " ")
-        relay = "local" if is_local else (found[1] if (found := HOST.match(said)) else "")
+        reply = text.rstrip("/").replace("_", " ")
+        relay = "local" if is_local else (match[1] if (match := HOST.match(text)) else "")
         delay = round(time - message.arrived, 3) if message.arrived else None
         status = STATUS[result]
         if status == "bounced" and "I'm not going to try again" in reply:
@@ -111,22 +111,22 @@ class Lines:
         )
 
     def _front(self, time: float, session: Front, text: str) -> None:
-        if told := PATH.match(text):
-            if told[1] == "MAIL FROM":
-                session.sender, session.recipient = null_or(told[2]), ""
+        if match := PATH.match(text):
+            if match[1] == "MAIL FROM":
+                session.sender, session.recipient = null_or(match[2]), ""
             else:
-                session.recipient = told[2]
-        elif told := ACCEPTED.fullmatch(text):
-            self._clients[told[1]].append((time, session.client))
+                session.recipient = match[2]
+        elif match := ACCEPTED.fullmatch(text):
+            self._clients[match[1]].append((time, session.client))
         elif REPLY.match(text):
             message = Message("", time, time, client=session.client, sender=session.sender)
             self._trace.rejected(message, session.recipient, text, dsn_of(text))
 
     def _client_of(self, qp: str, time: float) -> str:
         """The client of the message that qmail-queue took as process `qp` around that time."""
-        told = self._clients.get(qp, [])
-        at = bisect_left(told, (time - LOGGED_LATER, ""))
-        near = [each for each in told[at:] if abs(each[0] - time) <= LOGGED_LATER]
+        accepted = self._clients.get(qp, [])
+        at = bisect_left(accepted, (time - LOGGED_LATER, ""))
+        near = [each for each in accepted[at:] if abs(each[0] - time) <= LOGGED_LATER]
         return min(near, key=lambda each: abs(each[0] - time))[1] if near else ""
 
 

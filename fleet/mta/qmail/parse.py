@@ -12,7 +12,7 @@ from functools import cached_property
 from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.queue.content import HEADERS, Found, Stored, parse_stored
+from fleet.mta.queue.content import HEADERS, Stored, StoredBatch, parse_stored
 from fleet.mta.queue.listing import Listing, Streamed
 from fleet.mta.records import Recipient
 from fleet.mta.steps import Completed
@@ -62,7 +62,7 @@ def bytes_of(sender: str, raw: bytes | None = None) -> bytes:
     local, at, domain = sender.rpartition("@")
     if at and local.startswith('"') and domain != "[]":
         return (re.sub(r"\\(.)", r"\1", local[1:-1]) + at + domain).encode()
-    return HIDDEN_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), sender.encode())
+    return HIDDEN_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), sender.encode())
 
 
 def raw_of(raw: bytes) -> bytes | None:
@@ -113,7 +113,7 @@ class StreamedEntry(Streamed):
 
 @dataclass(slots=True)
 class Files:
-    """What was told of files: records and sizes by path, and "PATH INODE SIZE MTIME" of those in mess/."""
+    """What was listed of files: records and sizes by path, and "PATH INODE SIZE MTIME" of those in mess/."""
 
     records: dict[bytes, list[bytes]] = field(default_factory=dict)
     sizes: dict[bytes, bytes] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Files:
 
     def in_todo(self) -> dict[bytes, bytes]:
         """The files in todo/, which is split only where qmail has the patch for it, by area and name."""
-        return {path[: -len(found[0])] + found[1]: path for path in self.records if (found := IN_TODO.search(path))}
+        return {path[: -len(match[0])] + match[1]: path for path in self.records if (match := IN_TODO.search(path))}
 
 
 class QueueSink:
@@ -244,33 +244,33 @@ class QueueSink:
             raise UnparsedOutput(f"the listing of the queue has an unknown word {word[:40]!r}")
 
     def _decide(self) -> None:
-        """Which of the files that were told make a message."""
+        """Which of the listed files make a message."""
         for files, void in ((self._before, self._again), (self._files, frozenset[bytes]())):
             todo = files.in_todo()
-            for told in files.messages:
-                found = MESSAGE.fullmatch(told)
-                if found is None:
+            for line in files.messages:
+                match = MESSAGE.fullmatch(line)
+                if match is None:
                     raise UnparsedOutput(NO_STAT)
-                if found["name"] not in void and QUEUE_ID.fullmatch(name := found["name"].decode("ascii", "replace")):
-                    self._message(name, found, todo.get((found["area"] or b"") + found["name"]), files)
+                if match["name"] not in void and QUEUE_ID.fullmatch(name := match["name"].decode("ascii", "replace")):
+                    self._message(name, match, todo.get((match["area"] or b"") + match["name"]), files)
         self._before, self._files, self._again = Files(), Files(), set()
 
-    def _message(self, name: str, found: re.Match[bytes], todo: bytes | None, files: Files) -> None:
+    def _message(self, name: str, match: re.Match[bytes], todo: bytes | None, files: Files) -> None:
         try:
-            size, arrived = size_of(found["size"]), moment_of(found["moment"].decode("ascii", "replace"))
+            size, arrived = size_of(match["size"]), moment_of(match["moment"].decode("ascii", "replace"))
         except OutOfBounds:
             self._refused += 1
             return
-        envelope = envelope_of(files, found["area"] or b"", found["behind"], todo)
+        envelope = envelope_of(files, match["area"] or b"", match["behind"], todo)
         if envelope is None:
             return
         sender = next((each[1:] for each in envelope if each[:1] == b"F"), None)
         if sender is None:
             self._refused += arrived < self._began - 1
             return
-        state = "held" if found["area"] else "not yet preprocessed" if todo else "queued"
+        state = "held" if match["area"] else "not yet preprocessed" if todo else "queued"
         self._total += 1
-        self._whole[name] = StreamedEntry(name, state, size, found["moment"], sender, envelope)
+        self._whole[name] = StreamedEntry(name, state, size, match["moment"], sender, envelope)
 
 
 def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) -> list[bytes] | None:
@@ -291,19 +291,19 @@ def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) ->
         return None
     envelope: list[bytes] = []
     for path in paths:
-        found = records.get(path)  # None: qmail-send makes them empty, and writes and syncs one after the other
-        if found is None or sizes.get(path) != b"%d" % (sum(map(len, found)) + len(found)):
+        part = records.get(path)  # None: qmail-send makes them empty, and writes and syncs one after the other
+        if part is None or sizes.get(path) != b"%d" % (sum(map(len, part)) + len(part)):
             return []
-        envelope += found
+        envelope += part
     return envelope
 
 
-def parse_contents(done: Completed, headers: int, body: int) -> Found:
+def parse_contents(done: Completed, headers: int, body: int) -> StoredBatch:
     """The answer of qmail_content.sh. Raises UnparsedOutput."""
     return parse_whole(done, headers, body) if body else parse_stored(done, has_body=False)
 
 
-def parse_whole(done: Completed, headers: int, body: int) -> Found:
+def parse_whole(done: Completed, headers: int, body: int) -> StoredBatch:
     """The answer of qmail_content.sh with bodies: sizes, an empty line, then the files as head(1) -v prints them.
 
     Raises UnparsedOutput when it is cut off or a length does not fit. A file that went meanwhile is absent.
@@ -314,11 +314,11 @@ def parse_whole(done: Completed, headers: int, body: int) -> Found:
     if done.stdout.startswith(b"\n"):
         first, empty, data = b"", b"\n", done.stdout[1:]
     for line in first.splitlines():
-        path, _, said = line.decode("ascii", "replace").rpartition(" ")
+        path, _, length = line.decode("ascii", "replace").rpartition(" ")
         answered.add(path.rpartition("/")[2])
-        if said.isdigit():
-            sizes[path] = min(size_of(said), headers + body)
-    found: dict[str, Stored] = {}
+        if length.isdigit():
+            sizes[path] = min(size_of(length), headers + body)
+    messages: dict[str, Stored] = {}
     at = 0
     while empty and data[at:] != b"end\n":
         head = re.compile(rb"==> ([a-z0-9/-]+) <==\n").match(data, at)
@@ -326,12 +326,12 @@ def parse_whole(done: Completed, headers: int, body: int) -> Found:
         if head is None or path not in sizes or len(data) < head.end() + sizes[path]:
             raise UnparsedOutput("the messages that were read do not have the lengths that were announced")
         at = head.end() + sizes[path]
-        found[path.rpartition("/")[2]] = split_message(data[head.end() : at], headers, body)
+        messages[path.rpartition("/")[2]] = split_message(data[head.end() : at], headers, body)
         if data[at : at + 5] == b"\n==> ":
             at += 1
     if not empty:
         raise UnparsedOutput("the messages that were read were cut off")
-    return found, frozenset(answered)
+    return messages, frozenset(answered)
 
 
 def split_message(data: bytes, headers: int, body: int) -> Stored:

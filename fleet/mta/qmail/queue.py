@@ -45,8 +45,8 @@ def _list(
     command = reading(LIST, (instance.queue_dirs[0], *how), limits, seconds=LISTING_SECONDS, sink=sink)
     done = yield from run(command)
     if done.exit_status == BUSY:
-        said = done.stderr.decode("utf-8", "backslashreplace").strip()
-        raise Conflict(f"the queue cannot be read now: {said}", hint="try again in a minute")
+        message = done.stderr.decode("utf-8", "backslashreplace").strip()
+        raise Conflict(f"the queue cannot be read now: {message}", hint="try again in a minute")
     if done.exit_status:
         raise error_of(done, LIST)
     listing: Listing = done.result

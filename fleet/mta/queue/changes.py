@@ -13,7 +13,7 @@ from fleet.mta.operations import (
     QueueRelease,
     QueueRequeue,
 )
-from fleet.mta.queue.driver import QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import QueueDriver, Reported, Wanted
 from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, changed, fingerprint_of, judge, names, plan_of, same
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
 from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
@@ -42,15 +42,15 @@ def change(driver: QueueDriver, instance: InstanceFacts, operation: ChangesMessa
     chosen = yield from choose(driver.queue, instance, operation, context, relevant)
     act = driver.act(instance, verb, operation, context, chosen)
     yield plan_of(chosen, context, act.commands, act.notes)
-    said = (yield from act.run()) if chosen.entries else Said(now={})
-    now = said.now
+    reported = (yield from act.run()) if chosen.entries else Reported(now={})
+    now = reported.now
     if now is None:
         now = yield from driver.queue.proof(instance, names(chosen.entries))
-    places = dict(said.places)
+    places = dict(reported.places)
     if act.looks_again:
         gone = {entry.queue_id: fingerprint_of(entry) for entry in chosen.entries if same(now, entry) is None}
-        places |= yield from _seen_after_all(driver, instance, context.job, gone, places)
-    return _told(verb, chosen, said, now, places)
+        places |= yield from _places_of_gone(driver, instance, context.job, gone, places)
+    return _result(verb, chosen, reported, now, places)
 
 
 def _relevant(driver: QueueDriver, verb: Verb, operation: ChangesMessages, context: Context) -> Relevant:
@@ -66,10 +66,10 @@ def _relevant(driver: QueueDriver, verb: Verb, operation: ChangesMessages, conte
     return everything if takes_held.get(verb, False) else not_held
 
 
-def _seen_after_all(
+def _places_of_gone(
     driver: QueueDriver, instance: InstanceFacts, job: str, gone: Wanted, places: Mapping[str, str]
 ) -> Steps[dict[str, str]]:
-    """Of what would be told as gone, the places of what lies in the quarantine all the same.
+    """Of what would be reported as gone, the places of what lies in the quarantine all the same.
 
     Where a script lists the quarantine, it did so before the queue was looked at. What moved in between, by a part of
     the script that outlived the rest of it, was seen in neither; so the target is read again, after the source.
@@ -84,19 +84,21 @@ def _seen_after_all(
     return {name: there.places[name] for name in doubtful if name in there.places}
 
 
-def _told(verb: Verb, chosen: Chosen, said: Said, now: Mapping[str, QueueEntry], places: Mapping[str, str]) -> Result:
-    outcomes = Outcomes(new_ids=dict(said.new_ids))
+def _result(
+    verb: Verb, chosen: Chosen, reported: Reported, now: Mapping[str, QueueEntry], places: Mapping[str, str]
+) -> Result:
+    outcomes = Outcomes(new_ids=dict(reported.new_ids))
     already = chosen.already
     for entry in chosen.entries:
         name = entry.queue_id
-        state = judge(verb, same(now, entry), said.words.get(name), is_lying=name in places)
+        state = judge(verb, same(now, entry), reported.words.get(name), is_lying=name in places)
         if state is None:
             already += 1
         else:
             outcomes.put([name], state)
-    data = dict(said.data)
+    data = dict(reported.data)
     if verb in (Verb.DELETE, Verb.TAKE_OUT):
         data["places"] = {name: places[name] for name in outcomes.of(MessageState.DONE) if name in places}
-    return said.applied(
-        changed(replace(chosen, notes=(*chosen.notes, *said.notes)), outcomes, now, already=already, **data)
+    return reported.applied(
+        changed(replace(chosen, notes=(*chosen.notes, *reported.notes)), outcomes, now, already=already, **data)
     )

@@ -46,18 +46,18 @@ TakeStored = Callable[[str, Stored], None]
 """Gets the queue ID and the message, one after the other."""
 
 
-Found = tuple[dict[str, Stored], frozenset[str]]
+StoredBatch = tuple[dict[str, Stored], frozenset[str]]
 """The messages that were read, and the queue IDs answered for, absent ones too."""
 
 
-def parse_stored(done: Completed, *, has_body: bool) -> Found:
+def parse_stored(done: Completed, *, has_body: bool) -> StoredBatch:
     """The answer of a script that reads messages: "ID ENVELOPE HEADERS BODY" (lengths), then the bytes; last "end".
 
     "ID absent" for a message that is not queued. Returns the messages, and the IDs answered for.
     Raises UnparsedOutput when it is cut off or its lengths do not fit.
     """
     data = done.stdout
-    found: dict[str, Stored] = {}
+    messages: dict[str, Stored] = {}
     answered: set[str] = set()
     at = 0
     while True:
@@ -65,7 +65,7 @@ def parse_stored(done: Completed, *, has_body: bool) -> Found:
         words = data[at:end].split() if end >= 0 else []
         at = end + 1
         if words == [b"end"] and at == len(data):
-            return found, frozenset(answered)
+            return messages, frozenset(answered)
         if len(words) == 2 and words[1] == b"absent":
             answered.add(words[0].decode("ascii", "replace"))
             continue
@@ -77,14 +77,14 @@ def parse_stored(done: Completed, *, has_body: bool) -> Found:
         name = words[0].decode("ascii", "replace")
         answered.add(name)
         body = parts[first + second :] if has_body else None
-        found[name] = Stored(parts[first : first + second], body, parts[:first])
+        messages[name] = Stored(parts[first : first + second], body, parts[:first])
 
 
 def in_batches(
     queue_ids: Sequence[str],
     size: int,
     take: TakeStored,
-    read: Callable[[list[str]], Steps[Found]],
+    read: Callable[[list[str]], Steps[StoredBatch]],
 ) -> Steps[None]:
     """All the messages, `size` per remote command; what a command's budget left unread goes into the next one.
 
@@ -107,7 +107,7 @@ def _nothing_to_check(instance: InstanceFacts) -> None:
     """The default of `check`."""
 
 
-def _parse(done: Completed, headers: int, body: int) -> Found:
+def _parse(done: Completed, headers: int, body: int) -> StoredBatch:
     return parse_stored(done, has_body=body > 0)
 
 
@@ -127,7 +127,7 @@ class Content:
     batch: int
     headers_batch: int
     error_of: Callable[[Completed, str], FleetError] = error_of
-    parse: Callable[[Completed, int, int], Found] = _parse
+    parse: Callable[[Completed, int, int], StoredBatch] = _parse
     check: Callable[[InstanceFacts], None] = _nothing_to_check
     separator: tuple[bytes, ...] = ()
     envelope: int = 0
@@ -153,13 +153,15 @@ class Content:
         if "body" in operation.parts:
             body = operation.max_bytes + 1 + len(b"".join(self.separator))
             headers += self.before_body
-        found, _ = yield from self._read(instance, (self.envelope, headers, body), [entry.queue_id])
-        if entry.queue_id not in found:
+        messages, _ = yield from self._read(instance, (self.envelope, headers, body), [entry.queue_id])
+        if entry.queue_id not in messages:
             raise MessageNotFound(f"{entry.queue_id} left the queue while it was read")
-        stored = found[entry.queue_id]
+        stored = messages[entry.queue_id]
         return message_parts(operation, entry, stored, self.delivered(stored))
 
-    def _read(self, instance: InstanceFacts, limits: tuple[int, int, int], queue_ids: Sequence[str]) -> Steps[Found]:
+    def _read(
+        self, instance: InstanceFacts, limits: tuple[int, int, int], queue_ids: Sequence[str]
+    ) -> Steps[StoredBatch]:
         """One batch, up to so many bytes of envelope, headers and body."""
         self.check(instance)
         numbers = (BUDGET, *(limits if self.envelope else limits[1:]))
@@ -173,8 +175,8 @@ class Content:
         done = yield from run(command)
         if done.exit_status:
             raise self.error_of(done, self.script)
-        found, answered = self.parse(done, limits[1], limits[2])
-        return {name: self._without_separator(each) for name, each in found.items()}, answered
+        messages, answered = self.parse(done, limits[1], limits[2])
+        return {name: self._without_separator(each) for name, each in messages.items()}, answered
 
     def _without_separator(self, stored: Stored) -> Stored:
         if stored.body is None or not self.separator:
@@ -201,15 +203,15 @@ def subject_of(stored: Stored) -> str:
 def message_parts(
     operation: MessageShow, entry: QueueEntry, stored: Stored, delivered: Iterable[Recipient] = ()
 ) -> dict[str, Any]:
-    """The data of `message.show`: parts as asked, `truncated` when one is longer than max_bytes.
+    """The data of `message.show`: parts as requested, `truncated` when one is longer than max_bytes.
 
     `stored` must have one byte more of each part than max_bytes, where there is that much. `delivered`: recipients that
     a listing leaves out because they are done.
     """
     limit = operation.max_bytes
-    shown: dict[str, Any] = {"queue_id": entry.queue_id, "size": entry.size, "state": entry.state, "truncated": False}
+    parts: dict[str, Any] = {"queue_id": entry.queue_id, "size": entry.size, "state": entry.state, "truncated": False}
     if "envelope" in operation.parts:
-        shown["envelope"] = {
+        parts["envelope"] = {
             "sender": entry.sender,
             "arrival_time": entry.arrival_time,
             "recipients": [
@@ -218,13 +220,13 @@ def message_parts(
             ],
         }
     if "headers" in operation.parts:
-        shown["headers"] = [
+        parts["headers"] = [
             {"name": name, "value": rfc2047.decode(value), "raw": escape_bytes(value)}
             for name, value in parse_headers(stored.raw_headers[:limit])
         ]
-        shown["truncated"] = len(stored.raw_headers) > limit
+        parts["truncated"] = len(stored.raw_headers) > limit
     if "body" in operation.parts and stored.body is not None:
         body = stored.body[:limit]
-        shown["body"] = {"text": body.decode("utf-8", "replace"), "raw_base64": base64.b64encode(body).decode()}
-        shown["truncated"] = shown["truncated"] or len(stored.body) > limit
-    return shown
+        parts["body"] = {"text": body.decode("utf-8", "replace"), "raw_base64": base64.b64encode(body).decode()}
+        parts["truncated"] = parts["truncated"] or len(stored.body) > limit
+    return parts

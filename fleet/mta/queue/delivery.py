@@ -55,8 +55,8 @@ def message_deliver(
 ) -> Steps[Result]:
     """`message.deliver`. Raises MessageNotFound, PlanStale, InDelivery, MtaNotRunning, Conflict (held, no release)."""
     delivery.check(instance)
-    found, listing = yield from delivery.queue.find(instance, operation.queue_id)
-    entry = deliverable(found, operation, context, delivery.under_way)
+    queued, listing = yield from delivery.queue.find(instance, operation.queue_id)
+    entry = deliverable(queued, operation, context, delivery.under_way)
     yield from delivery.ready(instance, context)
     attempt = delivery.attempt(instance, operation, context, entry, listing)
     yield plan_of(Chosen((entry,), listing.total), context, attempt.commands, attempt.notes)
@@ -102,7 +102,7 @@ def deliverable(
 ) -> QueueEntry:
     """The message, when nothing stands in the way of an attempt. `under_way`: states that end in one by themselves.
 
-    Raises MessageNotFound, PlanStale, InDelivery, Conflict (held; release not said).
+    Raises MessageNotFound, PlanStale, InDelivery, Conflict (held; release not requested).
     """
     if entry is None:
         raise MessageNotFound(f"{operation.queue_id} is not queued")
@@ -162,7 +162,7 @@ def attempted(
     )
 
 
-def judged_by_log(
+def result_by_log(
     before: QueueEntry,
     after: QueueEntry | None,
     attempts: Sequence[Attempt],
@@ -182,8 +182,8 @@ def judged_by_log(
         if still.state in UNDER_WAY:
             error = InDelivery(f"the attempt had not ended after {waited} seconds")
         return not_attempted(before, error, log=lines)
-    said = outcome_of(attempts, is_queued=still is not None, is_returned=is_returned)
-    return attempted(before, still, attempts, said, log=lines)
+    outcome = outcome_of(attempts, is_queued=still is not None, is_returned=is_returned)
+    return attempted(before, still, attempts, outcome, log=lines)
 
 
 def not_attempted(

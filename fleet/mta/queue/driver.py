@@ -22,12 +22,12 @@ Jobs = Mapping[str, Sequence[Quarantined]]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What the host said while messages were changed.
+class Reported:
+    """What the host reported while messages were changed.
 
     `words`: of each message it named. `now`: what is queued of them, where the driver had to look again itself, after
-    its last change. `places`: what lies in the job's quarantine, as far as the host said so. `new_ids`: queue IDs that
-    messages got. `data`: more for the run's result. `notes`: sentences for people. `error`: why nothing was done.
+    its last change. `places`: what lies in the job's quarantine, as far as the host reports it. `new_ids`: queue IDs
+    that messages got. `data`: more for the run's result. `notes`: sentences for people. `error`: why nothing was done.
     """
 
     words: Mapping[str, Word] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Act:
     """
 
     commands: Sequence[tuple[str, ...]]
-    run: Callable[[], Steps[Said]]
+    run: Callable[[], Steps[Reported]]
     notes: Sequence[str] = ()
     looks_again: bool = False
 
@@ -60,13 +60,13 @@ class Act:
 class Move:
     """PUT_BACK or ERASE. `commands`, `notes`: for the plan. `run`: does it for the messages of one job; its `places`
     are all that lies in that job's quarantine afterwards. `settle`: with those that the queue holds again and all that
-    was said, what is to be done with them there; what it says was left is not restored.
+    was reported, what is to be done with them there; what it reports as left is not restored.
     """
 
     commands: Sequence[tuple[str, ...]]
-    run: Callable[[str, Sequence[Quarantined]], Steps[Said]]
+    run: Callable[[str, Sequence[Quarantined]], Steps[Reported]]
     notes: Sequence[str] = ()
-    settle: Callable[[Mapping[str, QueueEntry], Said], Steps[Said]] | None = None
+    settle: Callable[[Mapping[str, QueueEntry], Reported], Steps[Reported]] | None = None
 
 
 def _nothing_refused(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
@@ -93,7 +93,7 @@ class QueueDriver:
     queue: Queue
     act: Callable[[InstanceFacts, Verb, ChangesMessages, Context, Chosen], Act]
     layout: Layout
-    lying: Callable[[InstanceFacts, str, Verb, Wanted], Steps[Said]]
+    lying: Callable[[InstanceFacts, str, Verb, Wanted], Steps[Reported]]
     move: Callable[[InstanceFacts, Verb, Context, Jobs], Move]
     verbs: frozenset[Verb]
     check: Callable[[InstanceFacts, Verb, ChangesMessages], None] = _nothing_refused

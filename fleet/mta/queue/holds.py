@@ -30,19 +30,19 @@ class Holds:
         read_headers = queue.read_headers
 
         def read(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
-            def seen(message: StreamedEntry) -> None:
+            def observe(message: StreamedEntry) -> None:
                 self._see(message)
                 take(message)
 
-            return self._ended((yield from queue.read(instance, seen)))
+            return self._ended((yield from queue.read(instance, observe)))
 
         def read_with_headers(instance: InstanceFacts, take: WholeConsumer) -> Steps[Listing]:
-            def seen(message: StreamedEntry, content: Stored | None = None) -> None:
+            def observe(message: StreamedEntry, content: Stored | None = None) -> None:
                 self._see(message)
                 take(message, content)
 
             assert read_headers is not None  # noqa: S101 - else this is not the queue's; for the type checker
-            return self._ended((yield from read_headers(instance, seen)))
+            return self._ended((yield from read_headers(instance, observe)))
 
         return replace(queue, read=read, read_headers=read_with_headers if read_headers else None)
 

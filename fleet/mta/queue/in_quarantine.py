@@ -78,14 +78,16 @@ def find(layout: Layout, instance: InstanceFacts) -> Steps[InQuarantine]:
         raise error_of(done, SCRIPT)
     if end is None:
         raise UnparsedOutput(f"{SCRIPT} did not come to its end")
-    told = list(_told(lines[:-2], layout, instance))
-    found = sorted({each for each in told if each is not None})
+    parsed = list(_parsed(lines[:-2], layout, instance))
+    messages = sorted({each for each in parsed if each is not None})
     return InQuarantine(
-        tuple(found[:MOST]), more=int(end[1]) + len(found[MOST:]), odd=int(end[2]) + sum(each is None for each in told)
+        tuple(messages[:MOST]),
+        more=int(end[1]) + len(messages[MOST:]),
+        odd=int(end[2]) + sum(each is None for each in parsed),
     )
 
 
-def _told(lines: list[str], layout: Layout, instance: InstanceFacts) -> Iterator[Found | None]:
+def _parsed(lines: list[str], layout: Layout, instance: InstanceFacts) -> Iterator[Found | None]:
     """Each line that names a file; None for what is no message of ours."""
     directory = ""
     shape = re.compile(f"{layout.top}{layout.job}/{layout.file}")

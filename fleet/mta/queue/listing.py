@@ -86,8 +86,8 @@ def read_listing(command: Command, program: str, error_of: Callable[[Completed, 
     done = yield from run(command)
     if done.exit_status:
         raise error_of(done, program)
-    found: Listing = done.result
-    return found
+    listing: Listing = done.result
+    return listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +119,18 @@ class Queue:
         `notes`: gets what the listing tells people.
         """
         wanted = frozenset(queue_ids)
-        found: dict[str, QueueEntry] = {}
+        entries: dict[str, QueueEntry] = {}
 
         def take(message: StreamedEntry) -> None:
             if message.queue_id in wanted:
-                found[message.queue_id] = message.entry()
+                entries[message.queue_id] = message.entry()
 
         listing = yield from self.read(instance, take)
         if listing.refused:
             raise UnparsedOutput(listing.notes[-1])
         if notes is not None:
             notes += listing.notes
-        return found
+        return entries
 
     def proof(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
         """`lookup` after a change. Without IDs nothing is run. Raises OutcomeUnknown: what was done was not seen."""
@@ -144,14 +144,14 @@ class Queue:
 
     def find(self, instance: InstanceFacts, queue_id: str) -> Steps[tuple[QueueEntry | None, Listing]]:
         """The message of that ID, and how the listing ended."""
-        found: list[QueueEntry] = []
+        entries: list[QueueEntry] = []
 
         def take(message: StreamedEntry) -> None:
             if message.queue_id == queue_id:
-                found.append(message.entry())
+                entries.append(message.entry())
 
         listing = yield from self.read(instance, take)
-        return (found[-1] if found else None), listing
+        return (entries[-1] if entries else None), listing
 
     def get(self, instance: InstanceFacts, queue_id: str) -> Steps[QueueEntry]:
         """The message of that ID. Raises MessageNotFound."""
@@ -283,7 +283,7 @@ def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, cont
     return Result(
         Ended.SUCCEEDED,
         {
-            "entries": [shown(entry, operation.fields) for entry in entries],
+            "entries": [entry_as_json(entry, operation.fields) for entry in entries],
             "total": listing.total,
             "matched": kept.matched,
             "truncated": kept.matched > len(entries),
@@ -302,7 +302,7 @@ def message_show(queue: Queue, instance: InstanceFacts, operation: MessageShow, 
     return Result(Ended.SUCCEEDED, (yield from queue.content.read_one(instance, operation, entry)))
 
 
-def shown(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, Any]:
+def entry_as_json(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, Any]:
     """An entry as the API shows it; with `fields`, only those and the queue ID."""
     whole: dict[str, Any] = {
         "queue_id": entry.queue_id,

@@ -34,7 +34,7 @@ class Verb(StrEnum):
 
 
 class Word(StrEnum):
-    """What the host said of one message: it is done, busy, or something of it was left. It may say nothing of it."""
+    """What the host reported of one message: done, busy, or something of it was left. It may report nothing."""
 
     DONE = "done"
     BUSY = "busy"
@@ -60,10 +60,6 @@ class Chosen:
     notes: tuple[str, ...] = ()
     freed: tuple[Fingerprint, ...] = ()
 
-    @property
-    def asked(self) -> int:
-        return len(self.entries) + len(self.gone) + len(self.stale)
-
 
 @dataclass(slots=True)
 class Outcomes:
@@ -77,7 +73,7 @@ class Outcomes:
             self.states[queue_id] = state
 
     def of(self, state: MessageState) -> tuple[str, ...]:
-        return tuple(queue_id for queue_id, found in self.states.items() if found is state)
+        return tuple(queue_id for queue_id, each in self.states.items() if each is state)
 
     def messages(self) -> tuple[MessageOutcome, ...]:
         return tuple(MessageOutcome(name, state, self.new_ids.get(name, "")) for name, state in self.states.items())
@@ -108,7 +104,7 @@ def same(now: Mapping[str, QueueEntry], entry: QueueEntry) -> QueueEntry | None:
 
 
 def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bool = False) -> MessageState | None:
-    """What became of a message: what the host said of it and what is there afterwards must agree.
+    """What became of a message: what the host reported of it and what is there afterwards must agree.
 
     `now`: the very message as it is queued after all, or None. `is_lying`: it lies in the job's quarantine, or cannot
     come back from there, since another message has its ID. None: it was in the wanted state already, and not by us, so
@@ -124,8 +120,8 @@ def judge(verb: Verb, now: QueueEntry | None, word: Word | None, *, is_lying: bo
         return MessageState.DONE
     if verb in (Verb.HOLD, Verb.RELEASE) and (now.state == "hold") == (verb is Verb.HOLD):
         return MessageState.DONE if word is Word.DONE else None
-    is_said = word is Word.LEFT or (verb is Verb.HOLD and word is Word.DONE)
-    is_under_way = now.state in UNDER_WAY and not is_said
+    is_reported = word is Word.LEFT or (verb is Verb.HOLD and word is Word.DONE)
+    is_under_way = now.state in UNDER_WAY and not is_reported
     return MessageState.IN_DELIVERY if is_under_way else MessageState.LEFT
 
 
@@ -219,12 +215,12 @@ def changed(
     chosen: Chosen, outcomes: Outcomes, now: Mapping[str, QueueEntry], *, already: int | None = None, **data: Any
 ) -> Result:
     """The result with what the queue held before and holds `now` as its evidence."""
-    asked = names(chosen.entries)
+    requested = names(chosen.entries)
     return result_of(
         chosen,
         outcomes,
-        before=evidence({entry.queue_id: entry for entry in chosen.entries}, asked),
-        after=evidence(now, asked),
+        before=evidence({entry.queue_id: entry for entry in chosen.entries}, requested),
+        after=evidence(now, requested),
         data={"already": chosen.already if already is None else already, **data},
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
-from fleet.mta.queue.driver import Jobs, Move, QueueDriver, Said
+from fleet.mta.queue.driver import Jobs, Move, QueueDriver, Reported
 from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, plan_of, result_of
 from fleet.mta.records import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
@@ -33,25 +33,25 @@ def restore(
     Undoing a purge attempts nothing: the message waits for its time as it did.
     """
     by_id = {item.queue_id: item for item in operation.items}
-    asked = tuple(by_id)
+    requested = tuple(by_id)
     before = _same_of((yield from driver.queue.lookup(instance, by_id)), by_id)
     jobs = jobs_of(driver, instance, operation.items)
     move = driver.move(instance, Verb.PUT_BACK, context, jobs)
     yield plan_of(_as_chosen(operation.items), context, move.commands, move.notes)
-    said = yield from _of_all_jobs(move, jobs)
+    reported = yield from _of_all_jobs(move, jobs)
     now = yield from driver.queue.proof(instance, by_id)
-    seen = _same_of(now, by_id)
-    settled = (yield from move.settle(seen, said)) if move.settle else Said()
-    words = {**said.words, **settled.words}
+    queued = _same_of(now, by_id)
+    settled = (yield from move.settle(queued, reported)) if move.settle else Reported()
+    words = {**reported.words, **settled.words}
     outcomes = Outcomes()
-    for name in asked:
-        back = None if settled.words.get(name) is Word.LEFT else seen.get(name)
-        state = judge(Verb.PUT_BACK, back, words.get(name), is_lying=name in said.places or name in now)
+    for name in requested:
+        back = None if settled.words.get(name) is Word.LEFT else queued.get(name)
+        state = judge(Verb.PUT_BACK, back, words.get(name), is_lying=name in reported.places or name in now)
         if state is not None:
             outcomes.states[name] = state
-    chosen = Chosen((), len(before), notes=tuple(dict.fromkeys((*said.notes, *settled.notes))))
-    evidences = {"before": evidence(before, asked), "after": evidence(now, asked)}
-    return said.applied(result_of(chosen, outcomes, data=dict(said.data), **evidences))
+    chosen = Chosen((), len(before), notes=tuple(dict.fromkeys((*reported.notes, *settled.notes))))
+    evidences = {"before": evidence(before, requested), "after": evidence(now, requested)}
+    return reported.applied(result_of(chosen, outcomes, data=dict(reported.data), **evidences))
 
 
 def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
@@ -65,10 +65,10 @@ def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineEra
         before = yield from driver.lying(
             instance, job, Verb.ERASE, {each.queue_id: fingerprint(each) for each in items}
         )
-        said = yield from move.run(job, items)
-        notes += (*before.notes, *said.notes)
+        reported = yield from move.run(job, items)
+        notes += (*before.notes, *reported.notes)
         for name in (item.queue_id for item in items):
-            state = judge(Verb.ERASE, None, said.words.get(name), is_lying=name in said.places)
+            state = judge(Verb.ERASE, None, reported.words.get(name), is_lying=name in reported.places)
             outcomes.put([name], MessageState.ALREADY_GONE)
             if state is not None and name in before.places:
                 outcomes.put([name], state)
@@ -89,17 +89,17 @@ def _same_of(now: Mapping[str, QueueEntry], by_id: Mapping[str, Quarantined]) ->
     return {name: entry for name, entry in now.items() if is_same(entry, fingerprint(by_id[name]))}
 
 
-def _of_all_jobs(move: Move, jobs: Jobs) -> Steps[Said]:
-    """What was said of all, as one."""
-    whole = Said()
+def _of_all_jobs(move: Move, jobs: Jobs) -> Steps[Reported]:
+    """What was reported of all, as one."""
+    whole = Reported()
     for job, items in jobs.items():
-        said = yield from move.run(job, items)
-        here = {each.queue_id: said.places[each.queue_id] for each in items if each.queue_id in said.places}
-        whole = Said(
-            {**whole.words, **said.words},
+        reported = yield from move.run(job, items)
+        here = {each.queue_id: reported.places[each.queue_id] for each in items if each.queue_id in reported.places}
+        whole = Reported(
+            {**whole.words, **reported.words},
             places={**whole.places, **here},
-            data={name: {**whole.data.get(name, {}), **each} for name, each in said.data.items()},
-            notes=(*whole.notes, *said.notes),
-            error=whole.error or said.error,
+            data={name: {**whole.data.get(name, {}), **each} for name, each in reported.data.items()},
+            notes=(*whole.notes, *reported.notes),
+            error=whole.error or reported.error,
         )
     return whole

@@ -21,7 +21,7 @@ from fleet.mta.operations import (
 )
 from fleet.mta.queue.changes import verb_of
 from fleet.mta.queue.delivery import Delivery, read_back_deliver
-from fleet.mta.queue.driver import Jobs, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Jobs, QueueDriver, Reported, Wanted
 from fleet.mta.queue.listing import Queue
 from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, result_of
 from fleet.mta.queue.quarantine import fingerprint, jobs_of
@@ -34,7 +34,7 @@ NOT_PROVEN = (
     "only a release that names them, or state:hold, frees them"
 )
 
-Look = Callable[[], Steps[Said]]
+Look = Callable[[], Steps[Reported]]
 """Reads the quarantine, under the host's lock where it has one, and tells the places. Raises when it cannot be had."""
 ReadBlock = Callable[[InstanceFacts, Any, Context], Steps[Result | None]]
 
@@ -43,7 +43,7 @@ ReadBlock = Callable[[InstanceFacts, Any, Context], Steps[Result | None]]
 class Placed:
     """Where messages are. `queued`: in the queue. `lying`: the places of what is in quarantine, out of the queue.
 
-    `notes`: what the listings told people; `data`: what the quarantine told besides.
+    `notes`: of the listings, for people; `data`: what the quarantine reported besides.
     """
 
     queued: dict[str, QueueEntry]
@@ -63,8 +63,8 @@ def read_back(
     """Adapter.read_back: the result as the operation itself would have reported it, by the frozen fingerprints only.
 
     `delivery`, `read_block`: of an MTA that has message.deliver and blocks. None: nothing to read back, or it cannot be
-    told. Of an attempt, a bounce and a requeue the queue does not tell by whom a message left it, so only what they
-    left there is told.
+    known. Of an attempt, a bounce and a requeue the queue does not tell by whom a message left it, so only what they
+    left there is reported.
     """
     if isinstance(operation, SenderBlock | SenderUnblock):
         return (yield from read_block(instance, operation, context)) if read_block else None
@@ -80,19 +80,19 @@ def read_back(
     wanted = {each.queue_id: each for each in context.frozen}
     placed = yield from _placed(driver, instance, verb, context.job, wanted)
     held = stuck(placed.queued, wanted) if driver.holds_first and verb is not Verb.HOLD else []
-    is_told = bool(held) if driver.holds_first else len(placed.queued) == len(wanted)
-    if verb in (Verb.BOUNCE, Verb.REQUEUE) and not is_told:
+    is_decided = bool(held) if driver.holds_first else len(placed.queued) == len(wanted)
+    if verb in (Verb.BOUNCE, Verb.REQUEUE) and not is_decided:
         return None
-    return _told(verb, context.job, wanted, placed, held)
+    return _result(verb, context.job, wanted, placed, held)
 
 
 def _placed(driver: QueueDriver, instance: InstanceFacts, verb: Verb, job: str, wanted: Wanted) -> Steps[Placed]:
-    def look() -> Steps[Said]:
+    def look() -> Steps[Reported]:
         return (yield from driver.lying(instance, job, verb, wanted))
 
     if verb is Verb.TAKE_OUT:
         return (yield from placed_by_purge(driver.queue, instance, wanted, look))
-    settled = (yield from look()) if verb in driver.settles else Said()
+    settled = (yield from look()) if verb in driver.settles else Reported()
     placed = yield from placed_in_queue(driver.queue, instance, wanted)
     return Placed(placed.queued, {}, (*placed.notes, *settled.notes), settled.data)
 
@@ -122,7 +122,7 @@ def placed_by_restore(queue: Queue, instance: InstanceFacts, wanted: Wanted, loo
 
 
 def _looked_up(
-    queue: Queue, instance: InstanceFacts, first: Placed, lying: Mapping[str, str], doubtful: Wanted, there: Said
+    queue: Queue, instance: InstanceFacts, first: Placed, lying: Mapping[str, str], doubtful: Wanted, there: Reported
 ) -> Steps[Placed]:
     """The two readings as one; the queue is read again for the doubtful ones, and that decides."""
     again = (yield from placed_in_queue(queue, instance, doubtful)) if doubtful else Placed({}, {})
@@ -143,7 +143,7 @@ def stuck(same: Mapping[str, QueueEntry], wanted: Wanted) -> list[str]:
     return [name for name, entry in same.items() if entry.state == "hold" != wanted[name].state]
 
 
-def _told(verb: Verb, job: str, wanted: Wanted, placed: Placed, held: Sequence[str]) -> Result:
+def _result(verb: Verb, job: str, wanted: Wanted, placed: Placed, held: Sequence[str]) -> Result:
     """The result as the operation itself would have reported it. `held`: what the operation only put on hold.
 
     A deletion that nobody saw is not claimed: what is no longer queued has left the queue, and no more. A hold is ours
@@ -202,7 +202,7 @@ def _items_read_back(
     return result_of(chosen, outcomes, after=evidence(placed.queued, tuple(by_id)))
 
 
-def _lying_of_all(driver: QueueDriver, instance: InstanceFacts, verb: Verb, jobs: Jobs) -> Steps[Said]:
+def _lying_of_all(driver: QueueDriver, instance: InstanceFacts, verb: Verb, jobs: Jobs) -> Steps[Reported]:
     places: dict[str, str] = {}
     notes: list[str] = []
     for job, items in jobs.items():
@@ -210,4 +210,4 @@ def _lying_of_all(driver: QueueDriver, instance: InstanceFacts, verb: Verb, jobs
         there = yield from driver.lying(instance, job, verb, wanted)
         places |= {name: there.places[name] for name in wanted if name in there.places}
         notes += there.notes
-    return Said(places=places, notes=tuple(notes))
+    return Reported(places=places, notes=tuple(notes))

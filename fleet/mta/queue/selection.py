@@ -65,24 +65,24 @@ def choose_frozen(
     """What is left of the plan: the same message under the same ID. Raises PlanStale."""
     wanted = {each.queue_id: each for each in context.frozen or ()}
     judge = selection.match.compile(context.now) if selection.match else None
-    found: dict[str, QueueEntry] = {}
+    queued: dict[str, QueueEntry] = {}
     new: set[str] = set()
 
     def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted:
-            found[message.queue_id] = message.entry()
+            queued[message.queue_id] = message.entry()
         elif judge is not None and judge(message) and relevant(message):
             new.add(message.queue_id)
 
     listing = yield from queue.read(instance, take)
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
-    same = {name: entry for name, entry in found.items() if is_same(entry, wanted[name])}
+    same = {name: entry for name, entry in queued.items() if is_same(entry, wanted[name])}
     chosen = Chosen(
         entries=tuple(entry for entry in same.values() if relevant(entry)),
         total=listing.total,
-        gone=tuple(name for name in wanted if name not in found),
-        stale=tuple(name for name in found if name not in same),
+        gone=tuple(name for name in wanted if name not in queued),
+        stale=tuple(name for name in queued if name not in same),
         new=len(new),
         already=sum(not relevant(entry) for entry in same.values()),
         notes=listing.notes,
@@ -96,20 +96,20 @@ def choose_by_id(
 ) -> Steps[Chosen]:
     """The messages of these queue IDs; those not queued are gone."""
     wanted = dict.fromkeys(queue_ids)
-    found: dict[str, QueueEntry] = {}
+    queued: dict[str, QueueEntry] = {}
 
     def take(message: StreamedEntry) -> None:
         if message.queue_id in wanted:
-            found[message.queue_id] = message.entry()
+            queued[message.queue_id] = message.entry()
 
     listing = yield from queue.read(instance, take)
     if listing.refused:
         raise UnparsedOutput(listing.notes[-1])
     return Chosen(
-        entries=tuple(entry for entry in found.values() if relevant(entry)),
+        entries=tuple(entry for entry in queued.values() if relevant(entry)),
         total=listing.total,
-        gone=tuple(name for name in wanted if name not in found),
-        already=sum(not relevant(entry) for entry in found.values()),
+        gone=tuple(name for name in wanted if name not in queued),
+        already=sum(not relevant(entry) for entry in queued.values()),
         notes=listing.notes,
     )
 

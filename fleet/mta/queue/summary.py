@@ -31,7 +31,7 @@ class Tally:
             self.oldest_at = message.arrival_time
         self.ages[bucket] += 1
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return {"count": self.count, "bytes": self.bytes, "oldest_at": self.oldest_at}
 
 
@@ -74,16 +74,18 @@ class Summary:
                     value = "(others)"
                 group.setdefault(value, Tally()).add(message, bucket)
 
-    def shown(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return {
-            "total": self.total.shown(),
+            "total": self.total.as_json(),
             "groups": {name: self._top(name) for name in self.groups},
             "ages": histogram(self.total.ages),
         }
 
     def _top(self, name: str) -> list[dict[str, Any]]:
         ranked = sorted(self.groups[name].items(), key=lambda item: (-item[1].count, item[0]))
-        return [{"value": value, **tally.shown(), "ages": histogram(tally.ages)} for value, tally in ranked[: self.top]]
+        return [
+            {"value": value, **tally.as_json(), "ages": histogram(tally.ages)} for value, tally in ranked[: self.top]
+        ]
 
 
 def bucket_name(bucket: int) -> str:
@@ -105,5 +107,5 @@ def queue_summary(queue: Queue, instance: InstanceFacts, operation: QueueSummary
         summary.add(message)
 
     listing = yield from matching(queue, instance, operation.match, judge, take)
-    data = summary.shown() | {"taken_at": context.now, "refused": listing.refused, "notes": list(listing.notes)}
+    data = summary.as_json() | {"taken_at": context.now, "refused": listing.refused, "notes": list(listing.notes)}
     return Result(Ended.SUCCEEDED, data)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.mta.operations import AddressTest, SmtpProbe
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
-from fleet.mta.routes.resolve import Destination, Exchanger, Found, Resolution, Resolver, find, read_resolver
+from fleet.mta.routes.resolve import Destination, Exchanger, Resolution, Resolved, Resolver, find, read_resolver
 from fleet.mta.steps import FORWARDING_PROHIBITED, Dialogue, Steps, Transcript, talk
 
 MOST_ROUTES = 20
@@ -28,7 +28,7 @@ class Route:
     """How one recipient leaves. `kind`: local, virtual, relay, remote; undeliverable or deferred where the MTA says no.
 
     `transport`: the MTA's own word. `via`: the steps that led here. `destinations`: next hops in their order, none when
-    nobody is asked over the network. `hosts`: where the MTA itself has said which ones.
+    nobody is asked over the network. `hosts`: where the MTA itself has named them.
     """
 
     recipient: str
@@ -54,7 +54,7 @@ class Routing:
 FindRoutes = Callable[[InstanceFacts, str, str], Steps[Routing]]
 """(instance, recipient, sender) to Routing. The sender "" is unknown, "<>" the null sender."""
 
-Settled = tuple[Route, Found]
+Settled = tuple[Route, Resolved]
 
 
 def address_test(
@@ -65,7 +65,7 @@ def address_test(
     settled = yield from _settled(routing)
     data = {
         "address": operation.address,
-        "routes": [_as_json(route, found) for route, found in settled],
+        "routes": [_as_json(route, resolved) for route, resolved in settled],
         "notes": [*routing.notes, *_cut(routing)],
     }
     return Result(Ended.SUCCEEDED, data=data)
@@ -77,14 +77,14 @@ def smtp_probe(
     """`smtp.probe`: ask the hosts of the first route that leaves by SMTP, in their order."""
     routing = yield from find_routes(instance, operation.recipient, operation.sender)
     settled = yield from _settled(routing)
-    route, found = next((each for each in settled if each[1].hosts), settled[0])
-    said = yield from _asked(routing.helo, operation.sender, route, found)
+    route, resolved = next((each for each in settled if each[1].hosts), settled[0])
+    outcome = yield from _probed(routing.helo, operation.sender, route, resolved)
     notes = [*routing.notes, *_cut(routing)]
     if len(settled) > 1:
         notes.append(f"{operation.recipient} stands for {len(settled)} recipients; {route.recipient} was asked for")
-    if said["dialogue"]:
+    if outcome["dialogue"]:
         notes += NOT_A_DELIVERY
-    data = {"from": operation.sender, "to": operation.recipient, "route": _as_json(route, found), **said}
+    data = {"from": operation.sender, "to": operation.recipient, "route": _as_json(route, resolved), **outcome}
     return Result(Ended.SUCCEEDED, data={**data, "notes": notes})
 
 
@@ -99,30 +99,30 @@ def _settled(routing: Routing) -> Steps[list[Settled]]:
     for route in routing.routes[:MOST_ROUTES]:
         if route.hosts:
             kind = Resolution.ADDRESS if route.hosts[0].preference is None else Resolution.MX
-            settled.append((route, Found(kind, route.hosts)))
+            settled.append((route, Resolved(kind, route.hosts)))
         elif not route.destinations:
-            settled.append((route, Found(Resolution.NONE, detail=route.detail)))
+            settled.append((route, Resolved(Resolution.NONE, detail=route.detail)))
         else:
             resolver = resolver or (yield from read_resolver(with_hosts=routing.with_hosts))
-            found = yield from _all_found(resolver, route.destinations, routing.helo)
-            settled.append((route, found))
+            resolved = yield from _resolve_all(resolver, route.destinations, routing.helo)
+            settled.append((route, resolved))
     return settled
 
 
-def _all_found(resolver: Resolver, destinations: tuple[Destination, ...], own_name: str) -> Steps[Found]:
-    found = yield from find(resolver, destinations[0], (own_name,))
+def _resolve_all(resolver: Resolver, destinations: tuple[Destination, ...], own_name: str) -> Steps[Resolved]:
+    resolved = yield from find(resolver, destinations[0], (own_name,))
     for destination in destinations[1:]:
         more = yield from find(resolver, destination, (own_name,))
-        best = found if found.hosts else more
-        detail = "; ".join(filter(None, (found.detail, more.detail)))
-        found = Found(best.resolution, (*found.hosts, *more.hosts), detail)
-    return found
+        best = resolved if resolved.hosts else more
+        detail = "; ".join(filter(None, (resolved.detail, more.detail)))
+        resolved = Resolved(best.resolution, (*resolved.hosts, *more.hosts), detail)
+    return resolved
 
 
-def _as_json(route: Route, found: Found) -> dict[str, Any]:
+def _as_json(route: Route, resolved: Resolved) -> dict[str, Any]:
     hosts = [
         {"name": host.name, "preference": host.preference, "addresses": list(host.addresses), "port": host.port}
-        for host in found.hosts
+        for host in resolved.hosts
     ]
     return {
         "recipient": route.recipient,
@@ -130,27 +130,27 @@ def _as_json(route: Route, found: Found) -> dict[str, Any]:
         "transport": route.transport,
         "nexthop": route.nexthop,
         "via": list(route.via),
-        "resolution": str(found.resolution),
-        "detail": found.detail,
+        "resolution": str(resolved.resolution),
+        "detail": resolved.detail,
         "hosts": hosts,
     }
 
 
-def _asked(helo: str, sender: str, route: Route, found: Found) -> Steps[dict[str, Any]]:
+def _probed(helo: str, sender: str, route: Route, resolved: Resolved) -> Steps[dict[str, Any]]:
     """{attempts, dialogue, verdict, reason}: of the first host that settles it."""
     attempts: list[dict[str, Any]] = []
-    last: dict[str, Any] = {"dialogue": [], "verdict": _without_hosts(route, found), "reason": found.detail}
-    targets = [(host, address) for host in found.hosts for address in host.addresses]
+    last: dict[str, Any] = {"dialogue": [], "verdict": _without_hosts(route, resolved), "reason": resolved.detail}
+    targets = [(host, address) for host in resolved.hosts for address in host.addresses]
     for host, address in targets[:MOST_ATTEMPTS]:
-        said = yield from _dialogue(address, host.port, helo, sender, route.recipient)
-        verdict, reason = judged(said)
-        dialogue = [{"sent": sent, "reply": reply} for sent, reply in said.exchanges]
+        transcript = yield from _dialogue(address, host.port, helo, sender, route.recipient)
+        verdict, reason = verdict_of(transcript)
+        dialogue = [{"sent": sent, "reply": reply} for sent, reply in transcript.exchanges]
         is_settled = bool(verdict) and not reason.startswith(STAGES[0])
         attempts.append(
             {"host": host.name, "address": address, "port": host.port, "error": "" if is_settled else reason}
         )
         last = {"dialogue": dialogue, "verdict": verdict or "unreachable", "reason": reason}
-        if FORWARDING_PROHIBITED in said.error:
+        if FORWARDING_PROHIBITED in transcript.error:
             last["verdict"] = "unknown"
             break
         if is_settled:
@@ -158,22 +158,22 @@ def _asked(helo: str, sender: str, route: Route, found: Found) -> Steps[dict[str
     return {"attempts": attempts, **last}
 
 
-def _without_hosts(route: Route, found: Found) -> str:
-    if FORWARDING_PROHIBITED in found.detail:
+def _without_hosts(route: Route, resolved: Resolved) -> str:
+    if FORWARDING_PROHIBITED in resolved.detail:
         return "unknown"
     if route.kind == "deferred":
         return "deferred"
-    if found.resolution is Resolution.NULL_MX or route.kind == "undeliverable":
+    if resolved.resolution is Resolution.NULL_MX or route.kind == "undeliverable":
         return "refused"
-    return "not_remote" if found.resolution is Resolution.NONE else "unreachable"
+    return "not_remote" if resolved.resolution is Resolution.NONE else "unreachable"
 
 
 def _dialogue(address: str, port: int, helo: str, sender: str, recipient: str) -> Steps[Transcript]:
     """EHLO first; a server that does not know it is greeted with HELO, as every MTA does (RFC 5321 3.2)."""
-    said = yield from talk(Dialogue(address, port, _lines("EHLO", helo, sender, recipient), ATTEMPT_SECONDS))
-    if len(said.exchanges) > 1 and said.exchanges[1][1].startswith("5"):
-        said = yield from talk(Dialogue(address, port, _lines("HELO", helo, sender, recipient), ATTEMPT_SECONDS))
-    return said
+    transcript = yield from talk(Dialogue(address, port, _lines("EHLO", helo, sender, recipient), ATTEMPT_SECONDS))
+    if len(transcript.exchanges) > 1 and transcript.exchanges[1][1].startswith("5"):
+        transcript = yield from talk(Dialogue(address, port, _lines("HELO", helo, sender, recipient), ATTEMPT_SECONDS))
+    return transcript
 
 
 def _lines(greet: str, helo: str, sender: str, recipient: str) -> tuple[str, ...]:
@@ -182,13 +182,13 @@ def _lines(greet: str, helo: str, sender: str, recipient: str) -> tuple[str, ...
     return (f"{greet} {helo}", f"MAIL FROM:{path}{utf8}", f"RCPT TO:<{recipient}>", "RSET", "QUIT")
 
 
-def judged(said: Transcript) -> tuple[str, str]:
+def verdict_of(transcript: Transcript) -> tuple[str, str]:
     """(verdict, reason) of a dialogue; an empty verdict when it broke off before RCPT was answered."""
-    for stage, (_, reply) in zip(STAGES, said.exchanges, strict=False):
+    for stage, (_, reply) in zip(STAGES, transcript.exchanges, strict=False):
         if reply[:1] in ("4", "5"):
             return {"4": "deferred", "5": "refused"}[reply[0]], f"{stage}: {reply}"
         if reply[:1] != "2":
             return "", f"{stage}: {reply!r} is no answer (RFC 5321 4.2)"
-    if len(said.exchanges) < len(STAGES):
-        return "", said.error or "the dialogue broke off"
-    return "accepted", f"RCPT: {said.exchanges[3][1]}"
+    if len(transcript.exchanges) < len(STAGES):
+        return "", transcript.error or "the dialogue broke off"
+    return "accepted", f"RCPT: {transcript.exchanges[3][1]}"

@@ -59,7 +59,7 @@ class Exchanger:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Resolved:
     """The hosts in the order in which an MTA tries them; equal preferences by name, where MTAs draw lots."""
 
     resolution: Resolution
@@ -99,56 +99,56 @@ def read_resolver(*, with_hosts: bool) -> Steps[Resolver]:
     return Resolver(tuple(servers) or (DEFAULT_SERVER,), hosts)
 
 
-def find(resolver: Resolver, destination: Destination, own_names: Iterable[str] = ()) -> Steps[Found]:
+def find(resolver: Resolver, destination: Destination, own_names: Iterable[str] = ()) -> Steps[Resolved]:
     """The hosts that an MTA tries for this next hop. `own_names`: where it finds itself it goes no further."""
     literal = LITERAL.fullmatch(destination.host)
     address = literal[1] if literal else destination.host
     if _is_address(address):
-        return Found(Resolution.ADDRESS, (Exchanger(destination.host, None, (address,), destination.port),))
+        return Resolved(Resolution.ADDRESS, (Exchanger(destination.host, None, (address,), destination.port),))
     name = destination.host.strip("[]").rstrip(".").lower()
     if destination.by_mx:
-        found = yield from _by_mx(resolver, name)
-        if found.resolution is Resolution.FAILED and destination.fallback:
+        resolved = yield from _by_mx(resolver, name)
+        if resolved.resolution is Resolution.FAILED and destination.fallback:
             hosts = tuple(Exchanger(host.rstrip("."), None) for host in destination.fallback)
-            found = Found(Resolution.MX, hosts, f"as the MTA itself looks them up; {found.detail}")
+            resolved = Resolved(Resolution.MX, hosts, f"as the MTA itself looks them up; {resolved.detail}")
     else:
-        found = Found(Resolution.ADDRESS, (Exchanger(name, None),))
-    found = _short_of_ourselves(found, {own.rstrip(".").lower() for own in own_names})
-    if not found.hosts:
-        return found
-    found = yield from _with_addresses(resolver, found)
-    return replace(found, hosts=tuple(replace(host, port=destination.port) for host in found.hosts))
+        resolved = Resolved(Resolution.ADDRESS, (Exchanger(name, None),))
+    resolved = _short_of_ourselves(resolved, {own.rstrip(".").lower() for own in own_names})
+    if not resolved.hosts:
+        return resolved
+    resolved = yield from _with_addresses(resolver, resolved)
+    return replace(resolved, hosts=tuple(replace(host, port=destination.port) for host in resolved.hosts))
 
 
-def _by_mx(resolver: Resolver, domain: str) -> Steps[Found]:
-    [answer] = yield from _ask(resolver, [(domain, "MX")])
+def _by_mx(resolver: Resolver, domain: str) -> Steps[Resolved]:
+    [answer] = yield from _query(resolver, [(domain, "MX")])
     if answer.problem:
-        return Found(Resolution.FAILED, detail=f"MX of {domain}: {answer.problem}")
+        return Resolved(Resolution.FAILED, detail=f"MX of {domain}: {answer.problem}")
     if not answer.exists:
-        return Found(Resolution.NXDOMAIN, detail=f"{domain} does not exist")
+        return Resolved(Resolution.NXDOMAIN, detail=f"{domain} does not exist")
     if not answer.records:
-        return Found(Resolution.IMPLICIT_MX, (Exchanger(answer.name, 0),))
+        return Resolved(Resolution.IMPLICIT_MX, (Exchanger(answer.name, 0),))
     if [name for _, name in answer.records] == [""]:
-        return Found(Resolution.NULL_MX, detail=f"{domain} accepts no mail (RFC 7505)")
+        return Resolved(Resolution.NULL_MX, detail=f"{domain} accepts no mail (RFC 7505)")
     hosts = tuple(Exchanger(name, preference) for preference, name in answer.records if name)
     more = len(hosts) - MOST_EXCHANGERS
-    return Found(Resolution.MX, hosts[:MOST_EXCHANGERS], f"{more} more hosts are not shown" if more > 0 else "")
+    return Resolved(Resolution.MX, hosts[:MOST_EXCHANGERS], f"{more} more hosts are not shown" if more > 0 else "")
 
 
-def _short_of_ourselves(found: Found, own_names: set[str]) -> Found:
+def _short_of_ourselves(resolved: Resolved, own_names: set[str]) -> Resolved:
     """Only what is preferred to ourselves (RFC 5321 5.1)."""
-    ours = [host for host in found.hosts if host.name in own_names]
-    if not ours or found.resolution is not Resolution.MX or ours[0].preference is None:
-        return found
+    ours = [host for host in resolved.hosts if host.name in own_names]
+    if not ours or resolved.resolution is not Resolution.MX or ours[0].preference is None:
+        return resolved
     limit = ours[0].preference
-    hosts = tuple(host for host in found.hosts if host.preference is not None and host.preference < limit)
+    hosts = tuple(host for host in resolved.hosts if host.preference is not None and host.preference < limit)
     detail = f"this host is listed itself, as {ours[0].name} with preference {limit}"
-    return Found(found.resolution if hosts else Resolution.LOOP, hosts, detail)
+    return Resolved(resolved.resolution if hosts else Resolution.LOOP, hosts, detail)
 
 
-def _with_addresses(resolver: Resolver, found: Found) -> Steps[Found]:
-    names = list(dict.fromkeys(host.name for host in found.hosts if host.name not in resolver.hosts))
-    answers = yield from _ask(resolver, [(name, kind) for name in names for kind in ("A", "AAAA")])
+def _with_addresses(resolver: Resolver, resolved: Resolved) -> Steps[Resolved]:
+    names = list(dict.fromkeys(host.name for host in resolved.hosts if host.name not in resolver.hosts))
+    answers = yield from _query(resolver, [(name, kind) for name in names for kind in ("A", "AAAA")])
     known = dict(resolver.hosts)
     problems: list[str] = []
     for name, four, six in zip(names, answers[::2], answers[1::2], strict=True):
@@ -156,15 +156,15 @@ def _with_addresses(resolver: Resolver, found: Found) -> Steps[Found]:
         if not known[name] and (four.problem or six.problem):
             problems.append(f"{name}: {four.problem or six.problem}")
     if problems:
-        said = yield from _by_getent(name for name in names if not known[name])
-        known |= said
-    hosts = tuple(replace(host, addresses=known[host.name]) for host in found.hosts)
-    detail = "; ".join(filter(None, (found.detail, *problems)))
+        by_getent = yield from _by_getent(name for name in names if not known[name])
+        known |= by_getent
+    hosts = tuple(replace(host, addresses=known[host.name]) for host in resolved.hosts)
+    detail = "; ".join(filter(None, (resolved.detail, *problems)))
     if any(host.addresses for host in hosts):
-        return replace(found, hosts=hosts, detail=detail)
+        return replace(resolved, hosts=hosts, detail=detail)
     if problems:
-        return Found(Resolution.FAILED, hosts, detail)
-    return Found(Resolution.NO_ADDRESS, hosts, detail or "none of these hosts has an address")
+        return Resolved(Resolution.FAILED, hosts, detail)
+    return Resolved(Resolution.NO_ADDRESS, hosts, detail or "none of these hosts has an address")
 
 
 def _by_getent(names: Iterable[str]) -> Steps[dict[str, tuple[str, ...]]]:
@@ -177,7 +177,7 @@ def _by_getent(names: Iterable[str]) -> Steps[dict[str, tuple[str, ...]]]:
     return known
 
 
-def _ask(resolver: Resolver, questions: Sequence[tuple[str, str]]) -> Steps[list[_Answer]]:
+def _query(resolver: Resolver, questions: Sequence[tuple[str, str]]) -> Steps[list[_Answer]]:
     """One answer for each (name, type). The next nameserver is asked for what the one before did not settle."""
     answers = [_Answer(name, problem="no such name can be asked for") for name, _ in questions]
     packets = {at: packet for at, (name, kind) in enumerate(questions) if (packet := _packet(at, name, kind))}
@@ -185,10 +185,10 @@ def _ask(resolver: Resolver, questions: Sequence[tuple[str, str]]) -> Steps[list
         if not packets:
             break
         reply = yield from ask(DnsQuery(server, tuple(packets.values())))
-        told = list(zip(packets, reply.packets, strict=False))
-        for at, packet in told:
+        answered = list(zip(packets, reply.packets, strict=False))
+        for at, packet in answered:
             answers[at] = _read(at, *questions[at], packet)
-        for at in list(packets)[len(told) :]:
+        for at in list(packets)[len(answered) :]:
             answers[at] = _Answer(questions[at][0], problem=reply.error)
         packets = {at: packet for at, packet in packets.items() if answers[at].problem}
     return answers
@@ -215,13 +215,13 @@ def _read(number: int, name: str, kind: str, packet: bytes) -> _Answer:
     canonical = _text(chain.canonical_name)
     if message.rcode() == dns.rcode.NXDOMAIN:
         return _Answer(canonical, exists=False)
-    found = []
+    records = []
     for record in chain.answer or ():
         if kind == "MX":
-            found.append((record.preference, _text(record.exchange)))
+            records.append((record.preference, _text(record.exchange)))
         else:
-            found.append((0, record.address))
-    return _Answer(canonical, records=tuple(sorted(found)))
+            records.append((0, record.address))
+    return _Answer(canonical, records=tuple(sorted(records)))
 
 
 def _text(name: dns.name.Name) -> str:

@@ -57,7 +57,7 @@ def is_ours(reply: str, value: str) -> bool:
 
 def entries(text: str, offset: int) -> tuple[Entry, ...]:
     """The administrator's lines. One without a tag decides about senders too, so it counts as From:."""
-    found = []
+    parsed = []
     for number, line in enumerate(text.split("\n"), offset + 1):
         if not line.strip(BLANKS) or line.startswith("#") or line[0] in BLANKS:
             continue
@@ -66,8 +66,8 @@ def entries(text: str, offset: int) -> tuple[Entry, ...]:
         key = stored if _TAGGED.match(stored) else f"{TAG.lower()}{stored}"
         value = line[len(stored) :].lstrip(" \t")
         # What ends in white space, or has none, is not the same in every makemap: never looked for in the map.
-        found.append(Entry(key, "" if rest != rest.rstrip(BLANKS) else value, number, line, stored))
-    return tuple(found)
+        parsed.append(Entry(key, "" if rest != rest.rstrip(BLANKS) else value, number, line, stored))
+    return tuple(parsed)
 
 
 def wider_keys(pattern: BlockPattern) -> tuple[str, ...]:

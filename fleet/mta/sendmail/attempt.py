@@ -42,20 +42,20 @@ def _run(instance: InstanceFacts, job: str, entry: QueueEntry) -> Steps[Judge]:
     lines = changed_lines((yield from run(run_queue(instance, "deliver", stdin))), RUN)
     at = lines.index("run") if "run" in lines else len(lines)
     refused = verdicts(lines[:at]).get(name, "")
-    return lambda after: judged(entry, after, refused, lines[at + 1 :])
+    return lambda after: attempt_result(entry, after, refused, lines[at + 1 :])
 
 
-def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Sequence[str]) -> Result:
+def attempt_result(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Sequence[str]) -> Result:
     """The result of one attempt by Sendmail's own words and a second look at the queue.
 
     `refused`: the script's word when it did not run the message. What left the queue without a word is `left_queue`.
     """
     name = before.queue_id
     still = after if after is not None and is_same(after, fingerprint_of(before)) else None
-    told = read_run(lines)
+    runs = read_run(lines)
     is_active = after is not None and after.state in UNDER_WAY
-    if name not in told["ran"]:
-        if name in told["locked"] or is_active:
+    if name not in runs["ran"]:
+        if name in runs["locked"] or is_active:
             return not_attempted(before, InDelivery(f"{name} is being delivered right now"))
         if refused in {"absent", "other"} or not still:
             raise MessageNotFound(f"{name} left the queue before the attempt")
@@ -67,8 +67,8 @@ def judged(before: QueueEntry, after: QueueEntry | None, refused: str, lines: Se
             return not_attempted(before, InDelivery("the attempt has not ended yet"))
         detail = f"the attempt had no end within {DELIVER_SECONDS} seconds"
         return not_attempted(before, RemoteError(detail, dialogue=list(lines)[:200]))
-    said = outcome_of(attempts, is_queued=still is not None)
-    return attempted(before, still, attempts, said, dialogue=[line for line in lines if line])
+    outcome = outcome_of(attempts, is_queued=still is not None)
+    return attempted(before, still, attempts, outcome, dialogue=[line for line in lines if line])
 
 
 def attempts_of(before: QueueEntry, lines: Sequence[str]) -> tuple[Attempt, ...]:
@@ -76,7 +76,7 @@ def attempts_of(before: QueueEntry, lines: Sequence[str]) -> tuple[Attempt, ...]
 
     The report to the sender comes later in the same run and has the same form.
     """
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     remote = reply = ""
     for line in lines:
         if SERVER.match(line):
@@ -86,15 +86,15 @@ def attempts_of(before: QueueEntry, lines: Sequence[str]) -> tuple[Attempt, ...]
         elif not line.startswith(">>> "):
             for recipient in before.recipients:
                 text = _text_about(recipient.address, line)
-                if text and recipient.address not in found:
-                    found[recipient.address] = _attempt(recipient.address, text, remote, reply)
-    return tuple(found.values())
+                if text and recipient.address not in attempts:
+                    attempts[recipient.address] = _attempt(recipient.address, text, remote, reply)
+    return tuple(attempts.values())
 
 
 def _text_about(address: str, line: str) -> str:
-    for shown in (f"<{address}>... ", f"{address}... "):
-        if line.startswith(shown) and not line.removeprefix(shown).startswith(NO_VERDICT):
-            return line.removeprefix(shown)
+    for prefix in (f"<{address}>... ", f"{address}... "):
+        if line.startswith(prefix) and not line.removeprefix(prefix).startswith(NO_VERDICT):
+            return line.removeprefix(prefix)
     return ""
 
 

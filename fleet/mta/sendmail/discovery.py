@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import Refused
-from fleet.mta.host.commands import found_by
+from fleet.mta.host.commands import discovered_lines
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.sendmail.parse import error_of, script_lines
 from fleet.mta.steps import Command, Completed, Steps, run
@@ -24,16 +24,16 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
     QueueDirectory are one instance.
     """
     done = yield from run(Command((CONFIG_DIRECTORY,), script="sendmail_discover.sh", timeout=60))
-    found = parse_instances(done, host, name)
+    instances = parse_instances(done, host, name)
     expanded: tuple[InstanceFacts, ...] = ()
-    for instance in found:
+    for instance in instances:
         expanded += ((yield from _with_directories(instance)),)
     return expanded
 
 
 def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[InstanceFacts, ...]:
     """The answer of sendmail_discover.sh. Raises UnparsedOutput and others."""
-    lines = found_by(done, "sendmail_discover.sh", error_of)
+    lines = discovered_lines(done, "sendmail_discover.sh", error_of)
     if lines is None:
         return ()
     common: dict[str, str] = {}
@@ -96,15 +96,15 @@ def _with_directories(instance: InstanceFacts) -> Steps[InstanceFacts]:
     argv = ("dirs", NO_CLIENT, *instance.options["queue_patterns"])
     done = yield from run(Command(argv, script="sendmail_read.sh", become=True, may_be_denied=True))
     try:
-        found = script_lines(done, "sendmail_read.sh")
+        directories = script_lines(done, "sendmail_read.sh")
     except Refused:
         return instance
-    return replace(instance, queue_dirs=tuple(found) or instance.queue_dirs)
+    return replace(instance, queue_dirs=tuple(directories) or instance.queue_dirs)
 
 
 def _settings(pairs: list[tuple[str, str]], option: str) -> list[str]:
     wanted = re.compile(rf"O *{option} *= *(.*)", re.IGNORECASE)
-    return [found[1].strip() for word, value in pairs if word == "line" and (found := wanted.fullmatch(value))]
+    return [match[1].strip() for word, value in pairs if word == "line" and (match := wanted.fullmatch(value))]
 
 
 def _is_client(pairs: list[tuple[str, str]]) -> bool:
@@ -116,9 +116,9 @@ def _patterns(pairs: list[tuple[str, str]]) -> tuple[str, ...]:
     main = _settings(pairs, "QueueDirectory")[-1:]
     base = main[0].rpartition("/")[0] if main and main[0].endswith("*") else (main or [""])[0]
     groups = [
-        found[1]
+        match[1]
         for word, value in pairs
-        if word == "line" and value.startswith("Q") and (found := re.search(r"[,\s]P(?:ath)?=([^,\s]+)", value))
+        if word == "line" and value.startswith("Q") and (match := re.search(r"[,\s]P(?:ath)?=([^,\s]+)", value))
     ]
     every = main + [path if path.startswith("/") else f"{base}/{path}" for path in groups]
     return tuple(dict.fromkeys(path for path in every if PATTERN.fullmatch(path) and ".." not in path))
@@ -126,22 +126,22 @@ def _patterns(pairs: list[tuple[str, str]]) -> tuple[str, ...]:
 
 def _maps(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Map name to "type:file" from the K lines, the file without the suffix .db."""
-    found = {}
+    maps = {}
     for word, value in pairs:
         words = value.split()
         if word == "line" and value.startswith("K") and len(words) > 2 and words[-1].startswith("/"):
-            found[words[0][1:]] = f"{words[1]}:{words[-1].removesuffix('.db')}"
-    return found
+            maps[words[0][1:]] = f"{words[1]}:{words[-1].removesuffix('.db')}"
+    return maps
 
 
 def _listen(pairs: list[tuple[str, str]]) -> list[list[Any]]:
     """[address, port] of each DaemonPortOptions; without any, port 25 of all addresses."""
-    found: list[list[Any]] = []
+    listeners: list[list[Any]] = []
     for value in _settings(pairs, "DaemonPortOptions"):
         options = {
             key.strip().lower()[:1]: text.strip() for key, _, text in (item.partition("=") for item in value.split(","))
         }
         port = options.get("p", "smtp").lower()
         anywhere = "::" if options.get("f", "").lower() == "inet6" else "0.0.0.0"  # noqa: S104 - what is configured
-        found.append([options.get("a", anywhere), port_of(port) if port.isdigit() else PORTS.get(port, 25)])
-    return found or [["0.0.0.0", 25]]  # noqa: S104 - what is configured
+        listeners.append([options.get("a", anywhere), port_of(port) if port.isdigit() else PORTS.get(port, 25)])
+    return listeners or [["0.0.0.0", 25]]  # noqa: S104 - what is configured

@@ -16,7 +16,7 @@ from functools import partial
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import batched
 from fleet.mta.operations import ChangesMessages, Quarantined, QueueBounce
-from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Said, Wanted
+from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import SHOWN, Chosen, Verb, Word, names
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
@@ -79,33 +79,35 @@ def plan(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, contex
     )
 
 
-def _changed(instance: InstanceFacts, verb: Verb, job: str, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _changed(instance: InstanceFacts, verb: Verb, job: str, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     lines: list[str] = []
-    said = yield from act(instance, ACTIONS[verb], job, entries, lines)
-    words = {name: WORDS[word] for name, word in said.items() if word in WORDS}
+    answers = yield from act(instance, ACTIONS[verb], job, entries, lines)
+    words = {name: WORDS[word] for name, word in answers.items() if word in WORDS}
     if verb is Verb.DELETE:  # its queue file went, and its data could not
-        words |= {name: Word.LEFT for name, word in said.items() if word == "failed"}
-    return Said(words, places=_places_in(lines, job, MESSAGE), notes=_bare_notes(said))
+        words |= {name: Word.LEFT for name, word in answers.items() if word == "failed"}
+    return Reported(words, places=_places_in(lines, job, MESSAGE), notes=_bare_notes(answers))
 
 
-def _attempted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Said]:
+def _attempted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Reported]:
     """Sendmail says that it runs a message, or that somebody has it locked."""
-    _, told = yield from run_messages(instance, "attempt", entries)
-    return Said(dict.fromkeys(told["ran"], Word.DONE) | dict.fromkeys(told["locked"], Word.BUSY))
+    _, runs = yield from run_messages(instance, "attempt", entries)
+    return Reported(dict.fromkeys(runs["ran"], Word.DONE) | dict.fromkeys(runs["locked"], Word.BUSY))
 
 
-def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], held: list[QueueEntry]) -> Steps[Said]:
+def _bounced(
+    instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...], held: list[QueueEntry]
+) -> Steps[Reported]:
     """Sendmail says "Cannot send message for too long". What it left is put on hold again."""
     yield from act(instance, "release", job, held)
-    said, told = yield from run_messages(instance, "bounce", entries)
+    answers, runs = yield from run_messages(instance, "bounce", entries)
     now = yield from QUEUE.proof(instance, names(entries))
     stuck = [entry for entry in held if entry.queue_id in now and now[entry.queue_id].state != "hold"]
     yield from act(instance, "hold", job, stuck)
     if stuck:
         now = yield from QUEUE.proof(instance, names(entries))
-    expired = (name for name in told["expired"] if said.get(name) not in ABSENT)
-    words: Mapping[str, Word] = dict.fromkeys(expired, Word.DONE) | dict.fromkeys(told["locked"], Word.BUSY)
-    return Said(words, now)
+    expired = (name for name in runs["expired"] if answers.get(name) not in ABSENT)
+    words: Mapping[str, Word] = dict.fromkeys(expired, Word.DONE) | dict.fromkeys(runs["locked"], Word.BUSY)
+    return Reported(words, now)
 
 
 def act(
@@ -118,14 +120,14 @@ def act(
     by_id = {entry.queue_id: entry for entry in entries}
     if by_id and not instance.options.get("has_flock"):
         raise Unsupported(NO_FLOCK)
-    said: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for batch in batched(by_id, BATCH):
         stdin = messages_input(job, (by_id[name] for name in batch))
-        told = changed_lines((yield from run(change(instance, action, stdin))), CHANGE)
-        said |= verdicts(told)
+        output = changed_lines((yield from run(change(instance, action, stdin))), CHANGE)
+        answers |= verdicts(output)
         if lines is not None:
-            lines[:] = [line for line in told if line.startswith("in ")]
-    return said
+            lines[:] = [line for line in output if line.startswith("in ")]
+    return answers
 
 
 def run_messages(
@@ -133,32 +135,32 @@ def run_messages(
 ) -> Steps[tuple[dict[str, str], dict[str, set[str]]]]:
     """sendmail_run.sh for each batch. Returns its words for what it did not run, and what Sendmail says of the rest."""
     by_id = {entry.queue_id: entry for entry in entries}
-    said: dict[str, str] = {}
-    told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
+    answers: dict[str, str] = {}
+    runs: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
     for batch in batched(by_id, RUN_LOT):
         stdin = messages_input(str(RUN_SECONDS), (by_id[name] for name in batch))
         lines = changed_lines((yield from run(run_queue(instance, action, stdin))), RUN)
         at = lines.index("run") if "run" in lines else len(lines)
-        said |= verdicts(lines[:at])
-        for kind, found in read_run(lines[at + 1 :]).items():
-            told[kind] |= found & set(batch)
-    return said, told
+        answers |= verdicts(lines[:at])
+        for kind, queue_ids in read_run(lines[at + 1 :]).items():
+            runs[kind] |= queue_ids & set(batch)
+    return answers, runs
 
 
 def read_run(lines: Iterable[str]) -> dict[str, set[str]]:
     """Of a verbose queue run, the IDs that were run, those that were locked, and those that were too old."""
-    told: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
+    runs: dict[str, set[str]] = {"ran": set(), "locked": set(), "expired": set()}
     name = ""
     for line in lines:
-        if found := RUNNING.fullmatch(line):
-            name = found[1]
-            told["ran"].add(name)
-        elif (found := LOCKED.fullmatch(line)) and found[1] == name:
-            told["ran"].discard(name)
-            told["locked"].add(name)
+        if match := RUNNING.fullmatch(line):
+            name = match[1]
+            runs["ran"].add(name)
+        elif (match := LOCKED.fullmatch(line)) and match[1] == name:
+            runs["ran"].discard(name)
+            runs["locked"].add(name)
         elif line.endswith(EXPIRED) and not line[:3].isdigit():
-            told["expired"].add(name)
-    return told
+            runs["expired"].add(name)
+    return runs
 
 
 def _is_queue(instance: InstanceFacts, directory: str) -> bool:
@@ -169,7 +171,7 @@ def _is_queue(instance: InstanceFacts, directory: str) -> bool:
 LAYOUT = Layout("[qh]f(?P<id>[^/]+)", queue_id_error, directories=queues, is_queue=_is_queue)
 
 
-def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Said]:
+def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
     """Queue files are renamed, so no lock is needed to look."""
     return (yield from _in_quarantine(instance, "look", ERASABLE if verb is Verb.ERASE else MESSAGE, job))
 
@@ -188,37 +190,37 @@ def move(instance: InstanceFacts, verb: Verb, context: Context, jobs: Jobs) -> M
 
 def _in_quarantine(
     instance: InstanceFacts, action: str, files: str, job: str, items: Iterable[Quarantined] = ()
-) -> Steps[Said]:
+) -> Steps[Reported]:
     places: dict[str, str] = {}
-    said: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for batch in list(batched((item.queue_id for item in items), BATCH)) or [()]:
         lines = changed_lines((yield from run(change(instance, action, ids_input(job, batch)))), CHANGE)
         places = _places_in(lines, job, files)
-        said |= verdicts(lines)
-    return Said(places=places, notes=_bare_notes(said))
+        answers |= verdicts(lines)
+    return Reported(places=places, notes=_bare_notes(answers))
 
 
 def _places_in(lines: Iterable[str], job: str, files: str) -> dict[str, str]:
     words = (line.split(" ") for line in lines)
-    found = (word for word in words if len(word) == 4 and word[0] == "in" and word[3] in files)
-    return {name: LAYOUT.place(directory, job, name) for _, name, directory, _ in found}
+    there = (word for word in words if len(word) == 4 and word[0] == "in" and word[3] in files)
+    return {name: LAYOUT.place(directory, job, name) for _, name, directory, _ in there}
 
 
-def _bare_notes(said: Mapping[str, str]) -> tuple[str, ...]:
+def _bare_notes(answers: Mapping[str, str]) -> tuple[str, ...]:
     """The sentence about messages that the script did not move since their data are nowhere."""
-    bare = sorted(name for name, word in said.items() if word == "bare")
+    bare = sorted(name for name, word in answers.items() if word == "bare")
     if not bare:
         return ()
-    shown = ", ".join(bare[:SHOWN])
-    return (f"{len(bare)} messages have no data file (df) and stay where they are: {shown}",)
+    first = ", ".join(bare[:SHOWN])
+    return (f"{len(bare)} messages have no data file (df) and stay where they are: {first}",)
 
 
 def _attempt_free(
-    instance: InstanceFacts, was_held: set[str], seen: Mapping[str, QueueEntry], said: Said
-) -> Steps[Said]:
-    free = [entry for name, entry in seen.items() if name not in was_held and entry.state != "hold"]
+    instance: InstanceFacts, was_held: set[str], queued: Mapping[str, QueueEntry], reported: Reported
+) -> Steps[Reported]:
+    free = [entry for name, entry in queued.items() if name not in was_held and entry.state != "hold"]
     yield from run_messages(instance, "attempt", free)
-    return Said()
+    return Reported()
 
 
 DRIVER = QueueDriver(QUEUE, plan, LAYOUT, lying, move, frozenset(Verb) - {Verb.REQUEUE}, check, readable=READABLE)

@@ -38,81 +38,81 @@ class Lines:
         self._trace = trace
 
     def take(self, time: float, rest: str) -> None:
-        told = SYSLOG.fullmatch(rest)
-        found = ID.match(told["text"]) if told else None
-        if told is None or found is None:
+        parsed = SYSLOG.fullmatch(rest)
+        head = ID.match(parsed["text"]) if parsed else None
+        if parsed is None or head is None:
             return
-        text = told["text"][found.end() :]
+        text = parsed["text"][head.end() :]
         if text.startswith("from="):
-            self._received(time, found[1], text, told["tag"])
+            self._received(time, head[1], text, parsed["tag"])
         elif text.startswith("to="):
-            self._delivered(time, found[1], text)
+            self._delivered(time, head[1], text)
         elif text.startswith("ruleset="):
-            self._refused(time, found[1], text)
-        elif told_unknown := UNKNOWN.fullmatch(text):
+            self._refused(time, head[1], text)
+        elif unknown := UNKNOWN.fullmatch(text):
             self._trace.delivered(
-                found[1], told_unknown["to"], Delivery(time, "rejected", reply=told_unknown["reply"], is_local=True)
+                head[1], unknown["to"], Delivery(time, "rejected", reply=unknown["reply"], is_local=True)
             )
         elif notice := NOTICE.fullmatch(text):
             self._trace.message(notice[1], time).sender = "<>"
             if notice[2].startswith("Cannot send message"):
-                self._trace.expired(found[1], time)
+                self._trace.expired(head[1], time)
         elif text.startswith("quarantine="):
-            self._trace.message(found[1], time).held = "held"
+            self._trace.message(head[1], time).held = "held"
 
     def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
-        told = FROM.fullmatch(text)
-        if told is None:
+        match = FROM.fullmatch(text)
+        if match is None:
             self._trace.unclear += 1
             return
-        size = size_of(told["size"])
+        size = size_of(match["size"])
         message = self._trace.message(queue_id, time)
         message.arrived, message.instance = time, tag
-        message.sender, message.size = null_or(told["from"].strip("<>")), size
-        message.message_id = told["msgid"] or ""
-        is_here = told["client"].endswith(LOOPBACK)
-        message.client = "" if is_here else told["client"]
+        message.sender, message.size = null_or(match["from"].strip("<>")), size
+        message.message_id = match["msgid"] or ""
+        is_here = match["client"].endswith(LOOPBACK)
+        message.client = "" if is_here else match["client"]
         if not message.size and not message.message_id and not message.recipients:
             self._trace.forget(queue_id)  # a dialogue that ended before DATA: Sendmail gives every message a Message-ID
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
         is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
-        told = TO.fullmatch(text) if is_clear else None
-        if told is None:
+        match = TO.fullmatch(text) if is_clear else None
+        if match is None:
             self._trace.unclear += 1
             return
-        if HANDED_OVER.fullmatch(told["stat"]) and (told["relay"] or "").endswith(LOOPBACK):
+        if HANDED_OVER.fullmatch(match["stat"]) and (match["relay"] or "").endswith(LOOPBACK):
             self._trace.forget(queue_id)  # the client queue's submission: the daemon logs the message itself
             return
-        addresses = ADDRESSES.findall(told["to"]) or told["to"].split(",")
+        addresses = ADDRESSES.findall(match["to"]) or match["to"].split(",")
         for address in addresses:
             self._trace.delivered(
                 queue_id,
                 address,
                 Delivery(
                     time,
-                    status_of(told["stat"], told["dsn"] or ""),
-                    told["relay"] or told["mailer"],
-                    told["dsn"] or "",
-                    told["reply"] or told["stat"],
-                    seconds_of(told["delay"]),
-                    is_local=told["mailer"] in LOCAL_MAILERS,
+                    status_of(match["stat"], match["dsn"] or ""),
+                    match["relay"] or match["mailer"],
+                    match["dsn"] or "",
+                    match["reply"] or match["stat"],
+                    seconds_of(match["delay"]),
+                    is_local=match["mailer"] in LOCAL_MAILERS,
                 ),
             )
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
-        told = RULESET.fullmatch(text)
-        if told is None or text.count(", relay=") != 1:
+        match = RULESET.fullmatch(text)
+        if match is None or text.count(", relay=") != 1:
             self._trace.unclear += 1
             return
         message: Message = self._trace.message(queue_id, time)
-        message.client = told["client"]
-        address = told["arg"].strip("<>") if told["rules"] == "check_rcpt" else ""
-        if told["rules"] == "check_mail":
-            message.sender = null_or(told["arg"].strip("<>"))
-        status = "rejected" if told["verb"] == "reject" else "discarded"
-        dsn = dsn_of(told["reply"])
-        self._trace.delivered(queue_id, address, Delivery(time, status, dsn=dsn, reply=told["reply"], is_local=True))
+        message.client = match["client"]
+        address = match["arg"].strip("<>") if match["rules"] == "check_rcpt" else ""
+        if match["rules"] == "check_mail":
+            message.sender = null_or(match["arg"].strip("<>"))
+        status = "rejected" if match["verb"] == "reject" else "discarded"
+        dsn = dsn_of(match["reply"])
+        self._trace.delivered(queue_id, address, Delivery(time, status, dsn=dsn, reply=match["reply"], is_local=True))
 
 
 def status_of(stat: str, dsn: str) -> str:

@@ -124,17 +124,17 @@ def decode(record: bytes) -> QueueEntry:
     state, native = QUARANTINED if hold is not None else STATES[file, locked]
     if client == "1" and state == "deferred":
         state, native = CLIENT
-    shown = text_of(sender)
+    sender_text = text_of(sender)
     return QueueEntry(
         queue_id=id_of(name),
         state=state,
         native_state=native,
         arrival_time=second_of(arrival),
-        sender=shown,
+        sender=sender_text,
         recipients=recipients,
         size=size_of(header) + size_of(body),
         attempts=count_of(attempts),
-        sender_raw=None if shown.encode() == sender else sender,
+        sender_raw=None if sender_text.encode() == sender else sender,
         held_by=holder_of(hold or b""),
     )
 

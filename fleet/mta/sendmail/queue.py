@@ -11,7 +11,7 @@ from fleet.mta.steps import Steps
 def read_queue(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
     """Every message of the queue, handed to `take` while the listing streams in.
 
-    The script says at its end how many there were, so an empty queue is told from silence. Raises UnparsedOutput,
+    The script says at its end how many there were, so silence is no empty queue. Raises UnparsedOutput,
     SudoDenied and others.
     """
     return (yield from read_listing(read(instance, "list", sink=ListSink(take)), READ, error_of))

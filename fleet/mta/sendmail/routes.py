@@ -85,14 +85,14 @@ def _take_test(answer: Answer, text: str, domain: str) -> str:
 
 
 def _route(instance: InstanceFacts, answer: Answer, line: str) -> Route:
-    found = DELIVERABLE.fullmatch(line)
-    if found is None:
+    match = DELIVERABLE.fullmatch(line)
+    if match is None:
         refused = REFUSED.fullmatch(line)
-        address, said = (refused[1], refused[2]) if refused else (line, line)
-        return Route(address, "deferred" if LATER.search(said) else "undeliverable", "", detail=said)
-    mailer, host, user = found[2], found[3] or "", found[4]
+        address, text = (refused[1], refused[2]) if refused else (line, line)
+        return Route(address, "deferred" if LATER.search(text) else "undeliverable", "", detail=text)
+    mailer, host, user = match[2], match[3] or "", match[4]
     path, arguments = answer.mailers.get(mailer, ("", ""))
-    via = () if user.lower() == found[1].lower() else (f"{found[1]} -> {user}",)
+    via = () if user.lower() == match[1].lower() else (f"{match[1]} -> {user}",)
     if path not in ("[IPC]", "[TCP]") or not arguments.startswith("TCP "):
         detail = f"mailer {mailer} delivers by {path or 'an unknown program'}, not by SMTP"
         return Route(user, "local", mailer, host, via, detail=detail)
