@@ -35,10 +35,10 @@ def canonical(pattern: str) -> str:
         if piece in ("\\C", "\\Q"):
             raise MatchError("bad_pattern", f"expected a regular expression without {piece}")
         plain.append("/" if piece == "\\/" else piece)
-    found = "".join(plain)
-    _program(found, ignore_case=False)
-    _program(found, ignore_case=True)
-    return found
+    joined = "".join(plain)
+    _program(joined, ignore_case=False)
+    _program(joined, ignore_case=True)
+    return joined
 
 
 def slashed(pattern: str) -> str:
@@ -53,8 +53,8 @@ def quote(text: str) -> str:
 
 def search(pattern: str, *, ignore_case: bool) -> Callable[[str], bool]:
     """A test whether the pattern is found anywhere in a text."""
-    found = search_bytes(pattern, ignore_case=ignore_case)
-    return lambda text: found(text.encode("utf-8", "replace"))
+    fits = search_bytes(pattern, ignore_case=ignore_case)
+    return lambda text: fits(text.encode("utf-8", "replace"))
 
 
 def search_bytes(pattern: str, *, ignore_case: bool) -> Callable[[bytes], bool]:
@@ -76,13 +76,13 @@ def whole(pattern: str) -> Callable[[str], bool]:
 
 def _pieces(pattern: str) -> list[str]:
     """Characters, each backslash together with what it escapes."""
-    found: list[str] = []
+    pieces: list[str] = []
     at = 0
     while at < len(pattern):
         width = 2 if pattern[at] == "\\" else 1
-        found.append(pattern[at : at + width])
+        pieces.append(pattern[at : at + width])
         at += width
-    return found
+    return pieces
 
 
 def _program(pattern: str, *, ignore_case: bool) -> _re2.RE2:

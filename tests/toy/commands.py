@@ -27,13 +27,13 @@ def change_argv(instance: InstanceFacts, action: str) -> tuple[str, ...]:
 
 def change(instance: InstanceFacts, action: str, queue_ids: Iterable[str], job: str = "") -> Steps[Reported]:
     """Each by one rename or removal. `job`: whose quarantine it is about."""
-    said: dict[str, Word] = {}
+    words: dict[str, Word] = {}
     for batch in batched(queue_ids):
         stdin = f"{job}\n".encode() + ids_input(batch)
         argv = (action, *instance.queue_dirs)
         command = Command(argv, script=CHANGE, stdin=stdin, become=True, mutates=True, timeout=CHANGE_SECONDS)
-        said |= words_of((yield from run(command)), CHANGE)
-    return Reported(said)
+        words |= words_of((yield from run(command)), CHANGE)
+    return Reported(words)
 
 
 def sudo_commands(instance: InstanceFacts) -> list[Allowed]:

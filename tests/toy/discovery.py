@@ -14,8 +14,8 @@ def discover(host: HostFacts, name: str) -> Steps[tuple[InstanceFacts, ...]]:
     done = yield from run(Command(("toyd", "-V")))
     if done.exit_status == 127:
         return ()
-    said = VERSION.fullmatch(done.stdout.decode("utf-8", "backslashreplace"))
-    if done.exit_status or not said:
+    match = VERSION.fullmatch(done.stdout.decode("utf-8", "backslashreplace"))
+    if done.exit_status or not match:
         raise error_of(done, "toyd")
     options = {"own_domains": [], "listen": [["127.0.0.1", 25]], "log_source": "none"}
-    return (InstanceFacts(name, "toy", "toy", said[1], "/etc/toy", (said[2],), options=options),)
+    return (InstanceFacts(name, "toy", "toy", match[1], "/etc/toy", (match[2],), options=options),)

@@ -38,47 +38,47 @@ class QueueSink:
         self._take = take
         self._rest = b""
         self._total = 0
-        self._said: int | None = None
+        self._announced: int | None = None
 
     def feed(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            found = MESSAGE.match(line)
-            if self._said is not None or not (found or line.startswith(b"end ")):
+            match = MESSAGE.match(line)
+            if self._announced is not None or not (match or line.startswith(b"end ")):
                 raise UnparsedOutput("this is no listing of the queue")
-            if not found:
-                self._said = count_of(line[4:])
+            if not match:
+                self._announced = count_of(line[4:])
                 continue
-            self._take(entry_of(found, line[found.end() :]))
+            self._take(entry_of(match, line[match.end() :]))
             self._total += 1
 
     def close(self) -> Listing:
-        if self._rest or self._said != self._total:
+        if self._rest or self._announced != self._total:
             raise UnparsedOutput("the listing of the queue was cut off")
         return Listing(self._total)
 
 
-def entry_of(found: re.Match[bytes], rest: bytes) -> QueueEntry:
-    """`rest`: the sender, of the length that was said, and the recipients."""
-    length = size_of(found["length"])
+def entry_of(match: re.Match[bytes], rest: bytes) -> QueueEntry:
+    """`rest`: the sender, of the length that was announced, and the recipients."""
+    length = size_of(match["length"])
     raw, recipients = rest[:length] or b"<>", rest[length:].split()
-    shown = text_of(raw)
+    sender = text_of(raw)
     return QueueEntry(
-        found["id"].decode(),
-        STATES[found["state"]],
-        found["state"].decode(),
-        second_of(found["second"]),
-        shown,
+        match["id"].decode(),
+        STATES[match["state"]],
+        match["state"].decode(),
+        second_of(match["second"]),
+        sender,
         [Recipient(text_of(each)) for each in recipients],
-        size_of(found["size"]),
-        sender_raw=None if shown.encode() == raw else raw,
+        size_of(match["size"]),
+        sender_raw=None if sender.encode() == raw else raw,
     )
 
 
 def words_of(done: Completed, program: str) -> dict[str, Word]:
     """ "done ID" or "busy ID" of each message that toy_change.sh has something to say of; last "end"."""
     lines = done.stdout.decode("ascii", "replace").split("\n")
-    said = [WORD.fullmatch(line) for line in lines[:-2]]
-    if done.exit_status or lines[-2:] != ["end", ""] or None in said:
+    matches = [WORD.fullmatch(line) for line in lines[:-2]]
+    if done.exit_status or lines[-2:] != ["end", ""] or None in matches:
         raise error_of(done, program)
-    return {each[2]: Word(each[1]) for each in said if each}
+    return {each[2]: Word(each[1]) for each in matches if each}

@@ -17,8 +17,8 @@ def read_queue(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
     done = yield from run(listing(instance, QueueSink(take)))
     if done.exit_status or done.stderr:
         raise error_of(done, "smtpctl")
-    found: Listing = done.result
-    return found.noted("smtpctl")
+    result: Listing = done.result
+    return result.noted("smtpctl")
 
 
 def check_readable(instance: InstanceFacts) -> None:

@@ -23,8 +23,8 @@ def read_queue(instance: InstanceFacts, take: Consumer) -> Steps[Listing]:
         done = yield from run(postqueue(instance, "-j", sink=QueueSink(take)))
         if done.exit_status:
             raise error_of(done, "postqueue")
-        found: Listing = done.result
-        listing = found.noted("postqueue", *([DOWN] if b"Mail system is down" in done.stderr else []))
+        result: Listing = done.result
+        listing = result.noted("postqueue", *([DOWN] if b"Mail system is down" in done.stderr else []))
         if listing.total or listing.refused:
             return listing
         proof = yield from run(postqueue(instance, "-p"))
