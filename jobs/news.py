@@ -1,4 +1,4 @@
-"""Tell all processes that something happened to a job, by Redis' publish/subscribe. Never raises and never waits.
+"""Publish to all processes that something happened to a job, by Redis' publish/subscribe. Never raises and never waits.
 
 What was lost is found by those who wait for it: they look at the database every few seconds (api/hub.py).
 """
@@ -23,7 +23,7 @@ class News(Outbox):
     lost = "cannot tell of jobs, those who wait look themselves"
     _redis: redis.Redis | None = None
 
-    def tell(self, job: UUID) -> None:
+    def publish(self, job: UUID) -> None:
         """Say that there is an event of this job; returns at once. To be called after the commit."""
         self.put(str(job))
 
@@ -42,4 +42,4 @@ class News(Outbox):
 
 
 _news = News()
-tell = _news.tell
+publish = _news.publish

@@ -1,7 +1,7 @@
-"""What is said to others by the way: never raises and never waits, whatever they do. What finds no room is dropped.
+"""Messages to others by the way: never raises and never waits, whatever they do. What finds no room is dropped.
 
 A daemon thread delivers, so a request is as fast with a hung Redis as without one. The database is the truth, and who
-depends on what is said here looks there too, now and then.
+depends on such a message looks there too, now and then.
 """
 
 import logging

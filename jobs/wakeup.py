@@ -14,7 +14,7 @@ from jobs.outbox import SECONDS, Outbox
 
 WORK = "jobs.tasks.work"
 CONTROL = "control"
-"""The Celery queue of what must happen though nobody asked."""
+"""The Celery queue of what must happen though nobody requests it."""
 UNREAD = 2 * THREADS
 """Messages of a queue that nobody has read yet: more would tell its worker nothing new."""
 EXPIRY = 60
