@@ -27,7 +27,7 @@ class News(Outbox):
         """Say that there is an event of this job; returns at once. To be called after the commit."""
         self.put(str(job))
 
-    def deliver(self, *words: str) -> None:
+    def deliver(self, *message: str) -> None:
         if self._redis is None:
             self._redis = redis.Redis.from_url(
                 settings.ENV.redis_url,
@@ -35,7 +35,7 @@ class News(Outbox):
                 socket_connect_timeout=SECONDS,
                 retry=Retry(NoBackoff(), 0),  # later is too late
             )
-        self._redis.publish(CHANNEL, *words)
+        self._redis.publish(CHANNEL, *message)
 
     def hang_up(self) -> None:
         self._redis = None

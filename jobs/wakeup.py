@@ -32,8 +32,8 @@ class Wakeups(Outbox):
         """Ask for `jobs.tasks.work(lane, queue)` at `queue`; returns at once."""
         self.put(queue, lane)
 
-    def deliver(self, *words: str) -> None:
-        queue, lane = words
+    def deliver(self, *message: str) -> None:
+        queue, lane = message
         app = import_string(settings.CELERY_APP)
         if self._connection is None:
             options = {
