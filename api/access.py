@@ -1,4 +1,4 @@
-"""One line in the log for each request, at its end: who asked what, how it was answered, how long that took.
+"""One line in the log for each request, at its end: who requested what, how it was answered, how long that took.
 
 Of a query nothing is logged, and of a token only its id: a log is read by more people than may use what is in them.
 """
@@ -48,25 +48,25 @@ class Access:
         """Take down a message of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            told = (value for name, value in message.get("headers", ()) if name.lower() == b"x-request-id")
-            self.request_id = next(told, b"").decode("latin-1")
+            request_ids = (value for name, value in message.get("headers", ()) if name.lower() == b"x-request-id")
+            self.request_id = next(request_ids, b"").decode("latin-1")
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))
 
     def log(self) -> None:
         """Write the line. `bytes`: those of the answer's body."""
-        said = {name: getattr(self, name) for name in ("client", "method", "path", "status", "request_id")}
+        fields = {name: getattr(self, name) for name in ("client", "method", "path", "status", "request_id")}
         spent = round((time.monotonic() - self.began) * 1000, 1)
         who = {"caller": self.caller, "bearer": self.bearer}
-        logger.info("request", extra={**said, **who, "duration_ms": spent, "bytes": self.size})
+        logger.info("request", extra={**fields, **who, "duration_ms": spent, "bytes": self.size})
 
 
 _current: ContextVar[Access | None] = ContextVar("access", default=None)
 """Set once for each request; the threads that work for it see the same object."""
 
 
-def tell_caller(name: str, bearer: str) -> None:
-    """Name who asks, once that is known, in the line of the request that this code works for."""
+def record_caller(name: str, bearer: str) -> None:
+    """Name the caller, once that is known, in the line of the request that this code works for."""
     access = _current.get()
     if access is not None:
         access.caller, access.bearer = name, bearer

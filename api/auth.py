@@ -13,7 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, Pe
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from api.access import tell_caller
+from api.access import record_caller
 from api.callers import digest_of, note_good
 from api.errors import HOW_TO_LOG_IN, Problem
 from api.models import Token
@@ -64,7 +64,7 @@ def actor_for(header: str, source: str) -> Actor:
     if token is None or not _is_good(token, now):
         raise AuthenticationFailed(UNKNOWN)
     note_good(token.digest)
-    tell_caller(token.account.username, str(token.pk))
+    record_caller(token.account.username, str(token.pk))
     if token.networks and not is_inside(source, map(ip_network, token.networks)):
         raise Problem(403, "forbidden", "this token is not good for the address that it came from")
     if token.last_used_at is None or now - token.last_used_at > COARSE:

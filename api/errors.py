@@ -44,9 +44,9 @@ CODES = {
     503: "unavailable",
 }
 FIELD_CODES = {"null": "wrong_type", "not_a_list": "wrong_type", "not_a_dict": "wrong_type", "blank": "required"}
-ERRORS_TOLD = 100
-"""At most so many of a problem's errors are told one by one; `more_errors` counts the others."""
-FIELDS_SAID = 3
+ERRORS_LISTED = 100
+"""At most so many of a problem's errors are listed one by one; `more_errors` counts the others."""
+FIELDS_LISTED = 3
 """At most so many wrong fields stand in a problem's `detail`, which counts the others."""
 KEPT_CODES = frozenset({"unknown_field", "required", "wrong_type", "out_of_range"})
 
@@ -71,7 +71,7 @@ class Problem(Exception):
 
 def document(request_id: str, problem: Problem) -> dict[str, Any]:
     """The problem as JSON."""
-    more = len(problem.errors) - ERRORS_TOLD
+    more = len(problem.errors) - ERRORS_LISTED
     return {
         "type": f"urn:mxfleet:problem:{problem.code}",
         "title": HTTPStatus(problem.status).phrase,
@@ -79,7 +79,7 @@ def document(request_id: str, problem: Problem) -> dict[str, Any]:
         "detail": problem.detail,
         "code": problem.code,
         "request_id": request_id,
-        "errors": [{"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors[:ERRORS_TOLD]],
+        "errors": [{"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors[:ERRORS_LISTED]],
         **({"more_errors": more} if more > 0 else {}),
         **problem.extra,
     }
@@ -116,16 +116,16 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
 
 
 def as_problem(error: Exception) -> Problem:
-    """What the caller is told about an exception. What we did not expect tells nothing but `internal_error`."""
+    """The problem that reports an exception. What we did not expect reports nothing but `internal_error`."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, service.ServiceError):
         status = next(number for kind, number in STATUSES.items() if isinstance(error, kind))
         headers = {"Retry-After": "5"} if status == 503 else {}
-        return Problem(status, error.code, _said(error.errors) or error.detail, headers, error.errors)
+        return Problem(status, error.code, _summary(error.errors) or error.detail, headers, error.errors)
     if isinstance(error, exceptions.ValidationError):
         found = tuple(flatten(error.detail))
-        return Problem(422, "invalid", _said(found), errors=found)
+        return Problem(422, "invalid", _summary(found), errors=found)
     if isinstance(error, exceptions.APIException):
         return _of_framework(error)
     if isinstance(error, SuspiciousOperation):  # too many query parameters, for one
@@ -135,10 +135,10 @@ def as_problem(error: Exception) -> Problem:
     return Problem(500, "internal_error", "this is our fault; the log has the request_id")
 
 
-def _said(errors: Sequence[service.FieldError]) -> str:
+def _summary(errors: Sequence[service.FieldError]) -> str:
     """The wrong fields in one line, for who shows only that; what is wrong with the body as such has no field."""
-    told = [f"{e.field}: {e.detail}" if e.field else e.detail for e in errors[:FIELDS_SAID]]
-    return "; ".join([*told, *([f"and {len(errors) - len(told)} more"] if len(errors) > len(told) else [])])
+    parts = [f"{e.field}: {e.detail}" if e.field else e.detail for e in errors[:FIELDS_LISTED]]
+    return "; ".join([*parts, *([f"and {len(errors) - len(parts)} more"] if len(errors) > len(parts) else [])])
 
 
 def _of_framework(error: exceptions.APIException) -> Problem:
@@ -147,8 +147,8 @@ def _of_framework(error: exceptions.APIException) -> Problem:
         headers["WWW-Authenticate"] = 'Bearer realm="mxfleet"'
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))
-    said = HOW_TO_LOG_IN if isinstance(error, exceptions.NotAuthenticated) else str(error.detail)
-    return Problem(error.status_code, CODES.get(error.status_code, "bad_request"), said, headers)
+    detail = HOW_TO_LOG_IN if isinstance(error, exceptions.NotAuthenticated) else str(error.detail)
+    return Problem(error.status_code, CODES.get(error.status_code, "bad_request"), detail, headers)
 
 
 def flatten(detail: Any, place: str = "") -> list[service.FieldError]:

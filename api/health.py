@@ -37,7 +37,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     refused = _refused(request)
     if refused:
         return refused
-    parts: dict[str, str] = json.loads(LOOKED.get())
+    parts: dict[str, str] = json.loads(CACHED_REPORT.get())
     bad = next((name for name, wrong in parts.items() if wrong), None)
     if bad is None:
         return JsonResponse({"status": "ok", "parts": dict.fromkeys(parts, "ok")})
@@ -92,7 +92,7 @@ def _refused(request: HttpRequest) -> HttpResponse | None:
     return respond(request, Problem(405, "method_not_allowed", "only GET is known here", {"Allow": "GET, HEAD"}))
 
 
-def look() -> bytes:
+def report() -> bytes:
     """What does not work, by part, as JSON; empty where it does."""
     return json.dumps({name: _wrong(check) for name, check in PARTS.items()}).encode()
 
@@ -154,8 +154,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "migrations": once_good(_migrations),  # 25 ms, and nobody takes one back below a running process
     "worker": _worker,
     "audit": watch.alarm,
-    "dispatch": pause.told,
+    "dispatch": pause.status,
 }
 
-LOOKED = Cached(look, 1.0, tells_old=False)
+CACHED_REPORT = Cached(report, 1.0, serves_stale=False)
 """This process's. Probes wait for no turn, so however many ask, one of them looks."""

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from api.access import App, Message, Receive, Send
-from api.hub import Ear, Hub
+from api.hub import Hub, Listener
 
 KEY = "mxfleet.exchange"
 PATIENCE = 20.0
@@ -151,10 +151,10 @@ class Exchange:
 
     async def _go_on(self, receive: Receive, rest: "Rest", job: UUID | None) -> None:
         """The client's end ends the waiting."""
-        with self.hub.listening(job) as ear:
-            watch = asyncio.create_task(_until_gone(receive, ear))
+        with self.hub.listening(job) as listener:
+            watch = asyncio.create_task(_until_gone(receive, listener))
             try:
-                await rest(self, ear)
+                await rest(self, listener)
             finally:
                 watch.cancel()
 
@@ -164,7 +164,7 @@ class Exchange:
             places.free(caller)
 
 
-Rest = Callable[[Exchange, Ear], Awaitable[None]]
+Rest = Callable[[Exchange, Listener], Awaitable[None]]
 
 
 def held(app: App, hub: Hub) -> App:
@@ -190,7 +190,7 @@ def exchange_of(request: HttpRequest) -> Exchange | None:
     return found
 
 
-async def _until_gone(receive: Receive, ear: Ear) -> None:
+async def _until_gone(receive: Receive, listener: Listener) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    ear.end()
+    listener.end()

@@ -1,4 +1,4 @@
-"""News of jobs for all who wait in this process: one subscription to Redis, and one look at the database as a net.
+"""News of jobs for all who wait in this process: one subscription to Redis, and one query of the database as a net.
 
 Who waits is a coroutine: it has neither a thread nor a connection to the database while it does.
 """
@@ -22,20 +22,20 @@ from redis.backoff import NoBackoff
 from jobs.news import CHANNEL
 
 NET = 2.0
-"""Seconds between two looks at all jobs that somebody waits for: so late comes what was not told."""
+"""Seconds between two queries for all jobs that somebody waits for: so late comes news that got lost."""
 AGAIN = 1.0
 """Seconds until the next try, when the subscription was lost."""
 QUIET = 5.0
-"""Seconds of silence after which Redis is asked whether it is still there."""
-LOOKERS = 2
-"""Threads that look at the database for those who wait: few, so that others have the processor too."""
+"""Seconds of silence after which Redis is pinged."""
+QUERY_THREADS = 2
+"""Threads that query the database for those who wait: few, so that others have the processor too."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Ear:
+class Listener:
     """One who waits for news of a job.
 
     `seen`: the newest event that he knows. `is_over`: his client is gone, or the process ends.
@@ -66,43 +66,43 @@ class Ear:
 
 
 class Hub:
-    """All ears of this process. Of one event loop."""
+    """All listeners of this process. Of one event loop."""
 
     def __init__(self) -> None:
-        self._ears: dict[UUID | None, set[Ear]] = {}
-        self._threads = ThreadPoolExecutor(LOOKERS, "looker")
+        self._listeners: dict[UUID | None, set[Listener]] = {}
+        self._threads = ThreadPoolExecutor(QUERY_THREADS, "looker")
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closed = False
 
     @contextmanager
-    def listening(self, job: UUID | None) -> Iterator[Ear]:
-        """An ear for news of that job for as long as the block: look at the job in it, not before.
+    def listening(self, job: UUID | None) -> Iterator[Listener]:
+        """A listener for news of that job for as long as the block: look at the job in it, not before.
 
         None: for the end of the client and of the process only.
         """
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._for_ever(work)) for work in (self._subscribe, self._cast_net)]
-        ear = Ear()
-        self._ears.setdefault(job, set()).add(ear)
+        listener = Listener()
+        self._listeners.setdefault(job, set()).add(listener)
         if self._is_closed:
-            ear.end()
+            listener.end()
         try:
-            yield ear
+            yield listener
         finally:
-            self._ears[job].discard(ear)
-            if not self._ears[job]:
-                del self._ears[job]
+            self._listeners[job].discard(listener)
+            if not self._listeners[job]:
+                del self._listeners[job]
 
-    async def look(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `ask` finds in the database, by one of few threads, whose connection is given back at once."""
-        look = sync_to_async(_given_back, thread_sensitive=False, executor=self._threads)
-        return await look(ask, *args, **kwargs)
+    async def query(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `read` finds in the database, by one of few threads, whose connection is given back at once."""
+        run = sync_to_async(_given_back, thread_sensitive=False, executor=self._threads)
+        return await run(read, *args, **kwargs)
 
     def close(self) -> None:
         """End what waits: the process is about to."""
         self._is_closed = True
-        for ear in self._all():
-            ear.end()
+        for listener in self._all():
+            listener.end()
 
     async def stop(self) -> None:
         """End the hub's own work."""
@@ -111,8 +111,8 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown()
 
-    def _all(self) -> Iterable[Ear]:
-        return [ear for ears in self._ears.values() for ear in ears]
+    def _all(self) -> Iterable[Listener]:
+        return [listener for listeners in self._listeners.values() for listener in listeners]
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin `work` anew whenever it fails. The log says so once, and again when it had worked meanwhile."""
@@ -133,17 +133,17 @@ class Hub:
         client = Redis.from_url(settings.ENV.redis_url, socket_timeout=QUIET, socket_connect_timeout=QUIET, retry=retry)
         async with client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
-            is_asked = False
+            is_pinged = False
             while not _is_cancelled():
                 message = await channel.get_message(timeout=QUIET)
-                if message is None and is_asked:
+                if message is None and is_pinged:
                     raise TimeoutError("Redis says nothing any more")
-                is_asked = message is None
+                is_pinged = message is None
                 if message is None:
                     await channel.ping()
                 elif message["type"] == "subscribe":
-                    for ear in self._all():
-                        ear.wake()
+                    for listener in self._all():
+                        listener.wake()
                 elif message["type"] == "message":
                     self._wake(message["data"])
 
@@ -153,21 +153,21 @@ class Hub:
 
         while True:
             await asyncio.sleep(NET)
-            jobs = [job for job in self._ears if job is not None]
-            found = await self.look(selectors.news_of, jobs) if jobs else {}
+            jobs = [job for job in self._listeners if job is not None]
+            found = await self.query(selectors.news_of, jobs) if jobs else {}
             for job in jobs:
                 newest = found[job][1] if job in found else None
-                for ear in self._ears.get(job, ()):
-                    if ear.seen != newest:
-                        ear.wake()
+                for listener in self._listeners.get(job, ()):
+                    if listener.seen != newest:
+                        listener.wake()
 
     def _wake(self, text: bytes) -> None:
         try:
             job = UUID(text.decode())
         except ValueError:  # whoever can write to Redis may say anything
             return
-        for ear in self._ears.get(job, ()):
-            ear.wake()
+        for listener in self._listeners.get(job, ()):
+            listener.wake()
 
 
 def _is_cancelled() -> bool:
@@ -176,8 +176,8 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _given_back(ask: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def _given_back(read: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     try:
-        return ask(*args, **kwargs)
+        return read(*args, **kwargs)
     finally:
         connections.close_all()

@@ -27,7 +27,7 @@ from jobs.models import Job
 
 BATCH = 500
 IN_FLIGHT = timedelta(seconds=40)
-"""Longer than any answer is held or any host is asked; whoever is not done by then has died."""
+"""Longer than any answer is held or any host takes; whoever is not done by then has died."""
 
 
 @dataclass(slots=True)
@@ -56,52 +56,52 @@ def check_key(key: str) -> None:
 
 
 def fingerprint(token: UUID | None, method: str, path: str, body: Any) -> str:
-    """What makes two requests the same: also the token, for a narrower one must not be told what a wider one was."""
+    """What makes two requests the same: also the token, for a narrower one must not get what a wider one got."""
     content = json.dumps([str(token), method, path, body], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def once(actor: Actor, key: str, asked: str, work: Work, *, is_held: bool = False) -> Answer:
+def once(actor: Actor, key: str, digest: str, work: Work, *, is_held: bool = False) -> Answer:
     """Do `work` unless this caller's `key` is known. An answer that is then held, `complete` ends.
 
-    `asked`: the request's fingerprint. Raises Problem 409 (in flight) and 422 (key used for another request), and
+    `digest`: the request's fingerprint. Raises Problem 409 (in flight) and 422 (key used for another request), and
     what `work` raises: then nothing is stored.
     """
     known = _find(actor, key)
     if known is not None:
-        return _replay(known, asked)
+        return _replay(known, digest)
     try:
         with transaction.atomic():
-            row = StoredAnswer.objects.create(account=actor.account, key=key, fingerprint=asked)
+            row = StoredAnswer.objects.create(account=actor.account, key=key, fingerprint=digest)
             answer = work()
             _store(row, answer, is_done=not is_held)
     except IntegrityError:
         known = _find(actor, key)
         if known is None:
             raise
-        return _replay(known, asked)
+        return _replay(known, digest)
     answer.in_flight = row if is_held else None
     return answer
 
 
 def complete(first: Answer, last: Answer) -> None:
-    """Store what an answer came to that was held, where it was asked for with a key."""
+    """Store what an answer came to that was held, where it was requested with a key."""
     if first.in_flight is not None:
         _store(first.in_flight, last, is_done=True)
 
 
-def once_outside(actor: Actor, key: str, asked: str, work: Work) -> Answer:
+def once_outside(actor: Actor, key: str, digest: str, work: Work) -> Answer:
     """As `once`, for work that takes long and writes nothing: it runs outside of a transaction."""
     known = _find(actor, key)
     if known is not None:
-        return _replay(known, asked)
+        return _replay(known, digest)
     try:
-        row = StoredAnswer.objects.create(account=actor.account, key=key, fingerprint=asked)
+        row = StoredAnswer.objects.create(account=actor.account, key=key, fingerprint=digest)
     except IntegrityError:
         known = _find(actor, key)
         if known is None:
             raise
-        return _replay(known, asked)
+        return _replay(known, digest)
     try:
         answer = work()
     except BaseException:
@@ -139,8 +139,8 @@ def _store(row: StoredAnswer, answer: Answer, *, is_done: bool) -> None:
     row.save(update_fields=["status", "body", "headers"])
 
 
-def _replay(row: StoredAnswer, asked: str) -> Answer:
-    if row.fingerprint != asked:
+def _replay(row: StoredAnswer, digest: str) -> Answer:
+    if row.fingerprint != digest:
         raise Problem(422, "idempotency_key_reused", "this Idempotency-Key was used for another request")
     if row.status is None and timezone.now() - row.created_at < IN_FLIGHT:
         detail = "the first request with this Idempotency-Key is not answered yet"

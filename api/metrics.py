@@ -21,7 +21,7 @@ from jobs.rules.state import RUN_ENDED, JobState, RunState
 from jobs.worker import liveness
 
 SECONDS = 5.0
-"""How long what was computed is told again."""
+"""How long what was computed is served again."""
 OPEN_JOBS = [state for state in JobState if state not in JobState.final()]
 NOT_ENDED = [state for state in RunState if state not in RUN_ENDED]
 
@@ -29,7 +29,7 @@ NOT_ENDED = [state for state in RunState if state not in RUN_ENDED]
 class Cached:
     """Bytes that are computed once in `seconds`, by one thread at a time; others get the last ones meanwhile.
 
-    `tells_old` False: they wait for the new ones, so that nobody is told what was while computing hangs.
+    `serves_stale` False: they wait for the new ones, so that nobody gets what was while computing hangs.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class Cached:
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
         *,
-        tells_old: bool = True,
+        serves_stale: bool = True,
     ) -> None:
         self._compute = compute
         self._seconds = seconds
         self._clock = clock
-        self._tells_old = tells_old
+        self._serves_stale = serves_stale
         self._lock = threading.Lock()
         self._content = b""
         self._until = -math.inf
 
     def get(self) -> bytes:
         """The bytes. Raises what computing them raises."""
-        if self._lock.acquire(blocking=not (self._content and self._tells_old)):
+        if self._lock.acquire(blocking=not (self._content and self._serves_stale)):
             try:
                 if self._clock() >= self._until:
                     self._content = self._compute()

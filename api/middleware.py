@@ -24,10 +24,10 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 def envelope(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """The only middleware."""
     if iscoroutinefunction(get_response):
-        ask = cast(Callable[[HttpRequest], Awaitable[HttpResponseBase]], get_response)
+        respond = cast(Callable[[HttpRequest], Awaitable[HttpResponseBase]], get_response)
 
         async def enveloped(request: HttpRequest) -> HttpResponseBase:
-            return _finish(request, _refusal(request) or await ask(request))
+            return _finish(request, _refusal(request) or await respond(request))
 
         return enveloped
 

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from api.errors import Problem
 from api.held import Exchange, exchange_of
-from api.hub import Ear
+from api.hub import Listener
 from api.idempotency import Answer, Hold, complete
 from jobs import selectors
 from jobs.models import Job
@@ -69,26 +69,26 @@ class _Wait:
     limit: int
     render: Callable[[Job], Answer]
 
-    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+    async def __call__(self, exchange: Exchange, listener: Listener) -> None:
         try:
-            await self._settled(exchange, ear)
-            answer = await exchange.hub.look(self._answer)
+            await self._settled(exchange, listener)
+            answer = await exchange.hub.query(self._answer)
         except Exception as error:  # the job is made, whatever happens to the database meanwhile
             log.warning("an answer was not held to its end: %s: %s", type(error).__name__, error)
             answer = self.first
         await exchange.start(answer.status, answer.headers, instead_of=self.first.headers)
         await exchange.write(JSONRenderer().render(answer.body), is_last=True)
 
-    async def _settled(self, exchange: Exchange, ear: Ear) -> None:
+    async def _settled(self, exchange: Exchange, listener: Listener) -> None:
         """Return when the job has ended or awaits people, when nobody is there any more, or when the time is over."""
         now = asyncio.get_running_loop().time
         until = now() + self.limit
         while True:
-            found = await exchange.hub.look(selectors.news_of, [self.job.pk])
-            state, ear.seen = found[self.job.pk]
-            if state in SETTLED or ear.is_over or now() >= until:
+            found = await exchange.hub.query(selectors.news_of, [self.job.pk])
+            state, listener.seen = found[self.job.pk]
+            if state in SETTLED or listener.is_over or now() >= until:
                 return
-            await ear.news(until - now())
+            await listener.news(until - now())
 
     def _answer(self) -> Answer:
         answer = self.render(self.job)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from drf_spectacular.openapi import AutoSchema
 
-from api.errors import ERRORS_TOLD, JSON_TYPE
+from api.errors import ERRORS_LISTED, JSON_TYPE
 from api.fields import StrictSerializer, Text
 from fleet.mta.params.catalogue import CATALOGUE
 
@@ -29,7 +29,7 @@ class ApiSchema(AutoSchema):
     view: "ApiView"  # type: ignore[override]  # it describes no other views
 
     @property
-    def said(self) -> "Method":
+    def declared(self) -> "Method":
         """The declaration of this operation."""
         return self.view.methods[str(self.method)]
 
@@ -37,7 +37,7 @@ class ApiSchema(AutoSchema):
         return [self.view.tag]
 
     def get_summary(self) -> str:
-        return self.said.summary
+        return self.declared.summary
 
     def get_operation_id(self) -> str:
         name = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(self.view).__name__)
@@ -47,10 +47,10 @@ class ApiSchema(AutoSchema):
         return [{"token": []}]
 
     def get_request_serializer(self) -> Any:
-        return self.said.ask() if self.said.ask else None
+        return self.declared.request() if self.declared.request else None
 
     def get_response_serializers(self) -> Any:
-        return self.said.answer() if self.said.answer else None
+        return self.declared.answer() if self.declared.answer else None
 
     def get_filter_backends(self) -> list[Any]:
         return []
@@ -61,23 +61,23 @@ class ApiSchema(AutoSchema):
     def _get_parameters(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = list(super()._get_parameters())
         if self.method in self.view.queried:
-            found += [_query(name, one) for name, one in self.view.filters.items()]
+            found += [_query(name, parameter) for name, parameter in self.view.filters.items()]
         if self.method == "GET" and self.view.orderings:
             words = [word for name in self.view.orderings for word in (name, _opposite(name))]
             found += [{"in": "query", "name": name, "schema": schema} for name, schema in PAGING.items()]
             found.append({"in": "query", "name": "ordering", "schema": {"type": "string", "enum": words}})
         if self.method == "POST":
             found.append(_header("Idempotency-Key", {"type": "string", "maxLength": 255, "pattern": "^[!-+\\--~]+$"}))
-        if self.said.makes_job:
+        if self.declared.makes_job:
             found.append(_header("Prefer", {"type": "string", "examples": ["wait=10"], "pattern": "^wait=[0-9]{1,6}$"}))
         if self.method in ("PATCH", "DELETE"):
             found.append(_header("If-Match", {"type": "string"}))
         return found
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
-        said = self.said
-        bodies: dict[str, Any] = {str(said.status): self._answer(said)}
-        if said.makes_job:
+        declared = self.declared
+        bodies: dict[str, Any] = {str(declared.status): self._answer(declared)}
+        if declared.makes_job:
             bodies["200"] = {**bodies["202"], "description": "the job has ended, or awaits people"}
         if self.method == "GET":
             bodies["304"] = {"description": "unchanged: If-None-Match names what is there"}
@@ -85,20 +85,20 @@ class ApiSchema(AutoSchema):
         problem = {"content": {JSON_TYPE: reference}, "description": "a problem"}
         return {**bodies, **dict.fromkeys(ERROR_STATUSES, problem)}
 
-    def _answer(self, said: "Method") -> dict[str, Any]:
-        if said.status == 204:
+    def _answer(self, declared: "Method") -> dict[str, Any]:
+        if declared.status == 204:
             return {"description": "done"}
-        if said.answer is None:
-            return {"content": {said.media: {"schema": {"type": "string"}}}, "description": said.summary}
-        schema: dict[str, Any] = self.resolve_serializer(said.answer(), "response").ref
-        if said.is_page:
+        if declared.answer is None:
+            return {"content": {declared.media: {"schema": {"type": "string"}}}, "description": declared.summary}
+        schema: dict[str, Any] = self.resolve_serializer(declared.answer(), "response").ref
+        if declared.is_page:
             schema = {
                 "type": "object",
                 "properties": {"next": ADDRESS, "previous": ADDRESS, "results": {"type": "array", "items": schema}},
                 "required": ["next", "previous", "results"],
                 "additionalProperties": False,
             }
-        return {"content": {said.media: {"schema": schema}}, "description": said.summary}
+        return {"content": {declared.media: {"schema": schema}}, "description": declared.summary}
 
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         bypass = bypass_extensions
@@ -114,8 +114,8 @@ class ApiSchema(AutoSchema):
         return schema
 
 
-def _query(name: str, one: "Filter") -> dict[str, Any]:
-    return {"in": "query", "name": name, "description": one.description, "schema": one.schema}
+def _query(name: str, parameter: "Filter") -> dict[str, Any]:
+    return {"in": "query", "name": name, "description": parameter.description, "schema": parameter.schema}
 
 
 def _header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _problem_schema() -> dict[str, Any]:
         "detail": text,
         "code": text,
         "request_id": text,
-        "errors": {"type": "array", "items": error, "maxItems": ERRORS_TOLD},
+        "errors": {"type": "array", "items": error, "maxItems": ERRORS_LISTED},
         "more_errors": {"type": "integer", "description": "how many are not in `errors`"},
         "error": {"type": "object", "description": "of a host that was asked: code, detail, hint"},
     }

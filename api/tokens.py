@@ -1,4 +1,4 @@
-"""The audited writers of tokens. A token is told once; stored is its SHA-256."""
+"""The audited writers of tokens. A token is shown once; stored is its SHA-256."""
 
 import secrets
 from collections.abc import Mapping
@@ -116,7 +116,7 @@ def revoke(actor: Actor, row: Token) -> None:
         raise Forbidden("forbidden", "a token cannot revoke one that has scopes or customers which it lacks itself")
     with transaction.atomic():
         rows = _tree([row.pk])
-        entries = [entry for each in rows for entry in _entries(actor, each, "token.revoked", _told(each, "name"))]
+        entries = [entry for each in rows for entry in _entries(actor, each, "token.revoked", _audited(each, "name"))]
         trail.append(*entries)
         Token.objects.filter(pk__in=[each.pk for each in rows]).delete()
 
@@ -144,10 +144,10 @@ def _unsaved(owner: Account, values: Mapping[str, Any]) -> Token:
 def _store(actor: Actor | None, row: Token, action: str) -> str:
     secret = f"mxf_{row.pk.hex[-8:]}_{secrets.token_urlsafe(32)}"
     row.digest = digest(secret)
-    told = _told(row, "name", "scopes", "networks", "expires_at", "minted_by")
+    data = _audited(row, "name", "scopes", "networks", "expires_at", "minted_by")
     with transaction.atomic():
         row.save(force_insert=True)
-        trail.append(*_entries(actor, row, action, told))
+        trail.append(*_entries(actor, row, action, data))
     return secret
 
 
@@ -219,7 +219,7 @@ def _expiry(moment: datetime | None) -> datetime | None:
     return moment
 
 
-def _told(row: Token, *names: str) -> dict[str, Any]:
+def _audited(row: Token, *names: str) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {"token": row.pk, "made_with": row.made_with_id}
 
 

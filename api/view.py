@@ -43,7 +43,7 @@ class Method:
 
     summary: str
     answer: type[Serializer[Any]] | None = None
-    ask: type[StrictSerializer] | None = None
+    request: type[StrictSerializer] | None = None
     status: int = 200
     media: str = "application/json"
     is_page: bool = False
@@ -61,7 +61,7 @@ class ApiView(APIView):
     orderings: ClassVar[Mapping[str, Ordering]] = {}
     queried: ClassVar[frozenset[str]] = frozenset({"GET"})
     tag: ClassVar[str] = ""
-    asked: Any = None
+    payload: Any = None
 
     @property
     def actor(self) -> Actor:
@@ -95,19 +95,19 @@ class ApiView(APIView):
     def filtered(self, rows: Rows) -> Rows:
         """The rows that the query's filters leave; a costly filter is declared last and sees what the others left."""
         given = self.params()
-        for name, one in self.filters.items():
+        for name, parameter in self.filters.items():
             if name in given:
-                rows = one.apply(rows, read(name, one, given[name]))
+                rows = parameter.apply(rows, read(name, parameter, given[name]))
         return rows
 
     def read(self, shape: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
         """The body, checked against its shape. Raises Problem, ValidationError."""
-        self.asked = body.read_json(self.request._request)
-        serializer = shape(data=self.asked, partial=partial)
+        self.payload = body.read_json(self.request._request)
+        serializer = shape(data=self.payload, partial=partial)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
-    def one(self, content: Mapping[str, Any]) -> Response:
+    def detail_response(self, content: Mapping[str, Any]) -> Response:
         """The answer to GET of one object, with its ETag; 304 when the caller has it."""
         tag = etag(content)
         if tag in _tags(self.request.headers.get("If-None-Match", "")):
@@ -131,9 +131,9 @@ class ApiView(APIView):
             answer = work()
         else:
             check_key(key)
-            asked = fingerprint(self.actor.token, self.request.method or "", self.request.path, self.asked)
+            digest = fingerprint(self.actor.token, self.request.method or "", self.request.path, self.payload)
             do = once_outside if is_long else partial(once, is_held=hold is not None)
-            answer = do(self.actor, key, asked, work)
+            answer = do(self.actor, key, digest, work)
         if hold:
             hold(answer)
         return Response(answer.body, status=answer.status, headers=answer.headers)

@@ -9,7 +9,7 @@ from django.core.asgi import get_asgi_application
 
 from api.access import logged
 from api.held import held
-from api.hub import LOOKERS, Hub
+from api.hub import QUERY_THREADS, Hub
 from api.limits import bounded
 from api.turns import Turns, in_turns
 from deploy import celery
@@ -22,7 +22,7 @@ __all__ = ["application", "celery"]  # celery: imported now, so that the first w
 REQUESTS = 18  # that are at work at the same moment; half of them of one caller
 WAITERS = 2  # the same for those that will wait: few, so that a burst of them leaves others the processor
 LONG = 4  # the same for what takes seconds: it asks a host, or follows the whole audit trail
-keep_connections(REQUESTS + WAITERS + LONG + LOOKERS)
+keep_connections(REQUESTS + WAITERS + LONG + QUERY_THREADS)
 hub = Hub()
 turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS), Turns(LONG, LONG // 2)
 application = behind_proxies(

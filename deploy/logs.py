@@ -23,7 +23,7 @@ MASK = "[masked]"
 
 LEVELS: dict[str, dict[str, Any]] = {
     "django": {"handlers": [], "level": "INFO"},
-    "django.request": {"level": "ERROR"},  # a client's mistake is told to the client
+    "django.request": {"level": "ERROR"},  # a client's mistake is reported to the client
     "asyncssh": {"level": "WARNING"},
     "uvicorn.access": {"level": "WARNING"},
     "celery.worker.strategy": {"level": "WARNING"},

@@ -31,11 +31,11 @@ def main() -> int:
 
 def explained(error: DatabaseError) -> str:
     """In one line, what an administrator can mend; empty for what is a fault of ours."""
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     is_denied = getattr(error.__cause__, "sqlstate", None) == INSUFFICIENT_PRIVILEGE
     if is_denied or isinstance(error, MigrationSchemaMissing):
-        return f"this role may not do it, migrate as the owner of the tables (docs/operating.md): {said}"
-    return said if isinstance(error, OperationalError) else ""
+        return f"this role may not do it, migrate as the owner of the tables (docs/operating.md): {message}"
+    return message if isinstance(error, OperationalError) else ""
 
 
 def _prepare() -> None:

@@ -12,14 +12,14 @@ def behind_proxies(app: App, trusted: Networks) -> App:
 
     That uses up the forwarding headers: where one is still there, nobody whom we trust has named the client.
     """
-    told = ProxyHeadersMiddleware(_used_up(app), [str(network) for network in trusted])
+    forwarding = ProxyHeadersMiddleware(_used_up(app), [str(network) for network in trusted])
 
-    async def asked(scope: Message, receive: Receive, send: Send) -> None:
+    async def choosing(scope: Message, receive: Receive, send: Send) -> None:
         peer = scope.get("client")
         is_trusted = peer is not None and is_inside(peer[0], trusted)
-        await (told if is_trusted else app)(scope, receive, send)
+        await (forwarding if is_trusted else app)(scope, receive, send)
 
-    return asked
+    return choosing
 
 
 def _used_up(app: App) -> App:

@@ -16,7 +16,8 @@ from celery import signals
 
 EX_SOFTWARE = 70
 SECONDS = 15.0
-LOOKS = 4
+MISSES = 4
+"""Polls in a row at which messages waited and none was taken, after which the worker is stuck."""
 GRACE = 120.0
 """Seconds that running tasks have to end once the worker is known to be stuck."""
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Counts the tasks of this process and judges each look at its queue."""
+    """Counts the tasks of this process and judges each poll of its queue."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -44,17 +45,17 @@ class Watch:
             self.running -= 1
 
     def is_stuck(self, waiting: int) -> bool:
-        """Take in one more look at the queue, which has `waiting` messages (0 when that cannot be known)."""
+        """Take in one more poll of the queue, which has `waiting` messages (0 when that cannot be known)."""
         with self._lock:
             is_miss = waiting > 0 and self.running < self.threads and self._begun == self._begun_before
             self._begun_before = self._begun
             self._misses = self._misses + 1 if is_miss else 0
-            return self._misses >= LOOKS
+            return self._misses >= MISSES
 
     def takes(self) -> bool:
-        """Whether nothing has been left lying at the last looks, half of those after which it is stuck."""
+        """Whether nothing has been left lying at the last polls, half of those after which it is stuck."""
         with self._lock:
-            return self._misses < LOOKS // 2
+            return self._misses < MISSES // 2
 
 
 def start(queue: str, threads: int, redis_url: str) -> Watch:
@@ -63,20 +64,20 @@ def start(queue: str, threads: int, redis_url: str) -> Watch:
     signals.task_prerun.connect(watch.began, weak=False)
     signals.task_postrun.connect(watch.ended, weak=False)
     client = redis.Redis.from_url(redis_url, socket_timeout=3, socket_connect_timeout=3)
-    threading.Thread(target=_look_again_and_again, args=(watch, client, queue), name="watchdog", daemon=True).start()
+    threading.Thread(target=_poll, args=(watch, client, queue), name="watchdog", daemon=True).start()
     return watch
 
 
-def _look_again_and_again(watch: Watch, client: redis.Redis, queue: str) -> None:
+def _poll(watch: Watch, client: redis.Redis, queue: str) -> None:
     while not watch.is_stuck(_waiting(client, queue)):
         time.sleep(SECONDS)
-    log.critical("messages wait in %s and none was taken for %d s: ending this worker", queue, SECONDS * LOOKS)
+    log.critical("messages wait in %s and none was taken for %d s: ending this worker", queue, SECONDS * MISSES)
     os.kill(os.getpid(), signal.SIGTERM)
     until = time.monotonic() + GRACE
     while watch.running and time.monotonic() < until:
         time.sleep(1)
     time.sleep(5)
-    os._exit(EX_SOFTWARE)  # a stuck consumer may also be deaf to SIGTERM
+    os._exit(EX_SOFTWARE)  # a stuck consumer may also ignore SIGTERM
 
 
 def _waiting(client: redis.Redis, queue: str) -> int:

@@ -36,17 +36,17 @@ def main(arguments: list[str]) -> int:
     threads = CONTROL_THREADS if queue == CONTROL else THREADS
     # Celery warns of root because of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=UserWarning, module="celery.platforms")
-    tell_when_ready(queue, watchdog.start(queue, threads, ENV.redis_url))
+    renew_when_ready(queue, watchdog.start(queue, threads, ENV.redis_url))
     options = ["--pool", "threads", "--concurrency", str(threads), "--queues", queue]
     options += ["--hostname", f"{queue.replace('.', '-')}@%h"]
     app.start(["--quiet", "worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     return 0
 
 
-def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
+def renew_when_ready(queue: str, watch: watchdog.Watch) -> None:
     """From when the worker is ready, say in the database that it lives: while it takes messages and its loop turns."""
 
-    def tell(sender: Any, **_: Any) -> None:
+    def begin(sender: Any, **_: Any) -> None:
         from deploy import worker_liveness
         from jobs.worker import runner
 
@@ -54,7 +54,7 @@ def tell_when_ready(queue: str, watch: watchdog.Watch) -> None:
             str(sender.hostname), queue, lambda: watch.takes() and runner.engine().answers(ANSWER), ENV.liveness_file
         )
 
-    signals.worker_ready.connect(tell, weak=False)
+    signals.worker_ready.connect(begin, weak=False)
 
 
 def free_queue(env: Env) -> str:

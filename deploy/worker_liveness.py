@@ -13,13 +13,13 @@ from jobs.restore import watch
 from jobs.worker import liveness
 
 FRESH = 60.0
-"""Seconds for which a look counts, so that a slow one after it lets nobody count as dead."""
+"""Seconds for which a check counts, so that a slow one after it lets nobody count as dead."""
 
 log = logging.getLogger(__name__)
 
 
 class Sight:
-    """What the looks at the database come to. They have a thread of their own: the first may follow a long audit trail.
+    """What checks of the database come to. They have a thread of their own: the first may follow a long audit trail.
 
     `began`: the first has ended.
     """
@@ -28,9 +28,9 @@ class Sight:
         self.began = threading.Event()
         self._clear_until = float("-inf")
 
-    def tell(self, could_tell: bool) -> None:
-        """A look has ended."""
-        self._clear_until = time.monotonic() + FRESH if could_tell else float("-inf")
+    def note(self, is_known: bool) -> None:
+        """A check has ended."""
+        self._clear_until = time.monotonic() + FRESH if is_known else float("-inf")
         self.began.set()
 
     def is_clear(self) -> bool:
@@ -41,15 +41,15 @@ class Sight:
 def start(name: str, queue: str, is_well: Callable[[], bool], file: Path | None) -> None:
     """Say that it lives from a thread of its own until the process ends, but not while `is_well` says no."""
     stopped, sight = threading.Event(), Sight()
-    threading.Thread(target=_look, args=(sight, stopped), name="look", daemon=True).start()
+    threading.Thread(target=_check_database, args=(sight, stopped), name="look", daemon=True).start()
     arguments = (name, queue, is_well, sight, file, stopped)
     threading.Thread(target=_renew, args=arguments, name="liveness", daemon=True).start()
     atexit.register(stopped.set)
 
 
-def _look(sight: Sight, stopped: threading.Event) -> None:
+def _check_database(sight: Sight, stopped: threading.Event) -> None:
     while True:
-        sight.tell(_tried(watch.look) is True)
+        sight.note(_tried(watch.check) is True)
         if stopped.wait(liveness.SECONDS):
             return
 

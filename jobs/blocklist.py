@@ -23,7 +23,7 @@ away, ours is written."""
 
 
 def check_scope(name: str, operation: Any, choice: Choice) -> None:
-    """Refuse an unblock of fewer instances than the block covers: half a block would be what nobody asked for.
+    """Refuse an unblock of fewer instances than the block covers: half a block would be what nobody requested.
 
     Instances of customers that are not targeted count too, but are not named: the requester may not know of them.
     """

@@ -35,13 +35,13 @@ def rfc3339(seconds: float) -> str:
 def readable(value: Any) -> Any:
     """A copy of a result in which every time is RFC 3339."""
     if isinstance(value, dict):
-        return {name: _one(name, item) for name, item in value.items()}
+        return {name: _readable_item(name, item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [readable(item) for item in value]
     return value
 
 
-def _one(name: str, value: Any) -> Any:
+def _readable_item(name: str, value: Any) -> Any:
     if name in NAMES and isinstance(value, int | float):
         return rfc3339(value)
     return readable(value)

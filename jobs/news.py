@@ -1,4 +1,4 @@
-"""Tell all processes that something happened to a job, by Redis' publish/subscribe. Never raises and never waits.
+"""Publish to all processes that something happened to a job, by Redis' publish/subscribe. Never raises and never waits.
 
 What was lost is found by those who wait for it: they look at the database every few seconds (api/hub.py).
 """
@@ -23,11 +23,11 @@ class News(Outbox):
     lost = "cannot tell of jobs, those who wait look themselves"
     _redis: redis.Redis | None = None
 
-    def tell(self, job: UUID) -> None:
+    def publish(self, job: UUID) -> None:
         """Say that there is an event of this job; returns at once. To be called after the commit."""
         self.put(str(job))
 
-    def deliver(self, *words: str) -> None:
+    def deliver(self, *message: str) -> None:
         if self._redis is None:
             self._redis = redis.Redis.from_url(
                 settings.ENV.redis_url,
@@ -35,11 +35,11 @@ class News(Outbox):
                 socket_connect_timeout=SECONDS,
                 retry=Retry(NoBackoff(), 0),  # later is too late
             )
-        self._redis.publish(CHANNEL, *words)
+        self._redis.publish(CHANNEL, *message)
 
     def hang_up(self) -> None:
         self._redis = None
 
 
 _news = News()
-tell = _news.tell
+publish = _news.publish

@@ -1,7 +1,7 @@
-"""What is said to others by the way: never raises and never waits, whatever they do. What finds no room is dropped.
+"""Messages to others by the way: never raises and never waits, whatever they do. What finds no room is dropped.
 
 A daemon thread delivers, so a request is as fast with a hung Redis as without one. The database is the truth, and who
-depends on what is said here looks there too, now and then.
+depends on such a message looks there too, now and then.
 """
 
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """A bounded set of words to deliver and the thread that does, started with the first. The same waits only once.
+    """A bounded set of messages to deliver and the thread that does, started with the first. The same waits only once.
 
     `name`: of the thread. `lost`: what the log says of one that could not be delivered.
     """
@@ -30,17 +30,17 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._is_down = False
 
-    def put(self, *words: str) -> None:
+    def put(self, *message: str) -> None:
         """Have it delivered soon; returns at once."""
         with self._put:
             if len(self._waiting) < self._room:
-                self._waiting[words] = None
+                self._waiting[message] = None
             if self._thread is None or not self._thread.is_alive():  # the first, or a forked child
                 self._thread = threading.Thread(target=self._deliver_all, name=self.name, daemon=True)
                 self._thread.start()
             self._put.notify()
 
-    def deliver(self, *words: str) -> None:
+    def deliver(self, *message: str) -> None:
         """Deliver what was put. May raise and take a moment."""
         raise NotImplementedError
 
@@ -52,10 +52,10 @@ class Outbox:
         while True:
             with self._put:
                 self._put.wait_for(lambda: bool(self._waiting))
-                words = next(iter(self._waiting))
-                del self._waiting[words]
+                message = next(iter(self._waiting))
+                del self._waiting[message]
             try:
-                self.deliver(*words)
+                self.deliver(*message)
                 self._is_down = False
             except Exception as error:
                 self.hang_up()

@@ -22,8 +22,8 @@ def work(self: "Task[Any, Any]", lane: str, queue: str) -> None:
 
 @shared_task
 def sweep() -> None:
-    """One round of what must happen though nobody asked."""
-    if apart(watch.look):
+    """One round of what must happen though nobody requests it."""
+    if apart(watch.check):
         apart(liveness.renew, liveness.SCHEDULER, liveness.SCHEDULER)
     sweeping.sweep()
 

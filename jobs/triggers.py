@@ -2,15 +2,15 @@
 
 - changing or deleting what is recorded (events, checkpoints, decisions);
 - a decision that names another requester, or another plan, than the job has;
-- a job's move that `jobs.rules.state.JOB_MOVES` does not know.
+- a job's transition that `jobs.rules.state.JOB_TRANSITIONS` does not know.
 
 Migration 0002 puts these in place. A later migration must call `drop_sql` and `create_sql` again when it changes
-`JOB_MOVES`, or alters one of the tables: on SQLite Django rebuilds an altered table, and its triggers are lost.
+`JOB_TRANSITIONS`, or alters one of the tables: on SQLite Django rebuilds an altered table, and its triggers are lost.
 """
 
 from dataclasses import dataclass
 
-from jobs.rules.state import JOB_MOVES
+from jobs.rules.state import JOB_TRANSITIONS
 
 APPEND_ONLY = ("jobs_auditevent", "jobs_auditcheckpoint", "jobs_approval")
 
@@ -76,15 +76,17 @@ def triggers(vendor: str) -> list[Trigger]:
         "NOT EXISTS (SELECT 1 FROM jobs_job WHERE id = NEW.job_id AND requested_by_id = NEW.requested_by_id "
         "AND digest = NEW.digest)",
     )
-    moves = Trigger("jobs_job_moves", "jobs_job", "UPDATE OF state", "a job may not make this move", _illegal_move())
-    return [*refusals, decision, moves]
+    transitions = Trigger(
+        "jobs_job_moves", "jobs_job", "UPDATE OF state", "a job may not make this move", _illegal_transition()
+    )
+    return [*refusals, decision, transitions]
 
 
-def _illegal_move() -> str:
-    """SQL for: OLD.state may not become NEW.state. Staying is no move."""
+def _illegal_transition() -> str:
+    """SQL for: OLD.state may not become NEW.state. Staying is no transition."""
     allowed = [
-        f"(OLD.state = '{old}' AND NEW.state IN ({', '.join(repr(str(new)) for new in sorted(moves))}))"
-        for old, moves in JOB_MOVES.items()
-        if moves
+        f"(OLD.state = '{old}' AND NEW.state IN ({', '.join(repr(str(new)) for new in sorted(following))}))"
+        for old, following in JOB_TRANSITIONS.items()
+        if following
     ]
     return f"OLD.state <> NEW.state AND NOT ({' OR '.join(allowed)})"

@@ -14,7 +14,7 @@ from jobs.outbox import SECONDS, Outbox
 
 WORK = "jobs.tasks.work"
 CONTROL = "control"
-"""The Celery queue of what must happen though nobody asked."""
+"""The Celery queue of what must happen though nobody requests it."""
 UNREAD = 2 * THREADS
 """Messages of a queue that nobody has read yet: more would tell its worker nothing new."""
 EXPIRY = 60
@@ -32,8 +32,8 @@ class Wakeups(Outbox):
         """Ask for `jobs.tasks.work(lane, queue)` at `queue`; returns at once."""
         self.put(queue, lane)
 
-    def deliver(self, *words: str) -> None:
-        queue, lane = words
+    def deliver(self, *message: str) -> None:
+        queue, lane = message
         app = import_string(settings.CELERY_APP)
         if self._connection is None:
             options = {

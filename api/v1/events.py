@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from api.auth import scoped_actor
 from api.errors import Problem, as_problem, respond
 from api.held import Exchange, Unread, exchange_of
-from api.hub import Ear
+from api.hub import Listener
 from api.v1.render import FINAL
 from api.view import found
 from jobs import selectors
@@ -38,8 +38,8 @@ async def events(request: HttpRequest, pk: UUID) -> HttpResponse:
     try:
         after = _after(request)
         caller = _Caller(request.META.get("HTTP_AUTHORIZATION"), request.META.get("REMOTE_ADDR") or "", pk)
-        actor, is_told = await sync_to_async(caller.begin)(after)
-        if is_told:
+        actor, is_complete = await sync_to_async(caller.begin)(after)
+        if is_complete:
             return HttpResponse(status=204)
         exchange = exchange_of(request)
         if exchange is None:
@@ -64,12 +64,12 @@ class _Caller:
     job: UUID
 
     def begin(self, after: int) -> tuple[Actor, bool]:
-        """Who he is, and whether the job has ended and there is nothing to tell him after that event."""
+        """Who he is, and whether the job has ended and there is nothing to send him after that event."""
         actor = self.authorise()
         state, newest = selectors.news_of([self.job])[self.job]
         return actor, bool(after) and state in FINAL and newest <= after
 
-    def look(self, after: int) -> tuple[str, int, Sequence[JobEvent]]:
+    def read(self, after: int) -> tuple[str, int, Sequence[JobEvent]]:
         """The job's state, its newest event, and the next ones after that which he knows. Raises what ends the stream.
 
         The state first: what ended the job was written with its last event, so what is read after it is complete.
@@ -87,7 +87,7 @@ class _Caller:
 
 @dataclass
 class _Stream:
-    """What is left to do: tell events until the job has ended and all is told, or LONGEST has passed.
+    """What is left to do: send events until the job has ended and all are sent, or LONGEST has passed.
 
     It ends also when nobody is there any more or he may not see it any more; the client comes back and is told why.
     """
@@ -95,11 +95,11 @@ class _Stream:
     caller: _Caller
     after: int
 
-    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+    async def __call__(self, exchange: Exchange, listener: Listener) -> None:
         await exchange.start(200, HEADERS, instead_of=HEADERS)
         await exchange.write(f"retry: {RETRY_MS}\n\n".encode())
         try:
-            await self._tell(exchange, ear)
+            await self._send_events(exchange, listener)
         except Unread:
             raise
         except Exception as error:
@@ -107,25 +107,25 @@ class _Stream:
                 log.warning("a stream was not told to its end: %s: %s", type(error).__name__, error)
         await exchange.write(b"", is_last=True)
 
-    async def _tell(self, exchange: Exchange, ear: Ear) -> None:
+    async def _send_events(self, exchange: Exchange, listener: Listener) -> None:
         now = asyncio.get_running_loop().time
-        began = told = now()
-        while not ear.is_over:
-            state, newest, batch = await exchange.hub.look(self.caller.look, self.after)
+        began = sent_at = now()
+        while not listener.is_over:
+            state, newest, batch = await exchange.hub.query(self.caller.read, self.after)
             for event in batch:
                 self.after = event.pk
                 await exchange.write(_text(event).encode())
             if batch:
-                told = now()
+                sent_at = now()
             if self.after < newest:
                 continue
-            ear.seen = newest
+            listener.seen = newest
             if state in FINAL or now() - began > LONGEST:
                 return
-            if now() - told > HEARTBEAT:
-                told = now()
+            if now() - sent_at > HEARTBEAT:
+                sent_at = now()
                 await exchange.write(b": still here\n\n")
-            await ear.news(min(told + HEARTBEAT, began + LONGEST) - now())
+            await listener.news(min(sent_at + HEARTBEAT, began + LONGEST) - now())
 
 
 def _text(event: JobEvent) -> str:

@@ -92,7 +92,7 @@ class Credential(ObjectView):
         return found(rows)
 
     def get(self, request: Request, name: str) -> Response:
-        return self.one(self.render(self._row(name)))
+        return self.detail_response(self.render(self._row(name)))
 
     def patch(self, request: Request, name: str) -> Response:
         pk = self._row(name).pk
@@ -149,7 +149,7 @@ class Host(ObjectView):
     }
 
     def get(self, request: Request, name: str) -> Response:
-        return self.one(self.render(self._row(name)))
+        return self.detail_response(self.render(self._row(name)))
 
     def _row(self, name: str) -> HostRow:
         row: HostRow = found(selectors.visible_hosts(self.actor), name=name)
@@ -201,9 +201,9 @@ class Discover(ApiView):
     def post(self, request: Request, name: str) -> Response:
         row = found(selectors.visible_hosts(self.actor), name=name)
         self.read(EmptyShape)
-        asked = JobRequest(operation="host.discover", target={"hosts": [row.name]})
+        requested = JobRequest(operation="host.discover", target={"hosts": [row.name]})
         hold = prefer.holder(request, job_answer)
-        return self.answered(lambda: made(self.url, submit(self.actor, asked)), hold=hold)
+        return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
 
 
 class Unlock(ApiView):
@@ -216,10 +216,10 @@ class Unlock(ApiView):
     def post(self, request: Request, name: str) -> Response:
         row = found(selectors.visible_hosts(self.actor), name=name)
         inventory.must_administer(self.actor, row.customer)
-        said = self.read(UnlockRequest)
+        data = self.read(UnlockRequest)
 
         def work() -> Answer:
-            job = unlock(self.actor, row, said["reason"])
+            job = unlock(self.actor, row, data["reason"])
             return Answer(200, {"host": row.name, "job": str(job.pk), "state": job.state})
 
         return self.answered(work)
@@ -269,7 +269,7 @@ class Instance(ApiView):
 
     def get(self, request: Request, host: str, name: str) -> Response:
         rows = selectors.visible_instances(self.actor).filter(called(name))
-        return self.one(render_instance(found(rows, host__name=host)))
+        return self.detail_response(render_instance(found(rows, host__name=host)))
 
 
 def render_instance(row: InstanceRow) -> dict[str, Any]:
@@ -297,7 +297,7 @@ def _orphans(row: InstanceRow) -> dict[str, Any] | None:
 def _capabilities(mta: str) -> dict[str, dict[str, str]]:
     adapter = adapter_for(mta)
     able = {name: capability(adapter, name) for name in CATALOGUE if name != "host.discover"}
-    return {name: {"support": str(one.support), "note": one.note} for name, one in able.items()}
+    return {name: {"support": str(each.support), "note": each.note} for name, each in able.items()}
 
 
 class Operations(ApiView):

@@ -85,8 +85,8 @@ class Jobs(JobView):
         return Response(self.page(rows, lambda page: render.jobs(page, self.url)))
 
     def post(self, request: Request) -> Response:
-        asked = submit.Request(**self.read(JobRequest))
-        return self.new_job(lambda: submit.submit(self.actor, asked))
+        requested = submit.Request(**self.read(JobRequest))
+        return self.new_job(lambda: submit.submit(self.actor, requested))
 
 
 class Job(JobView):
@@ -96,7 +96,7 @@ class Job(JobView):
 
     def get(self, request: Request, pk: UUID) -> Response:
         row = found(selectors.with_details(selectors.visible_jobs(self.actor)), pk=pk)
-        answer = self.one(render.jobs([row], self.url)[0])
+        answer = self.detail_response(render.jobs([row], self.url)[0])
         if row.state not in render.FINAL:
             answer.headers["Retry-After"] = "1"
         return answer
@@ -132,7 +132,7 @@ class Run(Runs):
 
     def get(self, request: Request, pk: UUID, run: UUID) -> Response:  # type: ignore[override]  # its address has more
         row = found(selectors.runs_of(self.job(pk)), pk=run)
-        return self.one(render.runs([row], self.messages)[0])
+        return self.detail_response(render.runs([row], self.messages)[0])
 
 
 class RunMessages(JobView):
@@ -177,10 +177,10 @@ class Approve(JobView):
 
     def post(self, request: Request, pk: UUID) -> Response:
         job = self.job(pk)
-        said = self.read(DecisionRequest)
+        data = self.read(DecisionRequest)
 
         def work() -> Answer:
-            approval.approve(self.actor, job, said["digest"], said.get("comment", ""))
+            approval.approve(self.actor, job, data["digest"], data.get("comment", ""))
             return self.current(pk)
 
         return self.answered(work)
@@ -194,10 +194,10 @@ class Reject(JobView):
 
     def post(self, request: Request, pk: UUID) -> Response:
         job = self.job(pk)
-        said = self.read(RejectionRequest)
+        data = self.read(RejectionRequest)
 
         def work() -> Answer:
-            approval.reject(self.actor, job, said["digest"], said["comment"])
+            approval.reject(self.actor, job, data["digest"], data["comment"])
             return self.current(pk)
 
         return self.answered(work)
@@ -232,5 +232,5 @@ class Undo(JobView):
 
     def post(self, request: Request, pk: UUID) -> Response:
         job = self.job(pk)
-        said = self.read(UndoRequest)
-        return self.new_job(lambda: followup.undo(self.actor, job, said["reason"]))
+        data = self.read(UndoRequest)
+        return self.new_job(lambda: followup.undo(self.actor, job, data["reason"]))

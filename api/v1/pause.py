@@ -68,5 +68,5 @@ class PauseEnd(ApiView):
     methods = {"POST": Method("End the pause", EndedShape, EndRequest)}
 
     def post(self, request: Request) -> Response:
-        said = self.read(EndRequest)
-        return self.answered(lambda: Answer(200, {"now": resume.end(self.actor, said["reason"])}))
+        data = self.read(EndRequest)
+        return self.answered(lambda: Answer(200, {"now": resume.end(self.actor, data["reason"])}))

@@ -59,7 +59,7 @@ class Customer(ObjectView):
         return found(selectors.visible_customers(self.actor), slug=slug)
 
     def get(self, request: Request, slug: str) -> Response:
-        return self.one(self.render(self._row(slug)))
+        return self.detail_response(self.render(self._row(slug)))
 
     def patch(self, request: Request, slug: str) -> Response:
         return self.change(lambda: self._row(slug), lambda row, new: inventory.update_customer(self.actor, row, new))
@@ -121,7 +121,7 @@ class User(ObjectView):
         return dict(self.serializer(row, context={"actor": self.actor}).data)
 
     def get(self, request: Request, username: str) -> Response:
-        return self.one(self.render(self._row(username)))
+        return self.detail_response(self.render(self._row(username)))
 
     def patch(self, request: Request, username: str) -> Response:
         def update(row: Any, values: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ class TokenView(ObjectView):
         return found(visible_tokens(self.actor), pk=pk)
 
     def get(self, request: Request, pk: Any) -> Response:
-        return self.one(self.render(self._row(pk)))
+        return self.detail_response(self.render(self._row(pk)))
 
     def delete(self, request: Request, pk: Any) -> Response:
         return self.remove(lambda: self._row(pk), lambda row: revoke(self.actor, row))

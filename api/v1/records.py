@@ -14,7 +14,7 @@ from api.auth import scoped_actor
 from api.errors import Problem
 from api.filters import equals, identity, instance, one_of, when
 from api.held import Exchange, exchange_of
-from api.hub import Ear
+from api.hub import Listener
 from api.v1 import render
 from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, QuarantineShape, VerdictShape
 from api.view import ApiView, Filter, Method, Rows, found
@@ -70,7 +70,7 @@ class Block(ApiView):
     methods = {"GET": Method("Show a block", BlockShape)}
 
     def get(self, request: Request, pk: UUID) -> Response:
-        return self.one(render.block(found(selectors.visible_blocks(self.actor), pk=pk)))
+        return self.detail_response(render.block(found(selectors.visible_blocks(self.actor), pk=pk)))
 
 
 def _expression(text: str) -> Expression:
@@ -125,7 +125,7 @@ class QuarantineItem(ApiView):
     methods = {"GET": Method("Show a quarantined message", QuarantineShape)}
 
     def get(self, request: Request, pk: UUID) -> Response:
-        return self.one(render.quarantined(found(selectors.visible_quarantine(self.actor), pk=pk)))
+        return self.detail_response(render.quarantined(found(selectors.visible_quarantine(self.actor), pk=pk)))
 
 
 class Audit(ApiView):
@@ -198,12 +198,12 @@ class _Export:
         self._header, self._source, self._chains = header, source, chains
         self._lines = trail.export(chains)
 
-    async def __call__(self, exchange: Exchange, ear: Ear) -> None:
+    async def __call__(self, exchange: Exchange, listener: Listener) -> None:
         await exchange.start(200, {})
         is_last = False
-        while not is_last and not ear.is_over:
+        while not is_last and not listener.is_over:
             try:
-                part = await exchange.hub.look(self._part)
+                part = await exchange.hub.query(self._part)
             except Exception as error:
                 log.warning("an export was not told to its end: %s: %s", type(error).__name__, error)
                 return

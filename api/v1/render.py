@@ -238,8 +238,8 @@ def audit_event(row: AuditEvent) -> dict[str, Any]:
 
 def gap(found: Gap) -> dict[str, Any]:
     """An acknowledged gap of the audit trail."""
-    said = found._asdict()
-    return {"customer": said.pop("chain") or None, **said}
+    fields = found._asdict()
+    return {"customer": fields.pop("chain") or None, **fields}
 
 
 def checkpoint(row: AuditCheckpoint) -> dict[str, Any]:

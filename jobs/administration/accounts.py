@@ -49,7 +49,7 @@ def update_account(actor: Actor, row: Account, values: Values) -> Account:
 
 
 def delete_account(actor: Actor, row: Account) -> None:
-    """Delete an account that never asked for or decided anything, nor made a token for another one.
+    """Delete an account that never requested or decided anything, nor made a token for another one.
 
     Raises Forbidden, Clash (in_use).
     """
@@ -136,7 +136,7 @@ def _set_roles(row: Account, roles: list[Role]) -> None:
     vars(row).pop("_prefetched_objects_cache", None)  # the roles that were read before are no longer true
 
 
-def _record(actor: Actor, row: Account, what: str, values: Values, also: Iterable[int | None] = ()) -> None:
+def _record(actor: Actor, row: Account, action: str, values: Values, also: Iterable[int | None] = ()) -> None:
     """One entry in the chain of each customer that the account's roles touch, before or after."""
     kind = "user" if row.kind == AccountKind.PERSON else "service_account"
     reached = {*also, *row.roles.values_list("customer_id", flat=True)}
@@ -145,7 +145,7 @@ def _record(actor: Actor, row: Account, what: str, values: Values, also: Iterabl
         slugs.add("")
     trail.append(
         *(
-            trail.Entry(slug, f"{kind}.{what}", actor, object=row.username, data=_own_part(values, slug))
+            trail.Entry(slug, f"{kind}.{action}", actor, object=row.username, data=_own_part(values, slug))
             for slug in sorted(slugs)
         )
     )

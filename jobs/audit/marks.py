@@ -92,14 +92,14 @@ def write(marks: Marks) -> None:
 def replacing(marks: Marks) -> Iterator[None]:
     """Write the marks, do what is inside, and have them count when that succeeded. As `write` else."""
     draft = path().with_name(f".{path().name}.draft")
-    with _told():
+    with _as_marks_error():
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(json.dumps({chain: asdict(mark) for chain, mark in marks.items()}))
             file.flush()
             os.fsync(file.fileno())
     yield
-    with _told():
+    with _as_marks_error():
         draft.replace(path())
         folder = os.open(path().parent, os.O_RDONLY)
         try:
@@ -109,7 +109,7 @@ def replacing(marks: Marks) -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_marks_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What each customer's audit chain is told of a job over several customers: its own part, and nothing of the others."""
+"""What each customer's audit chain records of a job over several customers: its own part, and nothing of the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ Parts = dict[str, dict[str, Any]]
 
 
 def of_request(job: Job, runs: Sequence[Run]) -> Parts:
-    """Its hosts in place of the target as it was asked for, and its quarantined messages of those that were named.
+    """Its hosts in place of the target as it was requested, and its quarantined messages of those that were named.
 
-    Everything else in `params` was asked of each customer's hosts alike.
+    Everything else in `params` was requested of each customer's hosts alike.
     """
     named = _customers_of_ids(job.params.get("ids"))
     parts = {}

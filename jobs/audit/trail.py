@@ -304,8 +304,8 @@ def _in_batches(rows: QuerySet[Row]) -> Iterator[Row]:
 
     Also those that somebody forged with a `seq` of another one, though the database refuses them.
     """
-    last, told = 0, list[int]()
-    while batch := list(rows.filter(seq__gte=last).exclude(pk__in=told)[:BATCH]):
+    last, yielded = 0, list[int]()
+    while batch := list(rows.filter(seq__gte=last).exclude(pk__in=yielded)[:BATCH]):
         yield from batch
         last = batch[-1].seq
-        told = [row.pk for row in batch if row.seq == last]
+        yielded = [row.pk for row in batch if row.seq == last]

@@ -117,7 +117,7 @@ def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
     """Runs of this Celery queue and lane that may begin now.
 
     On one host changing jobs come one after the other in the order in which they became ready, and are planned in the
-    order in which they were asked for, so that of two opposite jobs the later one has the last word.
+    order in which they were requested, so that of two opposite jobs the later one has the last word.
     """
     runs = _of_lane(on_queue(Run.objects.filter(state=RunState.PENDING), queue), lane)
     if not is_of_changes(lane):
@@ -258,5 +258,5 @@ def keep(runs: Collection[UUID]) -> dict[UUID, int]:
 
 
 def cancelled(jobs: Collection[UUID]) -> set[UUID]:
-    """Those of the jobs that somebody asked to stop."""
+    """Those of the jobs whose cancellation somebody requested."""
     return set(Job.objects.filter(pk__in=jobs, cancel_asked_at__isnull=False).values_list("pk", flat=True))

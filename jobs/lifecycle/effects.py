@@ -67,7 +67,7 @@ def _released(run: Run) -> None:
 
 
 def listed(seen: Sequence[tuple[Run, Entries, datetime]]) -> None:
-    """What listings of instances showed, each with when it began; asked together whether we hold anything there."""
+    """What listings of instances showed, each with when it began; queried together whether we hold anything there."""
     if not seen:
         return
     held = Message.objects.filter(run__instance__in=[run.instance_id for run, _, _ in seen], is_held_by_us=True)
@@ -79,7 +79,7 @@ def listed(seen: Sequence[tuple[Run, Entries, datetime]]) -> None:
 
 
 def _not_held(entries: Entries) -> list[Fingerprint]:
-    """What was asked for in few fields only may be any message."""
+    """What was requested in few fields only may be any message."""
     names = ("queue_id", "arrival_time", "sender", "size")
     whole = (entry for entry in entries if entry.keys() >= {"state", *names} and entry["state"] != "hold")
     return [Fingerprint(*(storable(entry[name]) for name in names)) for entry in whole]
@@ -135,7 +135,7 @@ def _left_quarantine(job: Job, run: Run, outcomes: tuple[MessageOutcome, ...]) -
     erased = QuarantineState.EXPIRED if job.channel == "schedule" else QuarantineState.ERASED
     state = QuarantineState.RESTORED if job.operation == "quarantine.restore" else erased
     done = {message.queue_id: message.new_id for message in outcomes if message.outcome == MessageState.DONE}
-    items = QuarantineItem.objects.filter(_asked(job), instance=run.instance, state=QuarantineState.KEPT)
+    items = QuarantineItem.objects.filter(_requested(job), instance=run.instance, state=QuarantineState.KEPT)
     changed = []
     for item in items:
         if item.queue_id in done:
@@ -144,7 +144,7 @@ def _left_quarantine(job: Job, run: Run, outcomes: tuple[MessageOutcome, ...]) -
     QuarantineItem.objects.bulk_update(changed, ["state", "new_id"], batch_size=500)
 
 
-def _asked(job: Job) -> Q:
+def _requested(job: Job) -> Q:
     return Q(job=job.undo_of) if job.undo_of_id else Q(pk__in=job.params["ids"])
 
 

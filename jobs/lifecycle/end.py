@@ -51,9 +51,9 @@ def finish_job(job: Job) -> None:
     transition.move(job, job_end({RunState(state): count for state, count in rows}))
 
 
-def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
+def publish_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
     """Put the new states of runs, and how far the job is, on its event stream."""
-    told = [
+    events = [
         JobEvent(
             job=job,
             kind="run",
@@ -62,10 +62,10 @@ def tell_runs(job: Job, runs: Iterable[Run], now: datetime) -> None:
         )
         for run in runs
     ]
-    if not told:
+    if not events:
         return
     counts = dict(job.runs.values_list("state").annotate(Count("pk")).order_by())
-    transition.tell(job, [*told, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
+    transition.publish(job, [*events, JobEvent(job=job, kind="progress", at=now, data={"runs": counts})])
 
 
 def stop(job: Job, state: JobState, actor: Actor | None = None, *, whose: str = "", **fields: Any) -> bool:
@@ -89,7 +89,7 @@ def cancel_pending(job: Job, among: QuerySet[Run] | None = None) -> list[Run]:
     )
     for run in runs:
         run.job, run.state = job, RunState.CANCELLED
-    tell_runs(job, runs, now)
+    publish_runs(job, runs, now)
     if job.is_changing:
         hosts.release(job)
         queues.wake_for_waiting({run.host_id for run in runs})

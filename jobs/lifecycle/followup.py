@@ -112,7 +112,7 @@ def retry(actor: Actor, job: Job) -> Job:
 
 
 def _out_of_date(job: Job) -> str | None:
-    """Why what was asked then cannot be asked now: a time that has passed, an undo that another one has done."""
+    """Why the request of then cannot be made now: a time that has passed, an undo that another one has done."""
     if job.undo_of is not None:
         others = job.undo_of.undos.exclude(pk=job.pk).exclude(state__in=NOTHING_DONE)
         if others.exists():

@@ -101,18 +101,18 @@ def take(now: datetime, queue: str) -> list[Instance]:
     ]
 
 
-def look_soon(instance: Instance) -> None:
+def inspect_soon(instance: Instance) -> None:
     """Look at it in the next round."""
     QuarantineLook.objects.update_or_create(instance=instance, defaults={"due_at": db_now()})
 
 
 def put_off(instance: Instance, error: FleetError | None = None) -> None:
     """Look again: soon, or after an error when that may have passed."""
-    later, told = SOON, ""
+    later, reason = SOON, ""
     if error is not None:
         later = AGAIN if isinstance(error, NothingSent | ConnectionLost) else EVERY
-        told = storable(f"{error.code}: {error.detail}")[:500]
-    QuarantineLook.objects.filter(instance=instance).update(due_at=db_now() + later, error=told)
+        reason = storable(f"{error.code}: {error.detail}")[:500]
+    QuarantineLook.objects.filter(instance=instance).update(due_at=db_now() + later, error=reason)
 
 
 def compare(instance: Instance, there: InQuarantine, mark: Callable[[str], str]) -> Compared:
@@ -186,7 +186,7 @@ def runs_of(compared: Compared) -> list[Run]:
 def adopt(run: Run, found: Sequence[Found], places: dict[str, str], began: datetime) -> list[Found] | None:
     """Give what the host proved to lie where it was found its rows. Returns the rest; None: not now.
 
-    `places`: what reading the purge back told of these messages. `began`: when the look did.
+    `places`: what reading the purge back showed of these messages. `began`: when the look did.
     """
     proven = [each for each in found if places.get(each.queue_id) == each.place]
     rest = [each for each in found if places.get(each.queue_id) != each.place]

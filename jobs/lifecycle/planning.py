@@ -13,7 +13,7 @@ from jobs.clock import db_now
 from jobs.jsonvalues import storable
 from jobs.lifecycle import transition
 from jobs.lifecycle.blast_radius import blast_of
-from jobs.lifecycle.end import finish_job, stop, tell_runs
+from jobs.lifecycle.end import finish_job, publish_runs, stop
 from jobs.lifecycle.start import plan_rows
 from jobs.models import Job, Message, Run
 from jobs.operation import operation_for
@@ -85,8 +85,8 @@ def _want_though_down(job: Job) -> None:
 def _stop(job: Job, over: Run) -> None:
     """One queue is over its limit, so nothing is changed anywhere."""
     error = over.error or {}
-    told = {**error, "detail": f"{over.instance}: {error.get('detail')}"}
-    stop(job, JobState.FAILED, whose=over.host.customer.slug, error=told)
+    reported = {**error, "detail": f"{over.instance}: {error.get('detail')}"}
+    stop(job, JobState.FAILED, whose=over.host.customer.slug, error=reported)
 
 
 def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
@@ -136,7 +136,7 @@ def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> None:
     for run in runs:
         run.state, run.finished_at = RunState.PLANNED, job.finished_at
     store_runs(runs, ["state", "finished_at"])
-    tell_runs(job, runs, fields["frozen_at"])
+    publish_runs(job, runs, fields["frozen_at"])
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:

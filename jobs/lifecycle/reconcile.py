@@ -105,7 +105,7 @@ def _is_final(run: Run, result: Result) -> bool:
 
 
 def is_positive(result: Result) -> bool:
-    """Whether everything that was asked for was seen to be so."""
+    """Whether everything that was requested was seen to be so."""
     return result.ended is Ended.SUCCEEDED and all(each.outcome == MessageState.DONE for each in result.messages)
 
 
@@ -115,7 +115,7 @@ def _settled(job: Job, report: Report) -> None:
         won = _as_seen(report.run).update(state=RunState.RUNNING)
         if won:
             record(job, [report])
-            _look_for_more(job, report)
+            _search_quarantine(job, report)
 
 
 def _as_seen(run: Run) -> QuerySet[Run]:
@@ -123,23 +123,23 @@ def _as_seen(run: Run) -> QuerySet[Run]:
     return Run.objects.filter(pk=run.pk, state=RunState.UNKNOWN, fence=run.fence)
 
 
-def _look_for_more(job: Job, report: Report) -> None:
+def _search_quarantine(job: Job, report: Report) -> None:
     """What a purge's read-back did not find may lie in quarantine all the same, once nothing of it runs any more."""
     run, value = report.run, report.value
     if job.operation != "queue.purge" or run.instance is None or not isinstance(value, Result):
         return
     places = value.data.get("places", {})
     if any(message.queue_id not in places for message in value.messages):
-        orphans.look_soon(run.instance)
+        orphans.inspect_soon(run.instance)
 
 
 def _again(job: Job, run: Run) -> None:
     with transaction.atomic():
         job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # else two last runs do not see each other end
-        looks = run.reconciled + 1
-        at = run.unknown_at + timedelta(seconds=AFTER[looks]) if run.unknown_at and looks < len(AFTER) else None
+        attempts = run.reconciled + 1
+        at = run.unknown_at + timedelta(seconds=AFTER[attempts]) if run.unknown_at and attempts < len(AFTER) else None
         now = db_now()
-        won = _as_seen(run).update(reconciled=looks, reconcile_at=at, finished_at=None if at else now)
+        won = _as_seen(run).update(reconciled=attempts, reconcile_at=at, finished_at=None if at else now)
         if won and at is None:
             blocklist.settle([run], now, now)
             finish_job(job)

@@ -19,7 +19,7 @@ from jobs.clock import db_now
 from jobs.jsonvalues import readable, storable
 from jobs.lifecycle import effects, transition
 from jobs.lifecycle.claim import MAX_ATTEMPTS
-from jobs.lifecycle.end import finish_job, is_unreached, state_for, tell_runs
+from jobs.lifecycle.end import finish_job, is_unreached, publish_runs, state_for
 from jobs.lifecycle.planning import freeze, store_plans
 from jobs.models import Job, Run
 from jobs.rows import store_runs
@@ -28,7 +28,7 @@ from jobs.rules.state import RUN_ENDED, JobState, RunState
 Discovered = tuple[HostFacts, tuple[InstanceFacts, ...]]
 ENDED = {Ended.SUCCEEDED: RunState.SUCCEEDED, Ended.UNCHANGED: RunState.UNCHANGED, Ended.FAILED: RunState.FAILED}
 SETTLED = frozenset(ENDED.values())
-"""Ends that a read-back has told, which a late report of the change itself may correct."""
+"""Ends that a read-back has established, which a late report of the change itself may correct."""
 FIELDS = [
     "state",
     "error",
@@ -66,7 +66,7 @@ class Report:
 def record(job: Job, reports: Sequence[Report]) -> None:
     """Store a batch of reports; then freeze the plan or end the job when these were the last.
 
-    A report that comes after its lease ended settles its run all the same: nobody else can know what the host said.
+    A report that comes after its lease ended settles its run all the same: nobody else can know the host's output.
     What it raises leaves the reports as they were, so that they can be recorded again.
     """
     reports = [replace(report, run=copy(report.run)) for report in reports]
@@ -89,7 +89,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         _effects(job, ours, ended, now)
         _audit(job, ended)
         _hosts(ours, now)
-        tell_runs(job, [report.run for report in ended], now)
+        publish_runs(job, [report.run for report in ended], now)
         queues.wake_on_commit(job, [report.run for report in ended])
         if job.state == JobState.PLANNING:
             freeze(job)

@@ -13,7 +13,7 @@ from jobs.clock import db_now
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.lifecycle import hosts, transition
 from jobs.lifecycle.claim import LEASE
-from jobs.lifecycle.end import stop, tell_runs
+from jobs.lifecycle.end import publish_runs, stop
 from jobs.models import Job, Pause, Run
 from jobs.restore.pause import census, machine, unacknowledged, waiting
 from jobs.rules.state import JobState, RunState
@@ -79,7 +79,7 @@ def _doubt(pk: UUID, now: datetime) -> int:
     )
     for run in runs:
         run.state = RunState.UNKNOWN
-    tell_runs(job, runs, now)
+    publish_runs(job, runs, now)
     trail.append(
         *(
             trail.Entry(

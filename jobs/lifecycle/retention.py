@@ -1,4 +1,4 @@
-"""What is old goes, in small batches: events of jobs, then what their runs found and said, then the jobs.
+"""What is old goes, in small batches: events of jobs, then the results and output of their runs, then the jobs.
 
 Never the audit trail, nor a decision with its job. Nothing goes that something open needs: a block and the jobs that
 made or ended it, messages that lie in quarantine or that we hold, an undo on its way, an outcome that nobody knows.
@@ -77,10 +77,10 @@ def _forget_events(before: datetime) -> int:
 
 
 def _thin(before: datetime) -> int:
-    """What runs of jobs found and said, and the messages that they named, but for those that we hold."""
+    """The results and output of runs, and the messages that they named, but for those that we hold."""
     jobs = list(_ended(before, Thinned.EVENTS).filter(*_nothing_open()).values_list("pk", flat=True)[:JOBS])
     for job in jobs:
-        _thin_one(job)
+        _thin_job(job)
     return len(jobs)
 
 
@@ -91,7 +91,7 @@ def _nothing_open() -> tuple[Q, ...]:
     return Q(~Exists(kept)), Q(~Exists(undos)), Q(~Exists(runs))
 
 
-def _thin_one(pk: UUID) -> None:
+def _thin_job(pk: UUID) -> None:
     """First its totals are written: from then on no undo relies on its messages. What breaks off is repeated."""
     with transaction.atomic():
         job = Job.objects.select_for_update(no_key=True).filter(*_nothing_open(), pk=pk).first()

@@ -34,7 +34,7 @@ SLOTS = 5040
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A job as it is asked for. `approval_ttl` in seconds, None for the policy's own."""
+    """A job as it is requested. `approval_ttl` in seconds, None for the policy's own."""
 
     operation: str
     target: dict[str, Any]
@@ -96,7 +96,7 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
             if run.state == RunState.UNSUPPORTED:
                 run.finished_at = job.created_at
         Run.objects.bulk_create(runs, batch_size=500)
-        transition.tell_state(job, job.created_at)
+        transition.publish_state(job, job.created_at)
         parts = own_part.of_request(job, runs) if len(concerned) > 1 else None
         transition.record(job, "job.submitted", actor, _audited(job, len(runs)), parts)
         queues.wake_on_commit(job, runs)
@@ -189,11 +189,11 @@ def _runs(choice: Choice, operation: Operation | QuarantineIds, name: str) -> li
     return runs
 
 
-def _instances_of(asked: QuarantineIds, choice: Choice) -> list[Instance]:
+def _instances_of(requested: QuarantineIds, choice: Choice) -> list[Instance]:
     """The instances on which the quarantined messages lie. An id that is not there or not targeted is an error."""
     by_pk = {instance.pk: instance for instance in choice.instances}
-    rows = {str(row.pk): row for row in QuarantineItem.objects.filter(pk__in=asked.ids, instance__in=by_pk)}
-    for index, item in enumerate(asked.ids):
+    rows = {str(row.pk): row for row in QuarantineItem.objects.filter(pk__in=requested.ids, instance__in=by_pk)}
+    for index, item in enumerate(requested.ids):
         if item not in rows:
             raise Invalid.field(f"params.ids[{index}]", "invalid", f"{item} is no quarantined message of this target")
         if rows[item].state != "kept":

@@ -1,4 +1,4 @@
-"""What must happen though nobody asked: wake again, expire, find lost workers, catch blocks up."""
+"""What must happen though nobody requests it: wake again, expire, find lost workers, catch blocks up."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -101,7 +101,7 @@ def wake_again(now: datetime) -> None:
 
 
 def system(on_behalf_of: str = "") -> Actor:
-    """The account in whose name the schedule acts. `on_behalf_of`: who had asked for what it does now, by username."""
+    """The account in whose name the schedule acts. `on_behalf_of`: who had requested what it does now, by username."""
     account, _ = Account.objects.get_or_create(
         username=SYSTEM, defaults={"name": "mxfleet's own schedule", "kind": AccountKind.SERVICE}
     )

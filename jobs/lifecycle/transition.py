@@ -35,37 +35,37 @@ def move(job: Job, new: JobState, actor: Actor | None = None, *, whose: str = ""
     job.state, job.version = new, job.version + 1
     for name, value in fields.items():
         setattr(job, name, value)
-    tell_state(job, now)
+    publish_state(job, now)
     if job.is_changing or new != JobState.RUNNING:  # that a reading job was begun is no act of its own
         data = {"from": old, **({"error": job.error} if job.error else {})}
         record(job, f"job.{new}", actor, data, own_part.of_error(job, whose))
     return True
 
 
-def tell_state(job: Job, now: datetime) -> None:
+def publish_state(job: Job, now: datetime) -> None:
     """Put the job's state on its event stream."""
-    tell(job, [JobEvent(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)])
+    publish(job, [JobEvent(job=job, kind="job", data={"id": str(job.pk), "state": job.state}, at=now)])
 
 
-def tell(job: Job, events: Sequence[JobEvent]) -> None:
+def publish(job: Job, events: Sequence[JobEvent]) -> None:
     """Put events on the job's stream; who waits for news of it learns of them once the transaction is committed.
 
-    All that happens to a job is told by this, so nobody who waits has to look at anything else.
+    All that happens to a job is published by this, so nobody who waits has to look at anything else.
     """
     pk = job.pk
     JobEvent.objects.bulk_create(events, BATCH)
-    transaction.on_commit(lambda: news.tell(pk), robust=True)
+    transaction.on_commit(lambda: news.publish(pk), robust=True)
 
 
 def record(
     job: Job, action: str, actor: Actor | None, data: dict[str, Any], parts: own_part.Parts | None = None
 ) -> None:
     """Write one audit event of the job into the chain of each of its customers, with that one's part of it."""
-    told = {slug: data | (parts or {}).get(slug, {}) for slug in chains_of(job)}
+    by_chain = {slug: data | (parts or {}).get(slug, {}) for slug in chains_of(job)}
     trail.append(
         *(
             trail.Entry(customer=slug, action=action, actor=actor, object=job.operation, job=job.pk, data=own)
-            for slug, own in told.items()
+            for slug, own in by_chain.items()
         )
     )
 

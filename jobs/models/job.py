@@ -1,4 +1,4 @@
-"""What was asked: a Job, its Runs (one per instance), their messages, and what the stream tells of them."""
+"""A request and its outcome: a Job, its Runs (one per instance), their messages, and the events of their stream."""
 
 from django.db import models
 from django.db.models import F, Q
@@ -25,7 +25,7 @@ class Thinned(models.IntegerChoices):
 class Job(models.Model):
     """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version).
 
-    `minted_by`: who had a hand in the token that asked for it, besides the requester; null: nobody.
+    `minted_by`: who had a hand in the token that requested it, besides the requester; null: nobody.
     `totals`: what its messages came to and how many instances its plan had; there from when the rows that tell so go.
     """
 

@@ -30,7 +30,7 @@ def is_on() -> bool:
     return Pause.objects.exists()
 
 
-def told() -> str:
+def status() -> str:
     """Since when and why it is paused; empty when it is not."""
     row = Pause.objects.first()
     return f"paused since {row.since:%Y-%m-%dT%H:%M:%SZ}: {row.reason}" if row else ""

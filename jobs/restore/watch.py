@@ -1,4 +1,4 @@
-"""Whether the database is still the one that this machine knows: asked at each start, each claim, and while running.
+"""Whether the database is still the one that this machine knows: checked at each start, each claim, and while running.
 
 A database that was restored from a backup has forgotten what was sent to hosts since, and one that was forged denies
 it. Either way this machine misses entries of the audit trail that it remembers (jobs/audit/marks.py), and the service
@@ -21,7 +21,7 @@ from jobs.restore import pause
 
 TRUST = "audit.trust_began"
 ALIVE = timedelta(seconds=30)
-"""How long a worker counts as alive after it said so."""
+"""How long a worker counts as alive after it reported so."""
 FORGOTTEN = "the audit trail lacks entries that this machine knows: the database was restored from a backup, or forged"
 UNKNOWN = "this machine knows nothing of the database, which others watched before: it may be a backup"
 
@@ -40,10 +40,10 @@ def is_paused() -> bool:
         return True
 
 
-def look() -> bool:
+def check() -> bool:
     """Take note of what was lost, else of what has come to be. Each worker does so each ten seconds.
 
-    False: what there is cannot be told, so nothing begins on this machine.
+    False: what there is cannot be established, so nothing begins on this machine.
     """
     try:
         _known()

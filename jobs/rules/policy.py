@@ -123,7 +123,7 @@ DEFAULT_RULES = (
     Rule("default-domain-wide", ("sender.block",), When(domain_wide=True)),
     Rule("default-many-hosts", CHANGING, When(min_hosts=11)),
 )
-"""Reading and `message.deliver` are in no rule, so nobody is asked."""
+"""Reading and `message.deliver` are in no rule, so nobody has to approve."""
 
 POLICY_CHANGE = Rule("default-policy-change", ("policy.change",))
 
@@ -131,8 +131,8 @@ POLICY_CHANGE = Rule("default-policy-change", ("policy.change",))
 def effective(stored: Iterable[Rule]) -> tuple[Rule, ...]:
     """The defaults and the stored rules. As soon as a stored one asks for approval, so does changing the policies."""
     rules = tuple(stored)
-    asks = any(rule.approvals for rule in rules)
-    return (*DEFAULT_RULES, *rules, *((POLICY_CHANGE,) if asks else ()))
+    asks_approval = any(rule.approvals for rule in rules)
+    return (*DEFAULT_RULES, *rules, *((POLICY_CHANGE,) if asks_approval else ()))
 
 
 def decide(blast: Blast, rules: Iterable[Rule]) -> Verdict:

@@ -20,10 +20,10 @@ class JobState(StrEnum):
 
     @classmethod
     def final(cls) -> list["JobState"]:
-        return [state for state in cls if not JOB_MOVES[state]]
+        return [state for state in cls if not JOB_TRANSITIONS[state]]
 
 
-JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.PLANNING: frozenset(
         {
             JobState.AWAITING_APPROVAL,
@@ -81,7 +81,7 @@ RUN_ENDED = frozenset(
 
 def may_follow(old: JobState, new: JobState) -> bool:
     """Whether a job may go from `old` to `new`."""
-    return new in JOB_MOVES[old]
+    return new in JOB_TRANSITIONS[old]
 
 
 def job_end(runs: dict[RunState, int]) -> JobState:

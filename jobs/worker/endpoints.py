@@ -31,7 +31,7 @@ def endpoint_for(host: Host) -> Endpoint:
 
 
 def changed_since(host: Host) -> bool:
-    """Whether somebody changed the host's row since this process last asked; he may have mended what was refused."""
+    """Whether somebody changed the host's row since this process last checked; he may have mended what was refused."""
     known = _seen.get(host.pk)
     _seen[host.pk] = host.updated_at
     return known is not None and known != host.updated_at

@@ -17,8 +17,8 @@ from jobs.lifecycle import claim
 from jobs.models import Job, Run
 
 RENEWAL = 10.0
-LOOK = 1.0
-"""Seconds between two looks: whether a job was cancelled, and after a failed renewal the next attempt."""
+POLL = 1.0
+"""Seconds between two polls: whether a job was cancelled, and after a failed renewal the next attempt."""
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +87,16 @@ class Keeper:
                     connection.close()
                     self._some.wait_for(lambda: bool(self._leases))
                     self._renewed_at = clock()
-                self._some.wait(LOOK)
+                self._some.wait(POLL)
             try:
-                self.look()
+                self.note_cancelled()
                 if clock() - self._renewed_at >= RENEWAL:
                     self.renew()
             except Error as error:
                 log.warning("cannot move leases on: %s", error)
                 connection.close()
 
-    def look(self) -> None:
+    def note_cancelled(self) -> None:
         """Take note of the jobs that somebody has cancelled."""
         leases = self._now()
         cancelled = claim.cancelled({lease.job for lease in leases})

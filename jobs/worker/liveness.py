@@ -19,8 +19,8 @@ SCHEDULER = "scheduler"
 def renew(name: str, queue: str) -> None:
     """The worker process of that name lives now, and can carry out what comes to its queue.
 
-    Said only after a `watch.look` that could tell: without one nothing is begun there. Nor is it one of the others that
-    know the database, beside whom a machine is trusted without a pause.
+    Written only after a `watch.check` that could tell: without one nothing is begun there. Nor is it one of the others
+    that know the database, beside whom a machine is trusted without a pause.
     """
     WorkerLiveness.objects.update_or_create(name=name, defaults={"queue": queue, "at": db_now()})
 

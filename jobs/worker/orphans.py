@@ -1,4 +1,4 @@
-"""A worker's looks into quarantines: ask what lies there, and prove what may be ours by reading its purge back."""
+"""A worker's inspections of quarantines: list what lies there, prove what may be ours by reading its purge back."""
 
 import logging
 import threading
@@ -25,16 +25,16 @@ from jobs.worker.endpoints import endpoint_for
 DEADLINE = 150.0
 """Seconds for one look, the connection with it."""
 
-Ask = Callable[[Sequence[Request[Any]]], Iterator[list[Outcome]]]
+Execute = Callable[[Sequence[Request[Any]]], Iterator[list[Outcome]]]
 Proofs = dict[UUID, tuple[Run, dict[str, str]]]
-"""By the id of a run: itself, and where its host says that the messages lie which were asked for."""
+"""By the id of a run: itself, and where its host says that the messages of the request lie."""
 
 log = logging.getLogger(__name__)
 _round = threading.Lock()
 
 
 @dataclass(slots=True)
-class Look:
+class Inspection:
     """What is known so far of one instance in this round."""
 
     instance: Instance
@@ -42,21 +42,21 @@ class Look:
     compared: orphans.Compared
 
 
-def look(queue: str, ask: Ask) -> None:
+def inspect(queue: str, execute: Execute) -> None:
     """Look at this queue's instances that are due. One round at a time: it takes one thread, whatever the hosts do."""
     if not _round.acquire(blocking=False):
         return
     try:
-        _round_of(orphans.take(db_now(), queue), ask)
+        _round_of(orphans.take(db_now(), queue), execute)
     finally:
         _round.release()
 
 
-def _round_of(instances: Sequence[Instance], ask: Ask) -> None:
+def _round_of(instances: Sequence[Instance], execute: Execute) -> None:
     began = db_now()
-    looks = [each for each in _looks(instances, ask) if each is not None]
-    proofs = _proofs(looks, ask)
-    for each in looks:
+    inspections = [each for each in _inspected(instances, execute) if each is not None]
+    proofs = _proofs(inspections, execute)
+    for each in inspections:
         try:
             _end(each, proofs, began)
         except Exception:  # what one host's quarantine holds must not keep the others from being looked at
@@ -64,17 +64,17 @@ def _round_of(instances: Sequence[Instance], ask: Ask) -> None:
             orphans.put_off(each.instance)
 
 
-def _looks(instances: Sequence[Instance], ask: Ask) -> Iterator[Look | None]:
+def _inspected(instances: Sequence[Instance], execute: Execute) -> Iterator[Inspection | None]:
     by_key = {f"instance {each.pk}": each for each in instances}
     requests = list(_possible(_request, by_key.items()))
-    for outcomes in ask(requests):
+    for outcomes in execute(requests):
         for outcome in outcomes:
             yield _seen(by_key[outcome.key], outcome)
 
 
-def _possible(request: Callable[..., Request[Any]], asked_for: Iterable[tuple[Any, ...]]) -> Iterator[Request[Any]]:
+def _possible(request: Callable[..., Request[Any]], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Request[Any]]:
     """The requests that can be made: a credential that does not open must not keep the others from being looked at."""
-    for each in asked_for:
+    for each in arguments:
         try:
             yield request(*each)
         except Exception:
@@ -86,21 +86,21 @@ def _request(key: str, instance: Instance) -> Request[Any]:
     return Request(key, endpoint_for(instance.host), steps, until_plan=False, deadline=DEADLINE, lane=Lane.LOOK)
 
 
-def _seen(instance: Instance, outcome: Outcome) -> Look | None:
+def _seen(instance: Instance, outcome: Outcome) -> Inspection | None:
     if not isinstance(outcome.value, InQuarantine):
         orphans.put_off(instance, outcome.error)
         return None
     mark = adapter_for(instance.mta).quarantine_mark
-    return Look(instance, outcome.value, orphans.compare(instance, outcome.value, mark))
+    return Inspection(instance, outcome.value, orphans.compare(instance, outcome.value, mark))
 
 
-def _proofs(looks: Sequence[Look], ask: Ask) -> Proofs:
-    """What reading the purges back told of the messages that were found."""
-    found = {pk: each for one in looks for pk, each in one.compared.ours.items()}
-    runs = {str(run.pk): run for one in looks for run in orphans.runs_of(one.compared)}
+def _proofs(inspections: Sequence[Inspection], execute: Execute) -> Proofs:
+    """What reading the purges back proved of the messages that were found."""
+    found = {pk: each for inspection in inspections for pk, each in inspection.compared.ours.items()}
+    runs = {str(run.pk): run for inspection in inspections for run in orphans.runs_of(inspection.compared)}
     requests = list(_possible(_proof, ((found[run.pk], run) for run in runs.values())))
     proofs: Proofs = {}
-    for outcomes in ask(requests):
+    for outcomes in execute(requests):
         for outcome in outcomes:
             if isinstance(outcome.value, Result):
                 run = runs[outcome.key]
@@ -121,15 +121,15 @@ def _proof(found: Sequence[Found], run: Run) -> Request[Any]:
     )
 
 
-def _end(look: Look, proofs: Proofs, began: datetime) -> None:
-    left = list(look.compared.orphans)
-    is_early = look.compared.is_early
-    for pk, found in look.compared.ours.items():
+def _end(inspection: Inspection, proofs: Proofs, began: datetime) -> None:
+    left = list(inspection.compared.orphans)
+    is_early = inspection.compared.is_early
+    for pk, found in inspection.compared.ours.items():
         proof = proofs.get(pk)
         rest = None if proof is None else orphans.adopt(proof[0], found, proof[1], began)
         left += rest or ()
         is_early = is_early or rest is None
-    if is_touched(look.instance.host_id, began):
-        orphans.put_off(look.instance)
+    if is_touched(inspection.instance.host_id, began):
+        orphans.put_off(inspection.instance)
     else:
-        orphans.settle(look.instance, look.there, left, is_early=is_early)
+        orphans.settle(inspection.instance, inspection.there, left, is_early=is_early)

@@ -42,7 +42,7 @@ from jobs.restore import watch
 from jobs.worker import leases, orphans
 from jobs.worker.endpoints import changed_since, endpoint_for
 from jobs.worker.leases import Lease
-from jobs.worker.looks import Looks
+from jobs.worker.readbacks import ReadBacks
 
 PATIENCE = (0.2, 1, 2, 5, 10, 20, *(30,) * 18)
 """Seconds between attempts to record: ten minutes in all, then the lease's end makes the outcomes unknown."""
@@ -59,7 +59,7 @@ def engine() -> Engine:
 
 
 LANES = lanes()
-LOOKS = Looks()
+READ_BACKS = ReadBacks()
 CATCHING_UP = threading.Lock()
 
 
@@ -67,15 +67,15 @@ def work(lane: str, queue: str) -> None:
     """Carry out what waits in a lane of this Celery queue. A forged, late or doubled message finds nothing to do."""
     threads = LANES.get(lane)
     if threads is not None:
-        threads.run(partial(look, queue) if lane == Lane.LOOK else partial(_next, threads, queue))
+        threads.run(partial(check_hosts, queue) if lane == Lane.LOOK else partial(_next, threads, queue))
 
 
-def look(queue: str) -> bool:
-    """Read back unknown outcomes, catch up blocks, look into quarantines, on these hosts. False: one look each."""
+def check_hosts(queue: str) -> bool:
+    """Read back unknown outcomes, catch up blocks, inspect quarantines, on these hosts. False: once each."""
     apart(read_back, queue)
     if not watch.is_paused():
         apart(catch_up, queue)
-    apart(orphans.look, queue, ask)
+    apart(orphans.inspect, queue, execute)
     return False
 
 
@@ -119,8 +119,8 @@ def _carry_out(claimed: Claim, lease: Lease) -> None:
         let_go()
 
 
-def ask(requests: Sequence[Request[Any]]) -> Iterator[list[Outcome]]:
-    """What the hosts say, in the order they do."""
+def execute(requests: Sequence[Request[Any]]) -> Iterator[list[Outcome]]:
+    """The outcomes of the requests, in the order in which hosts answer."""
     let_go()
     for outcomes in engine().outcomes(requests):
         yield outcomes
@@ -134,13 +134,13 @@ def let_go() -> None:
 
 
 def _overtaken(run: Run, why: str) -> Report:
-    """Nothing is done: what was asked for is no longer wanted by now."""
+    """Nothing is done: what was requested is no longer wanted by now."""
     now = db_now()
     return Report(run, Result(Ended.UNCHANGED, {"notes": [why], "overtaken": True}), None, [], False, now, now)
 
 
 def _store(job: Job, reports: Sequence[Report]) -> None:
-    """Record, and while the database does not answer try again: what the hosts said is known here only."""
+    """Record, and while the database does not answer try again: the hosts' output is known here only."""
     for pause in PATIENCE:
         try:
             _record(job, reports)
@@ -168,13 +168,13 @@ def _record(job: Job, reports: Sequence[Report]) -> None:
 
 
 def unstorable(report: Report) -> Report:
-    """The same report without what the host said, which no column takes."""
+    """The same report without the host's output, which no column takes."""
     error = UnparsedOutput("what the host said cannot be stored: a number or a text is out of all bounds")
     return replace(report, value=None, error=error, is_cancelled=False)
 
 
 def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[list[Request[Any]], list[Report]]:
-    """The runs' requests, and reports of those that cannot be asked, as when a credential does not open.
+    """The runs' requests, and reports of those that cannot be made, as when a credential does not open.
 
     One such run must not keep the others from being done, or from being read back.
     """
@@ -184,9 +184,10 @@ def _each(runs: Iterable[Run], request: Callable[[Run], Request[Any]]) -> tuple[
             requests.append(request(run))
         except Exception as error:
             log.exception("run %s cannot be begun", run.pk)
-            said = RemoteError(f"internal error: {type(error).__name__}", hint="See the worker's log.", internal=True)
+            reason = f"internal error: {type(error).__name__}"
+            internal = RemoteError(reason, hint="See the worker's log.", internal=True)
             now = db_now()
-            broken.append(Report(run, None, said, [], False, now, now))
+            broken.append(Report(run, None, internal, [], False, now, now))
     return requests, broken
 
 
@@ -269,17 +270,17 @@ def _report(run: Run, outcome: Outcome) -> Report:
 
 
 def read_back(queue: str) -> None:
-    """Look at this queue's runs whose outcome is unknown and that are due, at all of them at once.
+    """Read back this queue's runs whose outcome is unknown and that are due, all of them at once.
 
-    Settles what any look has shown meanwhile, unless another thread is doing that.
+    Settles what any read-back has shown meanwhile, unless another thread is doing that.
     """
-    runs = LOOKS.new(reconcile.due(db_now(), queue))
-    requests, broken = _each(runs, _look)
+    runs = READ_BACKS.new(reconcile.due(db_now(), queue))
+    requests, broken = _each(runs, _read_back_request)
     for report in broken:
         _settle(report.run.job, [report])
     let_go()
-    LOOKS.begin(engine(), runs, requests)
-    for looked_at, outcomes in LOOKS.outcomes(engine()):
+    READ_BACKS.begin(engine(), runs, requests)
+    for looked_at, outcomes in READ_BACKS.outcomes(engine()):
         by_job: dict[Any, list[Report]] = defaultdict(list)
         for report in _reports(looked_at, outcomes):
             by_job[report.run.job_id].append(report)
@@ -301,7 +302,7 @@ def _settle(job: Job, reports: Sequence[Report]) -> None:
             reconcile.settle(job, unstorable(report))
 
 
-def _look(run: Run) -> Request[Any]:
+def _read_back_request(run: Run) -> Request[Any]:
     if run.instance is None:
         raise ValueError("discovery changes nothing, so its outcome is never unknown")
     job = run.job

@@ -80,7 +80,7 @@ class FakeEngine:
             run = Run.objects.select_related("instance__host", "host").get(pk=request.key)
             place = str(run.instance or run.host)
         phase = PLANNED if request.until_plan else APPLIED
-        leases.KEEPER.look()
+        leases.KEEPER.note_cancelled()
         if cancelled():
             return Outcome(request.key, cancelled=True)
         self.asked.append((place, phase))

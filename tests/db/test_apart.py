@@ -88,17 +88,17 @@ def test_each_duty_of_a_minute_is_done_though_another_one_fails(
     assert did == [name for name in names if name != broken]
 
 
-@pytest.mark.parametrize("broken", ["read_back", "catch_up", "orphans.look"])
+@pytest.mark.parametrize("broken", ["read_back", "catch_up", "orphans.inspect"])
 def test_a_worker_that_cannot_look_for_one_thing_looks_for_the_others(
     db: None, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     did: list[str] = []
-    names = ["read_back", "catch_up", "orphans.look"]
+    names = ["read_back", "catch_up", "orphans.inspect"]
     for name in names:
         monkeypatch.setattr(
             f"jobs.worker.runner.{name}", failing if name == broken else lambda *_, name=name: did.append(name)
         )
-    assert runner.look("ssh.0") is False
+    assert runner.check_hosts("ssh.0") is False
     assert did == [name for name in names if name != broken]
 
 

@@ -100,21 +100,21 @@ def test_what_a_lost_worker_had_is_rung_for_at_once(
 
 
 def test_the_keeper_lives_on_whatever_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper, said = leases.Keeper(), []
+    keeper, calls = leases.Keeper(), []
 
-    def look() -> None:
-        said.append(1)
-        if len(said) == 1:
+    def note_cancelled() -> None:
+        calls.append(1)
+        if len(calls) == 1:
             raise InterfaceError("connection already closed")
         raise SystemExit
 
-    monkeypatch.setattr(leases, "LOOK", 0)
+    monkeypatch.setattr(leases, "POLL", 0)
     monkeypatch.setattr(leases.connection, "close", lambda: None)
-    monkeypatch.setattr(keeper, "look", look)
+    monkeypatch.setattr(keeper, "note_cancelled", note_cancelled)
     keeper._leases.add(None)  # type: ignore[arg-type]
     with pytest.raises(SystemExit):
         keeper._keep()
-    assert len(said) == 2
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("odd", [object(), b"x"], ids=["object", "bytes"])

@@ -88,10 +88,10 @@ def test_a_renewal_finds_what_was_taken_away_also_when_this_process_has_it_again
 def test_a_cancelled_job_is_noticed_without_asking_for_each(people: Cast, keeper: Keeper) -> None:
     found = taken(people)
     with keeper.kept(found.job, found.runs, 1000.0) as lease:
-        keeper.look()
+        keeper.note_cancelled()
         assert not lease.was_cancelled()
         type(found.job).objects.update(cancel_asked_at=db_now())
-        keeper.look()
+        keeper.note_cancelled()
         assert lease.was_cancelled()
 
 

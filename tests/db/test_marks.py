@@ -86,7 +86,7 @@ def test_the_owner_of_the_database_gets_no_signature_for_a_forgery(
     write(6, 7)
     assert checkpoint() == []
     assert "chain acme: entry 5" in missed()
-    watch.look()
+    watch.check()
     assert pause.is_on()
     assert not AuditCheckpoint.objects.filter(chain="acme", seq__gt=5).exists()
 
@@ -103,7 +103,7 @@ def test_checkpoints_that_were_deleted_are_missed() -> None:
 
 def test_entries_are_missed_though_they_were_not_signed_yet() -> None:
     write(1, 3)
-    watch.look()
+    watch.check()
     run(connection, drop_sql(connection.vendor))
     cut_the_tail()
     assert checkpoint() == []
@@ -146,7 +146,7 @@ def lost() -> str:
     run(connection, drop_sql(connection.vendor))
     AuditCheckpoint.objects.filter(seq__gt=2).delete()
     cut_the_tail()
-    watch.look()
+    watch.check()
     return last
 
 
@@ -158,7 +158,7 @@ def test_an_acknowledged_gap_is_signed_named_and_reported_each_time(
     data = AuditEvent.objects.get(action=GAP_ACTION).data
     assert (data["from"], data["to"], data["last_known_hash"]) == (3, 5, lost)
     write(6, 9)
-    watch.look()
+    watch.check()
     assert [row.seq for row in checkpoint() if row.chain == "acme"] == [7]
     assert missed() == ""
     for _ in range(2):
@@ -187,22 +187,22 @@ def test_an_acknowledged_gap_explains_kept_checkpoints_and_no_other_ones(lost: s
 
 def test_one_acknowledgement_covers_what_each_machine_has_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     write(1, 4)
-    watch.look()
+    watch.check()
     older = marks.read() or {}
     write(5, 5)
-    watch.look()
+    watch.check()
     newer = marks.read() or {}
     run(connection, drop_sql(connection.vendor))
     cut_the_tail()
-    watch.look()
+    watch.check()
     monkeypatch.setattr(pause, "machine", lambda: "another one")
     marks.write(older)
-    watch.look()
+    watch.check()
     assert checkpoint() == []
     call_command("audit_acknowledge_gap", reason="restored")
     for known in (older, newer):
         marks.write(known)
-        watch.look()
+        watch.check()
         assert missed() == ""
     call_command("resume", reason="both know")
     assert [(gap.first, gap.last) for gap in verify().gaps] == [(1, 4), (1, 5)]
@@ -228,13 +228,13 @@ def test_a_lost_checkpoint_pauses_the_next_claim_as_the_next_look() -> None:
 
 def test_readiness_reports_what_a_machine_without_workers_misses_so_that_one_acknowledgment_covers_it() -> None:
     write(1, 4)
-    watch.look()
+    watch.check()
     of_the_api = marks.read() or {}
     write(5, 5)
-    watch.look()
+    watch.check()
     run(connection, drop_sql(connection.vendor))
     cut_the_tail()
-    watch.look()
+    watch.check()
     of_the_worker = marks.read() or {}
     marks.write(of_the_api)
     assert "an administrator has to acknowledge" in watch.alarm()
@@ -247,7 +247,7 @@ def test_readiness_reports_what_a_machine_without_workers_misses_so_that_one_ack
 def test_nobody_acknowledges_without_the_key(lost: str) -> None:
     data = {"from": 3, "to": 5, "last_known_hash": lost, "reason": "nothing to see", "signature": "test:AAAA"}
     append(Entry("acme", GAP_ACTION, None, data=data))
-    watch.look()
+    watch.check()
     assert checkpoint() == []
     assert missed()
     bad = verify(["acme"]).first_bad
@@ -259,7 +259,7 @@ def test_an_acknowledgement_counts_for_its_gap_only(lost: str) -> None:
     call_command("audit_acknowledge_gap", reason="restored")
     signed = AuditEvent.objects.get(action=GAP_ACTION).data
     write(4, 9)
-    watch.look()
+    watch.check()
     checkpoint()
     cut_the_tail()
     append(Entry("acme", GAP_ACTION, None, data=signed))
@@ -270,7 +270,7 @@ def test_an_acknowledgement_counts_for_its_gap_only(lost: str) -> None:
 
 def test_there_is_nothing_to_acknowledge_where_nothing_is_missing() -> None:
     write(1, 2)
-    watch.look()
+    watch.check()
     with pytest.raises(CommandError, match="nothing is missing"):
         call_command("audit_acknowledge_gap", reason="just so")
 
@@ -283,7 +283,7 @@ def begin_anew() -> None:
 def test_trust_begins_with_an_entry_that_says_whether_the_trail_was_sound() -> None:
     write(1, 3)
     begin_anew()
-    watch.look()
+    watch.check()
     entry = AuditEvent.objects.get(action=watch.TRUST)
     assert (entry.chain, entry.data["entries"], entry.data["sound"]) == ("", 3, True)
     assert not pause.is_on()
@@ -295,7 +295,7 @@ def test_trust_in_a_trail_that_was_not_sound_says_so() -> None:
     run(connection, drop_sql(connection.vendor))
     AuditEvent.objects.filter(seq=2).update(actor="mallory")
     begin_anew()
-    watch.look()
+    watch.check()
     data = AuditEvent.objects.get(action=watch.TRUST).data
     assert (data["sound"], data["first_bad"]["seq"]) == (False, 2)
 
@@ -312,10 +312,10 @@ def test_checkpoints_of_the_version_before_are_followed_by_linked_ones() -> None
 
 
 def test_a_machine_that_joins_others_is_no_loss() -> None:
-    watch.look()
+    watch.check()
     begin_anew()
     WorkerLiveness.objects.create(name="ssh-0@other", at=db_now())
-    watch.look()
+    watch.check()
     assert not pause.is_on()
 
 
@@ -336,7 +336,7 @@ def test_a_machine_that_could_not_pause_is_not_trusted_for_its_own_beat(monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("jobs.audit.trail.append", failing(Unavailable("audit_unavailable", "no")))
         tasks.sweep()
-        assert not watch.look()
+        assert not watch.check()
     assert marks.read() is None
     assert watch.is_paused()
     assert Pause.objects.get().reason == watch.UNKNOWN
@@ -354,10 +354,10 @@ def test_trust_is_told_once_though_the_marks_cannot_be_written_at_first() -> Non
     draft = marks.path().with_name(f".{marks.path().name}.draft")
     draft.unlink(missing_ok=True)
     draft.mkdir()
-    told = [watch.look(), watch.look(), not watch.is_paused()]
+    told = [watch.check(), watch.check(), not watch.is_paused()]
     draft.rmdir()
     assert not any(told)
-    assert watch.look()
+    assert watch.check()
     assert AuditEvent.objects.filter(action=watch.TRUST).count() == 1
 
 
@@ -374,7 +374,7 @@ def test_a_process_that_keeps_the_marks_is_no_loss(monkeypatch: pytest.MonkeyPat
     write(1, 2)
     monkeypatch.setattr(marks, "locked", partial(marks.locked, 0.01))
     with marks.locked():
-        watch.look()
+        watch.check()
     assert not watch.is_paused()
     assert marks.read() == {}
 
@@ -386,7 +386,7 @@ def test_what_cannot_be_told_begins_nothing_and_is_said(monkeypatch: pytest.Monk
 
     marks.write({"acme": marks.Mark(3, "0" * 64)})
     monkeypatch.setattr(pause, "begin", fail)
-    assert not watch.look()
+    assert not watch.check()
     assert watch.is_paused()
     assert watch.alarm() == str(error)
 
@@ -395,7 +395,7 @@ def test_marks_are_private_and_keep_what_was_signed() -> None:
     write(1, 2)
     checkpoint()
     write(3, 3)
-    watch.look()
+    watch.check()
     assert marks.path().stat().st_mode & 0o777 == 0o600
     known = marks.read()
     assert known is not None
@@ -407,7 +407,7 @@ def test_what_was_not_committed_is_not_remembered() -> None:
     with transaction.atomic():
         write(1, 2)
         transaction.set_rollback(True)
-    watch.look()
+    watch.check()
     assert marks.read() == {}
 
 

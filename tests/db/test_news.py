@@ -17,7 +17,7 @@ from tests.db.fleet import Cast, ask, work
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     found: list[UUID] = []
-    monkeypatch.setattr(news, "tell", found.append)
+    monkeypatch.setattr(news, "publish", found.append)
     return found
 
 
@@ -54,7 +54,7 @@ def test_news_that_cannot_be_told_leave_the_work_done(
     def fail(job: UUID) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(news, "tell", fail)
+    monkeypatch.setattr(news, "publish", fail)
     job = ask(people.alice, "queue.list")
     with django_capture_on_commit_callbacks(execute=True):
         work(job)

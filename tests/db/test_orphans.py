@@ -52,10 +52,10 @@ def look(people: Cast, there: InQuarantine | Exception, proof: dict[str, str] | 
     people.engine.results[HERE] = Result(Ended.FAILED, {"places": proof or {}})
     Run.objects.filter(finished_at__isnull=False).update(finished_at=db_now() - timedelta(seconds=60))
     instance = Instance.objects.get(host__name="mx2")
-    orphans.look_soon(instance)
+    orphans.inspect_soon(instance)
     people.engine.asked.clear()
     for queue in ("ssh.0", "ssh.1"):
-        looking.look(queue, runner.ask)
+        looking.inspect(queue, runner.execute)
     return QuarantineLook.objects.get(instance=instance)
 
 
@@ -287,7 +287,7 @@ def test_one_host_that_cannot_be_asked_does_not_keep_the_others(people: Cast, mo
 
     monkeypatch.setattr(looking, "endpoint_for", endpoint)
     monkeypatch.setattr(orphans, "queue_of_host", lambda name, site: "ssh.0")
-    orphans.look_soon(Instance.objects.get(host__name="mx1", name="postfix"))
+    orphans.inspect_soon(Instance.objects.get(host__name="mx1", name="postfix"))
     assert look(people, lying(uuid4(), IDS[0])).orphans == 1
 
 
@@ -351,21 +351,21 @@ def test_workers_are_rung_for_it_and_look_after_reading_back(
     done: list[str] = []
     monkeypatch.setattr(runner, "read_back", lambda queue: done.append("read back"))
     monkeypatch.setattr(runner, "catch_up", lambda queue: done.append("catch up"))
-    monkeypatch.setattr(looking, "look", lambda queue, ask: done.append("look"))
+    monkeypatch.setattr(looking, "inspect", lambda queue, execute: done.append("look"))
     runner.work("look", "ssh.0")
     assert done == ["read back", "catch up", "look"]
     sweep.sweep()
     assert wakeups == []
-    orphans.look_soon(Instance.objects.get(host__name="mx2"))
+    orphans.inspect_soon(Instance.objects.get(host__name="mx2"))
     sweep.sweep()
     assert [lane for _, lane in wakeups] == ["look"]
 
 
 def test_a_second_round_does_not_begin_before_the_first_has_ended(people: Cast) -> None:
     def again(at: str, phase: str) -> None:
-        orphans.look_soon(Instance.objects.get(host__name="mx2"))
+        orphans.inspect_soon(Instance.objects.get(host__name="mx2"))
         for queue in ("ssh.0", "ssh.1"):
-            looking.look(queue, runner.ask)
+            looking.inspect(queue, runner.execute)
 
     people.engine.before = again
     look(people, lying(uuid4()))

@@ -97,7 +97,7 @@ def restored(people: Cast, tmp_path: Path) -> dict[str, Job]:
     jobs = dict(zip(("done", "not done"), planned(people, "mx1/postfix", "mx2/postfix"), strict=True))
     jobs["reading"] = ask(people.alice, "queue.list")
     jobs["to be planned"] = purge(people, "mx1/postfixEXT")
-    assert watch.look()
+    assert watch.check()
     restore = backup(tmp_path)
     places = {each.queue_id: f"/quarantine/{each.queue_id}" for each in MESSAGES}
     people.engine.results["mx1/postfix"] = changed(MESSAGES, places=places)
@@ -146,7 +146,7 @@ def undecided(people: Cast, tmp_path: Path) -> list[Job]:
     jobs = [purge(people, instance, MANY) for instance in ("mx1/postfix", "mx2/postfix")]
     for job in jobs:
         assert work(job).state == "awaiting_approval"
-    assert watch.look()
+    assert watch.check()
     restore = backup(tmp_path)
     people.engine.results["mx1/postfix"] = changed(MANY, places={each.queue_id: "/there" for each in MANY})
     for job in jobs:

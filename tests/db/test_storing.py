@@ -71,15 +71,15 @@ def test_a_database_that_is_down_is_waited_for(people: Cast, monkeypatch: pytest
 
 
 def test_a_plan_that_could_not_be_stored_at_once_is_stored_later(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine, refused = record.tell_runs, []
+    genuine, refused = record.publish_runs, []
 
-    def tell_runs(*arguments: object) -> None:
+    def publish_runs(*arguments: object) -> None:
         if not refused:
             refused.append(arguments)
             raise OperationalError("the database system is shutting down")
         genuine(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(record, "tell_runs", tell_runs)
+    monkeypatch.setattr(record, "publish_runs", publish_runs)
     monkeypatch.setattr(runner, "PATIENCE", (0, 0))
     monkeypatch.setattr("jobs.worker.runner.connection.close", lambda: None)
     people.engine.plans["mx1/postfix"] = Plan(selected=MESSAGES, queue_total=100)

@@ -18,8 +18,8 @@ from jobs.worker import liveness
 def seeing(*looks: bool) -> worker_liveness.Sight:
     """After looks at the database that could tell, or not."""
     sight = worker_liveness.Sight()
-    for could_tell in looks:
-        sight.tell(could_tell)
+    for is_known in looks:
+        sight.note(is_known)
     return sight
 
 
@@ -38,7 +38,7 @@ def test_a_worker_that_lives_and_cannot_work_does_not_say_that_it_lives() -> Non
 @pytest.mark.django_db
 def test_a_worker_that_begins_nothing_since_its_marks_cannot_be_read_does_not_say_that_it_lives(tmp_path: Path) -> None:
     marks.path().write_text("{")
-    sight = seeing(True, watch.look())
+    sight = seeing(True, watch.check())
     renew_once(is_well=True, sight=sight, file=tmp_path / "alive")
     tasks.sweep()
     assert not WorkerLiveness.objects.exists()
@@ -82,10 +82,10 @@ class Stopped:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("what", ["jobs.restore.watch.look", "jobs.worker.liveness.renew"])
+@pytest.mark.parametrize("what", ["jobs.restore.watch.check", "jobs.worker.liveness.renew"])
 def test_a_worker_that_works_never_counts_as_dead(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     errors = iter([InterfaceError("the connection is closed"), RuntimeError("a bug of ours")])
-    at_last = {"jobs.restore.watch.look": watch.look, "jobs.worker.liveness.renew": liveness.renew}[what]
+    at_last = {"jobs.restore.watch.check": watch.check, "jobs.worker.liveness.renew": liveness.renew}[what]
 
     def act(*arguments: str) -> bool | None:
         for error in errors:
@@ -95,6 +95,6 @@ def test_a_worker_that_works_never_counts_as_dead(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(what, act)
     monkeypatch.setattr(worker_liveness, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
     sight = worker_liveness.Sight()
-    worker_liveness._look(sight, Stopped(3))  # type: ignore[arg-type]
+    worker_liveness._check_database(sight, Stopped(3))  # type: ignore[arg-type]
     worker_liveness._renew("ssh-1@here", "ssh.1", lambda: True, sight, None, Stopped(3))  # type: ignore[arg-type]
     assert WorkerLiveness.objects.get().queue == "ssh.1"

@@ -99,11 +99,16 @@ class Site:
     @property
     def waiting(self) -> int:
         """How many wait for news."""
-        return sum(map(len, self.hub._ears.values()))
+        return sum(map(len, self.hub._listeners.values()))
 
     async def await_waiting(self, count: int) -> None:
         """Return when so many wait, all of whom have looked at their job."""
-        await until(lambda: self.waiting == count and all(ear.seen for ears in self.hub._ears.values() for ear in ears))
+        await until(
+            lambda: (
+                self.waiting == count
+                and all(listener.seen for listeners in self.hub._listeners.values() for listener in listeners)
+            )
+        )
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ def world(db: None) -> World:
 @pytest.fixture(autouse=True)
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """readyz tells what is, not what was a moment ago."""
-    monkeypatch.setattr(health, "LOOKED", Cached(health.look, 0, tells_old=False))
+    monkeypatch.setattr(health, "CACHED_REPORT", Cached(health.report, 0, serves_stale=False))
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,7 @@ def test_readyz_asks_for_no_migrations_once_they_were_there(db: None, django_ass
 def test_however_many_ask_whether_it_is_ready_one_looks_in_a_second(
     world: World, redis_url: str, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
 ) -> None:
-    monkeypatch.setattr(health, "LOOKED", Cached(health.look, 60))
+    monkeypatch.setattr(health, "CACHED_REPORT", Cached(health.report, 60))
     first = Caller("").get("/readyz")
     with django_assert_num_queries(0):
         assert [Caller("").get("/readyz").status_code for _ in range(3)] == [first.status_code] * 3
@@ -203,7 +203,7 @@ def test_nobody_is_told_that_all_was_ready_while_a_look_hangs() -> None:
         assert go_on.wait(10)
         return b"not ready"
 
-    cached = Cached(compute, 0, tells_old=False)
+    cached = Cached(compute, 0, serves_stale=False)
     told.append(cached.get())
     threads = [threading.Thread(target=lambda: told.append(cached.get())) for _ in range(3)]
     for thread in threads:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api import body
-from api.errors import ERRORS_TOLD, Problem
+from api.errors import ERRORS_LISTED, Problem
 from fleet.match import parse_any
 from tests.http.cast import World
 from tests.http.test_errors import JOB, refused
@@ -38,10 +38,10 @@ def test_a_thousand_thresholds_are_judged_in_linear_time() -> None:
 
 
 def test_at_most_a_hundred_errors_are_told_and_the_rest_is_counted(world: World) -> None:
-    many = {f"x{number}": 0 for number in range(ERRORS_TOLD + 23)}
+    many = {f"x{number}": 0 for number in range(ERRORS_LISTED + 23)}
     for request in (JOB | many, JOB | {"params": many}):
         problem = refused(world.alice.post("jobs/", request), 422, "invalid")
-        assert (len(problem["errors"]), problem["more_errors"]) == (ERRORS_TOLD, 23)
+        assert (len(problem["errors"]), problem["more_errors"]) == (ERRORS_LISTED, 23)
     problem = refused(world.alice.post("jobs/", JOB | {"x": 0}), 422, "invalid")
     assert "more_errors" not in problem
 

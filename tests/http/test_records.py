@@ -128,7 +128,7 @@ def test_a_pause_is_told_by_readyz_metrics_and_api_and_ended_by_an_administrator
 def test_a_forged_audit_trail_is_told_by_readyz(world: World) -> None:
     with transaction.atomic():
         append(Entry("acme", "x.done", None))
-    watch.look()
+    watch.check()
     AuditChain.objects.filter(name="acme").update(seq=0, hash="")
     told = refused(Caller("").get("/readyz"), 503, "not_ready")["parts"]["audit"]
     assert "restored from a backup, or forged" in told

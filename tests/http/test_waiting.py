@@ -55,7 +55,7 @@ def _no_net(monkeypatch: pytest.MonkeyPatch) -> None:
 def _only_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is told."""
     monkeypatch.setattr(hub, "NET", 0.02)
-    monkeypatch.setattr(news, "tell", lambda job: None)
+    monkeypatch.setattr(news, "publish", lambda job: None)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_who_waits_has_no_thread_and_no_connection_and_one_notification_wa
         await (await stream.begun()).until("event: job")
     await api.await_waiting(17)
     assert await database_connections() <= connected
-    assert threading.active_count() <= begun + hub.LOOKERS + 2  # the process's own for news and wakeups
+    assert threading.active_count() <= begun + hub.QUERY_THREADS + 2  # the process's own for news and wakeups
     await sync_to_async(to)(JobState.SUCCEEDED, job)
     assert (await first.whole()).json()["state"] == "succeeded"
     for stream in streams:

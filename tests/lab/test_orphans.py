@@ -14,7 +14,7 @@ INSTANCE = "pf1/postfixEXT"
 LOOK_NOW = """
 from fleet.models import Instance
 from jobs.lifecycle import orphans
-orphans.look_soon(Instance.objects.get(host__name="pf1", name="postfixEXT"))
+orphans.inspect_soon(Instance.objects.get(host__name="pf1", name="postfixEXT"))
 """
 FORGET = """
 from django.db import connection

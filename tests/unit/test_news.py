@@ -21,7 +21,7 @@ def listener(redis_server: Redis, redis_url: str) -> object:
 
 def test_news_of_a_job_reach_who_listens(listener: object) -> None:
     job = uuid4()
-    News().tell(job)
+    News().publish(job)
     assert listener.get_message(timeout=5)["data"] == str(job).encode()
 
 
@@ -33,14 +33,14 @@ def test_the_same_news_are_told_at_once_while_redis_hangs_and_later_ones_arrive(
     try:
         begun = time.monotonic()
         for _ in range(2000):
-            news.tell(uuid4())
+            news.publish(uuid4())
         assert time.monotonic() - begun < 0.5
         time.sleep(0.7)  # longer than an answer is waited for
     finally:
         os.kill(redis_server.process.pid, signal.SIGCONT)
     until = time.monotonic() + 30
     while True:
-        news.tell(job)
+        news.publish(job)
         message = listener.get_message(timeout=1)
         if message and message["data"] == str(job).encode():
             return

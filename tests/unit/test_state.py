@@ -2,14 +2,14 @@
 
 import pytest
 
-from jobs.rules.state import JOB_MOVES, JobState, RunState, job_end, may_follow
+from jobs.rules.state import JOB_TRANSITIONS, JobState, RunState, job_end, may_follow
 
 FINAL = {"planned", "succeeded", "partly_failed", "failed", "rejected", "expired", "cancelled"}
 
 
 def test_exactly_the_states_that_the_api_calls_ends_are_final() -> None:
     assert {state.value for state in JobState.final()} == FINAL
-    assert set(JOB_MOVES) == set(JobState)
+    assert set(JOB_TRANSITIONS) == set(JobState)
 
 
 @pytest.mark.parametrize("state", sorted(FINAL))
@@ -44,7 +44,7 @@ def test_only_a_queued_job_begins_to_run() -> None:
 
 def test_every_state_can_be_reached_from_planning_and_reaches_an_end() -> None:
     seen = {JobState.PLANNING}
-    while new := {after for state in seen for after in JOB_MOVES[state]} - seen:
+    while new := {after for state in seen for after in JOB_TRANSITIONS[state]} - seen:
         seen |= new
     assert seen == set(JobState)
 

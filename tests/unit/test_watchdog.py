@@ -1,9 +1,9 @@
 """A worker is ended only when messages wait, it has free threads, and it took nothing for a minute."""
 
-from deploy.watchdog import LOOKS, Watch
+from deploy.watchdog import MISSES, Watch
 
 
-def looks(watch: Watch, waiting: int, count: int = LOOKS) -> list[bool]:
+def looks(watch: Watch, waiting: int, count: int = MISSES) -> list[bool]:
     return [watch.is_stuck(waiting) for _ in range(count)]
 
 
@@ -31,7 +31,7 @@ def test_a_long_task_does_not_hide_that_nothing_else_is_taken() -> None:
 
 def test_a_task_that_begins_starts_the_count_anew() -> None:
     watch = Watch(16)
-    looks(watch, 1, LOOKS - 1)
+    looks(watch, 1, MISSES - 1)
     watch.began()
     watch.ended()
     assert looks(watch, 1) == [False, False, False, False]

@@ -57,6 +57,6 @@ def test_a_worker_touches_its_file_while_it_reaches_the_database(
     monkeypatch.setattr(liveness, "renew", once)
     monkeypatch.setattr(worker_liveness, "connection", type("Connection", (), {"close": staticmethod(lambda: None)}))
     sight = worker_liveness.Sight()
-    sight.tell(True)
+    sight.note(True)
     worker_liveness._renew("ssh-0@here", "ssh.0", lambda: True, sight, file, Stopped())
     assert renewals == [False, False, True]

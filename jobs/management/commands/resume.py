@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["reason"] is None:
-            self._tell()
+            self._report()
             return
         try:
             found = resume.end(None, options["reason"], by=getpass.getuser())
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(f"goes on with: {json.dumps(found)}")
 
-    def _tell(self) -> None:
-        self.stdout.write(pause.told() or "not paused")
+    def _report(self) -> None:
+        self.stdout.write(pause.status() or "not paused")
         for line in pause.details():
             self.stdout.write(line)

@@ -1,4 +1,4 @@
-"""Looks at outcomes that nobody knows: what one host keeps from us keeps no thread from another's."""
+"""Read-backs of unknown outcomes: what one host keeps from us keeps no thread from another's."""
 
 import queue
 import threading
@@ -12,7 +12,7 @@ Blocks = queue.SimpleQueue[list[Outcome]]
 
 
 class Engine(Protocol):
-    """What asks the hosts."""
+    """What carries requests out on hosts."""
 
     @property
     def is_running(self) -> bool: ...
@@ -20,8 +20,8 @@ class Engine(Protocol):
     def begin(self, requests: Sequence[Request[Any]], ready: Blocks) -> object: ...
 
 
-class Looks:
-    """Runs that are being looked at. Any number of threads begin looks; one at a time takes what they show.
+class ReadBacks:
+    """Runs that are being read back. Any number of threads begin read-backs; one at a time takes what they show.
 
     So a host that takes a login and then hangs, for as long as its operation may last, costs no thread.
     """
@@ -32,7 +32,7 @@ class Looks:
         self._taking = threading.Lock()
 
     def new(self, runs: Sequence[Run]) -> list[Run]:
-        """Those at which no look is under way."""
+        """Those of which no read-back is under way."""
         return [run for run in runs if str(run.pk) not in self._runs]
 
     def begin(self, engine: Engine, runs: Sequence[Run], requests: Sequence[Request[Any]]) -> None:
@@ -41,7 +41,7 @@ class Looks:
         engine.begin(requests, self._ready)
 
     def outcomes(self, engine: Engine) -> Iterator[tuple[list[Run], list[Outcome]]]:
-        """What any thread's looks showed, until none is under way. Nothing, when another thread is taking it."""
+        """What any thread's read-backs showed, until none is under way. Nothing, when another thread is taking it."""
         while self._runs and self._taking.acquire(blocking=False):
             try:
                 yield from self._taken(engine)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from fleet.ssh.engine import Outcome, Request
 from jobs.models import Run
-from jobs.worker.looks import Looks
+from jobs.worker.readbacks import ReadBacks
 
 ONE, TWO = (cast(Run, SimpleNamespace(pk=pk)) for pk in ("one", "two"))
 
@@ -28,21 +28,21 @@ class Hosts:
         self.ready.put([Outcome(key)])
 
 
-def begin(looks: Looks, hosts: Hosts, run: Run) -> None:
-    looks.begin(hosts, [run], [cast(Request[Any], SimpleNamespace(key=str(run.pk)))])
+def begin(readbacks: ReadBacks, hosts: Hosts, run: Run) -> None:
+    readbacks.begin(hosts, [run], [cast(Request[Any], SimpleNamespace(key=str(run.pk)))])
 
 
 class Taker(threading.Thread):
     """Another thread of the lane, that takes what the looks show."""
 
-    def __init__(self, looks: Looks, hosts: Hosts) -> None:
+    def __init__(self, readbacks: ReadBacks, hosts: Hosts) -> None:
         super().__init__(daemon=True)
-        self.looks, self.hosts = looks, hosts
+        self.readbacks, self.hosts = readbacks, hosts
         self.taken: SimpleQueue[list[Run]] = SimpleQueue()
         self.start()
 
     def run(self) -> None:
-        for runs, _ in self.looks.outcomes(self.hosts):
+        for runs, _ in self.readbacks.outcomes(self.hosts):
             self.taken.put(runs)
 
     def ends(self) -> bool:
@@ -51,14 +51,14 @@ class Taker(threading.Thread):
 
 
 def test_while_one_host_hangs_others_are_looked_at_and_settled_and_no_more_than_one_thread_waits() -> None:
-    looks, hosts = Looks(), Hosts()
-    begin(looks, hosts, ONE)
-    waiting = Taker(looks, hosts)
-    while looks._taking.acquire(blocking=False):
-        looks._taking.release()
+    readbacks, hosts = ReadBacks(), Hosts()
+    begin(readbacks, hosts, ONE)
+    waiting = Taker(readbacks, hosts)
+    while readbacks._taking.acquire(blocking=False):
+        readbacks._taking.release()
         time.sleep(0.001)
-    begin(looks, hosts, TWO)
-    assert list(looks.outcomes(hosts)) == [], "this thread is free again at once"
+    begin(readbacks, hosts, TWO)
+    assert list(readbacks.outcomes(hosts)) == [], "this thread is free again at once"
     hosts.answer("two")
     assert waiting.taken.get(timeout=5) == [TWO]
     hosts.answer("one")
@@ -67,28 +67,28 @@ def test_while_one_host_hangs_others_are_looked_at_and_settled_and_no_more_than_
 
 
 def test_a_run_at_which_a_look_is_under_way_is_not_looked_at_once_more() -> None:
-    looks, hosts = Looks(), Hosts()
-    begin(looks, hosts, ONE)
-    assert looks.new([ONE, TWO]) == [TWO]
+    readbacks, hosts = ReadBacks(), Hosts()
+    begin(readbacks, hosts, ONE)
+    assert readbacks.new([ONE, TWO]) == [TWO]
     hosts.answer("one")
-    assert [runs for runs, _ in looks.outcomes(hosts)] == [[ONE]]
-    assert looks.new([ONE, TWO]) == [ONE, TWO]
+    assert [runs for runs, _ in readbacks.outcomes(hosts)] == [[ONE]]
+    assert readbacks.new([ONE, TWO]) == [ONE, TWO]
 
 
 def test_what_was_settled_by_nobody_is_taken_by_the_next_thread() -> None:
-    looks, hosts = Looks(), Hosts()
-    begin(looks, hosts, ONE)
-    begin(looks, hosts, TWO)
+    readbacks, hosts = ReadBacks(), Hosts()
+    begin(readbacks, hosts, ONE)
+    begin(readbacks, hosts, TWO)
     hosts.answer("one")
     hosts.answer("two")
-    for _ in looks.outcomes(hosts):
+    for _ in readbacks.outcomes(hosts):
         break  # it died while it settled the first
-    assert [runs for runs, _ in looks.outcomes(hosts)] == [[TWO]]
+    assert [runs for runs, _ in readbacks.outcomes(hosts)] == [[TWO]]
 
 
 def test_looks_of_an_engine_that_was_closed_are_given_up() -> None:
-    looks, hosts = Looks(), Hosts()
-    begin(looks, hosts, ONE)
+    readbacks, hosts = ReadBacks(), Hosts()
+    begin(readbacks, hosts, ONE)
     hosts.is_running = False
-    assert list(looks.outcomes(hosts)) == []
-    assert looks.new([ONE]) == [ONE]
+    assert list(readbacks.outcomes(hosts)) == []
+    assert readbacks.new([ONE]) == [ONE]
