@@ -162,7 +162,10 @@ class World:
             "UPDATE fleet_host SET facts = first.facts, status = 'ok' FROM fleet_host first"
             " WHERE first.name = %s AND fleet_host.name = ANY(%s)", first, others,
         )  # fmt: skip
-        columns = "name, mta, version, config_dir, queue_dirs, front_ends, options, enabled, created_at, updated_at"
+        columns = (
+            "name, former_name, mta, version, config_dir, queue_dirs, front_ends, options, enabled, "
+            "created_at, updated_at"
+        )
         shown = ", ".join(f"i.{column}" for column in columns.split(", "))
         self.service.sql(
             f"INSERT INTO fleet_instance (host_id, {columns}) SELECT h.id, {shown} FROM fleet_instance i"

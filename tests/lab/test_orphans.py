@@ -41,7 +41,9 @@ def look(people: People, service: Service) -> Json:
 
 def kept(queue: Queue) -> dict[str, str]:
     """Queue ID -> SHA-256, of what lies in quarantine on the host."""
-    rows = queue.host.sh(f"cd {queue.spool} && find mxfleet-quarantine -type f -exec sha256sum {{}} +").splitlines()
+    rows = queue.host.sh(
+        f"cd {queue.spool} && find mxfleet-quarantine -type f ! -name '*.restored' -exec sha256sum {{}} +"
+    ).splitlines()
     return {path.rpartition("/")[2]: digest for digest, path in (row.split("  ", 1) for row in rows)}
 
 
