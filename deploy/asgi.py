@@ -1,13 +1,14 @@
 """The web process: Django under ASGI, so that event streams cost no thread."""
 
 import os
+from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from api.access import logged
+from api.access import App, logged
 from api.held import held
 from api.hub import QUERY_THREADS, Hub
 from api.limits import bounded
@@ -26,5 +27,5 @@ keep_connections(REQUESTS + WAITERS + LONG + QUERY_THREADS)
 hub = Hub()
 turns = Turns(REQUESTS, REQUESTS // 2), Turns(WAITERS, WAITERS), Turns(LONG, LONG // 2)
 application = behind_proxies(
-    logged(bounded(held(in_turns(get_asgi_application(), *turns), hub))), settings.ENV.trusted_proxies
+    logged(bounded(held(in_turns(cast(App, get_asgi_application()), *turns), hub))), settings.ENV.trusted_proxies
 )

@@ -19,7 +19,7 @@ NO_MESSAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError
 class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)
+            return super()._brpop_read(**options)  # type: ignore[misc] # Kombu has no types
         except NO_MESSAGE as error:
             log.warning("dropped what is no message: %s", type(error).__name__)
             raise Empty from None

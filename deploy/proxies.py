@@ -1,8 +1,10 @@
 """Proxies in front: the word of a trusted one counts, and nobody else's."""
 
+from typing import Any, cast
+
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api.limits import App, Message, Receive, Send
+from api.access import App, Message, Receive, Send
 from api.origin import is_forwarding, is_inside
 from deploy.values import Networks
 
@@ -12,7 +14,8 @@ def behind_proxies(app: App, trusted: Networks) -> App:
 
     That uses up the forwarding headers: where one is still there, nobody whom we trust has named the client.
     """
-    forwarding = ProxyHeadersMiddleware(_used_up(app), [str(network) for network in trusted])
+    # Uvicorn has types of its own for what is a mapping here.
+    forwarding = cast(App, ProxyHeadersMiddleware(cast(Any, _used_up(app)), [str(network) for network in trusted]))
 
     async def choosing(scope: Message, receive: Receive, send: Send) -> None:
         peer = scope.get("client")

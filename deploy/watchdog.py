@@ -82,6 +82,6 @@ def _poll(watch: Watch, client: redis.Redis, queue: str) -> None:
 
 def _waiting(client: redis.Redis, queue: str) -> int:
     try:
-        return int(client.llen(queue))  # type: ignore[arg-type] # also typed as awaitable
+        return int(client.llen(queue))
     except redis.RedisError:
         return 0

@@ -11,9 +11,10 @@ from typing import IO, Any
 from celery import signals
 
 from deploy import watchdog
-from deploy.celery import CONTROL, ENV, app
+from deploy.celery import ENV, app
 from deploy.env import Env
 from jobs.lanes import THREADS
+from jobs.wakeup import CONTROL
 
 EX_USAGE = 64
 EX_TEMPFAIL = 75
