@@ -153,9 +153,7 @@ def read(environ: Mapping[str, str]) -> Env:
         waiting_each=_number("MXFLEET_WAITING_EACH", values.get("MXFLEET_WAITING_EACH", "100"), 10_000),
         log=_one_of("MXFLEET_LOG", values.get("MXFLEET_LOG", "text"), ("text", "json")),
         has_access_log=_one_of("MXFLEET_ACCESS_LOG", values.get("MXFLEET_ACCESS_LOG", "on"), ("on", "off")) == "on",
-        liveness_file=Path(worker_liveness).absolute()
-        if (worker_liveness := values.get("MXFLEET_LIVENESS_FILE"))
-        else None,
+        liveness_file=Path(file).absolute() if (file := values.get("MXFLEET_LIVENESS_FILE")) else None,
         own_services=tuple(name for name in (*database_hosts, broker_host) if name and not name.startswith("/")),
     )
 

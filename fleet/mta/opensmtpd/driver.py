@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import batched, script_argv
+from fleet.mta.errors import Conflict, FleetError, OutcomeUnknown, Unsupported
+from fleet.mta.host.commands import batched, lines_of, script_argv
 from fleet.mta.opensmtpd import commands
 from fleet.mta.opensmtpd.commands import ACT, BACK_BATCH, BATCH, QUARANTINE, UNTOUCHED, act, places, smtpctl_argv
 from fleet.mta.opensmtpd.parse import error_of, queue_id_error
@@ -91,20 +91,12 @@ def _act(instance: InstanceFacts, action: str, entries: Iterable[QueueEntry]) ->
     for batch in batched(_lines(entries), BATCH):
         done = yield from run(act(instance, action, batch))
         try:
-            changed |= _ids(done.stdout, done.exit_status)
-        except UnparsedOutput as error:
-            failure: FleetError = error_of(done, ACT) if done.exit_status else error
+            changed.update(lines_of(done, ACT, error_of))
+        except FleetError as failure:
             if changed or done.exit_status not in UNTOUCHED:
                 raise OutcomeUnknown(f"some messages were changed, and then: {failure.detail}") from failure
-            raise failure from error
+            raise
     return frozenset(changed)
-
-
-def _ids(stdout: bytes, exit_status: int) -> set[str]:
-    lines = stdout.decode("ascii", "replace").split("\n")
-    if exit_status or lines[-2:] != ["end", ""]:
-        raise UnparsedOutput(f"{ACT} did not come to its end")
-    return set(lines[:-2])
 
 
 def _lines(entries: Iterable[QueueEntry]) -> list[str]:
@@ -133,30 +125,28 @@ def script(instance: InstanceFacts, action: str, job: str, lines: Iterable[str])
     gone: set[str] = set()
     for batch in list(batched(lines, BACK_BATCH if action == "back" else BATCH)) or [()]:
         done = yield from run(commands.move(instance, action, job, batch))
-        output = done.stdout.decode("ascii", "replace").split("\n")
-        if done.exit_status or output[-2:] != ["end", ""]:
-            error = _failure(done)
+        try:
+            output = lines_of(done, QUARANTINE, _failure)
+        except FleetError as error:
             if has_changed or (is_change and done.exit_status not in UNTOUCHED):
                 raise OutcomeUnknown(f"it broke off: {error.detail}", cause=error.code) from error
-            raise error
+            raise
         has_changed = is_change
-        there = {line for line in output[:-2] if " " not in line}  # each answer tells of the whole directory
-        for line in output[:-2]:
+        there = {line for line in output if " " not in line}  # each answer tells of the whole directory
+        for line in output:
             word, _, name = line.partition(" ")
             if name and word in ("busy", "gone"):
                 (busy if word == "busy" else gone).add(name)
     return Moved(frozenset(there), frozenset(busy), frozenset(gone))
 
 
-def _failure(done: Completed) -> FleetError:
+def _failure(done: Completed, program: str) -> FleetError:
     message = done.stderr.decode("utf-8", "backslashreplace").strip()
     if done.exit_status == 75:
         return Unsupported(f"the queue cannot be moved: {message}")
     if done.exit_status == 76:
         return Conflict(f"nothing was changed: {message}", hint="try again")
-    if done.exit_status:
-        return error_of(done, QUARANTINE)
-    return UnparsedOutput(f"{QUARANTINE} did not come to its end")
+    return error_of(done, program)
 
 
 def lying(instance: InstanceFacts, job: str, verb: Verb, wanted: Wanted) -> Steps[Reported]:
