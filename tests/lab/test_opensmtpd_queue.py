@@ -398,9 +398,9 @@ def test_a_purge_that_is_killed_leaves_every_message_whole(remote: Remote) -> No
 
 
 def _kill_when_busy(remote: Remote) -> None:
-    """Ends the script and what it runs, the guard apart, once it has put away twenty messages."""
+    """Ends the script and what it runs, the guard apart, once it has put away twenty messages (within a minute)."""
     remote.host.sh(
-        f"cd {SPOOL}; for i in $(seq 400); do "
+        f"cd {SPOOL}; for i in $(seq 3000); do "
         "[ $(ls mxfleet-quarantine/job-1/*.ready 2>/dev/null | wc -l) -lt 20 ] || break; sleep 0.02; done; "
         f"{AT_WORK} | while read -r pid; do grep -qsx flock /proc/$pid/comm || kill -KILL $pid 2>/dev/null || :; done"
     )

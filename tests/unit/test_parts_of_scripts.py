@@ -132,6 +132,14 @@ def test_of_opensmtpd_of_which_a_copy_could_not_be_removed(tmp_path: Path, actio
     assert not list(spool.glob("mxfleet-quarantine/**/message"))
 
 
+def test_of_opensmtpd_that_was_cut_off_before_it_moved_anything_leaves_no_empty_copy(tmp_path: Path) -> None:
+    spool, _ = smtpd_tools(tmp_path, "rm", '#!/bin/sh\nexec /bin/rm "$@"\n')
+    assert quarantine(spool, None, "out", "1795172609").stdout == f"{ENVELOPE}\nend\n".encode()
+    (spool / "mxfleet-quarantine/job-0/0badcafe").mkdir(parents=True)
+    assert quarantine(spool, None, "out", "1795172609").stdout == f"{ENVELOPE}\nend\n".encode()
+    assert [each.name for each in spool.glob("mxfleet-quarantine/*/????????")] == [ENVELOPE]
+
+
 def test_of_opensmtpd_whose_owner_could_not_be_given_back(tmp_path: Path) -> None:
     spool, tools = smtpd_tools(tmp_path, "chown", "#!/bin/sh\nexit 1\n")
     assert quarantine(spool, None, "out", "1795172609").exit_status == 0

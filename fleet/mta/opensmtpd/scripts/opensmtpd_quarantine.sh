@@ -152,7 +152,9 @@ settle='
         if [ -e "$ready" ] && [ "${ready%/*}" != "${mine:-}" ] && [ ! -d "queue/${id%??????}/$id" ]; then
             mv -T "$ready" "$copy.erasing" && rm -rf "$copy" && rm -f "$copy.erasing"
         fi
-    done'
+    done
+    # Made for messages that a run did not get to, since it was cut off.
+    [ ! -d mxfleet-quarantine ] || find mxfleet-quarantine -mindepth 2 -maxdepth 2 -type d -empty -delete 2>/dev/null'
 
 lock() { # from here on something may be half done: one at a time
     exec 9>>mxfleet-quarantine/lock || fail 73 "cannot make mxfleet-quarantine/lock"
