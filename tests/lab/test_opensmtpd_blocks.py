@@ -193,7 +193,7 @@ def test_a_configuration_that_does_not_start_is_taken_back(unwired: Remote) -> N
 def test_wiring_that_is_killed_leaves_smtpd_running(unwired: Remote) -> None:
     killer = threading.Thread(
         target=lambda: unwired.host.sh(
-            "for i in $(seq 400); do ! ls -d /etc/smtpd.conf.mxfleet-work.* || break; sleep 0.01; done; "
+            "for i in $(seq 6000); do ! ls -d /etc/smtpd.conf.mxfleet-work.* || break; sleep 0.01; done; "
             f"{AT_WORK} | while read -r pid; do kill -KILL $pid 2>/dev/null; done; true"
         )
     )

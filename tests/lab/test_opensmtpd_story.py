@@ -42,7 +42,7 @@ def test_mail_is_held_purged_and_its_sender_blocked_and_all_of_it_undone(
 
     assert host.inject(n=3, sender=SPAMMER, recipients=("r{i}@defer.test",)).accepted == 3
     assert host.inject(n=1, sender="friend@ok.test", recipients=("f@defer.test",)).accepted == 1
-    host.sh("for i in $(seq 50); do [ $(smtpctl show queue | grep -c '451 4') -ne 4 ] || break; sleep 0.2; done")
+    host.sh("for i in $(seq 300); do [ $(smtpctl show queue | grep -c '451 4') -ne 4 ] || break; sleep 0.2; done")
     queued = set(host.sh("smtpctl show queue | cut -c 1-8").split())
     spam = set(host.sh(f"smtpctl show queue | grep -F {SPAMMER} | cut -c 1-8").split())
     theirs = min(spam)
