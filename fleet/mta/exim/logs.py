@@ -80,7 +80,7 @@ class Lines:
         match = CAME.fullmatch(text)
         fields = match["fields"].partition(' T="')[0] if match else ""
         if match is None or fields.count(" P=") > 1:
-            self._trace.unclear += 1
+            self._trace.not_understood("", time, text)
             return
         host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
         length = size_of(size[1]) if size else None
@@ -92,7 +92,7 @@ class Lines:
     def _went(self, time: float, queue_id: str, text: str) -> None:
         match = WENT.fullmatch(text)
         if match is None or len(ROUTER.findall(text)) > 1:
-            self._trace.unclear += 1
+            self._trace.not_understood(queue_id, time, text)
             return
         fields = match["fields"] or ""
         host = HOST.search(fields)
@@ -123,7 +123,7 @@ class Lines:
     def _refused(self, time: float, queue_id: str, text: str) -> None:
         match = REFUSED.fullmatch(text)
         if match is None or text.count(" F=<") > 1 or len(REFUSED_ONCE.findall(text)) != 1:
-            self._trace.unclear += 1
+            self._trace.not_understood("", time, text)
             return
         host = HOST.search(" " + match["head"])
         message = Message(queue_id, time, time, client=host[1] if host else "")

@@ -15,6 +15,13 @@ from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
 SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
+REPEATED = re.compile(
+    r"(?P<head>(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: )message repeated (?P<times>\d{1,9}) times: \[ (?P<text>.*)\]",
+    re.DOTALL,
+)
+"""rsyslog, $RepeatedMsgReduction."""
+MOST_REPEATED = 10_000
+
 DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
@@ -37,10 +44,12 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
             moment, rest = clock.split(line)
             if moment is None or window.is_past(moment):
                 return
+            text, times = once(text_of(rest))
             try:
-                read_line(moment, text_of(rest))
+                for _ in range(times):
+                    read_line(moment, text)
             except OutOfBounds:
-                trace.unclear += 1
+                trace.not_understood("", moment, text)
 
         return take
 
@@ -61,6 +70,14 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         "files": list(read.files),
         "notes": [*read.notes, *unclear, *notes],
     }
+
+
+def once(text: str) -> tuple[str, int]:
+    """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
+    match = REPEATED.fullmatch(text)
+    if match is None:
+        return text, 1
+    return match["head"] + match["text"], min(int(match["times"]), MOST_REPEATED)
 
 
 def dsn_of(reply: str) -> str:

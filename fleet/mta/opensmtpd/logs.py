@@ -70,7 +70,7 @@ class Lines:
     def _envelope(self, time: float, fields: str) -> None:
         match = ENVELOPE.fullmatch(fields)
         if match is None or fields.count("> to=<") != 1:
-            self._trace.unclear += 1
+            self._trace.not_understood("", time, fields)
             return
         self._trace.message(match[1], time).sender = null_or(match[2])
         self._trace.delivered(match[1], match[3], Delivery(time, "queued"))
@@ -79,7 +79,7 @@ class Lines:
         parts = ONCE.findall(fields)
         match = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
         if match is None:
-            self._trace.unclear += 1
+            self._trace.not_understood(envelope_of(fields), time, fields)
             return
         self._trace.message(match["id"], time).sender = null_or(match["from"])
         stat, is_local = match["stat"], match["user"] is not None
@@ -102,19 +102,14 @@ class Lines:
         if match is None:
             return
         if text.count(">, to=<") != 1 or text.count(">, rcpt=<") != 1:
-            self._trace.unclear += 1
+            self._trace.not_understood(match[2], time, text)
             return
-        before = self._trace.message(match[2], time).recipients.get(match[3])
-        status = "removed" if match[1] == "Remove" else "expired"
-        if before is None:
-            self._trace.delivered(match[2], match[3], Delivery(time, status))
-        else:
-            before.status, before.time = status, time
+        self._trace.ended(match[2], match[3], "removed" if match[1] == "Remove" else "expired", time)
 
     def _refused(self, time: float, session: str, fields: str) -> None:
         match = FAILED.fullmatch(fields)
         if match is None or fields.count('" result="') != 1:
-            self._trace.unclear += 1
+            self._trace.not_understood("", time, fields)
             return
         recipient, sender = RCPT.match(match["command"]), MAIL.match(match["command"])
         if recipient is None and sender is None:
@@ -122,6 +117,11 @@ class Lines:
         message = Message("", time, time, client=self._clients.get(session, ""))
         message.sender = null_or(sender[1]) if sender else None
         self._trace.rejected(message, recipient[1] if recipient else "", match["reply"], dsn_of(match["reply"]))
+
+
+def envelope_of(fields: str) -> str:
+    """The message ID of the envelope that a line begins with, or ""."""
+    return fields[6:14] if fields.startswith("evpid=") else ""
 
 
 def seconds_of(delay: str) -> float | None:

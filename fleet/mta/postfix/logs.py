@@ -108,7 +108,7 @@ class Lines:
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
         match = TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None
         if match is None:
-            self._trace.unclear += 1
+            self._trace.not_understood(queue_id, time, text)
             return
         relay = match["relay"]
         self._trace.delivered(
@@ -127,7 +127,7 @@ class Lines:
         )
 
     def _refused(self, time: float, name: str, text: str) -> None:
-        refusal = self._refusal(text)
+        refusal = self._refusal("", time, text)
         if refusal is None or name in self._others:
             return
         is_sure = name == self._name or not self._others
@@ -140,7 +140,7 @@ class Lines:
 
     def _refused_later(self, time: float, queue_id: str, text: str) -> None:
         """By a milter or a header check, when the message had its queue ID already."""
-        refusal = self._refusal(text)
+        refusal = self._refusal(queue_id, time, text)
         message = self._trace.message(queue_id, time)
         if refusal is None:
             return
@@ -152,14 +152,14 @@ class Lines:
         )
         self._trace.close(queue_id)
 
-    def _refusal(self, text: str) -> re.Match[str] | None:
+    def _refusal(self, queue_id: str, time: float, text: str) -> re.Match[str] | None:
         parts = REFUSAL_ONCE.findall(text)
         if len(parts) == len(set(parts)) and (match := REFUSED.fullmatch(text)):
             return match
         if text.count("]; from=<") == 1 and (match := BY_HEADER.fullmatch(text)):
             return match
         if text.startswith(("reject: ", "milter-reject: ", "discard: ")):
-            self._trace.unclear += 1
+            self._trace.not_understood(queue_id, time, text)
         return None
 
 

@@ -71,8 +71,7 @@ class Lines:
         if match := STARTING.fullmatch(text):
             number, queue_id, channel, address = match.groups()
             self._deliveries[number] = (queue_id, address, channel == "local")
-            if address not in self._trace.message(queue_id, time).recipients:
-                self._trace.delivered(queue_id, address, Delivery(time, "queued", is_local=channel == "local"))
+            self._trace.named(queue_id, address, Delivery(time, "queued", is_local=channel == "local"))
         elif match := ENDED.fullmatch(text):
             self._delivered(time, *match.groups())
         elif match := INFO.fullmatch(text):

@@ -63,7 +63,7 @@ class Lines:
     def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
         match = FROM.fullmatch(text)
         if match is None:
-            self._trace.unclear += 1
+            self._trace.not_understood("", time, text)
             return
         size = size_of(match["size"])
         message = self._trace.message(queue_id, time)
@@ -79,7 +79,7 @@ class Lines:
         is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
         match = TO.fullmatch(text) if is_clear else None
         if match is None:
-            self._trace.unclear += 1
+            self._trace.not_understood(queue_id, time, text)
             return
         if HANDED_OVER.fullmatch(match["stat"]) and (match["relay"] or "").endswith(LOOPBACK):
             self._trace.forget(queue_id)  # the client queue's submission: the daemon logs the message itself
@@ -103,7 +103,7 @@ class Lines:
     def _refused(self, time: float, queue_id: str, text: str) -> None:
         match = RULESET.fullmatch(text)
         if match is None or text.count(", relay=") != 1:
-            self._trace.unclear += 1
+            self._trace.not_understood(queue_id, time, text)
             return
         message: Message = self._trace.message(queue_id, time)
         message.client = match["client"]
