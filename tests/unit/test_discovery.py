@@ -1,5 +1,6 @@
 """host.discover: shells, facts and Postfix instances, from answers as real hosts give them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,6 +160,20 @@ def test_the_whole_discovery_asks_shell_host_and_every_adapter() -> None:
         answer = answers.get(command.script, Completed(0, b"absent\n"))
     assert facts.clock_skew == 10.5
     assert [each.id for each in instances if each.mta == "postfix"] == ["mx1/postfix", "mx1/postfixEXT"]
+
+
+def test_a_login_that_prints_is_named_with_what_to_do() -> None:
+    steps = discovery.discover_host("mx1")
+    next(steps)
+    command = steps.send(replace(passwd("/bin/bash"), noise=b"Welcome to mx1\nDisk: 93 %\n"))
+    with pytest.raises(StopIteration) as end:
+        while True:
+            is_host = command.script == "discover_host.sh"
+            command = steps.send(Completed(0, FACTS if is_host else b"absent\n"))
+    facts, _ = end.value.value
+    assert facts.login_noise == "Welcome to mx1\nDisk: 93 %\n"
+    assert "'Welcome to mx1'" in facts.notes[0]
+    assert "make it silent" in facts.notes[0]
 
 
 def test_the_probe_survives_shells_that_are_not_posix() -> None:
