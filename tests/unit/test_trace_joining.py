@@ -157,3 +157,29 @@ def test_repeated_lines_count_as_often_as_they_came(text: str, expected: tuple[s
 def test_of_several_recipients_the_worst_counts(outcomes: list[str], gone: str, queued: str, is_queued: bool) -> None:
     attempts = [Attempt(f"{at}@d.test", outcome) for at, outcome in enumerate(outcomes)]
     assert outcome_of(attempts, is_queued=is_queued) == (queued if is_queued else gone)
+
+
+@pytest.mark.parametrize(
+    ("asked", "logged"),
+    [
+        ("s@müller.example", "s@xn--mller-kva.example"),
+        ("s@xn--mller-kva.example", "s@müller.example"),
+        ("S@Müller.Example", "s@XN--MLLER-KVA.example"),
+        ('"s"@c.test', "s@c.test"),
+        ("*@müller.example", "s@xn--mller-kva.example"),
+    ],
+)
+def test_an_address_is_found_in_either_form_of_its_domain_and_by_the_host_too(asked: str, logged: str) -> None:
+    trace = trace_of(sender=asked)
+    trace.message("A", 1, begins=True).sender = logged
+    assert len(trace.rows()) == 1
+    text = Wanted.of(MessageTrace(sender=asked), str).text().lower()
+    assert text in logged.lower()
+    assert text
+
+
+@pytest.mark.parametrize("logged", ["t@müller.example", "s@mueller.example", "s@muller.example"])
+def test_another_address_is_not_found(logged: str) -> None:
+    trace = trace_of(sender="s@müller.example")
+    trace.message("A", 1, begins=True).sender = logged
+    assert trace.rows() == []

@@ -1,11 +1,13 @@
 """Rows of messages, joined from log lines while they stream in: one for each message and recipient."""
 
 import heapq
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.match import wildcards
+from fleet.match.texts import address_test
 from fleet.mta.logs.source import Window
 from fleet.mta.operations import MessageTrace
 
@@ -26,6 +28,8 @@ ROOM = 8 << 20
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
 
+INTERNATIONAL = re.compile(r"(?:xn--|[^\s@.]*[^\x00-\x7f])[^\s@.]*", re.IGNORECASE)
+"""A label of a domain that is logged in one form and may be asked for in the other, RFC 5890."""
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
 
 
@@ -80,8 +84,8 @@ class Wanted:
     def of(cls, operation: MessageTrace, as_logged: Callable[[str], str]) -> "Wanted":
         return cls(
             operation,
-            wildcards.compile_pattern(as_logged(operation.sender), str.lower),
-            wildcards.compile_pattern(as_logged(operation.recipient), str.lower),
+            address_test(as_logged(operation.sender)),
+            address_test(as_logged(operation.recipient)),
         )
 
     def text(self) -> str:
@@ -96,12 +100,12 @@ class Wanted:
             return False
         if given.message_id and message.message_id.strip("<>") != given.message_id.strip("<>"):
             return False
-        return not given.sender or (message.sender is not None and self.is_sender(message.sender.lower()))
+        return not given.sender or (message.sender is not None and self.is_sender(message.sender))
 
     def has_recipient(self, address: str, orig_to: str) -> bool:
         if not self.operation.recipient:
             return True
-        return self.is_recipient(address.lower()) or bool(orig_to and self.is_recipient(orig_to.lower()))
+        return self.is_recipient(address) or bool(orig_to and self.is_recipient(orig_to))
 
     def may_be_in(self, line: str) -> bool:
         """Whether a line that was not understood may be about the recipient that is looked for."""
@@ -112,9 +116,8 @@ def fixed_text(pattern: str) -> str:
     """The longest plain part of a pattern. The null sender is looked for as it is logged."""
     if pattern == "<>":
         return pattern
-    return max(
-        (longest_plain(token) for token in wildcards.tokens(pattern) if isinstance(token, str)), key=len, default=""
-    )
+    literals = (token for token in wildcards.tokens(pattern) if isinstance(token, str))
+    return max((longest_plain(INTERNATIONAL.sub(" ", literal)) for literal in literals), key=len, default="")
 
 
 def longest_plain(text: str) -> str:
