@@ -1,6 +1,10 @@
 """host.discover: shells, facts and Postfix instances, from answers as real hosts give them."""
 
+import os
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from fleet.mta.qmail import discovery as qmail
 from fleet.mta.records import HostFacts
 from fleet.mta.sendmail import discovery as sendmail
 from fleet.mta.steps import Command, Completed
+from fleet.ssh.quoting import script_text
 
 FACTS = b"""time 1795180000
 uid 1000
@@ -176,6 +181,30 @@ def test_a_login_that_prints_is_named_with_what_to_do() -> None:
     assert facts.login_noise == "Welcome to mx1\nDisk: 93 %\n"
     assert "'Welcome to mx1'" in facts.notes[0]
     assert "make it silent" in facts.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("age", "has_journal", "told"),
+    [(0, True, "file"), (3, True, "file"), (20, True, "journald"), (20, False, "file")],
+)
+def test_a_log_that_nobody_writes_to_any_more_is_not_the_log_of_a_host_with_a_journal(
+    age: int, has_journal: bool, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log").mkdir()
+    log = tmp_path / "log/mail.log"
+    log.write_text("old\n")
+    os.utime(log, (time.time() - age * 86_400,) * 2)
+    (tmp_path / "journalctl").write_text("#!/bin/sh\n")
+    (tmp_path / "journalctl").chmod(0o755)
+    if has_journal:
+        (tmp_path / "journal").mkdir()
+    text, _ = script_text("discover_host.sh")
+    text = text.replace("/var/log", f"{tmp_path}/log").replace("/run/systemd/journal", f"{tmp_path}/journal")
+    done = subprocess.run(
+        ["sh", "-c", text, "x", "/none"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    first = next(line for line in done.stdout.splitlines() if line.startswith("log "))
+    assert first == ("log journald" if told == "journald" else f"log {log}")
 
 
 def test_the_probe_survives_shells_that_are_not_posix() -> None:

@@ -1,14 +1,13 @@
 """message.trace: what the log says became of messages, the same for every MTA but for the parser of its lines."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Trace, Wanted
-from fleet.mta.logs.source import Read, Window, read_log, window_of
-from fleet.mta.logs.times import LineClock
+from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
@@ -35,13 +34,12 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
     wanted = Wanted.of(operation, log.as_logged)
     trace = Trace(wanted, window)
 
-    def fresh() -> Callable[[LineClock, str, bytes], None]:
+    def fresh() -> Take:
         nonlocal trace
         trace = Trace(wanted, window)
         read_line = log.parser(trace, instance)
 
-        def take(clock: LineClock, file: str, line: bytes) -> None:
-            moment, rest = clock.split(line)
+        def take(moment: float | None, rest: bytes, line: bytes, file: str) -> None:
             if moment is None or window.is_past(moment):
                 return
             text, times = once(text_of(rest))
@@ -67,7 +65,7 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         "truncated": trace.matched > len(rows) or bool(read.cut),
         "since": window.since,
         "until": window.until,
-        "files": list(read.files),
+        **read.as_json(),
         "notes": [*read.notes, *unclear, *notes],
     }
 
