@@ -31,8 +31,8 @@ __all__ = ["engine"]
 pytestmark = pytest.mark.lab
 HELPERS = "/usr/local/libexec/mxfleet"
 
-# smtpctl, but its call number N of WORD, or one beside it, first ends all that holds the lock: the script, and the guard as well, as when
-# the machine goes down.
+# smtpctl, but its call number N of WORD, or one beside it, first ends all that holds the lock: the script, and the
+# guard as well, as when the machine goes down.
 CUTTER = r"""#!/bin/sh
 what=$(cat /root/cut)
 if [ "$1" = "${what% *}" ]; then
