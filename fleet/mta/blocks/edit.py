@@ -7,7 +7,7 @@ from difflib import unified_diff
 
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import Allowed, changing, error_of, reading, script_argv
+from fleet.mta.host.commands import Allowed, changing, error_of, reading, script_argv, whole_lines
 from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import digest_of, escape_bytes, split_lines
 
@@ -120,10 +120,10 @@ def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
     """What the live map, or the live file, gives for these keys (folded); absent ones are left out."""
     stdin = "".join(f"{fold(key)}\n" for key in keys).encode("utf-8", "surrogateescape")
     answer = yield from answer_to(reading(SCRIPT, file.argv("query"), stdin, seconds=READ_SECONDS), SCRIPT)
-    lines = answer.split("\n")
-    if lines[-2:] != ["end", ""]:
+    lines = whole_lines(answer)
+    if lines is None:
         raise UnparsedOutput("the answer of the look-up was cut off")
-    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-2])}
+    return {key: value for key, _, value in (line.partition("\t") for line in lines)}
 
 
 def change_list(file: ListFile, source: Source, change: Change) -> Steps[None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, reading, script_argv
+from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, lines_of, reading, script_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Exchanger
@@ -48,8 +48,8 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def parse_test(done: Completed) -> tuple[list[Tested], str]:
     """The addresses that -bt tells of, and the host's name."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[0] != "test" or lines[-2:] != ["end", ""]:
+    lines = lines_of(done, ROUTE)
+    if lines[:1] != ["test"]:
         raise error_of(done, ROUTE)
     hostname = next((line.removeprefix("hostname ") for line in lines if line.startswith("hostname ")), "localhost")
     ended = next((at for at, line in enumerate(lines) if line.startswith("tested ")), 0)

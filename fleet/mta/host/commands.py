@@ -142,10 +142,16 @@ def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError
 
 def lines_of(done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of) -> list[str]:
     """The lines of a script up to its last, "end". Raises the error behind a failure, or behind a missing end."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
+    lines = whole_lines(done.stdout.decode("utf-8", "backslashreplace"))
+    if done.exit_status or lines is None:
         raise error_of(done, program)
-    return lines[:-2]
+    return lines
+
+
+def whole_lines(text: str) -> list[str] | None:
+    """The lines of a script's answer up to its last, "end"; None without that: it was cut off."""
+    lines = text.split("\n")
+    return lines[:-2] if lines[-2:] == ["end", ""] else None
 
 
 def discovered_lines(
