@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 
+from fleet.mta.address import domain_of
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, lines_of, reading, script_argv
@@ -99,7 +100,7 @@ def _route(each: Tested, relay_domains: list[str]) -> Route:
         return Route(each.address, kind, "", via=via, detail=each.failure)
     if each.is_discarded:
         return Route(each.address, "local", "", via=via, detail="discarded")
-    domain = each.address.rpartition("@")[2].lower()
+    domain = domain_of(each.address)
     if not each.hosts:
         detail = f"{each.transport} names no hosts before it delivers"
         return Route(each.address, "local", each.transport, via=via, detail=detail)
