@@ -1,5 +1,6 @@
 """Reading and replacing lists of senders on the host, by block_file.sh."""
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,6 +98,23 @@ def until_whole(read: Callable[[], Steps[Source]]) -> Steps[Source]:
         with suppress(Torn):
             return (yield from read())
     return (yield from read())
+
+
+def read_configuration(command: Command, script: str, path: str) -> Steps[Source]:
+    """The file as an editing script reads it: its digest, and "fits" behind it where the script says so, then the text.
+
+    Raises Unsupported, UnparsedOutput, SudoDenied.
+    """
+
+    def read() -> Steps[Source]:
+        head, newline, text = (yield from answer_to(command, script)).partition("\n")
+        match = re.fullmatch(r"([0-9a-f]{64})(?: fits)?", head)
+        if match is None or not newline:
+            raise UnparsedOutput(f"{script} did not begin with a digest")
+        check_digest(match[1], text)
+        return Source(path, text, match[1])
+
+    return (yield from until_whole(read))
 
 
 def _read_once(file: ListFile) -> Steps[Source]:
