@@ -6,7 +6,7 @@ from fleet.mta.bounds import size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.source import sources_of
-from fleet.mta.logs.tracing import dsn_of, null_or
+from fleet.mta.logs.tracing import clear, dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
 SYSLOG = re.compile(r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?")
@@ -77,11 +77,9 @@ class Lines:
             self._refused(time, queue_id, text)
 
     def _came(self, time: float, queue_id: str, text: str) -> None:
-        match = CAME.fullmatch(text)
-        fields = match["fields"].partition(' T="')[0] if match else ""
-        if match is None or fields.count(" P=") > 1:
-            self._trace.unclear += 1
-            return
+        match = clear(CAME.fullmatch(text))
+        fields = match["fields"].partition(' T="')[0]
+        clear(match, once=fields.count(" P=") <= 1)
         host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
         length = size_of(size[1]) if size else None
         message = self._trace.message(queue_id, time, begins=True)
@@ -90,10 +88,7 @@ class Lines:
         message.message_id = name[1] if name else ""
 
     def _went(self, time: float, queue_id: str, text: str) -> None:
-        match = WENT.fullmatch(text)
-        if match is None or len(ROUTER.findall(text)) > 1:
-            self._trace.unclear += 1
-            return
+        match = clear(WENT.fullmatch(text), once=len(ROUTER.findall(text)) <= 1)
         fields = match["fields"] or ""
         host = HOST.search(fields)
         confirmed = CONFIRMED.search(fields)
@@ -121,10 +116,8 @@ class Lines:
         )
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
-        match = REFUSED.fullmatch(text)
-        if match is None or text.count(" F=<") > 1 or len(REFUSED_ONCE.findall(text)) != 1:
-            self._trace.unclear += 1
-            return
+        is_once = text.count(" F=<") <= 1 and len(REFUSED_ONCE.findall(text)) == 1
+        match = clear(REFUSED.fullmatch(text), once=is_once)
         host = HOST.search(" " + match["head"])
         message = Message(queue_id, time, time, client=host[1] if host else "")
         message.sender = None if match["from"] is None else null_or(match["from"])

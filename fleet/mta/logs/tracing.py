@@ -20,6 +20,17 @@ DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
 
 
+class Unclear(Exception):
+    """A line that could be read in two ways, since others' texts stand in it, or not at all."""
+
+
+def clear(match: re.Match[str] | None, *, once: bool = True) -> re.Match[str]:
+    """What a line tells. Raises Unclear without a match, or where its parts do not stand in it `once`."""
+    if match is None or not once:
+        raise Unclear
+    return match
+
+
 def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
     """`message.trace`. Raises Unsupported for a Message-ID that this MTA does not log."""
     log.check(operation)
@@ -39,7 +50,7 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
                 return
             try:
                 read_line(moment, text_of(rest))
-            except OutOfBounds:
+            except (OutOfBounds, Unclear):
                 trace.unclear += 1
 
         return take

@@ -5,7 +5,7 @@ import re
 from fleet.mta.bounds import count_of, size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import SYSLOG, clear, dsn_of, null_or
 
 SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) ([a-z-]+) ?(.*)")
 CONNECTED = re.compile(r"address=(\S+) host=\S+$")
@@ -68,19 +68,13 @@ class Lines:
             del self._clients[next(iter(self._clients))]
 
     def _envelope(self, time: float, fields: str) -> None:
-        match = ENVELOPE.fullmatch(fields)
-        if match is None or fields.count("> to=<") != 1:
-            self._trace.unclear += 1
-            return
+        match = clear(ENVELOPE.fullmatch(fields), once=fields.count("> to=<") == 1)
         self._trace.message(match[1], time).sender = null_or(match[2])
         self._trace.delivered(match[1], match[3], Delivery(time, "queued"))
 
     def _delivered(self, time: float, fields: str) -> None:
         parts = ONCE.findall(fields)
-        match = DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None
-        if match is None:
-            self._trace.unclear += 1
-            return
+        match = clear(DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None)
         self._trace.message(match["id"], time).sender = null_or(match["from"])
         stat, is_local = match["stat"], match["user"] is not None
         self._trace.delivered(
@@ -101,9 +95,7 @@ class Lines:
         match = GIVEN_UP.match(text)
         if match is None:
             return
-        if text.count(">, to=<") != 1 or text.count(">, rcpt=<") != 1:
-            self._trace.unclear += 1
-            return
+        clear(match, once=text.count(">, to=<") == text.count(">, rcpt=<") == 1)
         before = self._trace.message(match[2], time).recipients.get(match[3])
         status = "removed" if match[1] == "Remove" else "expired"
         if before is None:
@@ -112,10 +104,7 @@ class Lines:
             before.status, before.time = status, time
 
     def _refused(self, time: float, session: str, fields: str) -> None:
-        match = FAILED.fullmatch(fields)
-        if match is None or fields.count('" result="') != 1:
-            self._trace.unclear += 1
-            return
+        match = clear(FAILED.fullmatch(fields), once=fields.count('" result="') == 1)
         recipient, sender = RCPT.match(match["command"]), MAIL.match(match["command"])
         if recipient is None and sender is None:
             return

@@ -9,7 +9,7 @@ import re
 from fleet.mta.bounds import delay_of, size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import SYSLOG, clear, dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
 # Address and reply are others' texts: a line in which the middle part occurs twice could be read in two ways.
@@ -106,10 +106,7 @@ class Lines:
             self._refused_later(time, message.queue_id, text)
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
-        match = TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None
-        if match is None:
-            self._trace.unclear += 1
-            return
+        match = clear(TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None)
         relay = match["relay"]
         self._trace.delivered(
             queue_id,

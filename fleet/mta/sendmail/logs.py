@@ -5,7 +5,7 @@ import re
 from fleet.mta.bounds import count_of, size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import SYSLOG, clear, dsn_of, null_or
 
 ID = re.compile(r"([0-9A-Za-z]{12,20}): ")
 FROM = re.compile(
@@ -61,10 +61,7 @@ class Lines:
             self._trace.message(head[1], time).held = "held"
 
     def _received(self, time: float, queue_id: str, text: str, tag: str) -> None:
-        match = FROM.fullmatch(text)
-        if match is None:
-            self._trace.unclear += 1
-            return
+        match = clear(FROM.fullmatch(text))
         size = size_of(match["size"])
         message = self._trace.message(queue_id, time)
         message.arrived, message.instance = time, tag
@@ -77,10 +74,7 @@ class Lines:
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
         is_clear = len(ONCE.findall(text)) == 1 and text.count(", stat=") == 1
-        match = TO.fullmatch(text) if is_clear else None
-        if match is None:
-            self._trace.unclear += 1
-            return
+        match = clear(TO.fullmatch(text) if is_clear else None)
         if HANDED_OVER.fullmatch(match["stat"]) and (match["relay"] or "").endswith(LOOPBACK):
             self._trace.forget(queue_id)  # the client queue's submission: the daemon logs the message itself
             return
@@ -101,10 +95,7 @@ class Lines:
             )
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
-        match = RULESET.fullmatch(text)
-        if match is None or text.count(", relay=") != 1:
-            self._trace.unclear += 1
-            return
+        match = clear(RULESET.fullmatch(text), once=text.count(", relay=") == 1)
         message: Message = self._trace.message(queue_id, time)
         message.client = match["client"]
         address = match["arg"].strip("<>") if match["rules"] == "check_rcpt" else ""
