@@ -174,6 +174,15 @@ def present_names(target: dict[str, Any], instances: Iterable[Instance]) -> dict
     return {**target, "instances": [str(named[name]) for name in target["instances"]]}
 
 
+def with_host_renamed(target: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """`target` with the host `old` and its instances called as they are now."""
+    names = {
+        "hosts": lambda name: new if name == old else name,
+        "instances": lambda name: f"{new}/{name.removeprefix(f'{old}/')}" if name.startswith(f"{old}/") else name,
+    }
+    return {key: [*map(names[key], value)] if key in names else value for key, value in target.items()}
+
+
 def _is_enabled(instance: Instance) -> bool:
     return instance.enabled and instance.host.enabled and instance.host.customer.enabled
 

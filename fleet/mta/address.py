@@ -6,7 +6,7 @@ Grammar: RFC 5321 4.1.2 (Mailbox, without address literals), RFC 6531 3.3 (UTF-8
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,6 +84,18 @@ def quote_local(local: str) -> str:
     if _DOT_STRING.fullmatch(local):
         return local
     return '"' + _NEEDS_BACKSLASH.sub(r"\\\1", local) + '"'
+
+
+def domain_of(address: str) -> str:
+    """What stands behind the last @, in lower case; of a text without one all of it."""
+    return address.rpartition("@")[2].lower()
+
+
+def above(domain: str, dot: str = ".") -> Iterator[str]:
+    """The domains above a domain, the nearest first, with `dot` before each."""
+    while "." in domain:
+        domain = domain.partition(".")[2]
+        yield f"{dot}{domain}"
 
 
 def to_unicode(domain: str) -> str:

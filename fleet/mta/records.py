@@ -28,6 +28,9 @@ class Recipient:
     reason: str = ""
     state: str = "undelivered"
 
+    def as_json(self) -> dict[str, str]:
+        return {"address": self.address, "reason": self.reason, "state": self.state}
+
 
 @dataclass(slots=True)
 class QueueEntry:

@@ -11,6 +11,7 @@ from fleet.secrets import open_credential, seal_credential
 from fleet.ssh.hostkeys import parse_host_key
 from fleet.ssh.keys import UnusableKey, load_private_key
 from jobs.actor import Actor
+from jobs.administration import renaming
 from jobs.administration.addresses import check_address
 from jobs.audit import trail
 from jobs.errors import Clash, Forbidden, Invalid
@@ -106,7 +107,10 @@ def create_host(actor: Actor, values: Values) -> Host:
 
 
 def update_host(actor: Actor, row: Host, values: Values) -> Host:
-    """Change a host. What concerns its connection makes it `new` again. Raises Forbidden, Invalid."""
+    """Change a host. What concerns its connection makes it `new` again, what names it follows another name.
+
+    Raises Forbidden, Invalid, OperationalError.
+    """
     must_administer(actor, row.customer)
     if values.get("customer", row.customer.slug) != row.customer.slug:
         raise Invalid.field("customer", "invalid", "a host cannot be moved to another customer; make it anew there")
@@ -118,6 +122,8 @@ def update_host(actor: Actor, row: Host, values: Values) -> Host:
     old_name = row.name
     with transaction.atomic():
         _update(row, fields, "name", "this host name is taken; host names are unique in an installation")
+        if row.name != old_name:
+            renaming.follow(row.customer.slug, old_name, row.name)
         _record(actor, row.customer.slug, "host.updated", old_name, values)
     return row
 

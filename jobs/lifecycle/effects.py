@@ -40,6 +40,17 @@ def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
         blocklist.compare(run, [line["pattern"] for line in result.data.get("ours", [])], now)
 
 
+def found_again(run: Run, selected: tuple[Fingerprint, ...]) -> None:
+    """The states in which a change found its messages: what somebody held or released since the plan goes back so."""
+    found = {each.queue_id: each.state for each in selected}
+    changed = []
+    for message in run.messages.only("pk", "queue_id", "state"):
+        if found.get(message.queue_id, message.state) != message.state:
+            message.state = found[message.queue_id]
+            changed.append(message)
+    Message.objects.bulk_update(changed, ["state"], batch_size=BATCH)
+
+
 def _outcomes(run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
     """One UPDATE for each outcome and batch; new queue IDs one by one, since each is its own."""
     by_outcome: dict[str, list[str]] = defaultdict(list)

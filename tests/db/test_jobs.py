@@ -356,6 +356,18 @@ def test_a_held_message_in_our_quarantine_stays_a_hold_of_ours_for_its_way_back(
     assert held_by_us() == [message(1).queue_id]
 
 
+@pytest.mark.parametrize(("planned", "found"), [("deferred", "hold"), ("hold", "deferred"), ("hold", "hold")])
+def test_what_others_held_or_released_since_the_plan_goes_back_so(planned: str, found: str, people: Cast) -> None:
+    people.engine.plans["mx1/postfix"] = Plan(selected=(message(1, planned), message(2)), queue_total=10)
+    people.engine.found["mx1/postfix"] = Plan(selected=(message(1, found), message(2)), queue_total=10)
+    people.engine.results["mx1/postfix"] = changed(
+        [message(1), message(2)], places={message(n).queue_id: "/there" for n in (1, 2)}
+    )
+    job = work(ask(people.alice, "queue.purge", params=HOLD))
+    states = dict(QuarantineItem.objects.filter(job=job).values_list("queue_id", "native_state"))
+    assert states == {message(1).queue_id: found, message(2).queue_id: "deferred"}
+
+
 def listed(message: Fingerprint, state: str = "deferred") -> dict[str, Any]:
     """As queue.list shows it."""
     same = ("queue_id", "arrival_time", "sender", "size")

@@ -1,9 +1,11 @@
 """What happens though nobody asks: waking again, expiry, blocks that catch up."""
 
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 
 from fleet.models import Host
 from fleet.mta.errors import Conflict, Unreachable, Unsupported
@@ -203,6 +205,34 @@ def test_what_the_administrator_refuses_is_applied_and_looked_at_again_until_our
     catch_up()
     row.refresh_from_db()
     assert (row.state, row.detail, row.next_try_at) == ("applied", "", None)
+
+
+@pytest.mark.parametrize("pattern", ["newsletter@sillyplace.com", "newsletter@SillyPlace.com"])
+def test_what_he_refused_before_the_upgrade_is_looked_at_each_hour_after_it(people: Cast, pattern: str) -> None:
+    work(ask(people.alice, "sender.block", {"hosts": ["mx1"]}, params={"pattern": pattern}))
+    people.engine.results["mx2/postfix"] = Result(Ended.UNCHANGED)  # the older version did not name his line
+    people.engine.mutates = False
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params={"pattern": pattern}))
+    assert BlockInstance.objects.filter(state="applied", next_try_at=None).count() == 3
+    import_module("jobs.migrations.0011_look_at_blocks_again").look_again(apps, None)
+    row = BlockInstance.objects.get(next_try_at__isnull=False)
+    people.engine.results["mx2/postfix"] = Result(Ended.UNCHANGED, data={"notes": [HIS]})
+    catch_up()
+    row.refresh_from_db()
+    assert row.next_try_at is not None
+    assert (str(row.instance), row.state, row.detail) == ("mx2/postfix", "applied", HIS)
+    assert (row.next_try_at - row.changed_at).total_seconds() == 3600
+
+
+def test_a_block_that_was_wanted_again_by_an_undo_is_looked_at_after_the_upgrade_too(people: Cast) -> None:
+    work(ask(people.alice, "sender.block", {"hosts": ["mx2"]}, params=SENDER))
+    freed = work(undo(people.alice, Job.objects.get(), "a mistake"))
+    people.engine.results["mx2/postfix"] = Result(Ended.UNCHANGED)
+    people.engine.mutates = False
+    back = work(undo(people.alice, freed, "wanted after all"))
+    assert (back.params, back.runs.get().state) == ({}, "unchanged")
+    import_module("jobs.migrations.0011_look_at_blocks_again").look_again(apps, None)
+    assert BlockInstance.objects.get().next_try_at is not None
 
 
 def test_a_line_of_the_administrator_is_no_drift_of_ours(people: Cast) -> None:

@@ -1,4 +1,7 @@
-"""The name that an instance had before is still found by every path; answers give the one that it has."""
+"""The name that an instance had before is still found by every path; answers give the one that it has.
+
+A host that was renamed is known by its new name alone.
+"""
 
 from typing import Any
 
@@ -65,3 +68,13 @@ def test_a_frozen_plan_is_told_with_the_name_that_it_was_made_with(world: World)
     assert [part["instance"] for part in plan["instances"]] == ["mx1/smtpd"]
     assert {row["instance"] for row in plan["messages"]["results"]} == {"mx1/smtpd"}
     assert world.alice.get(f"jobs/{job.pk}/runs/").json()["results"][0]["instance"] == "mx1/opensmtpd"
+
+
+def test_a_job_tells_the_new_name_of_a_host_that_was_renamed_meanwhile(world: World) -> None:
+    job = world.alice.post("jobs/", LIST).json()["id"]
+    assert world.anna.patch("hosts/mx1/", {"name": "mx7"}).status_code == 200
+    assert world.alice.get(f"jobs/{job}/").json()["target"] == {"instances": ["mx7/opensmtpd"]}
+    assert world.alice.get("instances/mx1/opensmtpd/").status_code == 404
+    assert world.alice.post("jobs/", LIST).status_code == 422
+    [entry] = world.anna.get("audit/?action=host.updated").json()["results"]
+    assert (entry["object"], entry["data"]) == ("mx1", {"name": "mx7"})

@@ -48,10 +48,10 @@ class Sink:
     def messages(self, recipient: str | None = None) -> list[dict[str, Any]]:
         """What was accepted since the last reset, oldest first: sender, recipients, data, domain, client, at."""
         try:
-            lines = self._log.read_text().splitlines()
+            whole = self._log.read_text().rpartition("\n")[0]  # the last line may be on its way
         except FileNotFoundError:
             return []
-        found = [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in whole.splitlines()]
         return [one for one in found if recipient is None or recipient in one["recipients"]]
 
     def wait(self, count: int, recipient: str | None = None, seconds: float = 10) -> list[dict[str, Any]]:

@@ -195,16 +195,9 @@ def postfix_wiring(base: Path) -> Edited:
     old, new = MAIN_CF
     new = new.format(f"check_sender_access hash:{base}/maps/mxfleet_senders")
     words = ("apply", f"{base}/maps", "hash")
-    return Edited(
-        base / "tools",
-        base / "maps/main.cf",
-        "postfix_wire.sh",
-        words,
-        "{digest}\n{new}\n",
-        old,
-        new,
-        beside=("master.cf",),
-    )
+    made = Edited(base / "tools", base / "maps/main.cf", "postfix_wire.sh", words, "{digest}\n{new}\n", old, new)
+    made.beside, made.owner = ("master.cf",), 0  # a configuration must be root's own
+    return made
 
 
 def opensmtpd_wiring(base: Path) -> Edited:

@@ -82,7 +82,8 @@ def opensmtpd_wire(at: Path) -> Case:
 
 def postfix(*words: str, stdin: str) -> Callable[[Path], Case]:
     def made(at: Path) -> Case:
-        (at / "main.cf").write_text("")
+        for name in ("main.cf", "master.cf"):
+            (at / name).write_text("")
         (at / "hold").mkdir()
         (at / "hold/AAAAAA1").write_text("x")
         return Case(at, tuple(word.format(at=at) for word in words), stdin)

@@ -15,7 +15,7 @@ from tests.lab.hosts import ALL
 from tests.lab.images import mirrors
 from tests.lab.inject import _stuffed, as_bytes
 from tests.lab.processes import Process
-from tests.lab.sink import _path
+from tests.lab.sink import Sink, _path
 
 
 def query(name: str, kind: int) -> bytes:
@@ -50,6 +50,18 @@ def test_dns_does_not_answer_broken_packets(packet: bytes) -> None:
 )
 def test_the_sink_reads_quoted_paths(command: str, address: str) -> None:
     assert _path(command) == address
+
+
+def test_a_message_that_the_sink_still_writes_is_not_read_half(tmp_path: Path) -> None:
+    sink = Sink(tmp_path)
+    message = {"recipients": ["a@ok.test"], "data": "x" * 100_000}
+    sink.record(message)
+    written = (tmp_path / "sink.jsonl").read_text()
+    for cut in (1, 50_000, len(written) - 1):
+        (tmp_path / "sink.jsonl").write_text(written + written[:cut])
+        assert sink.messages("a@ok.test") == [message]
+    (tmp_path / "sink.jsonl").write_text(written * 2)
+    assert sink.messages() == [message, message]
 
 
 def test_the_injector_keeps_odd_bytes_and_numbers_messages() -> None:

@@ -187,6 +187,16 @@ def test_a_later_lot_that_fails_makes_the_outcome_unknown() -> None:
     assert len(host.quarantine) == 1000
 
 
+@pytest.mark.parametrize("mode", ["quarantine", "delete"])
+def test_the_file_of_a_message_in_flight_is_not_even_moved_away(host: FakeHost, mode: str) -> None:
+    result = host.drive(
+        OPENSMTPD.queue_purge(HERE, QueuePurge(by_match("from:slow@* OR id:00000001"), mode=mode), context())
+    )
+    assert outcomes(result) == {"00000001": "done", "00000004": "in_delivery"}
+    (moved,) = (command.stdin.decode() for command in host.commands if command.mutates)
+    assert moved == f"job-1\n00000001 {CREATED}\n"
+
+
 def test_another_run_at_work_is_a_conflict_and_changes_nothing(host: FakeHost) -> None:
     host.broken["opensmtpd_quarantine.sh"] = Completed(76, stderr=b"opensmtpd_quarantine: another run is at work\n")
     with pytest.raises(Conflict, match="another run"):

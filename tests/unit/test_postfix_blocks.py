@@ -9,7 +9,7 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks.edit import ChangedMeanwhile, StillNamed, edit_error
 from fleet.mta.blocks.listfile import Block, BlockFile, checks, parse_file, render, with_block
 from fleet.mta.blocks.proof import Probe, read_proof
-from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, Unsupported
+from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, UnparsedOutput, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.postfix.access import ACCESS, OWN_HEAD, KeyRules, is_ours, keys_of, value_of, wider_keys
 from fleet.mta.postfix.access_facts import differences, parse_facts, probes
@@ -247,6 +247,14 @@ hash
 10.0.0.7
 == end
 """
+
+
+@pytest.mark.parametrize(
+    "answer", [FACTS.partition("== types")[0], FACTS.partition("== end")[0], FACTS[:-1], f"{FACTS}== types\n"]
+)
+def test_facts_whose_last_line_is_not_their_end_are_refused(answer: str) -> None:
+    with pytest.raises(UnparsedOutput):
+        parse_facts("/etc/postfix", Completed(0, answer.encode()))
 
 
 def test_the_bare_postmaster_is_never_asked_because_smtpd_lets_it_pass() -> None:

@@ -284,6 +284,31 @@ def test_what_somebody_else_held_since_the_listing_is_not_quarantined_as_one_tha
     assert host.mail["AAAAAA1"].state == "hold"
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        QueuePurge(ids("AAAAAA1", "AAAAAA2", "AAAAAA3"), mode="delete"),
+        QueueBounce(ids("AAAAAA1", "AAAAAA2", "AAAAAA3")),
+        QueueRequeue(ids("AAAAAA1", "AAAAAA2", "AAAAAA3")),
+    ],
+    ids=lambda operation: operation.name,
+)
+def test_what_somebody_else_held_since_the_listing_is_left_and_said_and_what_was_held_before_is_not(
+    host: FakeHost, operation: QueuePurge
+) -> None:
+    host.mail["AAAAAA3"].state = "hold"
+    host.before[1] = lambda host: setattr(host.mail["AAAAAA1"], "state", "hold")
+    carried = {
+        "queue.purge": POSTFIX.queue_purge,
+        "queue.bounce": POSTFIX.queue_bounce,
+        "queue.requeue": POSTFIX.queue_requeue,
+    }[operation.name]
+    result = host.drive(carried(HERE, operation, context()))
+    assert (result.ended, outcomes(result)["AAAAAA1"], host.mail["AAAAAA1"].state) == (Ended.FAILED, "left", "hold")
+    (sent,) = (command.stdin for command in host.commands if {"-d", "-e", "-r"} & {*command.argv})
+    assert sent == b"AAAAAA2\nAAAAAA3\n"
+
+
 def test_an_undo_leaves_on_hold_what_somebody_else_holds_since_it_came_back(host: FakeHost) -> None:
     mail = host.mail["AAAAAA1"]
     purged = host.drive(POSTFIX.queue_purge(HERE, QueuePurge(ids("AAAAAA1")), context()))

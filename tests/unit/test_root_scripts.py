@@ -170,7 +170,7 @@ FOREIGN = {
     "open to a group": "chmod 775 {base}",
     "reached by somebody else's link": """mkdir {base}/his; mv {base}/maps {base}/real; ln -s ../real {base}/his/maps
         chown {other} {base}/his; ln -s his/maps {base}/maps""",
-    "in somebody else's part of an open one": "chmod 1777 {base}",
+    "in somebody else's part of an open one": "chmod 1777 {base}; chown {other} {base}/maps",
 }
 
 
@@ -199,6 +199,20 @@ def test_no_list_is_edited_that_a_configuration_names_which_others_may_write(kin
         subprocess.run(["/bin/sh", "-c", how.format(other=OTHER, file=file)], check=True)
         for done in (made.ask("read"), made.run()):
             assert (done.exit_status, done.stdout) == (66, b""), done
+        assert made.list.read_text() == made.old
+
+
+@pytest.mark.parametrize("how", ["chown {other} {file}", "chmod 664 {file}", "chmod 646 {file}"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("opensmtpd_wiring", "smtpd.conf")] + [("postfix_wiring", name) for name in (".", "main.cf", "master.cf")],
+)
+def test_no_configuration_is_changed_that_others_may_write(kind: str, name: str, how: str) -> None:
+    with edited(kind) as made:
+        subprocess.run(["/bin/sh", "-c", how.format(other=OTHER, file=made.place / name)], check=True)
+        for done in (made.ask("read"), made.run()):
+            assert (done.exit_status, done.stdout) == (66, b""), done
+            assert b"root's own" in done.stderr
         assert made.list.read_text() == made.old
 
 

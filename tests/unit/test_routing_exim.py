@@ -82,3 +82,9 @@ def test_a_cut_off_answer_is_refused() -> None:
         parse_test(Completed(0, b"test\nr@ok.test\n  router = r, transport = t\n"))
     with pytest.raises(RemoteError):
         parse_test(Completed(64, b"", b"no program"))
+
+
+@pytest.mark.parametrize("answer", [b"", b"end\n", b"r@ok.test\n  router = r, transport = t\nend\n"])
+def test_an_answer_without_its_first_line_is_refused(answer: bytes) -> None:
+    with pytest.raises(UnparsedOutput):
+        parse_test(Completed(0, answer))

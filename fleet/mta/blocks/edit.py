@@ -1,5 +1,6 @@
 """Reading and replacing lists of senders on the host, by block_file.sh."""
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from difflib import unified_diff
 
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.errors import Conflict, DiskFull, FleetError, RemoteError, UnparsedOutput, Unsupported
-from fleet.mta.host.commands import Allowed, changing, error_of, reading, script_argv
+from fleet.mta.host.commands import Allowed, changing, error_of, reading, script_argv, whole_lines
 from fleet.mta.steps import Command, Completed, Diff, Steps, run
 from fleet.mta.text import digest_of, escape_bytes, split_lines
 
@@ -99,6 +100,23 @@ def until_whole(read: Callable[[], Steps[Source]]) -> Steps[Source]:
     return (yield from read())
 
 
+def read_configuration(command: Command, script: str, path: str) -> Steps[Source]:
+    """The file as an editing script reads it: its digest, and "fits" behind it where the script says so, then the text.
+
+    Raises Unsupported, UnparsedOutput, SudoDenied.
+    """
+
+    def read() -> Steps[Source]:
+        head, newline, text = (yield from answer_to(command, script)).partition("\n")
+        match = re.fullmatch(r"([0-9a-f]{64})(?: fits)?", head)
+        if match is None or not newline:
+            raise UnparsedOutput(f"{script} did not begin with a digest")
+        check_digest(match[1], text)
+        return Source(path, text, match[1])
+
+    return (yield from until_whole(read))
+
+
 def _read_once(file: ListFile) -> Steps[Source]:
     command = reading(SCRIPT, file.argv("read"), seconds=READ_SECONDS, most=LARGEST_SOURCE)
     head, _, rest = (yield from answer_to(command, SCRIPT)).partition("\n")
@@ -120,10 +138,10 @@ def look_up(file: ListFile, keys: Iterable[str]) -> Steps[dict[str, str]]:
     """What the live map, or the live file, gives for these keys (folded); absent ones are left out."""
     stdin = "".join(f"{fold(key)}\n" for key in keys).encode("utf-8", "surrogateescape")
     answer = yield from answer_to(reading(SCRIPT, file.argv("query"), stdin, seconds=READ_SECONDS), SCRIPT)
-    lines = answer.split("\n")
-    if lines[-2:] != ["end", ""]:
+    lines = whole_lines(answer)
+    if lines is None:
         raise UnparsedOutput("the answer of the look-up was cut off")
-    return {key: value for key, _, value in (line.partition("\t") for line in lines[:-2])}
+    return {key: value for key, _, value in (line.partition("\t") for line in lines)}
 
 
 def change_list(file: ListFile, source: Source, change: Change) -> Steps[None]:

@@ -1,5 +1,6 @@
 """The evidence of a block: what the MTA answers the pattern's senders, and what is in effect for our keys."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from fleet.mta.blocks import edit
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.blocks.proof import ProbeResult, read_proof
 from fleet.mta.blocks.site import BlockSite, ListState
+from fleet.mta.host.commands import pause
 from fleet.mta.records import Context
 from fleet.mta.steps import Steps, talk
 
@@ -33,6 +35,17 @@ class Evidence:
 
 def look(place: ListState, context: Context) -> Steps[ProbeResults]:
     return (yield from look_at(place.site, place.pattern, context, place.source.addresses))
+
+
+def look_until(place: ListState, context: Context, is_over: Callable[[ProbeResults], bool]) -> Steps[ProbeResults]:
+    """LOOKS at most, until what they show is what it ought to be."""
+    looks = yield from look(place, context)
+    for _ in range(LOOKS - 1):
+        if is_over(looks):
+            break
+        yield from pause(1)
+        looks = yield from look(place, context)
+    return looks
 
 
 def look_at(

@@ -11,13 +11,11 @@ from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
-from fleet.mta.blocks.evidence import LOOKS, Evidence, ProbeResults, evidence_of, look
+from fleet.mta.blocks.evidence import Evidence, ProbeResults, evidence_of, look, look_until
 from fleet.mta.blocks.listfile import Block, fold
-from fleet.mta.blocks.not_ours import foreign_notes
 from fleet.mta.blocks.proof import ProbeResult
 from fleet.mta.blocks.site import BlockSite, BlockSites, ListState
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
-from fleet.mta.host.commands import pause
 from fleet.mta.operations import BlockList, SenderBlock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
@@ -83,7 +81,7 @@ def _stands(place: ListState, operation: SenderBlock, evidence: Evidence) -> boo
 
 def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
     """`notes` in the result name the administrator's line, where it is that which refuses."""
-    his = foreign_notes(place) if place.block is None else ()
+    his = block_site.foreign_notes(place) if place.block is None else ()
     yield Plan(notes=(*place.site.notes(place.pattern), *his))
     result = _result(Ended.UNCHANGED, place, evidence, evidence)
     return replace(result, data=result.data | {"notes": list(his)}) if his else result
@@ -145,12 +143,7 @@ def _drop(place: ListState) -> Steps[None]:
 
 
 def _proven(place: ListState, operation: SenderBlock, before: Evidence, context: Context) -> Steps[Result]:
-    looks = yield from look(place, context)
-    for _ in range(LOOKS - 1):
-        if is_settled(place, looks, operation):
-            break
-        yield from pause(1)
-        looks = yield from look(place, context)
+    looks = yield from look_until(place, context, lambda looks: is_settled(place, looks, operation))
     looks = tuple(_qualified(result, earlier, operation) for result, earlier in zip(looks, before.looks, strict=True))
     after = yield from evidence_of(place, looks)
     wrong = _wrong(place, looks, operation)

@@ -89,14 +89,6 @@ Entries = Callable[[str, int], tuple[Entry, ...]]
 """The entries of a text whose first line has the number offset + 1."""
 
 
-def _none(pattern: str) -> tuple[str, ...]:
-    return ()
-
-
-def _nothing_refused(file: BlockFile, path: str, line: int) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Syntax:
     """How a file is written. `entries` takes the part of others apart.
@@ -108,8 +100,8 @@ class Syntax:
 
     entries: Entries
     value: re.Pattern[str] | None = None
-    other_keys: Keys = _none
-    check: Callable[[BlockFile, str, int], None] = _nothing_refused
+    other_keys: Keys = lambda pattern: ()
+    check: Callable[[BlockFile, str, int], None] = lambda file, path, line: None
 
     @property
     def has_values(self) -> bool:

@@ -36,10 +36,6 @@ class Wiring:
     apply: Callable[[], Steps[None]]
 
 
-def _nothing_wider(pattern: BlockPattern) -> tuple[str, ...]:
-    return ()
-
-
 def refusing_only(sentence: str) -> Callable[[SenderBlock], str]:
     """`value_of` of a list whose lines have no right-hand side. `sentence`: why its senders' mail is not discarded."""
 
@@ -54,10 +50,6 @@ def refusing_only(sentence: str) -> Callable[[SenderBlock], str]:
 def _no_wiring() -> Steps[Wiring | None]:
     yield from ()
     return None
-
-
-def _nothing_refused(path: str, file: BlockFile) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +76,8 @@ class BlockSite:
     probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
     syntax: Syntax = PLAIN
     own_domains: tuple[str, ...] = ()
-    wider: Callable[[BlockPattern], tuple[str, ...]] = _nothing_wider
-    refuse: Callable[[str, BlockFile], None] = _nothing_refused
+    wider: Callable[[BlockPattern], tuple[str, ...]] = lambda pattern: ()
+    refuse: Callable[[str, BlockFile], None] = lambda path, file: None
     needs_file: bool = False
     text_when_absent: str = ""
     is_consulted: bool = True
@@ -261,6 +253,16 @@ def vanishing(place: ListState, change: Change) -> Change:
 
 def keeping(source: Source) -> tuple[str | None, Checks]:
     return (source.text if source.exists else None), ()
+
+
+def foreign_notes(place: ListState) -> tuple[str, ...]:
+    """The administrator's lines that decide about the pattern's keys; an unblock leaves them as they are."""
+    wanted = {listfile.fold(key) for key in place.keys}
+    return tuple(
+        f"{place.source.path} line {entry.line} is the administrator's, not ours, and stays: {entry.text!r}"
+        for entry in place.file.others
+        if entry.key in wanted
+    )
 
 
 def is_written(file: BlockFile, head: str) -> bool:

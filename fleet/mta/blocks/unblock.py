@@ -7,14 +7,12 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks import edit
 from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
-from fleet.mta.blocks.evidence import LOOKS, Evidence, ProbeResults, evidence_of, look, look_at
+from fleet.mta.blocks.evidence import Evidence, ProbeResults, evidence_of, look, look_at, look_until
 from fleet.mta.blocks.flow import is_in_effect, is_settled
 from fleet.mta.blocks.listfile import fold
-from fleet.mta.blocks.not_ours import foreign_notes, nothing_of_ours, unreadable
 from fleet.mta.blocks.proof import ProbeResult
 from fleet.mta.blocks.site import BlockSites, ListState, NoList, Wiring
 from fleet.mta.errors import RemoteError, Unsupported
-from fleet.mta.host.commands import pause
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
@@ -40,15 +38,15 @@ def sender_unblock(
     try:
         sites = yield from find(instance)
     except NoList as error:
-        return (yield from nothing_of_ours(pattern.text, error.detail))
+        return (yield from _nothing_of_ours(pattern.text, error.detail))
     try:
         sites[0].keys(pattern)
     except Unsupported as error:
-        return (yield from nothing_of_ours(pattern.text, error.detail))
+        return (yield from _nothing_of_ours(pattern.text, error.detail))
     try:
         places = yield from block_site.read_all(sites, pattern)
     except Unsupported as error:
-        return (yield from unreadable(pattern.text, error, (yield from look_at(sites[0], pattern, context))))
+        return (yield from _unreadable(pattern.text, error, (yield from look_at(sites[0], pattern, context))))
     ours = tuple(place for place in places if place.block)
     if not ours:
         return (yield from _not_ours(places, context))
@@ -57,9 +55,25 @@ def sender_unblock(
     return (yield from _unblock(places, ours, context))
 
 
+def _nothing_of_ours(pattern: str, note: str) -> Steps[Result]:
+    """Where a block of the pattern is impossible, so that none of ours can be there."""
+    yield Plan(notes=(note,))
+    return Result(Ended.UNCHANGED, data={"pattern": pattern, "notes": [note]})
+
+
+def _unreadable(pattern: str, error: Unsupported, looks: ProbeResults) -> Steps[Result]:
+    """Where the list is none that we edit now. What was ours may still stand in it, so the MTA must say otherwise.
+
+    Raises the error when the MTA did not accept the sender on every port that was asked.
+    """
+    if not looks or not all(result.is_accepted for result in looks):
+        raise error
+    return (yield from _nothing_of_ours(pattern, error.detail))
+
+
 def _not_ours(places: tuple[ListState, ...], context: Context) -> Steps[Result]:
     place = places[0]
-    notes = [note for each in places for note in foreign_notes(each)]
+    notes = [note for each in places for note in block_site.foreign_notes(each)]
     looks = yield from look(place, context)
     yield Plan(notes=tuple(notes))
     evidence = (yield from evidence_of(place, looks)).as_json()
@@ -114,12 +128,7 @@ def _freed(
     places: tuple[ListState, ...], ours: tuple[ListState, ...], before: Evidence, context: Context
 ) -> Steps[Result]:
     first = ours[0]
-    looks = yield from look(first, context)
-    for _ in range(LOOKS - 1):
-        if not _refused(ours, looks):
-            break
-        yield from pause(1)
-        looks = yield from look(first, context)
+    looks = yield from look_until(first, context, lambda looks: not _refused(ours, looks))
     after = yield from evidence_of(first, looks, *ours[1:])
     refused, wider = _refused(ours, looks), still_decided(places)
     left = [fold(key) for place in ours for key in place.keys if _is_left(place, fold(key), wider, after)]

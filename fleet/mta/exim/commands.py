@@ -85,17 +85,17 @@ def _in_batches(script: str, argv: tuple[str, ...], head: bytes, batches: Iterab
     return verdicts
 
 
-def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """`exim -qf ID ID` for each: an attempt now, never of a frozen one. Returns those that Exim says it began."""
+def attempt(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    """`exim -qf ID ID` for each: an attempt now, never of a frozen one. Changed are those that Exim says it began."""
     return (yield from _confirmed(ATTEMPT, "begun", instance, queue_ids))
 
 
-def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
-    """`exim -Mg` for each. Returns those that Exim says it cancelled."""
+def bounce(instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Verdicts]:
+    """`exim -Mg` for each. Changed are those that Exim says it cancelled."""
     return (yield from _confirmed(BOUNCE, "cancelled", instance, queue_ids))
 
 
-def _confirmed(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[frozenset[str]]:
+def _confirmed(script: str, word: str, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[Verdicts]:
     confirmed: set[str] = set()
     for batch in batched(queue_ids, ATTEMPTS):
         command = changing(
@@ -103,7 +103,7 @@ def _confirmed(script: str, word: str, instance: InstanceFacts, queue_ids: Itera
         )
         lines = lines_of((yield from run(command)), script, error_of)
         confirmed.update(line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} "))
-    return frozenset(confirmed)
+    return Verdicts(frozenset(confirmed))
 
 
 def deliver(instance: InstanceFacts, queue_id: str) -> Command:

@@ -101,7 +101,7 @@ def _options(host: HostFacts, program: str, settings: dict[str, str], config: li
         "message_logs": settings.get("message_logs") != "no",
         "timeout_frozen_after": settings.get("timeout_frozen_after", "0s"),
         "hostname": settings.get("primary_hostname", ""),
-        "own_domains": own_domains(config),
+        "own_domains": domains_of(config, "local_domains"),
         "relay_domains": domains_of(config, "relay_to_domains"),
         "log_source": log_source(settings, host.log_source),
         "listen": listen(settings),
@@ -109,13 +109,8 @@ def _options(host: HostFacts, program: str, settings: dict[str, str], config: li
     }
 
 
-def own_domains(config: list[str]) -> list[str]:
-    """The domains of Debian's `local_domains`, as far as the configuration names them itself; lookups are left out."""
-    return domains_of(config, "local_domains")
-
-
 def domains_of(config: list[str], name: str) -> list[str]:
-    """Plain names of a domain list."""
+    """The domains of a named list, as far as the configuration names them itself; lookups are left out."""
     value = next((match[2] for line in config if (match := NAMED_LIST.fullmatch(line)) and match[1] == name), "")
     return sorted(
         {item.lower() for item in split_list(value) if re.fullmatch(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+", item)}

@@ -4,7 +4,7 @@ The quarantine is a named queue per job (spec, "queue_name"). Exim moves a messa
 its own lock, so that its files keep every byte; no queue run, no -bp and no -M looks there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from fleet.mta.errors import UnparsedOutput, Unsupported
@@ -41,12 +41,12 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
     """
     ids = names(chosen.entries)
     if verb is Verb.ATTEMPT:
-        return Act([(program(instance), "-qf", "ID", "ID")], partial(_from_done, attempt(instance, ids)))
+        return Act([(program(instance), "-qf", "ID", "ID")], partial(_from_verdicts, attempt(instance, ids)))
     if verb is Verb.TAKE_OUT:
         return _take_out(instance, context.job, chosen)
     commands = [change_argv(instance, FLAGS[verb])]
     if verb is Verb.BOUNCE:
-        return Act(commands, partial(_from_done, bounce(instance, ids)), [SKIPPED, DROPPED])
+        return Act(commands, partial(_from_verdicts, bounce(instance, ids)), [SKIPPED, DROPPED])
     notes = {Verb.HOLD: [SKIPPED, *frozen_notes(instance)], Verb.DELETE: [SKIPPED]}
     return Act(commands, partial(_from_verdicts, change(instance, FLAGS[verb], ids)), notes.get(verb, []))
 
@@ -62,15 +62,7 @@ def _take_out(instance: InstanceFacts, job: str, chosen: Chosen) -> Act:
 
 def _from_verdicts(steps: Steps[Verdicts]) -> Steps[Reported]:
     verdicts = yield from steps
-    return Reported(_words(verdicts.changed, verdicts.locked))
-
-
-def _from_done(steps: Steps[frozenset[str]]) -> Steps[Reported]:
-    return Reported(_words((yield from steps), ()))
-
-
-def _words(done: Iterable[str], busy: Iterable[str]) -> dict[str, Word]:
-    return dict.fromkeys(done, Word.DONE) | dict.fromkeys(busy, Word.BUSY)
+    return Reported(dict.fromkeys(verdicts.changed, Word.DONE) | dict.fromkeys(verdicts.locked, Word.BUSY))
 
 
 def frozen_notes(instance: InstanceFacts) -> list[str]:

@@ -217,10 +217,4 @@ def queue_id_error(queue_id: str) -> str | None:
     return "no Exim message ID: 6-6-2 letters and digits such as 1xUMSQ-00005F-0r, or 6-11-4 since Exim 4.97"
 
 
-def ids_input(queue_ids: Iterable[str]) -> bytes:
-    """Message IDs, one a line. Every one is checked again: one malformed ID makes Exim do none of a command."""
-    checked = list(queue_ids)
-    for queue_id in checked:
-        if problem := queue_id_error(queue_id):
-            raise ValueError(problem)
-    return "".join(f"{queue_id}\n" for queue_id in checked).encode()
+ids_input = partial(commands.ids_input, queue_id_error)

@@ -3,9 +3,10 @@
 import re
 from dataclasses import dataclass, field, replace
 
+from fleet.mta.address import domain_of
 from fleet.mta.bounds import count_of, port_of
 from fleet.mta.errors import UnparsedOutput
-from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, reading, script_argv
+from fleet.mta.host.commands import READ_SECONDS, Allowed, error_of, lines_of, reading, script_argv
 from fleet.mta.records import InstanceFacts
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Exchanger
@@ -48,8 +49,8 @@ def find_routes(instance: InstanceFacts, recipient: str, sender: str) -> Steps[R
 
 def parse_test(done: Completed) -> tuple[list[Tested], str]:
     """The addresses that -bt tells of, and the host's name."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[0] != "test" or lines[-2:] != ["end", ""]:
+    lines = lines_of(done, ROUTE)
+    if lines[:1] != ["test"]:
         raise error_of(done, ROUTE)
     hostname = next((line.removeprefix("hostname ") for line in lines if line.startswith("hostname ")), "localhost")
     ended = next((at for at, line in enumerate(lines) if line.startswith("tested ")), 0)
@@ -99,7 +100,7 @@ def _route(each: Tested, relay_domains: list[str]) -> Route:
         return Route(each.address, kind, "", via=via, detail=each.failure)
     if each.is_discarded:
         return Route(each.address, "local", "", via=via, detail="discarded")
-    domain = each.address.rpartition("@")[2].lower()
+    domain = domain_of(each.address)
     if not each.hosts:
         detail = f"{each.transport} names no hosts before it delivers"
         return Route(each.address, "local", each.transport, via=via, detail=detail)

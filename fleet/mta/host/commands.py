@@ -4,15 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from fleet.mta.errors import (
-    Conflict,
-    FleetError,
-    MtaNotFound,
-    Overtaken,
-    RemoteError,
-    SudoDenied,
-    UnparsedOutput,
-)
+from fleet.mta.errors import Conflict, FleetError, MtaNotFound, Overtaken, RemoteError, SudoDenied, UnparsedOutput
 from fleet.mta.host.sudo import refusal_of
 from fleet.mta.steps import Command, Completed, Sink, Steps, run
 
@@ -41,6 +33,16 @@ def batched(queue_ids: Iterable[str], size: int = BATCH) -> Iterator[tuple[str, 
     waiting = iter(queue_ids)
     while batch := tuple(islice(waiting, size)):
         yield batch
+
+
+def ids_input(error_in: Callable[[str], str | None], queue_ids: Iterable[str], *first: str) -> bytes:
+    """Queue IDs on a script's stdin, one a line, behind the lines `first`. Every one is checked again: nothing else may
+    get there, and one malformed ID makes Exim do none of a command. Raises ValueError."""
+    checked = list(queue_ids)
+    for queue_id in checked:
+        if problem := error_in(queue_id):
+            raise ValueError(problem)
+    return "".join(f"{line}\n" for line in (*first, *checked)).encode()
 
 
 def reading(
@@ -143,10 +145,16 @@ def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError
 
 def lines_of(done: Completed, program: str, error_of: Callable[[Completed, str], FleetError] = error_of) -> list[str]:
     """The lines of a script up to its last, "end". Raises the error behind a failure, or behind a missing end."""
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if done.exit_status or lines[-2:] != ["end", ""]:
+    lines = whole_lines(done.stdout.decode("utf-8", "backslashreplace"))
+    if done.exit_status or lines is None:
         raise error_of(done, program)
-    return lines[:-2]
+    return lines
+
+
+def whole_lines(text: str) -> list[str] | None:
+    """The lines of a script's answer up to its last, "end"; None without that: it was cut off."""
+    lines = text.split("\n")
+    return lines[:-2] if lines[-2:] == ["end", ""] else None
 
 
 def discovered_lines(

@@ -7,7 +7,7 @@ from fleet.mta import REGISTRY
 from fleet.mta.adapter import REPLACES, adapter_for
 from fleet.mta.bounds import instance_of, second_of
 from fleet.mta.errors import LoginShell, RemoteError, UnparsedOutput
-from fleet.mta.host.commands import HELPERS
+from fleet.mta.host.commands import HELPERS, whole_lines
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 from fleet.mta.text import text_of
@@ -75,10 +75,10 @@ def parse_facts(done: Completed, shell: str, our_time: float | None) -> HostFact
         raise RemoteError(
             "the host could not be examined", stderr=done.stderr[:500].decode("utf-8", "backslashreplace")
         )
-    lines = done.stdout.decode("utf-8", "replace").split("\n")
-    if lines[-2:] != ["end", ""]:
+    lines = whole_lines(done.stdout.decode("utf-8", "replace"))
+    if lines is None:
         raise UnparsedOutput("the host's description was cut off")
-    pairs = [(word, value.strip()) for word, _, value in (line.partition(" ") for line in lines[:-2])]
+    pairs = [(word, value.strip()) for word, _, value in (line.partition(" ") for line in lines)]
     fields = dict(reversed(pairs))
     if not fields.get("time", "").isdigit() or not fields.get("uid", "").isdigit():
         raise UnparsedOutput("the host's description has no time or no uid")

@@ -15,10 +15,6 @@ Parser = Callable[[float, str], None]
 Sources = Callable[[InstanceFacts], tuple[str, ...]]
 
 
-def _none(instance: InstanceFacts) -> tuple[str, ...]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class MailLog:
     """Where an MTA logs, and how its lines are understood.
@@ -34,7 +30,7 @@ class MailLog:
     notes: tuple[str, ...] = ()
     as_logged: Callable[[str], str] = str
     sources: Sources = sources_of
-    beside: Sources = _none
+    beside: Sources = lambda instance: ()
     without_message_id: str = ""
 
     def check(self, operation: MessageTrace) -> None:

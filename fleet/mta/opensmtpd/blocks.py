@@ -12,7 +12,7 @@ from fleet.mta.blocks import edit
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
 from fleet.mta.blocks.proof import Probe, listening, sender_probes
 from fleet.mta.blocks.site import BlockSite, Wiring, extent, refusing_only
-from fleet.mta.errors import UnparsedOutput, Unsupported
+from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, Allowed, changing, script_argv
 from fleet.mta.opensmtpd import conf
 from fleet.mta.records import InstanceFacts
@@ -83,15 +83,7 @@ def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_co
 
 def _read(instance: InstanceFacts) -> Steps[Source]:
     """The configuration as it is. Raises UnparsedOutput, Unsupported and others."""
-    return (yield from edit.until_whole(lambda: _read_once(instance)))
-
-
-def _read_once(instance: InstanceFacts) -> Steps[Source]:
-    digest, newline, text = (yield from edit.answer_to(_wire_command(instance, "read"), WIRE)).partition("\n")
-    if not newline or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise UnparsedOutput(f"{WIRE} did not begin with a digest")
-    edit.check_digest(digest, text)
-    return Source(_config(instance), text, digest)
+    return (yield from edit.read_configuration(_wire_command(instance, "read"), WIRE, _config(instance)))
 
 
 def _wire_command(instance: InstanceFacts, action: str, stdin: str = "") -> Command:

@@ -73,9 +73,11 @@ def _attempted(instance: InstanceFacts, entries: tuple[QueueEntry, ...]) -> Step
     return Reported(dict.fromkeys(done, Word.DONE), now)
 
 
-def _taken(instance: InstanceFacts, action: str, job: str, entries: Iterable[QueueEntry]) -> Steps[Reported]:
-    moved = yield from script(instance, action, job, _lines(entries))
-    words = dict.fromkeys(moved.busy, Word.BUSY)
+def _taken(instance: InstanceFacts, action: str, job: str, entries: Sequence[QueueEntry]) -> Steps[Reported]:
+    """Without those that were in flight when the queue was listed: the script takes a file before it looks."""
+    in_flight = [entry.queue_id for entry in entries if entry.state == "active"]
+    moved = yield from script(instance, action, job, _lines(entry for entry in entries if entry.state != "active"))
+    words = dict.fromkeys((*in_flight, *moved.busy), Word.BUSY)
     if action == "out":
         return Reported(words, places=LAYOUT.places(instance, job, moved.there))
     # Of a deleted one that still lies there, something could not be removed.

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from fleet.mta.bounds import OutOfBounds, count_of, second_of, size_of
-from fleet.mta.errors import FleetError, MtaNotRunning, SudoDenied, UnparsedOutput
-from fleet.mta.host.commands import Markers
-from fleet.mta.host.commands import error_of as common_error
+from fleet.mta.errors import MtaNotRunning, SudoDenied, UnparsedOutput
+from fleet.mta.host import commands
 from fleet.mta.queue.listing import Listing, StreamedEntry
 from fleet.mta.records import QueueEntry, Recipient
-from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
 
 # smtpctl.c, show_queue_envelope(): neither a local part nor a domain contains an @, and no domain a bar.
@@ -25,20 +24,16 @@ SIZE = re.compile(r"([0-9a-f]{8}) (\d+)")
 QUEUE_ID = re.compile(r"[0-9a-f]{8}")
 LISTED = b"~listed"
 LINE = 1 << 16
-MARKERS: Markers = (
+MARKERS: commands.Markers = (
     (b"smtpd doesn't seem to be running", MtaNotRunning, "smtpd is not running"),
     (b"need root privileges", SudoDenied, "smtpctl needs root"),
 )
+error_of = partial(commands.error_of, markers=MARKERS)
 
 
 def queue_id_error(queue_id: str) -> str | None:
     """What is wrong with the grammar of a queue ID: it is the message's, without that of the envelope."""
     return None if QUEUE_ID.fullmatch(queue_id) else "an OpenSMTPD message ID is 8 lower-case hexadecimal digits"
-
-
-def error_of(done: Completed, program: str) -> FleetError:
-    """The error behind a command that failed, or that did not say how it ended."""
-    return common_error(done, program, MARKERS)
 
 
 class QueueSink:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from fleet.mta.address import domain_of
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.host.commands import lines_of
@@ -134,7 +135,7 @@ def _fits(rules: Rules, words: Sequence[str], mail: Mail) -> Fits:
         fits = _condition(rules, kind, values, mail, is_for=scope == "for")
         conditions.append(fits if fits is None or not is_not else not fits)
     if "for" not in scopes:
-        conditions.append(_domain(mail.recipient) in mail.names)
+        conditions.append(domain_of(mail.recipient) in mail.names)
     if False in conditions:
         return False
     return None if None in conditions else True
@@ -157,12 +158,12 @@ def _condition(rules: Rules, kind: str, values: list[str], mail: Mail, *, is_for
     if kind == "any":
         return True
     if kind == "local":
-        return _domain(mail.recipient) in mail.names if is_for else True
+        return domain_of(mail.recipient) in mail.names if is_for else True
     if kind in ("src", "rdns", "auth"):
         return False
     keys = _keys(rules, values)
     if kind == "domain":
-        return None if keys is None else any(fnmatchcase(_domain(mail.recipient), key) for key in keys)
+        return None if keys is None else any(fnmatchcase(domain_of(mail.recipient), key) for key in keys)
     if kind == "rcpt-to":
         return None if keys is None else _is_address_in(mail.recipient, keys)
     if kind == "mail-from":
@@ -193,10 +194,6 @@ def _is_address_in(address: str, keys: list[str]) -> bool:
     return any(fnmatchcase(name, key) for key in keys for name in names)
 
 
-def _domain(address: str) -> str:
-    return address.rpartition("@")[2].lower()
-
-
 def _by_action(rules: Rules, mail: Mail, rule: conf.Statement, text: str) -> tuple[Route, str]:
     name = rule.words[-1]
     words = next((each.words for each in rules.statements if each.words[:2] == ("action", name)), ())
@@ -205,7 +202,7 @@ def _by_action(rules: Rules, mail: Mail, rule: conf.Statement, text: str) -> tup
     if how != "relay":
         kind = "virtual" if "virtual" in words else "local"
         return Route(mail.recipient, kind, how, via=via, detail=f"delivered by {how or 'an unknown action'}"), ""
-    domain = _domain(mail.recipient)
+    domain = domain_of(mail.recipient)
     helo = _option(words, "helo")
     kind = "relay" if "domain" in rule.words else "remote"
     host = _option(words, "host")

@@ -76,21 +76,17 @@ class OperationSpec:
         return shape
 
 
-def _selection(values: dict[str, Any]) -> ops.Selection:
-    return ops.Selection(values.get("match"), values.get("queue_ids", ()))
-
-
-def _limits(values: dict[str, Any]) -> ops.Limits:
-    return ops.Limits(values["max_messages"], values.get("max_fraction"))
-
-
 def _plain(kind: Callable[..., ops.Operation]) -> Build:
     """Every parameter fills the attribute of its name."""
     return lambda values: kind(**values)
 
 
 def _messages(kind: Callable[..., ops.ChangesMessages], *extra: str) -> Build:
-    return lambda values: kind(_selection(values), _limits(values), **{name: values[name] for name in extra})
+    return lambda values: kind(
+        ops.Selection(values.get("match"), values.get("queue_ids", ())),
+        ops.Limits(values["max_messages"], values.get("max_fraction")),
+        **{name: values[name] for name in extra},
+    )
 
 
 def _ids(name: str) -> Build:

@@ -1,6 +1,7 @@
 """The values that params of several operations have: queue IDs, matches, patterns, times."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -37,8 +38,9 @@ def _parse_queue_id(value: Any) -> str:
     return str(value)
 
 
-def _distinct_queue_ids(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(as_items(value, _parse_queue_id, MAX_IDS)))
+def _distinct(parse: Callable[[Any], str]) -> Callable[[Any], tuple[str, ...]]:
+    """The items of a list, each once."""
+    return lambda value: tuple(dict.fromkeys(as_items(value, parse, MAX_IDS)))
 
 
 _ID_SCHEMA = {"type": "string", "pattern": _QUEUE_ID, "not": {"pattern": "^[Aa][Ll][Ll]$"}}
@@ -51,7 +53,7 @@ QUEUE_IDS = Kind(
         "maxItems": MAX_IDS,
         "description": "Queue IDs of exactly one instance, instead of match. Repeated ones count once.",
     },
-    _distinct_queue_ids,
+    _distinct(_parse_queue_id),
 )
 
 
@@ -64,10 +66,6 @@ def _parse_uuid(value: Any) -> str:
         raise BadValue("bad_id", f"{value[:80]!r} is no UUID") from error
 
 
-def _distinct_uuids(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(as_items(value, _parse_uuid, MAX_IDS)))
-
-
 _UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 UUIDS = Kind(
     {
@@ -77,7 +75,7 @@ UUIDS = Kind(
         "maxItems": MAX_IDS,
         "description": "Ids of quarantined messages, as quarantine/ shows them.",
     },
-    _distinct_uuids,
+    _distinct(_parse_uuid),
 )
 
 

@@ -99,7 +99,7 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
     text = done.stdout.decode("utf-8", "surrogateescape")
     pieces = _SECTION.split(text)
     sections = dict(zip(pieces[1::2], pieces[2::2], strict=False))
-    if not {"settings", "services", "overrides", "types", "addresses", "end"} <= sections.keys():
+    if pieces[-2:] != ["end", ""] or not {"settings", "services", "overrides", "types", "addresses"} <= sections.keys():
         raise UnparsedOutput("the answer of postconf was cut off")
     pairs = (line.partition("=") for line in sections["settings"].splitlines())
     settings = {name.strip(): value.strip() for name, _, value in pairs}

@@ -63,18 +63,14 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
         elif assignment := ASSIGNMENT.fullmatch(line):
             settings[assignment[1]] = assignment[2] or ""
     instances = tuple(
-        _instance(host, name, directory, by_directory[directory])
-        for directory in by_directory
-        if _is_readable(by_directory[directory])
+        _instance(host, name, directory, settings)
+        for directory, settings in by_directory.items()
+        if {"mail_version", "queue_directory", "command_directory"} <= settings.keys()
     )
     names = {syslog_name(each) for each in instances}
     for each in instances:
         each.options["other_syslog_names"] = sorted(names - {syslog_name(each)})
     return instances
-
-
-def _is_readable(settings: dict[str, str]) -> bool:
-    return {"mail_version", "queue_directory", "command_directory"} <= settings.keys()
 
 
 def _instance(host: HostFacts, name: str, directory: str, settings: dict[str, str]) -> InstanceFacts:

@@ -10,7 +10,7 @@ a copy would come back under another ID. A moved file keeps its inode busy: no n
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from fleet.mta.bounds import count_of
@@ -100,8 +100,8 @@ def act(instance: InstanceFacts, verb: Verb, operation: ChangesMessages, context
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`entries`: the chosen messages that are on hold now; `ours`: queue IDs that postsuper moved there for us. `now`:
-    what is queued of all the chosen ones."""
+    """`entries`: the chosen messages that are on hold now, by us or since our listing; `ours`: queue IDs that postsuper
+    moved there for us. `now`: what is queued of all the chosen ones."""
 
     entries: dict[str, QueueEntry]
     ours: frozenset[str]
@@ -109,13 +109,20 @@ class Held:
 
 
 def hold_for_us(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Held]:
-    """Puts the deferred ones on hold and looks again. A message that came under a used ID in between is released."""
+    """Puts the deferred ones on hold and looks again. A message that came under a used ID in between is released.
+
+    What somebody else holds since our listing is left: nobody asked for what he keeps back, and an undo would free it.
+    """
     wanted = {entry.queue_id: entry for entry in entries}
     deferred = (name for name, entry in wanted.items() if entry.state == "deferred")
     changed = yield from postsuper_on(instance, "-h", "deferred", deferred)
     now = yield from QUEUE.proof(instance, wanted)
     yield from unhold(instance, [name for name in changed if name in now and same(now, wanted[name]) is None])
-    held = {name: now[name] for name, entry in wanted.items() if (each := same(now, entry)) and each.state == "hold"}
+    held = {
+        name: current
+        for name, entry in wanted.items()
+        if (current := same(now, entry)) and current.state == "hold" and (name in changed or entry.state == "hold")
+    }
     return Held(held, changed, now)
 
 
@@ -142,11 +149,7 @@ def _deleted(instance: InstanceFacts, entries: Iterable[QueueEntry]) -> Steps[Re
 
 
 def _taken_out(instance: InstanceFacts, job: str, entries: Sequence[QueueEntry]) -> Steps[Reported]:
-    """Not what somebody else holds since the listing: it would come back as one that is not held."""
-    planned = {entry.queue_id: entry.state for entry in entries}
     held = yield from hold_for_us(instance, entries)
-    mine = {name: each for name, each in held.entries.items() if name in held.ours or planned[name] == "hold"}
-    held = replace(held, entries=mine)
     if not is_movable(instance):
         return Reported(now=_without(held), places=dict.fromkeys(held.entries, HELD))
     there, _ = yield from on_held(instance, held, lambda: quarantine(instance, "out", job, held.entries))

@@ -3,18 +3,9 @@
 import re
 from functools import partial
 
-from fleet.mta.blocks.edit import (
-    EDIT_SECONDS,
-    READ_SECONDS,
-    Source,
-    answer_to,
-    apply,
-    check_digest,
-    difference,
-    until_whole,
-)
+from fleet.mta.blocks.edit import EDIT_SECONDS, READ_SECONDS, Source, apply, difference, read_configuration
 from fleet.mta.blocks.site import Wiring
-from fleet.mta.errors import Conflict, UnparsedOutput
+from fleet.mta.errors import Conflict
 from fleet.mta.host.commands import changing, reading, script_argv
 from fleet.mta.postfix.access_facts import BlockFacts
 from fleet.mta.postfix.restrictions import RESTRICTIONS, AccessMap, element
@@ -94,17 +85,8 @@ def _wiring(instance: InstanceFacts, access_map: AccessMap, main_cf: Source, tex
 
 
 def _read_main_cf(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
-    return (yield from until_whole(lambda: _read_once(instance, access_map)))
-
-
-def _read_once(instance: InstanceFacts, access_map: AccessMap) -> Steps[Source]:
     command = reading(SCRIPT, argv(instance, "read", access_map), seconds=READ_SECONDS, most=MAIN_CF)
-    head, newline, text = (yield from answer_to(command, SCRIPT)).partition("\n")
-    digest, _, state = head.partition(" ")
-    if not newline or state != "fits":
-        raise UnparsedOutput(f"{SCRIPT} did not begin with a digest")
-    check_digest(digest, text)
-    return Source(f"{instance.config_dir}/main.cf", text, digest)
+    return (yield from read_configuration(command, SCRIPT, f"{instance.config_dir}/main.cf"))
 
 
 def _change_main_cf(instance: InstanceFacts, access_map: AccessMap, source: Source, text: str) -> Steps[None]:

@@ -2,20 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 
 from fleet.mta.bounds import EPOCH_MOST, ID_MOST, SIZE_MOST, STATE_MOST
-from fleet.mta.errors import (
-    FleetError,
-    MtaNotFound,
-    MtaNotRunning,
-    UnparsedOutput,
-    Unsupported,
-)
+from fleet.mta.errors import FleetError, MtaNotFound, MtaNotRunning, UnparsedOutput, Unsupported
 from fleet.mta.host import commands
 from fleet.mta.queue.listing import Listing, Streamed
 from fleet.mta.records import Recipient
@@ -197,10 +191,4 @@ def queue_id_error(queue_id: str) -> str | None:
     return "no Postfix queue ID: upper-case hexadecimal such as 3F5DD30C44F, or long such as 4jWC7h4LdTzS4l3"
 
 
-def ids_input(queue_ids: Iterable[str]) -> bytes:
-    """Queue IDs as postsuper reads them on stdin. Every one is checked again: nothing else may get there."""
-    checked = list(queue_ids)
-    for queue_id in checked:
-        if problem := queue_id_error(queue_id):
-            raise ValueError(problem)
-    return "".join(f"{queue_id}\n" for queue_id in checked).encode()
+ids_input = partial(commands.ids_input, queue_id_error)

@@ -4,10 +4,11 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fleet.mta.address import above, domain_of
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError
 from fleet.mta.host.commands import error_of, lines_of, reading
@@ -190,18 +191,12 @@ def _transport_keys(tables: Tables, address: str) -> list[str]:
     """transport(5): the address, its domain, the domains above it, and *."""
     local, base, domain = _split(tables, address)
     dot = "" if "transport_maps" in tables.maps("parent_domain_matches_subdomains") else "."
-    return list(dict.fromkeys([f"{local}@{domain}", f"{base}@{domain}", domain, *_above(domain, dot), "*"]))
-
-
-def _above(domain: str, dot: str) -> Iterator[str]:
-    while "." in domain:
-        domain = domain.partition(".")[2]
-        yield f"{dot}{domain}"
+    return list(dict.fromkeys([f"{local}@{domain}", f"{base}@{domain}", domain, *above(domain, dot), "*"]))
 
 
 def _every_key(tables: Tables, address: str) -> list[str]:
     local, base, domain = _split(tables, address)
-    names = [local, base, f"@{domain}", *_above(domain, ""), *_above(domain, ".")]
+    names = [local, base, f"@{domain}", *above(domain, ""), *above(domain, ".")]
     return list(dict.fromkeys([*_transport_keys(tables, address), *names]))
 
 
@@ -223,17 +218,17 @@ def _origin(tables: Tables) -> str:
 def _is_in(tables: Tables, name: str, domain: str) -> bool:
     """Whether a list of domains has it; the first element that fits decides, `!` turns it round (postconf(5))."""
     with_parents = name in tables.maps("parent_domain_matches_subdomains")
-    above = [*_above(domain, "" if with_parents else ".")] if name == "relay_domains" else []
+    parents = [*above(domain, "" if with_parents else ".")] if name == "relay_domains" else []
     for word in tables.maps(name):
         pattern = word.lstrip("!").lower()
         if pattern.startswith("/"):
-            fits = not {domain, *above}.isdisjoint(tables.words.get(word.lstrip("!"), []))
+            fits = not {domain, *parents}.isdisjoint(tables.words.get(word.lstrip("!"), []))
         elif ":" in pattern:
             table = word.lstrip("!")
-            keys = [domain] if table.partition(":")[0] in PATTERNS else [domain, *above]
+            keys = [domain] if table.partition(":")[0] in PATTERNS else [domain, *parents]
             fits = any((table, key) in tables.values for key in keys)
         else:
-            fits = pattern in (domain, *above)
+            fits = pattern in (domain, *parents)
         if fits:
             return word.count("!", 0, len(word) - len(pattern)) % 2 == 0
     return False
@@ -268,7 +263,7 @@ def _qualified(tables: Tables, address: str, hit: Hit, kind: str) -> list[str]:
 
 def _route(tables: Tables, address: str, sender: str, via: tuple[str, ...]) -> Route:
     """trivial-rewrite(8): the class by the domain, then transport_maps over everything."""
-    domain = address.rpartition("@")[2].lower()
+    domain = domain_of(address)
     kind, channel, nexthop, steps = _by_class(tables, domain, sender)
     hit = tables.value("transport_maps", _transport_keys(tables, address), address.lower())
     if hit:

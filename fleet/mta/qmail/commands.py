@@ -16,6 +16,7 @@ from fleet.mta.host.commands import (
     changing,
     error_of,
     script_argv,
+    whole_lines,
 )
 from fleet.mta.host.sudo import refusal_of
 from fleet.mta.operations import Quarantined
@@ -160,8 +161,8 @@ def parse_answer(done: Completed, *, stops: bool) -> Answer:
         raise REFUSALS[done.exit_status](message[:500])
     if done.exit_status:
         raise error_of(done, CHANGE)
-    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
-    if lines[-2:] != ["end", ""] or (stops and not lines[0].startswith("was ")):
+    lines = whole_lines(done.stdout.decode("utf-8", "backslashreplace"))
+    if lines is None or (stops and not "".join(lines[:1]).startswith("was ")):
         raise OutcomeUnknown(f"{CHANGE} did not come to its end")
     marks = [match for line in lines if (match := MARK.fullmatch(line))]
     return Answer(

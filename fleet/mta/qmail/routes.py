@@ -6,6 +6,7 @@ rewrite() of qmail-send.c: percenthack, locals, virtualdomains; main() of qmail-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fleet.mta.address import above, domain_of
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.commands import lines_of
@@ -71,7 +72,7 @@ def parse_control(done: Completed) -> Control:
 def route(control: Control, recipient: str) -> Route:
     """Where qmail sends the recipient."""
     address, via = _without_percents(control, recipient)
-    domain = address.rpartition("@")[2].lower()
+    domain = domain_of(address)
     own = control.keys("locals") if "locals" in control.files else {control.first("me").lower()}
     if domain in own:
         step = "locals" if "locals" in control.files else "me"
@@ -91,7 +92,7 @@ def route(control: Control, recipient: str) -> Route:
 
 def _remote(control: Control, address: str, domain: str, via: tuple[str, ...]) -> Route:
     routes = control.values("smtproutes")
-    for key in (domain, *_above(domain), ""):
+    for key in (domain, *above(domain), ""):
         if key not in routes:
             continue
         relay, _, port = routes[key].partition(":")
@@ -119,14 +120,8 @@ def _without_percents(control: Control, address: str) -> tuple[str, tuple[str, .
 
 def _virtual_keys(address: str) -> Iterator[str]:
     """The address, its domain, what follows each dot (with the dot), and the empty key for all."""
-    domain = address.rpartition("@")[2].lower()
+    domain = domain_of(address)
     yield address.lower()
     yield domain
-    yield from _above(domain)
+    yield from above(domain)
     yield ""
-
-
-def _above(domain: str) -> Iterator[str]:
-    while "." in domain:
-        domain = domain.partition(".")[2]
-        yield f".{domain}"

@@ -103,10 +103,6 @@ def in_batches(
         waiting = [name for name in batch if name not in answered] + waiting[size:]
 
 
-def _nothing_to_check(instance: InstanceFacts) -> None:
-    """The default of `check`."""
-
-
 def _parse(done: Completed, headers: int, body: int) -> StoredBatch:
     return parse_stored(done, has_body=body > 0)
 
@@ -128,7 +124,7 @@ class Content:
     headers_batch: int
     error_of: Callable[[Completed, str], FleetError] = error_of
     parse: Callable[[Completed, int, int], StoredBatch] = _parse
-    check: Callable[[InstanceFacts], None] = _nothing_to_check
+    check: Callable[[InstanceFacts], None] = lambda instance: None
     separator: tuple[bytes, ...] = ()
     envelope: int = 0
     delivered: Callable[[Stored], Iterable[Recipient]] = lambda stored: ()
@@ -214,10 +210,7 @@ def message_parts(
         parts["envelope"] = {
             "sender": entry.sender,
             "arrival_time": entry.arrival_time,
-            "recipients": [
-                {"address": each.address, "reason": each.reason, "state": each.state}
-                for each in (*entry.recipients, *delivered)
-            ],
+            "recipients": [each.as_json() for each in (*entry.recipients, *delivered)],
         }
     if "headers" in operation.parts:
         parts["headers"] = [

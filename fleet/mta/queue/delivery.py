@@ -1,7 +1,7 @@
 """message.deliver, the flow of all MTAs: what stands in the way, plan, attempt, look again, tell how it ended."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale, RemoteError
 from fleet.mta.operations import MessageDeliver
@@ -26,10 +26,6 @@ class Try:
     notes: Sequence[str] = ()
 
 
-def _nothing_to_check(instance: InstanceFacts) -> None:
-    """The default of `check`."""
-
-
 def _always_ready(instance: InstanceFacts, context: Context) -> Steps[None]:
     """The default of `ready`."""
     yield from ()
@@ -46,7 +42,7 @@ class Delivery:
 
     queue: Queue
     attempt: Callable[[InstanceFacts, MessageDeliver, Context, QueueEntry, Listing], Try]
-    check: Callable[[InstanceFacts], None] = _nothing_to_check
+    check: Callable[[InstanceFacts], None] = lambda instance: None
     ready: Callable[[InstanceFacts, Context], Steps[None]] = _always_ready
     under_way: frozenset[str] = UNDER_WAY
     from_log: Callable[[InstanceFacts, QueueEntry], Steps[Result | None]] | None = None
@@ -152,16 +148,7 @@ def attempted(
         "reply": telling.reply if telling else "",
         "dialogue": list(dialogue),
         "log": list(log),
-        "recipients": [
-            {
-                "address": each.address,
-                "orig_to": each.orig_to,
-                "outcome": each.outcome,
-                "remote": each.remote,
-                "reply": each.reply,
-            }
-            for each in attempts
-        ],
+        "recipients": [asdict(each) for each in attempts],
     }
     return Result(
         Ended.SUCCEEDED,

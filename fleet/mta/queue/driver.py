@@ -69,15 +69,6 @@ class Move:
     settle: Callable[[Mapping[str, QueueEntry], Reported], Steps[Reported]] | None = None
 
 
-def _nothing_refused(instance: InstanceFacts, verb: Verb, operation: ChangesMessages) -> None:
-    """The default of `check`."""
-
-
-def _as_queued(item: Quarantined, entry: QueueEntry) -> bool:
-    """The default of `is_back`."""
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class QueueDriver:
     """How the messages of an MTA's queue are changed, and what lies in its quarantine.
@@ -96,9 +87,9 @@ class QueueDriver:
     lying: Callable[[InstanceFacts, str, Verb, Wanted], Steps[Reported]]
     move: Callable[[InstanceFacts, Verb, Context, Jobs], Move]
     verbs: frozenset[Verb]
-    check: Callable[[InstanceFacts, Verb, ChangesMessages], None] = _nothing_refused
+    check: Callable[[InstanceFacts, Verb, ChangesMessages], None] = lambda instance, verb, operation: None
     bounces_held: bool = True
-    is_back: Callable[[Quarantined, QueueEntry], bool] = _as_queued
+    is_back: Callable[[Quarantined, QueueEntry], bool] = lambda item, entry: True
     readable: frozenset[Verb] = frozenset({Verb.HOLD, Verb.RELEASE, Verb.DELETE, Verb.TAKE_OUT})
     holds_first: bool = False
     settles: frozenset[Verb] = frozenset()

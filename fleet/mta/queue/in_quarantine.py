@@ -17,14 +17,6 @@ JOB = r"(?P<job>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 END = re.compile(r"end [0-9]{1,9} ([0-9]{1,9}) ([0-9]{1,9})")
 
 
-def _first_of(instance: InstanceFacts) -> tuple[str, ...]:
-    return instance.queue_dirs[:1]
-
-
-def _is_first(instance: InstanceFacts, directory: str) -> bool:
-    return directory == instance.queue_dirs[0]
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How an MTA's quarantine lies in its queue directories: DIRECTORY/`top`JOB/`inner`QUEUE_ID is a message's place.
@@ -40,8 +32,8 @@ class Layout:
     inner: str = ""
     job: str = JOB
     name_of: Callable[[str], str] = str
-    directories: Callable[[InstanceFacts], tuple[str, ...]] = _first_of
-    is_queue: Callable[[InstanceFacts, str], bool] = _is_first
+    directories: Callable[[InstanceFacts], tuple[str, ...]] = lambda instance: instance.queue_dirs[:1]
+    is_queue: Callable[[InstanceFacts, str], bool] = lambda instance, directory: directory == instance.queue_dirs[0]
     held: str | None = None
 
     def place(self, directory: str, job: str, queue_id: str) -> str:

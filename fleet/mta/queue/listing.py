@@ -111,12 +111,12 @@ class Queue:
         if self.content is not None:
             yield from self.content.read_many(instance, entries, take, body=body)
 
-    def lookup(
-        self, instance: InstanceFacts, queue_ids: Iterable[str], notes: list[str] | None = None
-    ) -> Steps[dict[str, QueueEntry]]:
-        """What is queued now under these IDs, for a proof: a listing with unreadable messages proves no absence.
+    def listed(
+        self, instance: InstanceFacts, queue_ids: Iterable[str], others: Consumer = lambda message: None
+    ) -> Steps[tuple[dict[str, QueueEntry], Listing]]:
+        """What is queued now under these IDs, and how the listing ended. `others`: gets the rest of the messages.
 
-        `notes`: gets what the listing tells people.
+        Raises UnparsedOutput: a listing with unreadable messages proves no absence.
         """
         wanted = frozenset(queue_ids)
         entries: dict[str, QueueEntry] = {}
@@ -124,13 +124,17 @@ class Queue:
         def take(message: StreamedEntry) -> None:
             if message.queue_id in wanted:
                 entries[message.queue_id] = message.entry()
+            else:
+                others(message)
 
         listing = yield from self.read(instance, take)
         if listing.refused:
             raise UnparsedOutput(listing.notes[-1])
-        if notes is not None:
-            notes += listing.notes
-        return entries
+        return entries, listing
+
+    def lookup(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
+        """What is queued now under these IDs, for a proof."""
+        return (yield from self.listed(instance, queue_ids))[0]
 
     def proof(self, instance: InstanceFacts, queue_ids: Iterable[str]) -> Steps[dict[str, QueueEntry]]:
         """`lookup` after a change. Without IDs nothing is run. Raises OutcomeUnknown: what was done was not seen."""
@@ -310,9 +314,7 @@ def entry_as_json(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, An
         "native_state": entry.native_state,
         "arrival_time": entry.arrival_time,
         "sender": entry.sender,
-        "recipients": [
-            {"address": each.address, "reason": each.reason, "state": each.state} for each in entry.recipients
-        ],
+        "recipients": [each.as_json() for each in entry.recipients],
         "size": entry.size,
         "attempts": entry.attempts,
         "next_attempt": entry.next_attempt,

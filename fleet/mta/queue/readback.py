@@ -133,9 +133,8 @@ def _looked_up(
 
 def placed_in_queue(queue: Queue, instance: InstanceFacts, wanted: Wanted) -> Steps[Placed]:
     """The same messages under the same IDs, of those that the plan names, by the queue alone."""
-    notes: list[str] = []
-    now = yield from queue.lookup(instance, wanted, notes)
-    return Placed({name: entry for name, entry in now.items() if is_same(entry, wanted[name])}, {}, tuple(notes))
+    now, listing = yield from queue.listed(instance, wanted)
+    return Placed({name: entry for name, entry in now.items() if is_same(entry, wanted[name])}, {}, listing.notes)
 
 
 def stuck(same: Mapping[str, QueueEntry], wanted: Wanted) -> list[str]:

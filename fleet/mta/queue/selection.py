@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fleet.match import Entry
-from fleet.mta.errors import UnparsedOutput
 from fleet.mta.operations import ChangesMessages, Selection
 from fleet.mta.queue.holds import Holds
 from fleet.mta.queue.listing import Queue, StreamedEntry, TopMatches, select
 from fleet.mta.queue.outcome import Chosen, check_limits, check_stale, fingerprint_of, is_same
-from fleet.mta.records import Context, InstanceFacts, QueueEntry
+from fleet.mta.records import Context, InstanceFacts
 from fleet.mta.steps import Steps
 
 Relevant = Callable[[Entry], bool]
@@ -65,18 +64,13 @@ def choose_frozen(
     """What is left of the plan: the same message under the same ID. Raises PlanStale."""
     wanted = {each.queue_id: each for each in context.frozen or ()}
     judge = selection.match.compile(context.now) if selection.match else None
-    queued: dict[str, QueueEntry] = {}
     new: set[str] = set()
 
-    def take(message: StreamedEntry) -> None:
-        if message.queue_id in wanted:
-            queued[message.queue_id] = message.entry()
-        elif judge is not None and judge(message) and relevant(message):
+    def see(message: StreamedEntry) -> None:
+        if judge is not None and judge(message) and relevant(message):
             new.add(message.queue_id)
 
-    listing = yield from queue.read(instance, take)
-    if listing.refused:
-        raise UnparsedOutput(listing.notes[-1])
+    queued, listing = yield from queue.listed(instance, wanted, see)
     same = {name: entry for name, entry in queued.items() if is_same(entry, wanted[name])}
     chosen = Chosen(
         entries=tuple(entry for entry in same.values() if relevant(entry)),
@@ -95,20 +89,11 @@ def choose_by_id(
     queue: Queue, instance: InstanceFacts, queue_ids: tuple[str, ...], relevant: Relevant
 ) -> Steps[Chosen]:
     """The messages of these queue IDs; those not queued are gone."""
-    wanted = dict.fromkeys(queue_ids)
-    queued: dict[str, QueueEntry] = {}
-
-    def take(message: StreamedEntry) -> None:
-        if message.queue_id in wanted:
-            queued[message.queue_id] = message.entry()
-
-    listing = yield from queue.read(instance, take)
-    if listing.refused:
-        raise UnparsedOutput(listing.notes[-1])
+    queued, listing = yield from queue.listed(instance, queue_ids)
     return Chosen(
         entries=tuple(entry for entry in queued.values() if relevant(entry)),
         total=listing.total,
-        gone=tuple(name for name in wanted if name not in queued),
+        gone=tuple(name for name in dict.fromkeys(queue_ids) if name not in queued),
         already=sum(not relevant(entry) for entry in queued.values()),
         notes=listing.notes,
     )

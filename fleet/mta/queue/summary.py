@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.mta.address import domain_of
 from fleet.mta.operations import QueueSummary
 from fleet.mta.queue.content import Stored
 from fleet.mta.queue.listing import Queue, StreamedEntry, matching
@@ -40,16 +41,11 @@ def bucket_of(age: float) -> int:
     return next((at for at, minutes in enumerate(BUCKETS) if age < minutes * 60), len(BUCKETS))
 
 
-def domain_of(address: str) -> str:
-    """The domain in lower case; the null sender and local names are themselves."""
-    return address.rpartition("@")[2].lower() or address
-
-
 KEYS: dict[str, Callable[[StreamedEntry], Iterable[str]]] = {
     "from": lambda message: (message.sender,),
-    "from-domain": lambda message: (domain_of(message.sender),),
+    "from-domain": lambda message: (domain_of(message.sender) or message.sender,),
     "to": lambda message: {each.address for each in message.recipients},
-    "to-domain": lambda message: {domain_of(each.address) for each in message.recipients},
+    "to-domain": lambda message: {domain_of(each.address) or each.address for each in message.recipients},
     "reason": lambda message: {each.reason for each in message.recipients if each.reason},
     "state": lambda message: (message.state,),
 }

@@ -50,7 +50,7 @@ known() {
     case $file in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) return 1 ;; /*) ;; *) return 1 ;; esac
     is_rootly "$config" || return
     case $mta in
-        postfix) is_rootly "$config/main.cf" && is_rootly "$config/master.cf" && is_instance "$config" && checks_senders ;;
+        postfix) is_instance "$config" && checks_senders ;;
         sendmail)
             # A map with columns of its own, or one that keeps upper and lower case apart, is not edited.
             [ -f "$config" ] && asks awk -v type="$kind" -v file="$file" '
@@ -74,11 +74,6 @@ known() {
         opensmtpd) if names_table; then table=$kind; else [ "$file" = "${config%/*}/mxfleet_senders" ]; fi ;;
         *) return 1 ;;
     esac
-}
-
-is_rootly() {
-    rootly=$(find -H "$1" -prune -user root ! -perm /022) || is_no $? || return
-    [ -n "$rootly" ]
 }
 
 checks_senders() {

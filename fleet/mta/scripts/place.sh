@@ -3,6 +3,7 @@
 # account of a control panel may own the directory of a map. Needs enter.sh, exchange.sh, and a function fail STATUS WORDS.
 #
 #   asks COMMAND...   whether it says yes. A status other than 0 and 1 is no answer: it ends the script with 70
+#   is_rootly FILE    whether it is root's and nobody else may write it; of a configuration it is asked before we act upon it
 #   take_lock NAME    one run at a time, on descriptor 9, until the script ends
 #   go_to_file FILE   goes to the directory of a file, whose name there is $name, as go_to does
 #   put_right NAME    under that lock, settles what runs left that were cut off, and is true when there were any; the
@@ -38,6 +39,11 @@ asks() { "$@" || is_no $?; }
 is_no() { # STATUS of a part of this
     [ "$1" -eq 1 ] || fail 70 "a part of it failed, or was ended by a signal"
     return 1
+}
+
+is_rootly() {
+    rootly=$(find -H "$1" -prune -user root ! -perm /022) || is_no $? || return
+    [ -n "$rootly" ]
 }
 
 go_to_file() {

@@ -194,7 +194,7 @@ def _in_quarantine(
     places: dict[str, str] = {}
     answers: dict[str, str] = {}
     for batch in list(batched((item.queue_id for item in items), BATCH)) or [()]:
-        lines = changed_lines((yield from run(change(instance, action, ids_input(job, batch)))), CHANGE)
+        lines = changed_lines((yield from run(change(instance, action, ids_input(batch, job)))), CHANGE)
         places = _places_in(lines, job, files)
         answers |= verdicts(lines)
     return Reported(places=places, notes=_bare_notes(answers))

@@ -194,10 +194,4 @@ def messages_input(first: str, entries: Iterable[QueueEntry]) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def ids_input(first: str, queue_ids: Iterable[str]) -> bytes:
-    """The scripts' input where an ID says enough. Every one is checked again."""
-    checked = list(queue_ids)
-    for queue_id in checked:
-        if problem := queue_id_error(queue_id):
-            raise ValueError(problem)
-    return "\n".join([first, *checked, ""]).encode()
+ids_input = partial(commands.ids_input, queue_id_error)

@@ -8,9 +8,9 @@
 #        look:   tells, once what an earlier run has left half done is settled
 #
 # smtpctl says "removed" of an envelope in flight too, which is delivered all the same. So the message file is renamed
-# away first: smtpd opens it anew for every attempt, and an attempt without it fails for now. Then the queue is looked at
-# again. What is not in flight now cannot be delivered any more, and only that is removed, if no envelope was done
-# meanwhile; the rest gets its file back.
+# away first: smtpd opens it anew for every attempt, and an attempt without it fails for now. Then the queue is looked at.
+# What is not in flight now cannot be delivered any more, and only that is removed, if no envelope was done meanwhile; the
+# rest gets its file back.
 #
 # JOB/ID.ready says that the copy is whole and the message may be removed from the queue; it names the paused envelopes,
 # which come back paused. JOB/ID.coming instead: it is on its way back. JOB/ID.erasing instead: it is being removed. A
@@ -62,6 +62,8 @@ there=mxfleet-quarantine/$job
 [ "$action" != delete ] || there=mxfleet-quarantine/deleting-$job
 # shellcheck disable=SC2034 # settle looks at it
 mine=$there
+
+eight='[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]' # what follows ID in an envelope's name
 
 queue_of() { # ID: its directory in the queue
     echo "queue/${1%??????}/$1"
@@ -170,72 +172,87 @@ begin() { # the guard has its turn when this shell is gone
 }
 
 must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl
-    ! grep -q ' offline$' "$1" || {
-        echo "smtpctl: smtpd doesn't seem to be running" >&2
-        exit 69
-    }
+    "$smtpctl" show status >/dev/null || exit 69
 }
 
-# "quiet ID" or "busy ID" of each wanted message, wanted being one with an envelope of that time of creation: a bounce that
-# smtpd makes of one is another envelope of the same message, and later. Without envelopes that it had BEFORE it is busy:
-# one was delivered meanwhile.
+# "quiet ID" or "busy ID" of each moved message (ID, envelopes that it had), wanted being one with an envelope of that time
+# of creation: a bounce that smtpd makes of one is another envelope of the same message, and later. Without envelopes
+# that it had it is busy: one was delivered meanwhile. JOB/ID.new gets the paused envelopes of a quiet one.
 # shellcheck disable=SC2016
 judge='FILENAME == ARGV[1] { wanted[$1 " " $2]; next }
-    { count[FILENAME, $1]++ }
-    FILENAME == ARGV[2] { next }
+    FILENAME == ARGV[2] { had[$1] = $2; next }
+    !($1 in had) { next }
+    { count[$1]++ }
     ($1 " " $2) in wanted { found[$1] }
     $5 != "pending" { busy[$1] }
-    END { for (id in found) print (((id in busy) || (count[ARGV[2], id] > count[ARGV[3], id])) ? "busy" : "quiet"), id }'
+    $4 == "paused" { paused[$1] = paused[$1] $3 "\n" }
+    END {
+        for (id in found) {
+            is_busy = (id in busy) || had[id] > count[id]
+            print (is_busy ? "busy" : "quiet"), id
+            if (is_busy || !(id in paused)) continue
+            printf "%s", paused[id] >(there "/" id ".new")
+            close(there "/" id ".new")
+        }
+    }'
 
 broke() { fail 74 "it broke off: $1"; }
 
+# What takes a process for each message is done by four at once. smtpd answers 32 smtpctl of root's beside each other.
+side_by_side() { xargs -r -s 1000000 -P 4 "$@"; }
+
+is_linked() { # ID: each of its envelopes
+    for envelope in "queue/${1%??????}/$1/$1"$eight; do
+        [ -e "$there/$1/${envelope##*/}" ] || return
+    done
+}
+
+move_out() { # the message files of the wanted; "ID ENVELOPES" of what was moved
+    sure sed "s|^\(.*\) .*|$there/\1|" "$work/wanted" | sure uncut xargs -r mkdir 2>/dev/null
+    while read -r id _; do
+        home=queue/${id%??????}/$id
+        if [ -e "$home/message" ] && is_plain "$id" && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
+            set -- "$home/$id"$eight
+            echo "$id $#" >&3
+            echo "$home/message $there/$id/message"
+        fi
+    done <"$work/wanted" 3>"$work/had" | sure uncut side_by_side -n 2 mv -n -T --
+    while read -r id had; do [ ! -e "$there/$id/message" ] || echo "$id $had"; done <"$work/had"
+}
+
+link_envelopes() { # of the quiet; the marks come when all links are there, "ID" of what may be removed
+    while read -r id; do
+        set -- "queue/${id%??????}/$id/$id"$eight
+        ! is_plain "$id" || echo "$* $there/$id/"
+    done <"$work/quiet" | sure uncut side_by_side -L 1 ln --
+    while read -r id; do
+        is_linked "$id" || continue
+        if [ -e "$there/$id.new" ]; then echo "$there/$id.new $there/$id.ready"; else command : >"$there/$id.ready"; fi
+    done <"$work/quiet" | sure uncut side_by_side -n 2 mv -T --
+    while read -r id; do [ ! -e "$there/$id.ready" ] || echo "$id"; done <"$work/quiet"
+}
+
 take_out() {
+    must_run
     mkdir -p mxfleet-quarantine || fail 73 "cannot make mxfleet-quarantine"
     chmod 700 mxfleet-quarantine
     begin
     mkdir -p "$there" || fail 73 "cannot make $there"
     [ "$(stat -c %d queue)" = "$(stat -c %d "$there")" ] || fail 75 "another file system"
-    look >"$work/now" || exit
-    must_run "$work/now"
-    awk "$judge" "$work/wanted" /dev/null "$work/now" >"$work/judged" || fail 73 "cannot write $work"
-    sure sed -n 's/^quiet //p' "$work/judged" >"$work/quiet"
-    sure sed -n 's/^busy //p' "$work/judged" >"$work/busy"
-    # Few processes per message: an smtpctl for each is slow enough.
-    sure sed "s|^|$there/|" "$work/quiet" | sure uncut xargs -r mkdir 2>/dev/null
-    while read -r id; do
-        home=queue/${id%??????}/$id
-        if [ -e "$home/message" ] && is_plain "$id" && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
-            mv -n -T "$home/message" "$there/$id/message" && echo "$id"
-        fi
-    done <"$work/quiet" >"$work/moved"
+    move_out >"$work/moved"
     look >"$work/then" || broke "smtpctl"
-    {
-        awk 'FILENAME == ARGV[1] { moved[$1]; next } $1 in moved' "$work/moved" "$work/wanted" >"$work/still" &&
-            awk "$judge" "$work/still" "$work/now" "$work/then" >"$work/judged" &&
-            sed -n 's/^quiet //p' "$work/judged" >"$work/safe" &&
-            sed -n 's/^busy //p' "$work/judged" >>"$work/busy" &&
-            awk -v there="$there" '
-                $4 == "paused" && last != $1 { if (last != "") close(file); last = $1; file = there "/" $1 ".new" }
-                $4 == "paused" && FILENAME == ARGV[2] && ($1 in safe) { print $3 >file }
-                FILENAME == ARGV[1] { safe[$1] }' "$work/safe" "$work/then"
-    } || broke "cannot write"
-    while read -r id; do
-        ln "queue/${id%??????}/$id/$id"???????? "$there/$id/" || continue
-        if [ -e "$there/$id.new" ]; then
-            mv -T "$there/$id.new" "$there/$id.ready" || continue
-        else
-            command : >"$there/$id.ready" || continue
-        fi
-        "$smtpctl" remove "$id" </dev/null >/dev/null || broke "smtpctl"
-    done <"$work/safe"
+    awk -v there="$there" "$judge" "$work/wanted" "$work/moved" "$work/then" >"$work/judged" || broke "cannot write"
+    for word in quiet busy; do sure sed -n "s/^$word //p" "$work/judged" >"$work/$word"; done
+    link_envelopes >"$work/safe"
+    side_by_side -n 1 "$smtpctl" remove <"$work/safe" >/dev/null || broke "smtpctl"
     await_removal
     eval "$settle"
     rm -f "$there"/*.new
     # What left the queue by itself meanwhile needs no copy.
-    sure awk '{ print $1 }' "$work/then" >"$work/known"
-    sure seek -vxFf "$work/known" "$work/moved" | while read -r id; do
-        [ -e "$there/$id.ready" ] || [ -d "$(queue_of "$id")" ] || sure rm -rf "${there:?}/$id"
-    done
+    sure awk 'FILENAME == ARGV[1] { known[$1]; next } !($1 in known) { print $1 }' "$work/then" "$work/moved" |
+        while read -r id; do
+            [ -e "$there/$id.ready" ] || [ -d "$(queue_of "$id")" ] || sure rm -rf "${there:?}/$id"
+        done
     sync "$there" 2>/dev/null || sync
 }
 
@@ -253,7 +270,7 @@ await_removal() { # smtpd has said "removed" before it removes the files; five s
 put_back() {
     [ -d "$there" ] || return 0
     [ "$(stat -c %d queue)" = "$(stat -c %d "$there")" ] || fail 75 "another file system"
-    "$smtpctl" show status >/dev/null || exit
+    must_run
     begin
     look >"$work/now" || exit
     while read -r id mode; do

@@ -37,11 +37,6 @@ fail() {
 }
 
 case $config in /*/../* | */.. | *[!A-Za-z0-9/._@+-]*) fail 66 "not a configuration: $config" ;; /*smtpd.conf) ;; *) fail 66 "not a configuration: $config" ;; esac
-is_rootly() {
-    rootly=$(find -H "$1" -prune -user root ! -perm /022) || is_no $? || return
-    [ -n "$rootly" ]
-}
-
 [ -f "$config" ] && [ ! -L "$config" ] && is_rootly "$config" || fail 66 "$config is not root's own file"
 case ${smtpd##*/} in smtpd) ;; *) fail 66 "not smtpd: $smtpd" ;; esac
 is_rootly "$smtpd" || fail 66 "$smtpd is not root's own file"

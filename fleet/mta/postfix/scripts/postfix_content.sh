@@ -55,7 +55,7 @@ look() { # FILE of IDs: those that are queued, as "ID PATH", in that order
     # shellcheck disable=SC2086 # names without blanks
     sure search -H $queues -type f -printf '%f %p\n' >"$work/all"
     sure awk 'FILENAME == ARGV[1] { name[++count] = $1; wanted[$1]; next }
-        $1 in wanted && $2 ~ ("^[a-z]+(/[0-9A-Za-z])*/" $1 "$") { path[$1] = $2 }
+        $1 in wanted && $2 ~ /^[a-z]+(\/[0-9A-Za-z])*\/[0-9A-Za-z]+$/ { path[$1] = $2 }
         END { for (at = 1; at <= count; at++) if (name[at] in path) print name[at], path[name[at]] }' "$1" "$work/all"
 }
 
@@ -92,20 +92,16 @@ tell_lot='BEGIN {
         next
     }
     { size += length($0) + 1; if (length(text) < limit) text = text $0 "\n" }
-    END { print told + 0, used + 0 "\n" >ENVIRON["sum"] }'
+    END { print told + 0, used + 0, count "\n" >ENVIRON["sum"] }'
 
 read_lot() { # FILE of "ID PATH"; fails when postcat ended too early
     lot=$1
     rm -f "$work/sum"
-    set --
-    while read -r id path; do
-        set -- "$@" "$path" "$work/mark"
-    done <"$lot"
-    "$postcat" -c "$config" -h "$@" 2>/dev/null |
+    sure sed "s,.* \(.*\),\1 $work/mark," "$lot" | xargs -x -n 400 "$postcat" -c "$config" -h 2>/dev/null |
         lot=$lot limit=$headers_limit left=$budget sum=$work/sum awk "$tell_lot"
-    read -r told used <"$work/sum" || exit 74
+    read -r told used all <"$work/sum" || exit 74
     budget=$((budget - used))
-    [ "$budget" -gt 0 ] && [ "$((told * 2))" -lt $# ] || return 0
+    [ "$budget" -gt 0 ] && [ "$told" -lt "$all" ] || return 0
     read_one "$(sed -n "$((told + 1))s/ .*//p" "$lot")"
     return 1
 }

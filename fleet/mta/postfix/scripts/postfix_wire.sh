@@ -83,8 +83,8 @@ apply() {
     echo "applied $wanted"
 }
 
-is_instance "$config" || fail 66 "$config is no instance of this host"
 go_to_file "$file"
+is_instance "$config" || fail 66 "$config is no instance of this host, or not root's own"
 if [ "$action" = read ]; then
     clear_up
     seen=$(digest) || fail 70 "cannot read $file"
