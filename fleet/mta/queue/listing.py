@@ -32,15 +32,18 @@ class StreamedEntry(Entry, Protocol):
     def recipients(self) -> Sequence[Recipient]: ...
     @property
     def sender_raw(self) -> bytes | None: ...
+    @property
+    def held_by(self) -> str: ...
 
     def entry(self) -> QueueEntry: ...
 
 
 class Streamed:
-    """What the streamed entries of an MTA have in common that tells neither attempts nor subjects."""
+    """What the streamed entries of an MTA have in common: most tell no attempts or holders, none subjects."""
 
     __slots__ = ()
-    attempts = None
+    attempts: int | None = None
+    held_by = ""
     next_attempt = None
     subject = None
 
@@ -54,7 +57,9 @@ class Streamed:
             sender=self.sender,
             recipients=self.recipients,
             size=self.size,
+            attempts=self.attempts,
             sender_raw=self.sender_raw,
+            held_by=self.held_by,
         )
 
 
