@@ -114,10 +114,10 @@ def test_a_file_that_is_still_empty_makes_no_envelope_and_no_error(kind: str, ar
     sizes = {"info": 10, "local": 10, "remote": 10, kind: 0}
     pairs = ["info/1/7\0Fa@x.test\0", "local/1/7\0Tl@x.test\0", "remote/1/7\0Tr@x.test\0"]
     text = ":group\x001000\0" + "".join(pair for pair in pairs if not pair.startswith(kind))
-    text += "".join(f":stat\0{part}/1/7 8 {size} 1000.0\0" for part, size in sizes.items())
+    text += "".join(f"={part}/1/7\0{size}\0" for part, size in sizes.items())
     found: list[QueueEntry] = []
     sink = QueueSink(found.append)
-    sink.feed(f"{text}:stat\0mess/1/7 7 300 {arrived}.0\0:done\0\0:end\x003\0".encode())
+    sink.feed(f"{text}@mess/1/7\x00300 {arrived}.0\0:done\0\0:end\x003\0".encode())
     listing = sink.close()
     assert (found, listing.total, listing.refused) == ([], 0, refused)
 
@@ -210,7 +210,7 @@ def test_headers_in_a_listing_pose_as_nothing_else_wherever_it_is_cut(
     monkeypatch.setattr("fleet.mta.qmail.parse.BLOCK", 1)
     forged = b"S: \0:headers\0\0end\n8 0 3 0\nS:\n:done\0\0:end\0003\0"
     pairs = b"".join(
-        b"info/1/%d\0Fa@x.test\0:stat\0info/1/%d 8 10 1000.0\0:stat\0mess/1/%d 7 300 1000.0\0" % (at, at, at)
+        b"info/1/%d\0Fa@x.test\0=info/1/%d\x0010\0@mess/1/%d\x00300 1000.0\0" % (at, at, at)
         for at in (7, 8, 9)
     )
     text = b"7 0 %d 0\n%s9 absent\nend\n" % (len(forged), forged)

@@ -5,7 +5,8 @@
 # them. Pairs of words, each ended by a NUL, which no address can contain (qmail-queue(8)):
 #   ":group" SECONDS         the files of some of the split directories follow, as they are from then on
 #   PATH RECORD              a record of info/, remote/, local/ or todo/
-#   ":stat" "PATH INODE SIZE MTIME"   of a file in info/, remote/, local/ or todo/ "PATH - SIZE -" may be all
+#   "=PATH" SIZE             of a file in info/, remote/, local/ or todo/
+#   "@PATH" "SIZE MTIME"     of a file in mess/
 #   ":again" ID              it was in todo/ meanwhile: what was said of it is void, and is said anew
 #   ":headers" ""            text follows, no pairs: "ID 0 LENGTH 0" and so many bytes of header, of each message; its last
 #                            line is "end". Only with a line on stdin: MOST bytes of each, about BUDGET of all
@@ -33,8 +34,13 @@ records() { # paths on stdin, each ended by a NUL
     [ $? -le 123 ]
 }
 
-stats() {
-    xargs -0 -r stat --printf ':stat\0%n %i %s %.9Y\0' -- 2>/dev/null
+sizes() {
+    xargs -0 -r stat --printf '=%n\0%s\0' -- 2>/dev/null
+    [ $? -le 123 ]
+}
+
+sizes_and_times() {
+    xargs -0 -r stat --printf '@%n\0%s %.9Y\0' -- 2>/dev/null
     [ $? -le 123 ]
 }
 
@@ -92,9 +98,9 @@ group() { # the split directories from $first to $last
     before=$seen
     both envelope_files records || unreadable
     # shellcheck disable=SC2086
-    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s -\0' || unreadable
+    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '=%p\0%s\0' || unreadable
     # shellcheck disable=SC2086
-    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s %T@\0' || unreadable
+    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '@%p\0%s %T@\0' || unreadable
     look_into_todo
     after=$seen
     [ -z "$before$after" ] || again
@@ -109,8 +115,10 @@ again() { # what was in todo/
     both paths records || unreadable
     kinds='info remote local'
     both paths records || unreadable
-    kinds='mess todo info remote local'
-    both paths stats || unreadable
+    kinds='todo info remote local'
+    both paths sizes || unreadable
+    kinds=mess
+    both paths sizes_and_times || unreadable
 }
 
 message_files() {
@@ -134,7 +142,8 @@ held() {
     now=$(date +%s) || unreadable
     printf ':group\000%s\000' "$now"
     both held_files records || unreadable
-    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' -printf ':stat\0%p %i %s %T@\0' || unreadable
+    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' \( -path '*/mess/*' -printf '@%p\0%s %T@\0' \
+        -o -printf '=%p\0%s\0' \) || unreadable
     messages=mxfleet-hold/mess
     [ ! -d "$messages" ] || tell_headers
     printf ':done\000\000'
