@@ -54,13 +54,6 @@ paths() { # of $kinds, of the messages $seen in $area
     both tell_seen in_places
 }
 
-# Of a number with more digits than awk reckons with, in two steps.
-remainder='
-    function remainder(id, by,  low) {
-        low = length(id) > 9 ? substr(id, length(id) - 8) : id
-        return (substr(id, 1, length(id) - length(low)) % by * (1000000000 % by) + low) % by
-    }'
-
 in_places() {
     awk -v places="$places" "$remainder"'
         BEGIN { count = split(places, word, " ") }
