@@ -114,7 +114,11 @@ class Files:
 
     def in_todo(self) -> dict[bytes, bytes]:
         """The files in todo/, which is split only where qmail has the patch for it, by area and name."""
-        return {path[: -len(match[0])] + match[1]: path for path in self.records if b"todo/" in path and (match := IN_TODO.search(path))}
+        return {
+            path[: -len(match[0])] + match[1]: path
+            for path in self.records
+            if b"todo/" in path and (match := IN_TODO.search(path))
+        }
 
 
 class QueueSink:
@@ -245,9 +249,7 @@ class QueueSink:
                     self._message(name.decode("ascii"), area, behind, value, todo.get(area + name), files)
         self._before, self._files, self._again = Files(), Files(), set()
 
-    def _message(
-        self, name: str, area: bytes, behind: bytes, value: bytes, todo: bytes | None, files: Files
-    ) -> None:
+    def _message(self, name: str, area: bytes, behind: bytes, value: bytes, todo: bytes | None, files: Files) -> None:
         try:
             size, arrived = stat_of(value)
         except OutOfBounds:

@@ -22,17 +22,17 @@ is_ours() {
 }
 
 move() ( # FROM TO KIND...: a name that is taken stays where it is. A shell of its own, for what it sets
+    # shellcheck disable=SC2034 # of what is there
     area=$1
     to=$2
     shift 2
     for kinds; do
-        found=$(there) || exit
-        [ -n "$found" ] || continue
         place "$to" "$kinds"
         if [ -z "$by" ]; then
+            found=$(there) || exit
             in_lots "$found" 1 put "$base" || exit
         else
-            found=$(both tell_found by_directory) || exit
+            found=$(both there by_directory) || exit
             in_lots "$found" 1 put || exit
         fi
     done
@@ -42,10 +42,6 @@ put() { # DIRECTORY PATH...
     directory=$1
     shift
     mv -n -t "$directory" -- "$@" 2>/dev/null # 1: some name was taken, or there is no room; who moved on looks
-}
-
-tell_found() {
-    printf '%s\n' "$found"
 }
 
 by_directory() { # "DIRECTORY PATH...", a line for each lot

@@ -19,7 +19,7 @@
 #
 # No program counts names here or looks for one, and no pipe ends unseen: what died would have seen too little. No list
 # of paths grows word by word: a shell copies all of it, a character at a time, for each.
-LOT=500 # paths in one command line: any host takes them
+LOT=1000 # paths in one command line: any host takes them
 # shellcheck disable=SC2034 # whoever takes this in gives it to awk
 remainder='
     function remainder(id, by,  low) {
