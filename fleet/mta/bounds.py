@@ -4,6 +4,7 @@ A number beyond them is no number of a mail queue. It is refused where it is par
 otherwise, together with what other hosts reported. All functions raise OutOfBounds.
 """
 
+import re
 from dataclasses import replace
 
 from fleet.mta.errors import UnparsedOutput
@@ -21,6 +22,7 @@ NAME_MOST = 63
 VERSION_MOST = 64
 PATH_MOST = 255
 """Characters, as wide as the tables' columns."""
+STAT = re.compile(rb"([0-9]{1,19}) ([0-9]{1,19}\.[0-9]{1,6})[0-9]{0,13}")
 
 
 class OutOfBounds(UnparsedOutput):
@@ -54,6 +56,20 @@ def moment_of(text: str) -> float:
     if point:
         _number(fraction, 10**19)
     return float(text)
+
+
+def stat_of(text: bytes) -> tuple[int, float]:
+    """Bytes, and epoch seconds to the microsecond, of "SIZE MTIME" as find(1) and stat(1) print it with a fraction.
+
+    What is finer is cut off, as those do: the same digits name a file when it is looked at again.
+    """
+    match = STAT.fullmatch(text)
+    if match is None:
+        raise _odd(text)
+    size, moment = int(match[1]), float(match[2])
+    if size > SIZE_MOST or moment >= EPOCH_MOST + 1:
+        raise _odd(text)
+    return size, moment
 
 
 def delay_of(text: str) -> float:

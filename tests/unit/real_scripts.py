@@ -5,6 +5,7 @@ for other tests of this machine, puts one of its own here.
 """
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,17 @@ from fleet.mta.steps import Command, Completed
 from fleet.ssh.quoting import script_text, stdin_of
 
 RUN = "/run"
+AWKS = [name for name in ("mawk", "gawk", "original-awk", "busybox") if shutil.which(name)]
+"""The awks that this machine has."""
+
+
+def tools_with(root: Path, awk: str) -> Path:
+    """A directory of programs in which awk(1) is this one."""
+    tools = root / "tools"
+    tools.mkdir()
+    (tools / "awk").write_text(f'#!/bin/sh\nexec {awk.replace("busybox", "busybox awk")} "$@"\n')
+    (tools / "awk").chmod(0o755)
+    return tools
 
 
 def text_of(name: str, tools: Path | None = None) -> str:

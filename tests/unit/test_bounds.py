@@ -57,8 +57,8 @@ def opensmtpd_lines(queue_id: str, arrival_time: str, size: str) -> bytes:
 def qmail_pairs(queue_id: str, arrival_time: str, size: str) -> bytes:
     words = [
         *(f"info/1/{queue_id}", "Fa@b.test", f"remote/1/{queue_id}", "Tr@x.test"),
-        *(":stat", f"info/1/{queue_id} 1 10 {NOW}.5", ":stat", f"remote/1/{queue_id} 1 10 {NOW}.5"),
-        *(":stat", f"mess/1/{queue_id} 1 {size} {arrival_time}.123456789"),
+        *(f"=info/1/{queue_id}", "10", f"=remote/1/{queue_id}", "10"),
+        *(f"@mess/1/{queue_id}", f"{size} {arrival_time}.123456789"),
     ]
     return "".join(f"{word}\0" for word in words).encode()
 

@@ -8,7 +8,7 @@ from fleet.mta.exim.commands import listing
 from fleet.mta.exim.parse import QueueSink, StreamedEntry
 from fleet.mta.records import InstanceFacts
 from tests.unit.exim_spool import add
-from tests.unit.real_scripts import run_script
+from tests.unit.real_scripts import AWKS, run_script, tools_with
 
 IDS = ("1xY2Ca-020001-2d", "1xY2Ca-020002-2d", "1xY2Cb-020003-2d", "1xY2Cb-020004-2d")
 LATER = "r@x.test R=dnslookup T=remote_smtp defer (-44): 451 {}"
@@ -21,11 +21,11 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def listed(spool: Path) -> dict[str, StreamedEntry]:
+def listed(spool: Path, tools: Path | None = None) -> dict[str, StreamedEntry]:
     found: dict[str, StreamedEntry] = {}
     sink = QueueSink(lambda message: found.update({message.queue_id: message}))
     instance = InstanceFacts("ex1", "exim", "exim", "", "", (str(spool),))
-    done = run_script(listing(instance, "", sink))
+    done = run_script(listing(instance, "", sink), tools)
     assert (done.exit_status, done.stderr) == (0, b"")
     sink.feed(done.stdout)
     assert sink.close().total == len(found)
@@ -67,3 +67,29 @@ def test_an_address_that_was_delivered_to_by_the_log_is_done(spool: Path) -> Non
     assert {name: each.recipients[0].state for name, each in listed(spool).items()} == {
         name: "delivered" if name == IDS[1] else "undelivered" for name in IDS
     }
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_any_awk_counts_headers_with_leading_zeros_as_decimal(spool: Path, awk: str) -> None:
+    """busybox takes 022 for an octal number. Deleted headers do not count, and a byte 1 ends no file."""
+    head = spool / f"input/{IDS[0]}-H"
+    old = "008  Subj: x\n"
+    text = head.read_text()
+    assert text.endswith(old)
+    head.write_text(f"{text}022  Subject: letter\x0112345\n011* X: \n gone\n")
+    before, after = listed(spool)[IDS[1]].size, listed(spool, tools_with(spool, awk))
+    assert set(after) == set(IDS)
+    assert after[IDS[0]].size == before + 22
+
+
+def test_a_message_that_is_still_being_received_or_was_torn_is_told_from_a_whole_one(spool: Path) -> None:
+    """Without -H it is none yet; a -H file of another form is refused and counted."""
+    (spool / f"input/{IDS[0]}-H").unlink()
+    head = spool / f"input/{IDS[1]}-H"
+    head.write_text(head.read_text().replace("008  Subj", "007  Subj"))
+    found: list[StreamedEntry] = []
+    sink = QueueSink(found.append)
+    instance = InstanceFacts("ex1", "exim", "exim", "", "", (str(spool),))
+    sink.feed(run_script(listing(instance, "", sink)).stdout)
+    end = sink.close()
+    assert (sorted(each.queue_id for each in found), end.refused) == ([*IDS[2:]], 1)

@@ -29,13 +29,13 @@ from fleet.mta.operations import (
 from fleet.mta.qmail import Qmail
 from fleet.mta.qmail.commands import change, parse_answer
 from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
-from fleet.mta.qmail.queue import read_headers
+from fleet.mta.qmail.queue import QUEUE, read_headers, read_named
 from fleet.mta.queue.content import HEADERS
 from fleet.mta.records import Ended, QueueEntry
 from fleet.mta.steps import Completed
 from fleet.ssh.quoting import stdin_of
 from tests.unit.qmail_host import LONG_AGO, QmailHost, context
-from tests.unit.real_scripts import argv_of
+from tests.unit.real_scripts import argv_of, run_script
 
 QMAIL = Qmail()
 
@@ -114,10 +114,10 @@ def test_a_file_that_is_still_empty_makes_no_envelope_and_no_error(kind: str, ar
     sizes = {"info": 10, "local": 10, "remote": 10, kind: 0}
     pairs = ["info/1/7\0Fa@x.test\0", "local/1/7\0Tl@x.test\0", "remote/1/7\0Tr@x.test\0"]
     text = ":group\x001000\0" + "".join(pair for pair in pairs if not pair.startswith(kind))
-    text += "".join(f":stat\0{part}/1/7 8 {size} 1000.0\0" for part, size in sizes.items())
+    text += "".join(f"={part}/1/7\0{size}\0" for part, size in sizes.items())
     found: list[QueueEntry] = []
     sink = QueueSink(found.append)
-    sink.feed(f"{text}:stat\0mess/1/7 7 300 {arrived}.0\0:done\0\0:end\x003\0".encode())
+    sink.feed(f"{text}@mess/1/7\x00300 {arrived}.0\0:done\0\0:end\x003\0".encode())
     listing = sink.close()
     assert (found, listing.total, listing.refused) == ([], 0, refused)
 
@@ -158,6 +158,50 @@ def test_awkward_senders_are_listed_and_purged(host: QmailHost) -> None:
     result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(*entries), mode="delete"), context()))
     assert (result.ended, result.data["done"]) == (Ended.SUCCEEDED, len(raw))
     assert host.files() == {}
+
+
+def named(host: QmailHost, *names: str) -> dict[str, QueueEntry]:
+    found: list[QueueEntry] = []
+    listing = host.carry(read_named(host.instance, names, lambda message: found.append(message.entry())))
+    assert (listing.total, listing.refused) == (len(found), 0)
+    return {each.queue_id: each for each in found}
+
+
+@BOTH
+def test_what_is_told_of_some_messages_is_what_the_whole_listing_tells_of_them(host: QmailHost) -> None:
+    names = [host.put(local=[b"Tl@qm1.test"]), host.put(b""), host.put(is_new=True), host.put(remote=[])]
+    others = [host.put(), host.put(is_new=True)]
+    host.path("mess", others[0]).unlink()
+    host.carry(QMAIL.queue_hold(host.instance, QueueHold(ids(names[1])), context()))
+    whole = host.entries()
+    assert named(host, *names, "18446744073709551615") == {name: whole[name] for name in names}
+    assert named(host, others[0]) == {}
+
+
+@pytest.mark.parametrize("split", [3, 23])
+def test_a_queue_id_of_many_digits_is_looked_for_in_its_own_directory(tmp_path: Path, split: int) -> None:
+    host = QmailHost(tmp_path, split)
+    for name in ("9007199254740993", "9223372036854775807", "1000000000", "999999999"):
+        made = host.put()
+        for kind in ("mess", "info", "remote"):
+            host.path(kind, made).rename(host.path(kind, name))
+        assert list(named(host, name)) == [name]
+    host.remove_state()
+
+
+def test_a_message_that_cannot_be_read_spoils_no_proof_but_its_own(host: QmailHost) -> None:
+    name, other = host.put(), host.put()
+    host.path("info", other).write_bytes(b"Fcut")
+    assert list(host.carry(QUEUE.lookup(host.instance, [name, "7"]))) == [name]
+    with pytest.raises(UnparsedOutput):
+        host.carry(QUEUE.lookup(host.instance, [name, other]))
+
+
+@pytest.mark.parametrize("stdin", [b"0 0\n5\n", b"0 0\n5\n6", b"0 0\n5\n6en", b"0 0\n../5\nend\n", b"0 0\nend\n"])
+def test_queue_ids_that_were_cut_off_prove_no_absence(host: QmailHost, stdin: bytes) -> None:
+    host.put()
+    asked = next(read_named(host.instance, ["5"], lambda message: None))
+    assert run_script(replace(asked, stdin=stdin)).exit_status == 64
 
 
 def test_an_empty_queue_is_said_to_be_empty(host: QmailHost) -> None:
@@ -210,8 +254,7 @@ def test_headers_in_a_listing_pose_as_nothing_else_wherever_it_is_cut(
     monkeypatch.setattr("fleet.mta.qmail.parse.BLOCK", 1)
     forged = b"S: \0:headers\0\0end\n8 0 3 0\nS:\n:done\0\0:end\0003\0"
     pairs = b"".join(
-        b"info/1/%d\0Fa@x.test\0:stat\0info/1/%d 8 10 1000.0\0:stat\0mess/1/%d 7 300 1000.0\0" % (at, at, at)
-        for at in (7, 8, 9)
+        b"info/1/%d\0Fa@x.test\0=info/1/%d\x0010\0@mess/1/%d\x00300 1000.0\0" % (at, at, at) for at in (7, 8, 9)
     )
     text = b"7 0 %d 0\n%s9 absent\nend\n" % (len(forged), forged)
     data = b":group\x001000\0" + pairs + b":headers\0\0" + text + b":done\0\0:end\x003\0"
@@ -374,6 +417,18 @@ def test_a_service_that_an_administrator_stopped_stays_stopped(host: QmailHost) 
     (host.service / "up").unlink()
     result = host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
     assert (result.ended, host.is_up, (host.service / "calls").exists()) == (Ended.SUCCEEDED, False, False)
+
+
+def test_a_qmail_send_that_supervise_does_not_start_at_once_is_not_left_down_for_a_second(host: QmailHost) -> None:
+    name = host.put()
+    svc, slept = host.root / "svc", host.root / "slept"
+    svc.write_text(svc.read_text().replace("-u) rm", '-u) [ -e "$2/heard" ] || { touch "$2/heard"; exit; }; rm'))
+    host.tools = host.root / "tools"
+    host.tools.mkdir()
+    (host.tools / "sleep").write_text(f'#!/bin/sh\necho "$1" >>{slept}\nexec /bin/sleep "$1"\n')
+    (host.tools / "sleep").chmod(0o755)
+    host.carry(QMAIL.queue_purge(host.instance, QueuePurge(ids(name)), context()))
+    assert (host.is_up, set(slept.read_text().split())) == (True, {"0.1"})
 
 
 def test_a_service_without_supervise_changes_nothing(host: QmailHost) -> None:

@@ -43,7 +43,7 @@ from fleet.mta.sendmail.driver import read_run
 from fleet.mta.sendmail.parse import ListSink, changed_lines, messages_input, queue_id_error, script_lines
 from fleet.mta.steps import Command, Completed
 from tests.recorded import exchange
-from tests.unit.real_scripts import run_script
+from tests.unit.real_scripts import AWKS, run_script, tools_with
 from tests.unit.sendmail_host import ARRIVAL, SESSIONS, SendmailHost, context, queue_file, recorded_files
 
 ONE, TWO, THREE = "6AKAxcId000281", "6AKAxcIe000281", "6AKAxcIf000281"
@@ -139,6 +139,24 @@ def test_a_listing_that_is_cut_off_anywhere_is_refused() -> None:
 def test_a_listing_of_another_form_is_refused(garbage: bytes) -> None:
     with pytest.raises(UnparsedOutput):
         listed(garbage)
+
+
+@pytest.mark.parametrize("awk", AWKS)
+def test_lines_of_a_queue_file_may_stand_in_any_order(host: SendmailHost, awk: str) -> None:
+    """As Sendmail writes them or not, it is the same message, with any awk. A byte 1 is no end of a file."""
+    usual = queue_file(subject="a\x01b").removesuffix(b".\n")
+    envelope, headers = usual.partition(b"H?")[0], usual[usual.index(b"H?") :]
+    sent = envelope[envelope.index(b"S<") :]
+    host.add(ONE, usual + b".\n")
+    host.add(
+        TWO, headers + sent + b"\n".join(reversed(envelope[: -len(sent)].split(b"\n"))) + b"\n.\nR<x@after.test>\n"
+    )
+    host.tools = tools_with(host.root, awk)
+    one, two = sorted(entries(host), key=lambda each: str(each["queue_id"]))
+    assert (one["queue_id"], two["queue_id"]) == (ONE, TWO)
+    assert {**one, "queue_id": TWO} == two
+    assert [each["address"] for each in two["recipients"]] == ["r1@defer.test"]
+    assert len(entries(host, 'subject:"a?b"')) == 2
 
 
 def test_files_that_are_no_whole_message_are_told_and_prove_nothing(host: SendmailHost) -> None:

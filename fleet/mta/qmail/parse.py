@@ -5,12 +5,12 @@ records, each ended by a NUL.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from fleet.mta.address import quote_local
-from fleet.mta.bounds import OutOfBounds, moment_of, second_of, size_of
+from fleet.mta.bounds import OutOfBounds, second_of, size_of, stat_of
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.queue.content import HEADERS, Stored, StoredBatch, parse_stored
 from fleet.mta.queue.listing import Listing, Streamed
@@ -21,13 +21,8 @@ from fleet.mta.text import text_of
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
 END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
-MESSAGES = (b"mess/", b"mxfleet-hold/mess/")
-MESSAGE = re.compile(
-    rb"(?P<area>mxfleet-hold/)?mess(?P<behind>(?:/[^ /]*)?/(?P<name>[^ /]*)) \S+ (?P<size>\S+) (?P<moment>\S+)"
-)
+MESSAGE = re.compile(rb"(mxfleet-hold/)?mess((?:/[^/]*)?/(?:([1-9][0-9]{0,19})|[^/]*))")
 IN_TODO = re.compile(rb"todo/(?:[0-9]+/)?([0-9]+)\Z")
-NO_STAT = "the listing of the queue has a file without size or time"
-CHANNELS = (b"remote", b"local")
 STATES = {"held": "hold", "not yet preprocessed": "incoming", "queued": "deferred"}
 BLOCK = 1 << 16
 HEADERS_FOLLOW = b":headers\0\0"
@@ -80,16 +75,14 @@ class StreamedEntry(Streamed):
     __slots__ = ("__dict__", "_envelope", "_sender", "arrival_time", "native_state", "queue_id", "size", "state")
 
     def __init__(
-        self, queue_id: str, native_state: str, size: int, arrived: bytes, sender: bytes, envelope: list[bytes]
+        self, queue_id: str, native_state: str, size: int, arrived: float, sender: bytes, envelope: list[bytes]
     ) -> None:
         """`envelope`: all records of the message's files."""
         self.queue_id = queue_id
         self.state = STATES[native_state]
         self.native_state = native_state
         self.size = size
-        # stat(1) and find(1) cut off, so we do: the same digits name the message when it is looked at again.
-        whole, _, fraction = arrived.partition(b".")
-        self.arrival_time = float(b"%s.%s" % (whole, fraction[:6]))
+        self.arrival_time = arrived
         self._sender = sender
         self._envelope = envelope
 
@@ -113,15 +106,19 @@ class StreamedEntry(Streamed):
 
 @dataclass(slots=True)
 class Files:
-    """What was listed of files: records and sizes by path, and "PATH INODE SIZE MTIME" of those in mess/."""
+    """What was listed of files: records and sizes by path, and "SIZE MTIME" of those in mess/."""
 
     records: dict[bytes, list[bytes]] = field(default_factory=dict)
     sizes: dict[bytes, bytes] = field(default_factory=dict)
-    messages: list[bytes] = field(default_factory=list)
+    messages: dict[bytes, bytes] = field(default_factory=dict)
 
     def in_todo(self) -> dict[bytes, bytes]:
         """The files in todo/, which is split only where qmail has the patch for it, by area and name."""
-        return {path[: -len(match[0])] + match[1]: path for path in self.records if (match := IN_TODO.search(path))}
+        return {
+            path[: -len(match[0])] + match[1]: path
+            for path in self.records
+            if b"todo/" in path and (match := IN_TODO.search(path))
+        }
 
 
 class QueueSink:
@@ -183,22 +180,18 @@ class QueueSink:
         even = (len(words) - 1) // 2 * 2
         files = self._files
         for word, value in zip(words[0:even:2], words[1:even:2], strict=True):
-            if word == b":stat":
-                if value.startswith(MESSAGES):
-                    files.messages.append(value)
-                    continue
-                parts = value.split(b" ")
-                if len(parts) != 4:
-                    raise UnparsedOutput(NO_STAT)
-                files.sizes[parts[0]] = parts[2]
-            elif b"/" in word:
-                if word in files.records:
-                    files.records[word].append(value)
-                else:
-                    files.records[word] = [value]
-            else:
+            kind = word[:1]
+            if kind == b"=":
+                files.sizes[word[1:]] = value
+            elif kind == b"@":
+                files.messages[word[1:]] = value
+            elif kind == b":":
                 self._mark(word, value)
                 files = self._files
+            elif word in files.records:
+                files.records[word].append(value)
+            else:
+                files.records[word] = [value]
         return b"\0".join(words[even:])
 
     def _headers(self, data: bytes) -> bytes:
@@ -247,30 +240,35 @@ class QueueSink:
         """Which of the listed files make a message."""
         for files, void in ((self._before, self._again), (self._files, frozenset[bytes]())):
             todo = files.in_todo()
-            for line in files.messages:
-                match = MESSAGE.fullmatch(line)
+            for path, value in files.messages.items():
+                match = MESSAGE.fullmatch(path)
                 if match is None:
-                    raise UnparsedOutput(NO_STAT)
-                if match["name"] not in void and QUEUE_ID.fullmatch(name := match["name"].decode("ascii", "replace")):
-                    self._message(name, match, todo.get((match["area"] or b"") + match["name"]), files)
+                    raise UnparsedOutput(f"the listing of the queue has a message at {path[:40]!r}")
+                area, behind, name = match.groups(b"")
+                if name and name not in void:
+                    self._message(name.decode("ascii"), area, behind, value, todo.get(area + name), files)
         self._before, self._files, self._again = Files(), Files(), set()
 
-    def _message(self, name: str, match: re.Match[bytes], todo: bytes | None, files: Files) -> None:
+    def _message(self, name: str, area: bytes, behind: bytes, value: bytes, todo: bytes | None, files: Files) -> None:
         try:
-            size, arrived = size_of(match["size"]), moment_of(match["moment"].decode("ascii", "replace"))
+            size, arrived = stat_of(value)
         except OutOfBounds:
             self._refused += 1
             return
-        envelope = envelope_of(files, match["area"] or b"", match["behind"], todo)
+        envelope = envelope_of(files, area, behind, todo)
         if envelope is None:
             return
-        sender = next((each[1:] for each in envelope if each[:1] == b"F"), None)
+        sender = None
+        for each in envelope:
+            if each.startswith(b"F"):
+                sender = each[1:]
+                break
         if sender is None:
             self._refused += arrived < self._began - 1
             return
-        state = "held" if match["area"] else "not yet preprocessed" if todo else "queued"
+        state = "held" if area else "not yet preprocessed" if todo else "queued"
         self._total += 1
-        self._whole[name] = StreamedEntry(name, state, size, match["moment"], sender, envelope)
+        self._whole[name] = StreamedEntry(name, state, size, arrived, sender, envelope)
 
 
 def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) -> list[bytes] | None:
@@ -280,19 +278,23 @@ def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) ->
     """
     records, sizes = files.records, files.sizes
     info = area + b"info" + behind
+    paths: Sequence[bytes]
     if todo:
         # While it is preprocessed, todo/ may go between its being read and looked at; it is never changed in place.
-        paths = [todo]
+        paths = (todo,)
         if todo not in sizes:
             return records[todo]
     elif info in records or info in sizes:
-        paths = [info, *(path for kind in CHANNELS if (path := area + kind + behind) in sizes)]
+        paths = info, area + b"remote" + behind, area + b"local" + behind
     else:
         return None
     envelope: list[bytes] = []
     for path in paths:
+        size = sizes.get(path)
+        if size is None and path is not info:
+            continue  # there is none, or it went meanwhile
         part = records.get(path)  # None: qmail-send makes them empty, and writes and syncs one after the other
-        if part is None or sizes.get(path) != b"%d" % (sum(map(len, part)) + len(part)):
+        if part is None or size != b"%d" % (sum(map(len, part)) + len(part)):
             return []
         envelope += part
     return envelope

@@ -1,8 +1,10 @@
 """qmail's queue, read from its files while qmail-send runs or not."""
 
+from collections.abc import Iterable
+
 from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
 from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
-from fleet.mta.qmail.commands import CONTENT, LIST, change
+from fleet.mta.qmail.commands import CONTENT, LIST, change, ids_input
 from fleet.mta.qmail.parse import QueueSink, parse_contents
 from fleet.mta.queue.content import HEADERS, Content
 from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue, WholeConsumer
@@ -19,7 +21,7 @@ CUT_OFF = (
 def read_queue(instance: InstanceFacts, take: Consumer | WholeConsumer, limits: bytes = b"") -> Steps[Listing]:
     """Every message, handed to `take` while the listing streams in. Raises UnparsedOutput, SudoDenied and others.
 
-    `limits`: of the headers that are read with them; none are without.
+    `limits`: of the headers that are read with them, none are without, and queue IDs; all messages are read without.
 
     What a change left that was cut off together with its guardian is put right first. Where that cannot be, the queue
     is listed all the same, with a note; while files are half moved, it proves no absence (`refused`).
@@ -36,6 +38,11 @@ def read_queue(instance: InstanceFacts, take: Consumer | WholeConsumer, limits: 
 def read_headers(instance: InstanceFacts, take: WholeConsumer) -> Steps[Listing]:
     """Every message with its header: 64 KiB of each, of all of them 128 MiB."""
     return (yield from read_queue(instance, take, f"{HEADERS} {128 << 20}\n".encode()))
+
+
+def read_named(instance: InstanceFacts, queue_ids: Iterable[str], take: Consumer) -> Steps[Listing]:
+    """What is queued of these messages alone, held ones too."""
+    return (yield from read_queue(instance, take, b"0 0\n" + ids_input(queue_ids) + b"end\n"))
 
 
 def _list(
@@ -71,4 +78,4 @@ HEADERS_AND_BODIES = Content(
     before_body=HEADERS,
 )
 # No `reason`, no attempts: qmail keeps neither, its log alone tells them.
-QUEUE = Queue("qmail", FIELDS - {"reason"}, read_queue, HEADERS_AND_BODIES, read_headers)
+QUEUE = Queue("qmail", FIELDS - {"reason"}, read_queue, HEADERS_AND_BODIES, read_headers, read_named)

@@ -32,15 +32,18 @@ class StreamedEntry(Entry, Protocol):
     def recipients(self) -> Sequence[Recipient]: ...
     @property
     def sender_raw(self) -> bytes | None: ...
+    @property
+    def held_by(self) -> str: ...
 
     def entry(self) -> QueueEntry: ...
 
 
 class Streamed:
-    """What the streamed entries of an MTA have in common that tells neither attempts nor subjects."""
+    """What the streamed entries of an MTA have in common: most tell no attempts or holders, none subjects."""
 
     __slots__ = ()
-    attempts = None
+    attempts: int | None = None
+    held_by = ""
     next_attempt = None
     subject = None
 
@@ -54,7 +57,9 @@ class Streamed:
             sender=self.sender,
             recipients=self.recipients,
             size=self.size,
+            attempts=self.attempts,
             sender_raw=self.sender_raw,
+            held_by=self.held_by,
         )
 
 
@@ -96,6 +101,8 @@ class Queue:
 
     `read` hands every message to the callback while the listing streams in; it raises rather than to take silence for
     an empty queue. `content` reads what a listing does not show; None where no field of the language needs it.
+    `read_named`: of messages with these queue IDs alone, where an MTA's host can look for those and nothing else; what
+    it does not hand over is not queued.
     """
 
     title: str
@@ -103,6 +110,7 @@ class Queue:
     read: Callable[[InstanceFacts, Consumer], Steps[Listing]]
     content: Content | None = None
     read_headers: Callable[[InstanceFacts, WholeConsumer], Steps[Listing]] | None = None
+    read_named: Callable[[InstanceFacts, Iterable[str], Consumer], Steps[Listing]] | None = None
 
     def read_contents(
         self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
@@ -127,7 +135,10 @@ class Queue:
             else:
                 others(message)
 
-        listing = yield from self.read(instance, take)
+        if self.read_named and wanted:
+            listing = yield from self.read_named(instance, wanted, take)
+        else:
+            listing = yield from self.read(instance, take)
         if listing.refused:
             raise UnparsedOutput(listing.notes[-1])
         return entries, listing

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 
 from fleet.mta.bounds import OutOfBounds, count_of, id_of, second_of, size_of
 from fleet.mta.errors import DiskFull, FleetError, MtaNotFound, OutcomeUnknown, UnparsedOutput
 from fleet.mta.host import commands
 from fleet.mta.queue.content import HEADERS, Stored
-from fleet.mta.queue.listing import Listing
+from fleet.mta.queue.listing import Listing, Streamed
 from fleet.mta.records import QueueEntry, Recipient
 from fleet.mta.steps import Completed
 from fleet.mta.text import text_of
@@ -19,9 +19,15 @@ NULL_SENDER = "<>"
 # least five, later six digits. Older ones have a shorter time.
 QUEUE_ID = re.compile(r"[0-9A-Za-x]{6,8}[0-9]{5,10}", re.ASCII)
 
-STATES = {("q", "0"): ("deferred", "queued"), ("q", "1"): ("active", "locked")}
 CLIENT = ("maildrop", "client")
 QUARANTINED = ("hold", "quarantined")
+STATES = {
+    (b"q", b"0"): ("deferred", "queued"),
+    (b"q", b"1"): ("active", "locked"),
+    (b"h", b"0"): QUARANTINED,
+    (b"h", b"1"): QUARANTINED,
+}
+"""By the kind of queue file, and whether Sendmail works on it."""
 OUR_HOLD = b"mxfleet "
 """How the reason of a hold of ours begins; the job's id comes behind it (sendmail_hold.sh)."""
 
@@ -31,6 +37,7 @@ ERRORS: tuple[tuple[bytes, type[FleetError], str], ...] = (
 )
 error_of = partial(commands.error_of, markers=ERRORS)
 
+ODD_LINE = re.compile(rb"\n(?![SqRM])")
 MARKED = re.compile(rb"\xff([\x80-\x9f\xff])")
 """A byte that Sendmail uses itself, as it writes it in a queue file."""
 
@@ -77,7 +84,7 @@ class ListSink:
                 continue
             envelope, has_headers, headers = record.partition(b"\nH")
             try:
-                message = decode(envelope)
+                message = StreamedEntry(envelope)
             except OutOfBounds:
                 self._refused += 1
                 self._odd += 1
@@ -97,46 +104,62 @@ def stored_of(lines: bytes) -> Stored:
     return Stored(headers[:HEADERS], None)
 
 
-def decode(record: bytes) -> QueueEntry:
-    """One message of the listing. Raises UnparsedOutput, OutOfBounds when only a number or the name is odd."""
-    head, *lines = record.split(b"\n")
-    words = head[1:].decode("ascii", "replace").split(" ")
-    if len(words) != 9 or not head.startswith(b">") or not all(word.isdigit() for word in words[2:]):
-        raise UnparsedOutput("a message of the listing has no whole first line")
-    name, file, client, locked, arrival, attempts, _last, header, body = words
-    sender: bytes | None = None
-    reason, recipients, hold = "", [], b"" if file == "h" else None
-    for line in lines:
-        code, value = line[:1], line[1:]
-        if code == b"S":
-            sender, reason = address(value), ""
-        elif code == b"q":
-            hold = value
-        elif code == b"M":
-            reason = text_of(value)
-        elif code == b"R":
-            recipients.append(Recipient(text_of(address(value.partition(b":")[2])), reason))
-            reason = ""
-        else:
-            raise UnparsedOutput(f"{name} has a line that is not asked for")
-    if sender is None or ((file, locked) not in STATES and file != "h"):
-        raise UnparsedOutput(f"{name} has no sender or no state")
-    state, native = QUARANTINED if hold is not None else STATES[file, locked]
-    if client == "1" and state == "deferred":
-        state, native = CLIENT
-    sender_text = text_of(sender)
-    return QueueEntry(
-        queue_id=id_of(name),
-        state=state,
-        native_state=native,
-        arrival_time=second_of(arrival),
-        sender=sender_text,
-        recipients=recipients,
-        size=size_of(header) + size_of(body),
-        attempts=count_of(attempts),
-        sender_raw=None if sender_text.encode() == sender else sender,
-        held_by=holder_of(hold or b""),
+class StreamedEntry(Streamed):
+    """One message of sendmail_read.sh, with the names of a QueueEntry: it can be judged without being copied."""
+
+    _lines: bytes
+    __slots__ = (
+        "__dict__",
+        "_lines",
+        "arrival_time",
+        "attempts",
+        "held_by",
+        "native_state",
+        "queue_id",
+        "sender",
+        "sender_raw",
+        "size",
+        "state",
     )
+
+    def __init__(self, record: bytes) -> None:
+        """Raises UnparsedOutput, OutOfBounds when only a number or the name is odd."""
+        head, newline, lines = record.partition(b"\n")
+        words = head.split(b" ")
+        _, has_sender, rest = (newline + lines).rpartition(b"\nS")
+        if len(words) != 9 or not head.startswith(b">") or not all(map(bytes.isdigit, words[2:])):
+            raise UnparsedOutput("a message of the listing has no whole first line")
+        name, file, client, locked, arrival, attempts, _last, header, body = words
+        if not has_sender or (file, locked) not in STATES or ODD_LINE.search(record):
+            raise UnparsedOutput(f"{name[1:]!r} has no sender or no state, or a line that is not asked for")
+        self.state, self.native_state = STATES[file, locked]
+        if client == b"1" and self.state == "deferred":
+            self.state, self.native_state = CLIENT
+        _, is_held, hold = record.rpartition(b"\nq")
+        if is_held:
+            self.state, self.native_state = QUARANTINED
+        self.held_by = holder_of(hold.partition(b"\n")[0]) if is_held else ""
+        self.queue_id = id_of(name[1:].decode("ascii", "replace"))
+        self.arrival_time = second_of(arrival)
+        self.attempts = count_of(attempts)
+        self.size = size_of(header) + size_of(body)
+        sender, _, self._lines = rest.partition(b"\n")
+        raw = address(sender)
+        self.sender = text_of(raw)
+        self.sender_raw = None if self.sender.encode() == raw else raw
+
+    @cached_property
+    def recipients(self) -> list[Recipient]:
+        """Decoded when somebody looks: most messages are judged without."""
+        reason, recipients = "", []
+        for line in self._lines.split(b"\n"):
+            code, value = line[:1], line[1:]
+            if code == b"M":
+                reason = text_of(value)
+            elif code == b"R":
+                recipients.append(Recipient(text_of(address(value.partition(b":")[2])), reason))
+                reason = ""
+        return recipients
 
 
 def holder_of(reason: bytes) -> str:

@@ -65,16 +65,31 @@ function take_log(line,  head) {
     if (!(head in said)) heads[++deferrals] = head
     said[head] = line
 }
-function broken(id) { close(place[id] "/" id "-H"); print "X " id; count++ }
-function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, many, size, kind, at) {
-    file = place[id] "/" id "-H"
-    if ((getline text < file) <= 0) return
-    out = ""; usec = 0; frozen = 0; size = 0; headers = ""
-    if (text != id "-H" || (getline text < file) <= 0 || (getline text < file) <= 0 || text !~ /^<.*>$/) return broken(id)
-    sender = text
-    if ((getline text < file) <= 0 || split(text, word, " ") != 2 || text !~ /^[0-9]+ [0-9]+$/) return broken(id)
-    time = word[1]
-    while ((n = (getline text < file) > 0) && substr(text, 1, 1) == "-") {
+function contents(file,  part, text) { # in one piece: RS is a byte that a file hardly has
+    RS = "\001"
+    while ((getline part < file) > 0) text = text == "" ? part : text RS part
+    RS = "\n"
+    close(file)
+    return text
+}
+function broken(id) { print "X " id; count++ }
+function number(digits) { sub(/^0+/, "", digits); return digits + 0 } # busybox takes 022 for an octal number
+function journal(path,  line, out) {
+    path = path "-J"
+    while ((getline line < path) > 0) out = out "N " line "\n"
+    close(path)
+    return out
+}
+function tell(path,  text, id, line, lines, at, time, usec, frozen, out, left, word, many, size, kind, start, headers) {
+    text = contents(path "-H")
+    if (text == "") return # it left, or is being received
+    id = substr(path, substr(path, 4, 1) == "/" ? 5 : 3)
+    lines = split(text, line, "\n") - 1
+    if (lines < 6 || line[1] != id "-H" || line[3] !~ /^<.*>$/ || line[4] !~ /^[0-9]+ [0-9]+$/) return broken(id)
+    time = substr(line[4], 1, index(line[4], " ") - 1)
+    usec = frozen = size = 0
+    for (at = 5; substr(line[at], 1, 1) == "-"; at++) {
+        text = line[at]
         if (!index("-(rfa", substr(text, 2, 1)) || text !~ /^--?(\([^)]*\))?(received_time_usec|frozen|acl)/) continue
         sub(/^--?(\([^)]*\))?/, "", text)
         if (text ~ /^received_time_usec \.[0-9]+$/) usec = substr(text, 21)
@@ -82,69 +97,57 @@ function tell_one(id,  file, sender, time, usec, frozen, out, left, word, n, man
         else if (text ~ /^acl[cm]? [^ ]+ [0-9]+$/) {
             many = split(text, word, " ")
             left = word[many] + 1
-            while (left > 0 && (getline text < file) > 0) left -= length(text) + 1
+            while (left > 0 && at < lines) left -= length(line[++at]) + 1
         }
     }
-    if (!n) return broken(id)
-    if (text != "XX") {
-        left = 1
-        for (;;) {
+    if (line[at] != "XX") {
+        for (left = 1; left; left += (text ~ /^Y/) + (text ~ /^.Y/) - 1) {
+            text = line[at++]
             if (text !~ /^[YN][YN] /) return broken(id)
             out = out "N " substr(text, 4) "\n"
-            left += (substr(text, 1, 1) == "Y") + (substr(text, 2, 1) == "Y") - 1
-            if (!left) break
-            if ((getline text < file) <= 0) return broken(id)
         }
+        at--
     }
-    if ((getline text < file) <= 0 || text !~ /^[0-9]+$/) return broken(id)
-    for (many = text + 0; many > 0; many--) {
-        if ((getline text < file) <= 0) return broken(id)
-        out = out "R " text "\n"
-    }
-    if ((getline text < file) <= 0 || text != "") return broken(id)
+    if (line[++at] !~ /^[0-9]+$/ || at + line[at] >= lines) return broken(id)
+    for (many = at + line[at]; at < many;) out = out "R " line[++at] "\n"
+    if (line[++at] != "") return broken(id)
     left = 0
-    while ((getline text < file) > 0) {
-        if (left == 0) {
-            if (!match(text, /^[0-9]+/)) return broken(id)
-            left = substr(text, 1, RLENGTH) + 0
-            kind = substr(text, RLENGTH + 1, 1)
+    while (at < lines) {
+        text = line[++at]
+        if (!left) { # three digits or more, a letter, a blank, and so many bytes
+            start = match(text, /[^0-9]/)
+            if (start < 2) return broken(id)
+            left = number(substr(text, 1, start - 1))
+            kind = substr(text, start, 1)
+            text = substr(text, start + 2)
             if (kind != "*") size += left
-            left -= length(text) - RLENGTH - 2 + 1
-            if (most) text = substr(text, RLENGTH + 3)
-        } else left -= length(text) + 1
-        if (most && kind != "*" && length(headers) <= most) headers = headers "H" text "\n"
+        }
+        left -= length(text) + 1
         if (left < 0) return broken(id)
+        if (most && kind != "*" && length(headers) <= most) headers = headers "H" text "\n"
     }
-    close(file)
-    if (id in has_journal) {
-        file = place[id] "/" id "-J"
-        while ((getline text < file) > 0) out = out "N " text "\n"
-        close(file)
-    }
+    if (path in has_journal) out = out journal(path)
     out = out succeeded
     for (at = 1; at <= deferrals; at++) out = out "L " said[heads[at]] "\n"
-    size += data[id] - length(id) - 3 + 1
-    kind = is_delivering(inode[id]) ? "delivering" : frozen ? "frozen" : "queued"
-    printf "M %s %s %s %s %d %s\nF %s\n%s", id, time, usec, frozen, size, kind, sender, out
+    size += data[path] - length(id) - 3 + 1
+    kind = is_delivering(inode[path]) ? "delivering" : frozen ? "frozen" : "queued"
+    printf "M %s %s %s %s %d %s\nF %s\n%s", id, time, usec, frozen, size, kind, line[3], out
     if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
     count++
 }
-function tell_with_log(  id) {
-    id = log_path; sub(/.*\//, "", id)
-    if (id in place && id in data && place[id] "/" id == log_path) {
-        tell_one(id)
-        delete place[id]
+function tell_with_log() {
+    if (log_path in data) {
+        tell(log_path)
+        delete data[log_path]
     }
     if (deferrals) split("", said)
     succeeded = ""; deferrals = 0
 }
 !is_log && $1 != "" {
-    id = substr($3, 1, length($3) - 2)
-    kind = substr($3, length($3))
-    if (id !~ /^[0-9A-Za-z]+-[0-9A-Za-z]+-[0-9A-Za-z]+$/ || $4 !~ /^\.(\/[0-9A-Za-z])?$/) next
-    if (kind == "H") place[id] = $4
-    else if (kind == "D") { data[id] = $1; inode[id] = $2 }
-    else has_journal[id]
+    path = $4 "/" substr($3, 1, length($3) - 2)
+    if (path !~ /^\.(\/[0-9A-Za-z])?\/[0-9A-Za-z]+-[0-9A-Za-z]+-[0-9A-Za-z]+$/) next
+    if (substr($3, length($3)) == "D") { data[path] = $1; inode[path] = $2 }
+    else has_journal[path]
     next
 }
 !is_log { is_log = has_text = 1; read_locks(); next }
@@ -160,7 +163,7 @@ has_text && substr($0, 1, 4) == "==> " && /^==> [.\/0-9A-Za-z-]+ <==$/ {
 }
 END {
     tell_with_log()
-    for (id in place) if (id in data) tell_one(id)
+    for (path in data) tell(path)
     print "end " count + 0
 }'
 
@@ -172,7 +175,7 @@ logs() { # one after the other, and an empty line behind each lot
 }
 
 {
-    sure search . -maxdepth 2 -type f -name '*-[HDJ]' ! -path '*[!0-9A-Za-z./-]*' -printf '%s %i %f %h\n'
+    sure search . -maxdepth 2 -type f -name '*-[DJ]' ! -path '*[!0-9A-Za-z./-]*' -printf '%s %i %f %h\n'
     echo # only we end the files: no name has a newline
     logs
 } |

@@ -63,9 +63,18 @@ carry_out() { # AREA: moves there what is $good in the queue and what is $held
         ;;
     *) return 1 ;;
     esac
-    repair || return
+    put_right . "$good" && put_right mxfleet-hold "$held" || return
     tell_left . "$good" "it could not be moved"
     tell_left mxfleet-hold "$held" "it could not be moved"
+}
+
+# shellcheck disable=SC2034 # of what is there
+put_right() { # AREA IDS: where one of them stayed, its parts may have gone
+    area=$1
+    ids=$2
+    kinds=mess
+    stays=$(there) || return
+    [ -z "$stays" ] || repair
 }
 
 delete_in_place() { # not even a directory can be made: that is when room is wanted most
@@ -101,7 +110,7 @@ hold_again() { # AREA
     1) ;;
     *) return 1 ;;
     esac
-    repair || return
+    put_right "$1" "$good" || return
     tell_left "$1" "$good" "it could not be moved back"
     remove_empty "$1"
 }

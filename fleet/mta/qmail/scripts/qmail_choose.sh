@@ -34,18 +34,25 @@ sort_out() {
 tell_known() {
     echo "= wanted"
     lines "$wanted_lines"
-    echo "= stat"
-    for each_area in $areas; do
-        with_files "$each_area" "mess info todo" 0 stat -c '%n %i %s %.6Y' -- || return
+    for area in $areas; do
+        [ -d "$area" ] || continue
+        echo "= stat"
+        with_files "$area" mess 0 tell_stat || return
+        # shellcheck disable=SC2034 # of what is there
+        kinds='info todo'
+        found=$(there) || return
+        in_lots "$found" 0 tell_stat || return
+        echo "= envelope"
+        both envelopes in_lines || return
     done
-    echo "= envelope"
-    both envelopes in_lines
+}
+
+tell_stat() {
+    stat -c '%n %i %s %.6Y' -- "$@"
 }
 
 envelopes() { # grep(1): 1 is a file without such a record
-    for each_area in $areas; do
-        with_files "$each_area" "info todo" 1 grep -azHZ '^F' -- || return
-    done
+    in_lots "$found" 1 grep -azHZ '^F' --
 }
 
 in_lines() {

@@ -46,16 +46,12 @@ choose() {
         { print; is_full = (budget -= ($2 < limit ? $2 : limit) + 64) < 0 }'
 }
 
-whole() { # PATH SIZE...
-    # shellcheck disable=SC2034 # run_lot looks at it
-    worst=1
-    lot=
-    while [ $# -gt 0 ]; do
-        lot="$lot $1"
-        [ "${#lot}" -lt "$LOT" ] || run_lot head -v -c "$limit" -- 2>/dev/null || return
-        shift 2
-    done
-    run_lot head -v -c "$limit" -- 2>/dev/null
+tell_chosen() {
+    printf '%s\n' "$chosen"
+}
+
+lots() {
+    awk -v lot="$LOT" '$1 != "" { printf "%s%s", $1, NR % lot ? " " : "\n" }'
 }
 
 enter "$1" || fail 66 "no queue in $1"
@@ -77,7 +73,7 @@ else
     chosen=$(both tell_found choose) || unreadable
     [ -z "$chosen" ] || printf '%s\n' "$chosen"
     echo
-    # shellcheck disable=SC2086 # a path and a number each
-    whole $chosen || unreadable
+    paths=$(both tell_chosen lots) || unreadable
+    in_lots "$paths" 1 head -v -c "$limit" -- 2>/dev/null || unreadable
 fi
 echo end

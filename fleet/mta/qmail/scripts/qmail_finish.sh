@@ -16,12 +16,12 @@ is_wanted_up() {
     return 1
 }
 
-start() { # SECONDS
+start() { # SECONDS; supervise takes a moment to hear it
     waited=0
     "$svc" -u "$service"
     until is_wanted_up "$("$svstat" "$service" 2>&1)"; do
-        [ "$waited" -lt "$1" ] || return 1
-        sleep 1
+        [ "$waited" -lt "${1}0" ] || return 1
+        sleep 0.1
         "$svc" -u "$service"
         waited=$((waited + 1))
     done

@@ -1,11 +1,12 @@
 #!/bin/sh
-# qmail_list.sh QUEUE [anyway] <"MOST BUDGET"
+# qmail_list.sh QUEUE [anyway] <"MOST BUDGET\n[ID\n...end\n]"
 #
 # Everything a listing needs from the files of a qmail queue, while qmail-send runs or not, and from mxfleet-hold beside
-# them. Pairs of words, each ended by a NUL, which no address can contain (qmail-queue(8)):
+# them; of the messages with these IDs alone, if there are any. Pairs of words, each ended by a NUL, which no address can contain (qmail-queue(8)):
 #   ":group" SECONDS         the files of some of the split directories follow, as they are from then on
 #   PATH RECORD              a record of info/, remote/, local/ or todo/
-#   ":stat" "PATH INODE SIZE MTIME"   of a file in info/, remote/, local/ or todo/ "PATH - SIZE -" may be all
+#   "=PATH" SIZE             of a file in info/, remote/, local/ or todo/
+#   "@PATH" "SIZE MTIME"     of a file in mess/
 #   ":again" ID              it was in todo/ meanwhile: what was said of it is void, and is said anew
 #   ":headers" ""            text follows, no pairs: "ID 0 LENGTH 0" and so many bytes of header, of each message; its last
 #                            line is "end". Only with a line on stdin: MOST bytes of each, about BUDGET of all
@@ -27,23 +28,51 @@ fail() {
     exit "$1"
 }
 
-# xargs(1): up to 123 is a word of the program, as for a file that went meanwhile.
-records() { # paths on stdin, each ended by a NUL
-    xargs -0 -r grep -azHZse '' --
+# xargs(1): up to 123 is a word of the program, as for a file that went meanwhile. Names are numbers, so it quotes none.
+records() { # paths on stdin
+    xargs -r grep -azHZse '' --
     [ $? -le 123 ]
 }
 
-stats() {
-    xargs -0 -r stat --printf ':stat\0%n %i %s %.9Y\0' -- 2>/dev/null
+sizes() {
+    xargs -r stat --printf '=%n\0%s\0' -- 2>/dev/null
     [ $? -le 123 ]
 }
 
-paths() { # those of the files of the messages $seen
+sizes_and_times() {
+    xargs -r stat --printf '@%n\0%s %.9Y\0' -- 2>/dev/null
+    [ $? -le 123 ]
+}
+
+paths() { # of $kinds, of the messages $seen in $area
+    places=
     for kind in $kinds; do
-        place . "$kind"
+        place "$area" "$kind"
         # shellcheck disable=SC2154 # by place
-        for id in $seen; do printf '%s\000' "$base${by:+$((id % by))/}$id"; done
+        places="$places $base ${by:-0}"
     done
+    both tell_seen in_places
+}
+
+in_places() {
+    awk -v places="$places" "$remainder"'
+        BEGIN { count = split(places, word, " ") }
+        {
+            for (at = 1; at < count; at += 2) {
+                print word[at] (word[at + 1] ? remainder($1, word[at + 1]) "/" : "") $1
+            }
+        }'
+}
+
+tell_files() { # of the messages $seen in $area; what is preprocessed meanwhile was in todo/ first
+    kinds=todo
+    both paths records || unreadable
+    kinds='info remote local'
+    both paths records || unreadable
+    kinds='todo info remote local'
+    both paths sizes || unreadable
+    kinds=mess
+    both paths sizes_and_times || unreadable
 }
 
 look_into_todo() { # sets seen
@@ -58,12 +87,14 @@ tell_seen() {
 
 of_group() {
     # shellcheck disable=SC2154 # by enter
-    awk -v by="$split" -v first="$first" -v last="$last" '$1 % by >= first && $1 % by <= last'
+    awk -v by="$split" -v first="$first" -v last="$last" "$remainder"'
+        { number = remainder($1, by) }
+        number >= first && number <= last'
 }
 
 envelope_files() {
     # shellcheck disable=SC2086
-    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -print0
+    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' ! -name '*[!0-9]*'
 }
 
 tell_both() {
@@ -76,9 +107,13 @@ unique() {
 
 unreadable() { fail 74 "the queue cannot be read: a part of the listing failed or was ended by a signal"; }
 
-group() { # the split directories from $first to $last
+begin_group() {
     now=$(date +%s) || unreadable
     printf ':group\000%s\000' "$now"
+}
+
+group() { # the split directories from $first to $last
+    begin_group
     todo='' envelopes='' messages=''
     number=$first
     while [ "$number" -le "$last" ]; do
@@ -92,9 +127,9 @@ group() { # the split directories from $first to $last
     before=$seen
     both envelope_files records || unreadable
     # shellcheck disable=SC2086
-    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s -\0' || unreadable
+    find $envelopes -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '=%p\0%s\0' || unreadable
     # shellcheck disable=SC2086
-    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf ':stat\0%p - %s %T@\0' || unreadable
+    find $messages -ignore_readdir_race -maxdepth 1 -type f -name '[1-9]*' -printf '@%p\0%s %T@\0' || unreadable
     look_into_todo
     after=$seen
     [ -z "$before$after" ] || again
@@ -105,12 +140,8 @@ group() { # the split directories from $first to $last
 again() { # what was in todo/
     seen=$(both tell_both unique) || unreadable
     for id in $seen; do printf ':again\000%s\000' "$id"; done
-    kinds=todo
-    both paths records || unreadable
-    kinds='info remote local'
-    both paths records || unreadable
-    kinds='mess todo info remote local'
-    both paths stats || unreadable
+    area=.
+    tell_files
 }
 
 message_files() {
@@ -127,17 +158,26 @@ tell_headers() {
 
 held_files() {
     find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' ! -path '*/mess/*' ! -path '*/bounce/*' \
-        ! -path '*/intd/*' -print0
+        ! -path '*/intd/*' ! -name '*[!0-9]*'
 }
 
 held() {
-    now=$(date +%s) || unreadable
-    printf ':group\000%s\000' "$now"
+    begin_group
     both held_files records || unreadable
-    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' -printf ':stat\0%p %i %s %T@\0' || unreadable
+    find mxfleet-hold -mindepth 2 -maxdepth 2 -type f -name '[1-9]*' \( -path '*/mess/*' -printf '@%p\0%s %T@\0' \
+        -o -printf '=%p\0%s\0' \) || unreadable
     messages=mxfleet-hold/mess
     [ ! -d "$messages" ] || tell_headers
     printf ':done\000\000'
+}
+
+named() { # the messages $seen, wherever they are
+    for area in . mxfleet-hold; do
+        [ -d "$area" ] || continue
+        begin_group
+        tell_files
+        printf ':done\000\000'
+    done
 }
 
 is_abandoned() { # whoever works on the queue, or will put it right, has the job lock
@@ -153,6 +193,18 @@ case $headers$budget in
 *[!0-9]*) fail 64 "bad limits" ;;
 esac
 : "${headers:=0}" "${budget:=0}"
+seen=$(cat) || fail 74 "the queue IDs cannot be read"
+case $seen in
+'') ;;
+*[!0-9]end)
+    seen=${seen%?end}
+    case $seen in
+    '' | *[!0-9"
+"]*) fail 64 "bad queue IDs" ;;
+    esac
+    ;;
+*) fail 64 "the queue IDs were cut off" ;;
+esac
 enter "$1" || fail 66 "no queue in $1"
 # Changes move files under an exclusive lock; one that was cut off is put right by its guardian within a moment.
 exec 9>>"$state.acting" || fail 73 "cannot open $state.acting"
@@ -176,6 +228,11 @@ while :; do
     waited=$((waited + 1))
 done
 
+if [ -n "$seen" ]; then
+    named
+    printf ':end\000%s\000' "$split"
+    exit 0
+fi
 # Some thousand messages a group: each takes a dozen processes here, and is held in memory where it is read.
 set -- mess/0/*
 size=$((1 + 5000 / $#))

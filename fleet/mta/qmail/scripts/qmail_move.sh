@@ -21,35 +21,42 @@ is_ours() {
     done
 }
 
-move() ( # FROM TO KIND...: a name that is taken stays where it is. A shell of its own, for the lot of each directory
-    from=$1
+move() ( # FROM TO KIND...: a name that is taken stays where it is. A shell of its own, for what it sets
+    # shellcheck disable=SC2034 # of what is there
+    area=$1
     to=$2
     shift 2
-    for kind; do
-        place "$from" "$kind"
-        for id in $ids; do
-            path=$base${by:+$((id % by))/}$id
-            [ -e "$path" ] || continue
-            number=0
-            [ "$to" != . ] || number=$((id % split))
-            eval "lot=\${lot_$number-}\ \$path lot_$number=\$lot"
-            [ "${#lot}" -lt "$LOT" ] || { move_lot && place "$from" "$kind"; } || exit
-        done
-        number=0
-        while [ "$number" -lt "$split" ]; do
-            move_lot || exit
-            number=$((number + 1))
-        done
+    for kinds; do
+        place "$to" "$kinds"
+        if [ -z "$by" ]; then
+            found=$(there) || exit
+            in_lots "$found" 1 put "$base" || exit
+        else
+            found=$(both there by_directory) || exit
+            in_lots "$found" 1 put || exit
+        fi
     done
 )
 
-move_lot() { # of the directory with that number
-    eval "lot=\${lot_$number-} lot_$number="
-    [ -n "$lot" ] || return 0
-    place "$to" "$kind"
-    # shellcheck disable=SC2086 # paths without blanks
-    mv -n -t "$base${by:+$number}" -- $lot 2>/dev/null
-    [ $? -le 1 ] # some name was taken, or there is no room: who moved on looks at what is still there
+put() { # DIRECTORY PATH...
+    directory=$1
+    shift
+    mv -n -t "$directory" -- "$@" 2>/dev/null # 1: some name was taken, or there is no room; who moved on looks
+}
+
+by_directory() { # "DIRECTORY PATH...", a line for each lot
+    # shellcheck disable=SC2154 # by qmail_queue.sh
+    awk -v base="$base" -v by="$by" -v most="$LOT" "$remainder"'
+        {
+            for (at = 1; at <= NF; at++) {
+                name = $at
+                sub("^.*/", "", name)
+                number = remainder(name, by)
+                lot[number] = lot[number] " " $at
+                if (++count[number] % most == 0) { print base number lot[number]; lot[number] = "" }
+            }
+        }
+        END { for (number in lot) if (lot[number] != "") print base number lot[number] }'
 }
 
 make_young() { # AREA: what lies in mess/ without info/ and was not read for 36 hours, qmail-send removes

@@ -8,13 +8,24 @@
 #   has_any AREA ID KIND...  whether the message has one of these files there
 #   find_having AREA KIND...   sets having to those of $ids that have one there, some more than once
 #   keep_without AREA KIND...  takes those from $ids
-#   with_files AREA KINDS WORST COMMAND...   the command with the files of $ids that are there, in lots. False when it
-#                            could not be run, was ended by a signal or ended with more than WORST
+#   there                    the paths of the files of $ids in $area of $kinds that are there, a line for each lot. False
+#                            when it was ended by a signal
+#   in_lots LOTS WORST COMMAND...   the command with the words of each of these lines behind it. False when it could not
+#                            be run, was ended by a signal or ended with more than WORST
+#   with_files AREA KINDS WORST COMMAND...   the same with the files of $ids that are there
+#   remainder                for awk: remainder(ID, BY), also of a number with more digits than awk reckons with
 #   headers_of               of messages whose paths are on stdin: "ID 0 LENGTH 0", then the header, up to $headers bytes;
 #                            "ID absent". None after $budget bytes of all
 #
-# No program counts names here or looks for one, and nothing goes through a pipe: what died would have seen too little.
-LOT=4000 # characters of paths in one command line: any host takes them, and time grows with the square of it
+# No program counts names here or looks for one, and no pipe ends unseen: what died would have seen too little. No list
+# of paths grows word by word: a shell copies all of it, a character at a time, for each.
+LOT=1000 # paths in one command line: any host takes them
+# shellcheck disable=SC2034 # whoever takes this in gives it to awk
+remainder='
+    function remainder(id, by,  low) {
+        low = length(id) > 9 ? substr(id, length(id) - 8) : id
+        return (substr(id, 1, length(id) - length(low)) % by * (1000000000 % by) + low) % by
+    }'
 
 # shellcheck disable=SC2034 # whoever takes this in looks at state
 enter() {
@@ -80,32 +91,42 @@ keep_without() {
     ids=$kept
 }
 
-with_files() {
-    area=$1
-    kinds=$2
-    worst=$3
-    shift 3
-    [ -d "$area" ] || return 0
-    lot=
+there() {
+    number=0
     for kind in $kinds; do
         place "$area" "$kind"
         for id in $ids; do
             path=$base${by:+$((id % by))/}$id
             [ -e "$path" ] || continue
-            lot="$lot $path"
-            [ "${#lot}" -lt "$LOT" ] || run_lot "$@" || return
+            number=$((number + 1))
+            if [ $((number % LOT)) -eq 0 ]; then echo "$path"; else printf '%s ' "$path"; fi
         done
     done
-    run_lot "$@"
 }
 
-run_lot() { # COMMAND...
-    [ -n "$lot" ] || return 0
-    # shellcheck disable=SC2086 # paths without blanks
-    "$@" $lot
-    ended=$?
-    lot=
-    [ "$ended" -le "$worst" ]
+in_lots() {
+    lots=$1
+    worst=$2
+    shift 2
+    IFS='
+'
+    for lot in $lots; do
+        unset IFS
+        # shellcheck disable=SC2086 # paths without blanks
+        "$@" $lot
+        [ $? -le "$worst" ] || return
+    done
+    unset IFS
+}
+
+with_files() {
+    area=$1
+    kinds=$2
+    most=$3
+    shift 3
+    [ -d "$area" ] || return 0
+    found=$(there) || return
+    in_lots "$found" "$most" "$@"
 }
 
 # shellcheck disable=SC2154 # headers and budget are set where this is taken in

@@ -56,50 +56,71 @@ locked() { # the paths of queue files that are locked
     done <"$work/opened"
 }
 
-look() { # KINDS FORMAT
+look() { # TESTS...
     # shellcheck disable=SC2086
-    sure search -H $places -maxdepth 1 -type f -name "[$1]f*" ! -name '*[!0-9A-Za-z]*' -printf "$2"
+    sure search -H $places -maxdepth 1 -type f ! -name '*[!0-9A-Za-z]*' \( "$@" \)
 }
 
-# whole(PATH) reads a queue file: 1 whole, 0 not, -1 gone. T, K and N of the file, `text` to tell, `header` in bytes and
-# up to `most` bytes of it in `headers`.
+# whole(PATH) reads a queue file: 1 whole, 0 not, -1 gone. T, K and N of the file, `text` to tell, `headers`, and `header`,
+# their bytes. A file is taken apart as one text: a step for each line costs awk more than the reading.
 queue_file='
-    function bytes(text) { return length(text) - (index(text, "\377") ? gsub(/\377[\200-\237\377]/, "", text) : 0) }
-    function whole(path,    line, code, at, inside, ended, version, sender) {
-        T = K = N = ""; text = headers = ""; sender = header = inside = ended = 0
-        while ((at = (getline line < path)) > 0) {
-            code = substr(line, 1, 1)
-            if (code == "H") {
-                if (inside = substr(line, 2, 15) != "?P?Return-Path:") {
-                    if (substr(line, 2, 2) == "??") line = substr(line, 4)
-                    else sub(/^H(\?[^?]*\?)?/, "", line)
-                    header += bytes(line) + 1
-                    if (most && length(headers) < most) headers = headers "H" line "\n"
-                }
-            } else if (code == " " || code == "\t") {
-                if (inside) {
-                    header += bytes(line) + 1
-                    if (most && length(headers) < most) headers = headers line "\n"
-                }
-            } else {
-                inside = 0
-                if (code == "S") { text = text line "\n"; sender = 1 }
-                else if (code == "R" || code == "M" || code == "q") text = text line "\n"
-                else if (code == "T") T = substr(line, 2)
-                else if (code == "K") K = substr(line, 2)
-                else if (code == "N") N = substr(line, 2)
-                else if (code == "V") version = substr(line, 2)
-                else if (line == ".") { ended = 1; break }
-            }
-        }
+    function contents(path,    part, file, at) { # RS is a byte that a file hardly has
+        RS = "\001"
+        while ((at = (getline part < path)) > 0) file = file == "" ? part : file RS part
+        RS = "\n"
         close(path)
-        if (at < 0) return -1
-        return ended && version + 0 >= 2 && version + 0 <= 8 && T ~ /^[0-9]+$/ && K ~ /^[0-9]*$/ && N ~ /^[0-9]*$/ && sender
+        is_gone = at < 0
+        return file
+    }
+    function begins() { return text ~ /^\nV[2-8]([^0-9\n][^\n]*)?\nT[0-9]+\nK[0-9]*\nN[0-9]*\n/ }
+    function is_ordered(    at, end) { # as Sendmail writes it: V, T, K and N, others, S before R, headers, the end
+        at = index(text, "\nH")
+        end = length(text) - 2
+        return at && begins() && !index(text, "\n\n") && match(text, /\n[SR]/) && substr(text, RSTART, 2) == "\nS" &&
+            index(text, "\n.\n") == end && match(substr(text, at + 1), /\n[^H \t]/) == end - at
+    }
+    function order(    line, lines, at, code, last, value, others, fields) {
+        lines = split(text, line, "\n")
+        for (at = 2; at < lines && line[at] != "."; at++) {
+            code = substr(line[at], 1, 1)
+            if (code != " " && code != "\t") last = code
+            if (last == "H") fields = fields "\n" line[at]
+            else if (code == "" || (code == "M" && !("S" in value))) continue # M before S is of no recipient
+            else if (index("VTKNS", code)) value[code] = substr(line[at], 2)
+            else others = others "\n" line[at]
+        }
+        if (at >= lines || !("S" in value)) return 0
+        text = "\nV" value["V"] "\nT" value["T"] "\nK" value["K"] "\nN" value["N"] "\nS" value["S"]
+        text = text others fields "\n.\n"
+        return begins()
+    }
+    function whole(path,    at, rest, line) {
+        text = "\n" contents(path)
+        if (is_gone) return -1
+        is_empty = text == "\n"
+        if (!is_ordered() && !order()) return 0
+        split(substr(text, 1, 99), line, "\n")
+        T = substr(line[3], 2); K = substr(line[4], 2); N = substr(line[5], 2)
+        if (!(at = index(text, "\nH"))) at = length(text) - 2
+        headers = substr(text, at, length(text) - at - 2)
+        text = substr(text, 1, at - 1)
+        while (at = index(headers, "\nH?P?Return-Path:")) {
+            rest = substr(headers, at + 1)
+            headers = substr(headers, 1, at - 1) (match(rest, /\n[^ \t]/) ? substr(rest, RSTART) : "")
+        }
+        header = -gsub(/\nH(\?[^?\n]*\?)?/, "\nH", headers)
+        header += length(headers)
+        if (index(headers, "\377")) { rest = headers; header -= gsub(/\377[\200-\237\377]/, "", rest) }
+        at = index(text, "\nS")
+        rest = substr(text, 1, at - 1)
+        text = (match(rest, /\nq[^\n]*/) ? substr(rest, RSTART, RLENGTH) : "") substr(text, at)
+        gsub(/\n[^SqRM][^\n]*/, "", text)
+        return 1
     }
 '
 
 # Queue files from two looks: a file that is renamed during one is in the other. One that is renamed later is read under
-# its new name. Data files are looked at in between: a message whose data file is not seen has just arrived when the
+# its new name. Data files are looked at in the second: a message whose data file is not seen has just arrived when the
 # first look does not have it.
 list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
     awk -v client="$client" -v most="${1:-0}" -v budget="${2:-0}" "$queue_file"'
@@ -108,51 +129,56 @@ list() { # [MOST BUDGET]: bytes of headers of a message, and of all of them
         name = place "/" letter "f" id
         return (name in early || name in late) ? -1 : whole(name)
     }
-    function tell(path, state) {
-        if (state < 0 || (state == 0 && ((path in locked) || size == 0))) return # left, or is being received
+    function tell(path, state,    is_client) {
+        if (state < 0 || (state == 0 && ((path in locked) || is_empty))) return # left, or is being received
         if (state == 0) { print "?" id; return }
         is_client = index(place "/", client "/") == 1
-        printf ">%s %s %d %d %s %d %d %d %d\n%s", id, letter, is_client, (path in locked), T, N, K, header, body[id], text
-        if (most) { printf "%s", headers; if ((budget -= length(headers)) <= 0) most = 0 }
+        printf ">%s %s %d %d %s %d %d %d %d", id, letter, is_client, (path in locked), T, N, K, header, body[id]
+        print text
+        if (most) {
+            headers = substr(headers, 2, most)
+            if (headers != "") print headers
+            if ((budget -= length(headers)) <= 0) most = 0
+        }
         told++
     }
-    FILENAME == ARGV[1] { locked[$0]; next }
-    FILENAME == ARGV[2] { early[$1] = 0; next }
+    function take_apart(path) {
+        match(path, /[^\/]*$/)
+        place = substr(path, 1, RSTART - 2); letter = substr(path, RSTART, 1); id = substr(path, RSTART + 2)
+    }
+    look == "locks" { locked[$0]; next }
+    look == "early" { early[$0] = 0; next }
+    look == "data" { body[substr($1, 3)] = $2; next }
     {
-        letter = substr($1, 1, 1); id = substr($1, 3)
-        if (letter == "d") { body[id] = $2; next }
-        place = $3; size = $2; path = place "/" $1
-        if (letter == "Q") { lost++; if (path in early) early[path] = 1; next }
+        letter = substr($1, 1, 1); id = substr($1, 3); place = $2; path = place "/" $1
+        if (letter == "Q") lost++
         if (path in early) early[path] = 1
         else {
             late[path]
             if (!(id in body)) next
         }
+        if (letter == "Q") next
         state = whole(path)
-        if (state < 0) gone[path] = $0; else tell(path, state)
+        if (state < 0) gone[path]; else tell(path, state)
     }
     END {
-        for (path in gone) {
-            split(gone[path], word, " ")
-            letter = substr(word[1], 1, 1); id = substr(word[1], 3); size = word[2]; place = word[3]
-            tell(path, other(path))
-        }
-        for (path in early) if (!early[path] && match(path, /\/[qh]f[^\/]*$/)) {
-            id = substr(path, RSTART + 3); letter = substr(path, RSTART + 1, 1); size = 0; place = substr(path, 1, RSTART - 1)
+        for (path in gone) { take_apart(path); tell(path, other(path)) }
+        for (path in early) {
+            take_apart(path)
+            if (early[path] || letter == "Q") continue
             state = whole(path)
             if (state < 0) state = other(path)
             tell(path, state)
         }
         print "end", told + 0, lost + 0
-    }' "$work/locks" "$work/early" "$work/looks"
+    }' look=locks "$work/locks" look=early "$work/early" look=data "$work/data" look=names "$work/names"
 }
 
 case $action in
 list | headers)
     locked >"$work/locks"
-    look qhQ '%h/%f\n' >"$work/early"
-    look d '%f %s\n' >"$work/looks"
-    look qhQ '%f %s %h\n' >>"$work/looks"
+    look -name '[qhQ]f*' -printf '%h/%f\n' >"$work/early"
+    look -name 'df*' -fprintf "$work/data" '%f %s\n' -o -name '[qhQ]f*' -printf '%f %h\n' >"$work/names"
     if [ "$action" = headers ]; then list 131072 134217728; else list; fi
     ;;
 contents)
@@ -162,8 +188,8 @@ contents)
     esac
     cat >"$work/ids" || exit 74
     [ "$(grep -vc '^[0-9A-Za-z][0-9A-Za-z]*$' "$work/ids")" = 0 ] || exit 64
-    look qhdQ '%f %s %h\n' >"$work/looks"
-    look qhdQ '%f %s %h\n' >>"$work/looks"
+    look -name '[qhdQ]f*' -printf '%f %s %h\n' >"$work/looks"
+    look -name '[qhdQ]f*' -printf '%f %s %h\n' >>"$work/looks"
     sure awk 'FILENAME == ARGV[1] { letter = substr($1, 1, 1); id = substr($1, 3)
             if (letter == "d") data[id] = $3 "/" $1 " " $2
             else if (letter != "Q") queue[id] = $3 "/" $1
