@@ -235,3 +235,25 @@ def test_sendmail_is_found_before_sudo_allows_anything() -> None:
 def test_qmail_is_found_though_sudo_allows_other_commands_only() -> None:
     (found,) = ended(qmail.discover(HostFacts(has_sudo=True), "mx1"), Completed(0, QMAIL), DENIED)
     assert found.options["split"] == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "version"),
+    [
+        (b"\x7fELF\x00 214 qmail home page: http://pobox.example/qmail.html\0", "1.03"),
+        (b"\x7fELF\x00 214 netqmail home page: http://qmail.example/\0", "netqmail"),
+        (b"\x7fELF\x00 214 notqmail home page: https://notqmail.example\0", "notqmail"),
+        (b"\x7fELF\0", ""),
+        (None, ""),
+    ],
+)
+def test_qmails_flavour_is_told_by_its_own_words(program: bytes | None, version: str, tmp_path: Path) -> None:
+    for name in ("queue/mess/0", "queue/todo", "control", "bin"):
+        (tmp_path / name).mkdir(parents=True)
+    if program is not None:
+        (tmp_path / "bin/qmail-smtpd").write_bytes(program)
+    text, _ = script_text("qmail_discover.sh")
+    env = {"PATH": "/usr/bin:/bin", "QMAILHOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", text, "x"], env=env, capture_output=True)
+    answer = qmail.parse_answer(Completed(done.returncode, done.stdout, done.stderr))
+    assert next(home.version for home in answer.homes if home.path == str(tmp_path)) == version

@@ -32,9 +32,11 @@ class Service:
 
 @dataclass
 class Home:
-    """A qmail home directory. `split`: conf-split, 0 when the queue could not be seen."""
+    """A qmail home directory. `split`: conf-split, 0 when the queue could not be seen. `version`: "1.03", or whose
+    descendant it is, "" where its programs could not be read."""
 
     path: str
+    version: str = ""
     split: int = 0
     has_split_todo: bool = False
     control: dict[str, list[str]] = field(default_factory=dict)
@@ -80,6 +82,8 @@ def _take(answer: Answer, word: str, value: str) -> None:
             answer.homes[-1].split, answer.homes[-1].has_split_todo = count_of(numbers[0]), numbers[1] != "0"
         else:
             answer.is_partial = True
+    elif word == "flavour":
+        answer.homes[-1].version = "1.03" if value == "qmail" else value
     elif word == "control":
         name, _, text = value.partition(" ")
         answer.homes[-1].control.setdefault(name, []).append(text.strip())
@@ -105,7 +109,7 @@ def _instance(host: str, home: Home, answer: Answer, facts: HostFacts) -> Instan
         host=host,
         name="qmail",
         mta="qmail",
-        version="",
+        version=home.version,
         config_dir=f"{home.path}/control",
         queue_dirs=(f"{home.path}/queue",),
         front_ends=tuple(dict.fromkeys(name for name, _ in fronts)),
