@@ -190,12 +190,14 @@ class Trace:
         message = self.message(queue_id, delivery.time)
         if delivery.orig_to == recipient:
             delivery.orig_to = ""
-        for address in (recipient, delivery.orig_to) if delivery.orig_to else ():
-            known = message.recipients.get((address, ""))
-            if known is not None and known.status == "queued":
-                del message.recipients[address, ""]  # what was logged before the alias was
+        recipients = message.recipients
+        if delivery.orig_to:
+            for address in (recipient, delivery.orig_to):
+                known = recipients.get((address, ""))
+                if known is not None and known.status == "queued":
+                    del recipients[address, ""]  # what was logged before the alias was
         key = recipient, delivery.orig_to
-        message.recipients[key] = delivery.after(message.recipients.get(key))
+        recipients[key] = delivery.after(recipients[key]) if key in recipients else delivery
         message.time = delivery.time
 
     def named(self, queue_id: str, recipient: str, delivery: Delivery) -> None:

@@ -163,7 +163,7 @@ class Lines:
         recipient, delivery = told
         if not delivery.status:
             trace.forget(queue_id)
-        elif following := self._following(queue_id, delivery):
+        elif delivery.status in ("sent", "handed_over") and (following := self._following(queue_id, delivery)):
             trace.handed_over(queue_id, recipient, delivery, following)
         else:
             trace.delivered(queue_id, recipient, delivery)
@@ -172,8 +172,6 @@ class Lines:
         """The queue ID under which the mail goes on here, if it does."""
         if delivery.status == "handed_over":
             return following_of(delivery.reply)
-        if delivery.status != "sent":
-            return ""
         following = following_of(delivery.reply) if self._before else ""
         if following and self._before.get(following) == queue_id:
             return following
