@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.mta.postfix.lines import delivery_of, line_of, refusal_of
+from fleet.mta.postfix.lines import arrival_of, delivery_of, line_of, refusal_of
+from fleet.mta.postfix.logs import PICKUP
 from tests.unit.test_trace_postfix import ENVELOPE, VIA, A, B, C, came, log, parsed, removed, told, traced, went
 
 SCREENED = "from=<s@c.example>, to=<r@d.example>, proto=ESMTP, helo=<c.example>"
@@ -226,15 +227,25 @@ def test_a_strangers_text_that_looks_like_a_field_tells_nothing(line: str) -> No
 @pytest.mark.parametrize(
     "part",
     [", a=b", ", orig_to=<x>", ">, relay=x, delay=1", ", status=sent (", '"', '\\"', "<", ">", " from=<a>", " to=<",
-     " proto=x", "; from=<", " helo=<", "milter-", "a-", ": ", "queued as 4A1B2C3D4E ", " from a[1]", "[127.1/",
+     " proto=x", "; from=<", " helo=<", "milter-", "a-", ": ", "queued as 4A1B2C3D4E ", " from a[1]", "[", "/",
+     "[127.1/", ", a=b, c=d",
      "4A1B"],
 )  # fmt: skip
 def test_long_hostile_lines_are_given_up_at_once(part: str) -> None:
     many = part * (64_000 // len(part))
     for text in (f"to=<{many}", f"to=<a>{many}, status=sent ({many})", f"to=<a>, relay=x[/y], status=sent ({many})"):
         delivery_of(text, 1.0)
-    for text in (f"reject: {many}", f"reject: RCPT from a[1]: no; from=<{many}> to=<{many}>", f"milter-{many}reject: "):
+    for text in (
+        f"reject: {many}",
+        f"reject: RCPT from a[1]: no; from=<{many}> to=<{many}>",
+        f"milter-{many}reject: ",
+        f"reject: RCPT from a[1]: no; from=<x>{many}>",
+        f"reject: RCPT from {many}",
+        f"hold: body {many}",
+    ):
         refusal_of(text)
+    arrival_of(f"client={many}, orig_client={many}")
+    PICKUP.fullmatch(f"uid=1 from=<{many} x")
     line_of(f"mx1 postfix/smtpd[1]: {A}: {many}")
     line_of(many)
 

@@ -31,7 +31,7 @@ OUTCOMES = {
     "undeliverable-but-not-cached": "",
 }
 """By log_adhoc's word; "": an address check (verify(8), sendmail -bv), which is no mail."""
-HERE = re.compile(r"\[(?:127\.[0-9.]+|(?:IPv6:)?::1|[^\]]*/[^\]]*)\]")
+HERE = re.compile(r"\[(?:127\.[0-9.]+|(?:IPv6:)?::1|[^\[\]/]*/[^\[\]]*)\]")
 """Loopback, or a socket in the file system."""
 ON_AS = re.compile(rf"\b(?:queued|forwarded) as ({ID})\b", re.ASCII)
 THROWN_AWAY = re.compile(r"2\d\d (?:2\.\d+\.\d+ )?Ok, discarded\b")
@@ -42,12 +42,12 @@ BIT_BUCKET = ("discarded", "delivered to file: /dev/null")
 
 VERDICT = re.compile(r"(?:milter-(?:[a-z-]+-)?|proxy-)?(reject|hangup|discard|hold|accept): ")
 VERDICTS = {"reject": "rejected", "hangup": "rejected", "discard": "discarded", "hold": "held", "accept": ""}
-AT = re.compile(r"(\S+(?: content)?) from (\S*\[[^\]]*\])(?::\d+)?: (.*)", re.DOTALL)
+AT = re.compile(r"(\S+(?: content)?) from ([^\s\[]*\[[^\]]*\])(?::\d+)?: (.*)", re.DOTALL)
 OF_CONTENT = ("header ", "body ", "content ", "mime-error ")
 ORIGIN = re.compile(r" from (\S+)$")
 FROM = "from=<"
 NAMED = (" from=<", " to=<", " proto=", " helo=<")
-VALUE = re.compile(rf"({QUOTED})>(?:,? [a-z_]+=[^\s<>:]*)*(?:: (.*)|,)?", re.DOTALL)
+VALUE = re.compile(rf"({QUOTED})>(?:,? [a-z_]+=[^\s<>:,]*)*(?:: (.*)|,)?", re.DOTALL)
 CODE = re.compile(r"([245]\.\d{1,3}\.\d{1,3}) ")
 CLIENT = re.compile(r"client=([^\s,\]]+\]?)")
 GIVEN_UP = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender$")

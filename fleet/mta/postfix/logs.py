@@ -204,7 +204,7 @@ class Lines:
             return
         # Known by its process, until that tells the queue ID.
         decided = self._trace.message(line.process, time, begins=True)
-        decided.queue_id, decided.client = "", refusal.client
+        decided.queue_id, decided.client = "", "" if HERE.search(refusal.client) else refusal.client
         decided.sender, decided.instance = message.sender, message.instance
         self._apply(decided, refusal, time)
 
