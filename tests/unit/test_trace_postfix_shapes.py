@@ -228,8 +228,7 @@ def test_a_strangers_text_that_looks_like_a_field_tells_nothing(line: str) -> No
     "part",
     [", a=b", ", orig_to=<x>", ">, relay=x, delay=1", ", status=sent (", '"', '\\"', "<", ">", " from=<a>", " to=<",
      " proto=x", "; from=<", " helo=<", "milter-", "a-", ": ", "queued as 4A1B2C3D4E ", " from a[1]", "[", "/",
-     "[127.1/", ", a=b, c=d",
-     "4A1B"],
+     "[127.1/", ", a=b, c=d", "4A1B"],
 )  # fmt: skip
 def test_long_hostile_lines_are_given_up_at_once(part: str) -> None:
     many = part * (64_000 // len(part))
