@@ -22,6 +22,8 @@ administrator."""
 STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 """What is not the last that can be told of a recipient."""
 
+WORST = {status: at for at, status in enumerate(("bounced", "discarded", "deferred"))}
+
 LONGEST_REPLY = 1000
 ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
@@ -41,6 +43,7 @@ Recipient = tuple[str, str]
 class Delivery:
     """The last that was logged of one recipient. `relay`: host or mailer as the MTA writes it. `delay`: seconds since
     the message came. `orig_to`: the address before an alias, "" where it is the same. `is_local`: it stays here.
+    `attempt`: what lines of one attempt have in common, "" where the MTA logs nothing like that.
     """
 
     time: float
@@ -51,11 +54,20 @@ class Delivery:
     delay: float | None = None
     orig_to: str = ""
     is_local: bool = False
+    attempt: str = ""
+
+    def after(self, before: "Delivery | None") -> "Delivery":
+        """The last word, or the worst of one attempt: an alias may lead to a file and a program, with a line each."""
+        is_same = before is not None and bool(self.attempt) and before.attempt == self.attempt
+        return min(before, self, key=lambda each: WORST.get(each.status, len(WORST))) if before and is_same else self
 
 
 @dataclass(slots=True)
 class Message:
-    """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host."""
+    """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host.
+
+    `earlier`: the queue IDs that it had before, in other queues of this host.
+    """
 
     queue_id: str
     time: float
@@ -70,6 +82,13 @@ class Message:
     recipients: dict[Recipient, Delivery] = field(default_factory=dict)
     unclear: Delivery | None = None
     is_handed_over: bool = False
+    earlier: tuple[str, ...] = ()
+
+    def goes_on_as(self, then: "Message") -> None:
+        """The other is the same mail: what only this one tells is known of it."""
+        then.client = then.client or self.client
+        then.message_id = then.message_id or self.message_id
+        then.earlier = (*self.earlier, self.queue_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,7 @@ class Wanted:
 
     def has_message(self, message: Message) -> bool:
         given = self.operation
-        if given.queue_id and message.queue_id != given.queue_id:
+        if given.queue_id and given.queue_id not in (message.queue_id, *message.earlier):
             return False
         if given.message_id and message.message_id.strip("<>") != given.message_id.strip("<>"):
             return False
@@ -137,7 +156,7 @@ class Trace:
         self._wanted = wanted
         self._window = window
         self._open: dict[str, Message] = {}
-        self._left: dict[str, None] = {}
+        self._left: dict[str, tuple[str, ...]] = {}
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
         self._size = 0
         self.totals = dict.fromkeys(STATUSES, 0)
@@ -158,6 +177,10 @@ class Trace:
             known.arrived = time
         return known
 
+    def known(self, queue_id: str) -> Message | None:
+        """The message that has this queue ID now, if a line was about it."""
+        return self._open.get(queue_id)
+
     def forget(self, queue_id: str) -> None:
         """The lines were of no message of their own."""
         self._open.pop(queue_id, None)
@@ -167,10 +190,14 @@ class Trace:
         message = self.message(queue_id, delivery.time)
         if delivery.orig_to == recipient:
             delivery.orig_to = ""
-        known = message.recipients.get((recipient, ""))
-        if delivery.orig_to and known is not None and known.status == "queued":
-            del message.recipients[recipient, ""]  # what was logged before the alias was
-        message.recipients[recipient, delivery.orig_to] = delivery
+        recipients = message.recipients
+        if delivery.orig_to:
+            for address in (recipient, delivery.orig_to):
+                known = recipients.get((address, ""))
+                if known is not None and known.status == "queued":
+                    del recipients[address, ""]  # what was logged before the alias was
+        key = recipient, delivery.orig_to
+        recipients[key] = delivery.after(recipients[key]) if key in recipients else delivery
         message.time = delivery.time
 
     def named(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
@@ -186,13 +213,29 @@ class Trace:
         self.delivered(queue_id, recipient, delivery)
         message = self._open[queue_id]
         then = self._open.get(following)
-        if then is None and following not in self._left:
+        if then is None and not self._has_left(following, queue_id):
             return
         del message.recipients[recipient, delivery.orig_to]
         message.is_handed_over = True
         if then is not None:
-            then.client = then.client or message.client
-            then.message_id = then.message_id or message.message_id
+            message.goes_on_as(then)
+
+    def _has_left(self, following: str, queue_id: str) -> bool:
+        """Whether the row of the following message was told, also to who asks for the queue ID of this one."""
+        earlier = self._left.get(following)
+        return earlier is not None and (queue_id in earlier or self._wanted.operation.queue_id != queue_id)
+
+    def requeued(self, queue_id: str, following: str) -> None:
+        """What was not delivered of the message goes on under another queue ID."""
+        message = self._open.pop(queue_id, None)
+        if message is None:
+            return
+        message.is_handed_over = True
+        message.goes_on_as(self._open[following])
+        rest = [key for key, each in message.recipients.items() if each.status in STILL_QUEUED]
+        for key in rest:
+            del message.recipients[key]
+        self._report(message)
 
     def ended(self, queue_id: str, recipient: str, status: str, time: float) -> None:
         """What the MTA did with a recipient without an attempt; its last reply stays."""
@@ -215,7 +258,7 @@ class Trace:
         message = self._open.pop(queue_id, None)
         if message is None:
             return
-        self._left[queue_id] = None
+        self._left[queue_id] = message.earlier
         if len(self._left) > MOST_OPEN:
             del self._left[next(iter(self._left))]
         ends = status or "unclear"

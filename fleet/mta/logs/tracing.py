@@ -72,7 +72,7 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
 
 def once(text: str) -> tuple[str, int]:
     """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
-    match = REPEATED.fullmatch(text)
+    match = REPEATED.fullmatch(text) if "message repeated " in text else None
     if match is None:
         return text, 1
     return match["head"] + match["text"], min(int(match["times"]), MOST_REPEATED)
