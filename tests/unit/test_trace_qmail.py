@@ -113,7 +113,8 @@ def test_a_double_bounce_that_fails_is_thrown_away(tmp_path: Path) -> None:
         "delivery 1: failure: Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/",
         "triple bounce: discarding bounce/9", "end msg 9",
     )  # fmt: skip
-    assert told(traced(tmp_path, *lines), "sender", "status") == [("#@[]", "discarded")]
+    for criteria in ({"recipient": "*"}, {"recipient": "root@mx1.example"}):
+        assert told(traced(tmp_path, *lines, **criteria), "sender", "status") == [("#@[]", "discarded")]
 
 
 def test_a_bounce_is_a_message_of_the_null_sender(tmp_path: Path) -> None:
