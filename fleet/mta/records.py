@@ -22,14 +22,18 @@ class Capability:
 
 @dataclass(slots=True)
 class Recipient:
-    """An envelope recipient. `state`: "undelivered" or "delivered". `reason`: last delay reason or ""."""
+    """An envelope recipient. `state`: "undelivered" or "delivered". `reason`: last delay reason or "". `raw`: as the
+    MTA stores the address, "" where it is the same."""
 
     address: str
     reason: str = ""
     state: str = "undelivered"
+    raw: str = ""
 
     def as_json(self) -> dict[str, str]:
-        return {"address": self.address, "reason": self.reason, "state": self.state}
+        """As the API shows it. `raw` only where it is another address."""
+        shown = {"address": self.address, "reason": self.reason, "state": self.state}
+        return {**shown, "raw": self.raw} if self.raw else shown
 
 
 @dataclass(slots=True)

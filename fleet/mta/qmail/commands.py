@@ -20,7 +20,7 @@ from fleet.mta.host.commands import (
 )
 from fleet.mta.host.sudo import refusal_of
 from fleet.mta.operations import Quarantined
-from fleet.mta.qmail.parse import bytes_of
+from fleet.mta.qmail.address import bytes_of
 from fleet.mta.records import InstanceFacts, QueueEntry
 from fleet.mta.steps import Completed, Steps, run
 

@@ -121,6 +121,8 @@ def _instance(host: str, home: Home, answer: Answer, facts: HostFacts) -> Instan
             "svc": answer.programs.get("svc", ""),
             "svstat": answer.programs.get("svstat", ""),
             "own_domains": own_domains(home.control),
+            "local_domains": local_domains(home.control),
+            "virtual_domains": virtual_domains(home.control),
             "log_source": (log_directory(sender) if sender else "") or facts.log_source or "none",
             "listen": listening([each for _, each in fronts]),
             "front_end_services": [[name, each.directory] for name, each in fronts],
@@ -187,3 +189,14 @@ def own_domains(control: dict[str, list[str]]) -> list[str]:
     names = [*control.get("me", [])[:1], *control.get("locals", []), *control.get("rcpthosts", [])]
     names += [line.partition(":")[0] for line in control.get("virtualdomains", [])]
     return sorted({name.lower() for name in names if name and "@" not in name and not name.startswith(".")})
+
+
+def local_domains(control: dict[str, list[str]]) -> list[str]:
+    """The domains that virtualdomains is not asked about: locals, or me where there is no such file."""
+    return sorted({name.lower() for name in control.get("locals", control.get("me", [])[:1]) if name})
+
+
+def virtual_domains(control: dict[str, list[str]]) -> list[list[str]]:
+    """[key, what is prepended] of each line of virtualdomains; nothing is prepended for exceptions."""
+    lines = (line.partition(":") for line in control.get("virtualdomains", []))
+    return [[key, prepend] for key, colon, prepend in lines if colon]

@@ -182,6 +182,7 @@ qmail='FILENAME == ARGV[1] { wanted[$1]; next }
         split(substr($0, RSTART, RLENGTH), word, " ")
         if (word[3] in wanted) { print; next }
     }
+    match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) print; next }
     match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
     match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
     index(tolower($0), ENVIRON["text"])'
