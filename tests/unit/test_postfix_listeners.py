@@ -248,6 +248,19 @@ def test_a_soft_answer_or_one_with_a_footer_is_ours_and_so_is_what_is_left_of_a_
     assert re.search(r"still answered '[45]50 [45]\.7\.1 <", freed.error.detail)
 
 
+@pytest.mark.parametrize(("value", "is_his"), [("REJECT no", True), ("550 no", True), ("DEFER no", False)])
+def test_an_administrators_refusal_under_soft_bounce_is_as_good_as_ours(value: str, *, is_his: bool) -> None:
+    host = make_host()
+    host.senders.append(f"{SENDER}\t{value}")
+    host.judge = lambda found, sender: "454 4.7.1 no" if sender == SENDER else ""
+    if is_his:
+        result = host.drive(POSTFIX.sender_block(INSTANCE, BLOCK, CONTEXT))
+        assert (result.ended, host.changes, len(result.data["notes"])) == (Ended.UNCHANGED, 0, 1)
+    else:
+        with pytest.raises(Conflict):
+            host.drive(POSTFIX.sender_block(INSTANCE, BLOCK, CONTEXT))
+
+
 @pytest.mark.parametrize("behind", ["", ". For help call 555", "\n550 5.7.1 For help call 555"])
 @pytest.mark.parametrize("text", ["Sender address blocked", "Domain refused"])
 def test_an_unblock_whose_sender_a_wider_block_refuses_names_it_whatever_the_answer_says(

@@ -3,6 +3,7 @@
 An MTA supplies its `BlockSites`: which files, which keys, which answer. Everything else is here and in `unblock`.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,9 @@ from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
 from fleet.mta.operations import BlockList, SenderBlock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
+
+_FOR_GOOD = re.compile(r"REJECT(?:\s|$)|5\d\d\s", re.IGNORECASE)
+"""The value of a line by hand, of an access map."""
 
 
 def sender_block(find: BlockSites, instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
@@ -76,7 +80,10 @@ def _stands(place: ListState, operation: SenderBlock, evidence: Evidence) -> boo
         return is_in_effect(place, operation, evidence) and is_settled(place, evidence.looks, operation)
     if _is_done(place, operation):
         return is_settled(place, evidence.looks, operation)
-    return bool(evidence.looks) and all(each.is_provable and each.reply.startswith("5") for each in evidence.looks)
+    # A line that refuses for good stands also where the MTA answers softly for now (soft_bounce of Postfix).
+    is_for_good = _FOR_GOOD.match(listfile.value_by_hand(place.file, place.keys) or "")
+    refusals = [each.is_refused and (is_for_good or each.reply.startswith("5")) for each in evidence.looks]
+    return bool(refusals) and all(refusals)
 
 
 def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
