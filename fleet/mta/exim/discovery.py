@@ -16,6 +16,7 @@ OPTIONS = (
     "split_spool_directory",
     "log_file_path",
     "syslog_processname",
+    "timezone",
     "local_interfaces",
     "daemon_smtp_ports",
     "tls_on_connect_ports",
@@ -31,6 +32,7 @@ OPTIONS = (
 DEBIAN_DIRECTORY = "/etc/exim4"
 PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, "ssmtp": 465, "urd": 465}
 SETTING = re.compile(r"([a-z_0-9]+)(?: = (.*))?$")
+ZONE = re.compile(r"[0-9A-Za-z/_+:,.<>-]+")
 NAMED_LIST = re.compile(r"domainlist(?:_cache)? (\w+) = (.*)")
 # Debian's ACL: senders are looked up in a file when there is one (exim4-config_files(5)).
 OPTIONAL_FILE = re.compile(r"senders = \$\{if exists\{([^{}]+)\}\{([^{}]+)\}\{\}\}$")
@@ -108,6 +110,7 @@ def _options(host: HostFacts, program: str, settings: dict[str, str], fields: di
         "log_source": log_source(settings, host.log_source),
         "listen": [place[:2] for place in places if not place[3]],
         "listeners": places,
+        "log_zone": log_zone(settings),
         "blacklist_file": blacklist_file(settings, config),
     }
 
@@ -140,6 +143,13 @@ def log_source(settings: dict[str, str], syslog: str) -> str:
     path = path or f"{settings['spool_directory']}/log/%slog"
     path = path.replace("%s", "main")
     return "none" if "%" in path else path
+
+
+def log_zone(settings: dict[str, str]) -> str:
+    """The time zone of the log's stamps, "" for the host's: Exim has its own (spec, "timezone"), syslog the host's."""
+    is_syslog = split_list(settings.get("log_file_path", "")) == ["syslog"]
+    zone = settings.get("timezone", "")
+    return zone if ZONE.fullmatch(zone) and not is_syslog else ""
 
 
 def listeners(settings: dict[str, str], daemons: Sequence[str] = ()) -> list[list[Any]]:

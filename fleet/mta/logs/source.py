@@ -227,8 +227,10 @@ def read_log(
     since: float,
     text: str,
     fresh: Callable[[], Take],
+    zone: str = "",
 ) -> Steps[Read]:
     """Reads the log; `fresh` gives the taker of each attempt, since a log that was rotated meanwhile is read again.
+    `zone`: see MailLog.
 
     Raises SudoDenied, UnparsedOutput, RemoteError (there is no such log), OutputTooLarge.
     """
@@ -236,7 +238,7 @@ def read_log(
         command = reading(
             SCRIPT,
             (kind, *sources),
-            f"{max(0, int(since))}\n{text}\n".encode(),
+            f"{max(0, int(since))} {zone}".rstrip().encode() + f"\n{text}\n".encode(),
             seconds=LISTING_SECONDS,
             sink=LogSink(fresh(), since),
         )

@@ -53,7 +53,7 @@ class LineClock:
             return moment, HEADER.sub(rb"\1 \2[\3]: ", rest, count=1) if head[1] else rest
         if match := ISO.match(line):
             zone = (match[4] or b"").strip().replace(b":", b"")
-            seconds = self._local(match[1] + b" " + match[2], "%Y-%m-%d %H:%M:%S", zone)
+            seconds = self._local(match[1] + b" " + match[2], "ISO", zone)
             return seconds + (float(b"." + match[3][1:]) if match[3] else 0.0), line[match.end() :]
         if match := TRADITIONAL.match(line):
             return self._local(match[1], "", b""), line[match.end() :]
@@ -75,7 +75,9 @@ class LineClock:
     def _epoch_of(self, text: bytes, form: str, zone: bytes) -> float:
         if not form:
             return self._with_year(text.decode(), zone.decode())
-        moment = datetime.strptime(text.decode(), form).replace(tzinfo=UTC).timestamp()
+        stamp = text.decode()
+        local = datetime.fromisoformat(stamp) if form == "ISO" else datetime.strptime(stamp, form)
+        moment = local.replace(tzinfo=UTC).timestamp()
         if zone:
             return moment - offset_of(zone.decode())
         return self._to_utc(moment)

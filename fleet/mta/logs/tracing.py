@@ -21,7 +21,8 @@ REPEATED = re.compile(
 """rsyslog, $RepeatedMsgReduction."""
 MOST_REPEATED = 10_000
 
-DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
+# What stands before it is looked at last, so that a search goes from one such digit to the next.
+DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{1,3})\b")
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
 
@@ -51,7 +52,7 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
 
         return take
 
-    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh)
+    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh, log.zone(instance))
     return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 

@@ -1,9 +1,10 @@
 #!/bin/sh
-# read_log.sh KIND SOURCE... <"SINCE\nTEXT"
+# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT"
 #
-# Lines of mail logs since then (epoch seconds). SOURCE: a file, with those that it was rotated to; a directory of
-# multilog(8); or journald. KIND any: the lines that contain TEXT. KIND postfix, sendmail, exim, opensmtpd, qmail: all
-# lines of the messages that a line with TEXT, in any case, is about, and that line. No TEXT: every line.
+# Lines of mail logs since then (epoch seconds). ZONE: the TZ of stamps without an offset, none for the host's. SOURCE: a
+# file, with those that it was rotated to; a directory of multilog(8); or journald. KIND any: the lines that contain TEXT.
+# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with TEXT, in any case, is about,
+# and that line. No TEXT: every line.
 #
 # Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
 # source with the newest of its files that were last written to before then ("=before MTIME PATH"), each file with some
@@ -22,9 +23,14 @@ trap 'exit 143' HUP INT TERM
 
 kind=$1
 shift
-read -r since || exit 64
+read -r since tz || exit 64
 case $since in
 '' | *[!0-9]*) exit 64 ;;
+esac
+case $tz in
+'') ;;
+*[!0-9A-Za-z/_+:,.\<\>-]*) exit 64 ;;
+*) export TZ="$tz" ;;
 esac
 cat >"$work/text" || exit 74
 [ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
