@@ -24,7 +24,9 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code & 0xFF:02x}" if is_byte else f"\\u{code:04x}"
 
 
-NAMES = frozenset({"arrival_time", "next_attempt", "oldest_at", "taken_at", "time", "since", "until"})
+NAMES = frozenset(
+    {"arrival_time", "first_time", "last_time", "next_attempt", "oldest_at", "since", "taken_at", "time", "until"}
+)
 
 
 def rfc3339(seconds: float) -> str:

@@ -31,11 +31,15 @@ def plainest(lowered: str) -> str:
 
 
 def unquoted(local: str) -> str:
-    """The local part that a quoted string stands for."""
+    r"""The local part that a quoted string stands for. One with a backslash stays as it is listed.
+
+    Without its quotes `"a\\xE9"` would read as `a\xE9`, which is how a byte that is no UTF-8 is listed, and `"a\xE9"`,
+    a byte in quotes, as `axE9`: other people's addresses.
+    """
     if len(local) < 2 or local[0] != '"' or local[-1] != '"':
         return local
-    chars = iter(local[1:-1])
-    return "".join(next(chars, char) if char == "\\" else char for char in chars)
+    inner = local[1:-1].replace('\\"', '"')
+    return local if "\\" in inner else inner
 
 
 def unicode_domain(domain: str) -> str:

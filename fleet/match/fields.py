@@ -91,10 +91,11 @@ def check_op(name: str, op: Op) -> None:
         raise MatchError("invalid", f"expected one of {expected} behind {name}, got {SYMBOLS[op]}")
 
 
-def make_term(name: str, op: Op, value: str, *, ignore_case: bool = False) -> Term:
+def make_term(name: str, op: Op, value: str, *, ignore_case: bool = False, is_quoted: bool = False) -> Term:
     """A term with its value checked and canonical. `name` is canonical and takes `op` (checked before).
 
-    `value`: a wildcard pattern for IS on text, plain text for CONTAINS, else as in the text form.
+    `value`: a wildcard pattern for IS on text, plain text for CONTAINS, else as in the text form. `is_quoted`: it was
+    marked off from what is around it, so that whoever gave it knows what he gives.
     Raises MatchError 'invalid' or 'bad_pattern', without a place.
     """
     field = known(name)
@@ -103,8 +104,10 @@ def make_term(name: str, op: Op, value: str, *, ignore_case: bool = False) -> Te
         return Term(name, op, field.parse(value))
     if op is Op.REGEX:
         return Term(name, op, patterns.canonical(value), ignore_case)
-    if field.kind in (Kind.ADDRESS, Kind.DOMAIN) and not _BIDI.isdisjoint(value):
-        raise MatchError("invalid", "expected no invisible or direction-changing characters in an address")
+    if field.kind in (Kind.ADDRESS, Kind.DOMAIN) and not is_quoted and not _BIDI.isdisjoint(value):
+        raise MatchError(
+            "invalid", "expected no invisible or direction-changing characters in an address that is not in quotes"
+        )
     if op is Op.CONTAINS:
         return Term(name, op, value)
     pattern = wildcards.canonical(value)
@@ -119,14 +122,24 @@ def _check_pattern(name: str, field: Field, pattern: str) -> None:
     if field.kind is Kind.ADDRESS:
         if not text:
             raise MatchError("invalid", f"expected an address, got nothing (the null sender is {NULL_SENDER})")
-        if text != NULL_SENDER and text.startswith("<") and text.endswith(">"):
-            raise MatchError(
-                "invalid", f"expected an address without angle brackets ({NULL_SENDER} is the null sender)"
-            )
+        _check_address(text)
     if field.kind is Kind.DOMAIN and ("@" in text or text == "."):
         raise MatchError("invalid", "expected a domain, such as example.com, or .example.com with its sub-domains")
     if field.kind is Kind.WORD and not text.strip():
         raise MatchError("invalid", f"expected a value behind {name}, got nothing")
+
+
+def _check_address(text: str) -> None:
+    """What people paste with an address is refused by name: looked for as it stands it would find nothing."""
+    local = text.rpartition("@")[0]
+    if text != NULL_SENDER and text.endswith(">") and "<" in text:
+        raise MatchError("invalid", f"expected an address without angle brackets ({NULL_SENDER} is the null sender)")
+    if text.lower().startswith("mailto:"):
+        raise MatchError("invalid", "expected an address without mailto:")
+    if text.endswith((",", ";")):
+        raise MatchError("invalid", f"expected one address, without the {text[-1]} behind it; several are joined by OR")
+    if not local.startswith('"') and any(char.isspace() for char in text):
+        raise MatchError("invalid", "expected an address: blanks stand in a quoted local part only")
 
 
 def _check_characters(value: str) -> None:

@@ -3,6 +3,8 @@
 import binascii
 import re
 
+from fleet.match.charsets import codec_of
+
 # Only our own constant patterns run in Python's re; both are linear.
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?\n]*)\?=")
 _CUT = 64 << 10
@@ -43,7 +45,7 @@ def decode(raw: str) -> str:
 
 
 def _word(word: re.Match[str]) -> tuple[str, bytes, str] | None:
-    charset = word[1].partition("*")[0].lower().replace("-", "_")  # RFC 2231 5: a language may follow
+    charset = codec_of(word[1].partition("*")[0])  # RFC 2231 5: a language may follow
     if charset in _NO_CHARSETS:
         return None
     try:

@@ -1,9 +1,11 @@
 """The JSON form. Every error names the place ('and[1].value') and what was expected there.
 
 `{"field", "op", "value"}` is a term; `and` and `or` take lists, `not` takes one expression, `{"all": true}` is ALL.
-`"flags": "i"` beside a regex ignores case. A value needs no quoting: of `contains` and `regex` it is taken as it is.
+`"flags": "i"` beside a regex ignores case. A value needs no quoting: it is the value, so that what a listing tells can
+be sent back as it stands. Wildcards are in `glob` only, as behind `:` in the text.
 """
 
+from fleet.match import wildcards
 from fleet.match.errors import MatchError
 from fleet.match.fields import check_op, field_name, known, make_term
 from fleet.match.limits import DEPTH_LIMIT, checked
@@ -12,6 +14,9 @@ from fleet.match.units import excerpt
 
 # Lists in lists add no bracket to the text (they are flattened), so the walk has a limit of its own.
 _NESTING_LIMIT = 3 * DEPTH_LIMIT
+GLOB = "glob"
+"""The operator of a value with wildcards; in the text and in a Term it is IS."""
+_OPS = {**{op.value: op for op in Op}, GLOB: Op.IS}
 _TERM_KEYS = frozenset({"field", "op", "value", "flags"})
 
 
@@ -30,8 +35,12 @@ def dump(node: Node) -> dict[str, object]:
         return {"not": dump(node.inner)}
     if isinstance(node, And | Or):
         return {"and" if isinstance(node, And) else "or": [dump(item) for item in node.items]}
-    value = node.value if isinstance(node.value, str) else known(node.field).render(node.value)
-    form: dict[str, object] = {"field": node.field, "op": node.op.value, "value": value}
+    form: dict[str, object] = {"field": node.field, "op": node.op.value, "value": node.value}
+    if isinstance(node.value, int):
+        form["value"] = known(node.field).render(node.value)
+    elif node.op is Op.IS:
+        exact = wildcards.literal(node.value)
+        form |= {"op": GLOB} if exact is None else {"value": exact}
     if node.ignore_case:
         form["flags"] = "i"
     return form
@@ -75,9 +84,9 @@ def _term(value: dict[str, object], place: str) -> Term:
         name = field_name(name)
     except MatchError as error:
         raise error.at(place=_under(place, "field")) from None
-    if op_name not in set(Op):
-        raise _wrong(f"expected one of {', '.join(Op)}", _under(place, "op"))
-    op = Op(op_name)
+    if op_name not in _OPS or (op_name == GLOB and known(name).parse is not None):
+        raise _wrong(f"expected one of {', '.join(_OPS)}", _under(place, "op"))
+    op = _OPS[op_name]
     try:
         check_op(name, op)
     except MatchError as error:
@@ -85,8 +94,11 @@ def _term(value: dict[str, object], place: str) -> Term:
     flags = value.get("flags", "")
     if flags not in ("", "i") or (flags and op is not Op.REGEX):
         raise _wrong('expected "i", beside a regex only', _under(place, "flags"))
+    given = _value(value, name, place)
+    if op_name == Op.IS and known(name).parse is None:
+        given = wildcards.escape(given)
     try:
-        return make_term(name, op, _value(value, name, place), ignore_case=flags == "i")
+        return make_term(name, op, given, ignore_case=flags == "i", is_quoted=True)
     except MatchError as error:
         raise error.at(place=_under(place, "value")) from None
 

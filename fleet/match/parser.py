@@ -108,12 +108,13 @@ class _Parser:
         except MatchError as error:
             raise error.at(column=at_operator + 1) from None
         flag = False
+        is_quoted = self.text.startswith('"', at_value)
         if op is Op.REGEX:
             value, flag = self.pattern()
         else:
             value = self.value(name, op)
         try:
-            return make_term(name, op, value, ignore_case=flag)
+            return make_term(name, op, value, ignore_case=flag, is_quoted=is_quoted)
         except MatchError as error:
             raise error.at(column=at_value + 1) from None
 

@@ -30,6 +30,11 @@ def domain_text(test: Test) -> Test:
     return lambda address: test(domain_of(address))
 
 
+def address_test(pattern: str) -> Test:
+    """The test that `from:` and `to:` make of an address, as it is listed or logged."""
+    return _address(Op.IS, pattern)
+
+
 def _folded(op: Op, value: str) -> Test:
     if op is Op.CONTAINS:
         part = value.casefold()

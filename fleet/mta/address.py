@@ -171,6 +171,8 @@ def own_domain(pattern: BlockPattern, own: Iterable[str]) -> str:
 def remarks(pattern: BlockPattern) -> tuple[str, ...]:
     """What a person should know before approving this pattern: look-alike letters, characters that look like more."""
     notes = []
+    if pattern.kind is PatternKind.NULL_SENDER:
+        notes.append("bounces and notices of every server come with the null sender, and are refused too")
     if pattern.domain.startswith("xn--") or ".xn--" in pattern.domain:
         notes.append(f"{pattern.domain} is shown as {to_unicode(pattern.domain)}")
     local = pattern.address.local if pattern.address else ""

@@ -22,14 +22,18 @@ class Capability:
 
 @dataclass(slots=True)
 class Recipient:
-    """An envelope recipient. `state`: "undelivered" or "delivered". `reason`: last delay reason or ""."""
+    """An envelope recipient. `state`: "undelivered" or "delivered". `reason`: last delay reason or "". `raw`: as the
+    MTA stores the address, "" where it is the same."""
 
     address: str
     reason: str = ""
     state: str = "undelivered"
+    raw: str = ""
 
     def as_json(self) -> dict[str, str]:
-        return {"address": self.address, "reason": self.reason, "state": self.state}
+        """As the API shows it. `raw` only where it is another address."""
+        shown = {"address": self.address, "reason": self.reason, "state": self.state}
+        return {**shown, "raw": self.raw} if self.raw else shown
 
 
 @dataclass(slots=True)
@@ -118,7 +122,8 @@ class HostFacts:
     """What discovery learnt about the host itself.
 
     `clock_skew`: seconds the host is ahead of us, None if unknown. `exchange`: by which program two files can be
-    exchanged in one step (exchange.sh), "none", or "" if unknown.
+    exchanged in one step (exchange.sh), "none", or "" if unknown. `login_noise`: what the login prints before each
+    command, as far as it was kept.
     """
 
     os: str = ""
@@ -130,6 +135,18 @@ class HostFacts:
     log_source: str = ""
     exchange: str = ""
     helpers: tuple[tuple[str, str], ...] = ()
+    login_noise: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What its administrator should mend."""
+        if not self.login_noise:
+            return []
+        first = self.login_noise.strip().partition("\n")[0][:200]
+        return [
+            f"the login prints text before each command, beginning with {first!r}; it is left out here, but scp, rsync "
+            "and others may fail by it: make it silent for logins that are not interactive"
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,13 +53,17 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A remote command that ended by itself. A missing exit status is never a Completed."""
+    """A remote command that ended by itself. A missing exit status is never a Completed.
+
+    `noise`: what the login printed before the command's own output, which is not in `stdout`.
+    """
 
     exit_status: int
     stdout: bytes = b""
     stderr: bytes = b""
     result: Any = None
     duration: float = 0.0
+    noise: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

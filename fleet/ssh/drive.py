@@ -6,6 +6,7 @@ from typing import Any
 
 from fleet.mta.errors import FleetError, NothingSent, OutcomeUnknown, RemoteTimeout, SudoDenied
 from fleet.mta.host.commands import CHANGE_SECONDS, fence_error
+from fleet.mta.host.sudo import refusal_of
 from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, Plan, Steps, T
 from fleet.ssh.quoting import masked
 from fleet.ssh.transport import Transport
@@ -114,15 +115,11 @@ async def _run(command: Command, transport: Transport, trace: Trace) -> Complete
 
 
 def _refusal(command: Command, done: Completed) -> FleetError | None:
-    """Why the command was ended before it did anything, which no adapter should have to tell: by sudo, or at the fence.
-
-    sudo(8) exits 1 when it refuses, as many programs do for their own reasons; its words begin with "sudo:".
-    """
+    """Why the command was ended before it did anything, which no adapter has to tell: by sudo, or at the fence."""
     may_be_denied = command.may_be_denied or command.is_hint
-    if command.become and not may_be_denied and done.exit_status == 1 and done.stderr.startswith(b"sudo:"):
-        message = done.stderr[:TAIL].decode("utf-8", "backslashreplace").strip()
+    if command.become and not may_be_denied and (refusal := refusal_of(done)):
         return SudoDenied(
-            message,
+            refusal,
             hint="Install the file that hosts/NAME/sudoers/ gives for this host.",
             command=list(masked(command)),
         )

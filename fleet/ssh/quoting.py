@@ -21,7 +21,9 @@ FENCE = "fence.sh"
 TAKES_IN = re.compile(r'^# shellcheck source=(\w+\.sh)\n\. "\$\{0%/\*\}/\1"\n', re.MULTILINE)
 """How a script takes in a part, such as fence.sh: where it is installed, from the file beside it."""
 
-PREFIX = f"exec env LC_ALL=C PATH={PATH} "
+BEGIN = b"mxfleet::begin\n"
+"""Comes before the command's own output, behind whatever the login's profile prints."""
+PREFIX = f"echo {BEGIN.decode().strip()}; exec env LC_ALL=C PATH={PATH} "
 NOTHING: frozenset[tuple[str, str]] = frozenset()
 
 

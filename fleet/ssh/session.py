@@ -11,10 +11,13 @@ import asyncssh
 
 from fleet.mta.errors import ConnectionLost, FleetError, LeaseLost, OutputTooLarge, RemoteError, UnparsedOutput
 from fleet.mta.steps import Command, Completed, Sink
+from fleet.ssh.quoting import BEGIN
 
+SILENCE = "make the login silent where it is not interactive"
 STREAMED_MOST = 512 << 20  # bytes of stdout that a sink may be fed
 # A daemon that a command started may keep its output open for ever. How long to wait, in seconds, once it has exited.
 LINGER = 3.0
+NOISE_MOST = 64 << 10  # bytes that a login may print before a command
 SIGNALLED = 128  # sh(1): the exit status of what a signal ended, less the number of the signal
 
 
@@ -34,6 +37,8 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         self._error_room = command.max_output
         self._out: list[bytes] = []
         self._err: list[bytes] = []
+        self._noise = b""
+        self._has_begun = False
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._failure: Exception | None = None
         self._status: int | None = None
@@ -54,14 +59,25 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         if self._failure is not None:
             return
-        if datatype is None:
+        if datatype is None and self._has_begun:
             self._take_output(data)
+        elif datatype is None:
+            self._await_begin(data)
         else:
             self._error_room -= len(data)
             if self._error_room < 0:
                 self._stop(self._too_large("stderr", self._command.max_output))
             else:
                 self._err.append(data)
+
+    def _await_begin(self, data: bytes) -> None:
+        """What the login prints is not the command's."""
+        noise, begin, rest = (self._noise + data).partition(BEGIN)
+        self._noise, self._has_begun = noise, bool(begin)
+        if rest:
+            self._take_output(rest)
+        elif len(noise) > NOISE_MOST:
+            self._stop(UnparsedOutput(f"the login prints more than {NOISE_MOST} bytes before a command", hint=SILENCE))
 
     def _take_output(self, data: bytes) -> None:
         self._room -= len(data)
@@ -115,7 +131,7 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         if self._status is None:
             raise ConnectionLost("the connection ended before the command's exit status came")
         result = None if self._sink is None else self._closed(self._sink)
-        return Completed(self._status, b"".join(self._out), b"".join(self._err), result, duration)
+        return Completed(self._status, b"".join(self._out), b"".join(self._err), result, duration, self._noise)
 
     def _status_of_signal(self) -> int:
         """What a shell would tell of it, for a hint. Raises RemoteError for any other command."""

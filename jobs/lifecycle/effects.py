@@ -162,7 +162,7 @@ def _requested(job: Job) -> Q:
 def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> dict[str, Any]:
     """The result of host.discover as JSON."""
     found = [{**asdict(facts), "id": facts.id} for facts in instances]
-    return {"host": asdict(host), "instances": found}
+    return {"host": asdict(host), "instances": found, "notes": host.notes}
 
 
 def named(host: Host, found: tuple[InstanceFacts, ...]) -> tuple[InstanceFacts, ...]:

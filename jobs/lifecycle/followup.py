@@ -63,6 +63,8 @@ def _to_undo(job: Job) -> list[Run]:
     else:
         runs = list(rows.filter(state=RunState.SUCCEEDED))
         reason = "it changed no instance"
+        if job.operation == "sender.block":
+            reason += "; what it wants is ended by sender.unblock"
     if not runs:
         raise Clash("not_undoable", reason)
     why_not = blocklist.why_not_undo(job) if job.operation in ("sender.block", "sender.unblock") else None

@@ -30,8 +30,9 @@ class Host:
     """`answers` by script or by the base name of a program. `queued`: what really lies in the queue, ID to state.
 
     `judge`: the reply to RCPT for a sender, by what is blocked on the host. `block_by_hand`: the administrator writes a
-    line for an address into the list himself. `directory`: for the files of this test;
-    `close` removes what is elsewhere.
+    line for an address into the list himself. `more_services`: addresses at which it takes mail too, where discovery
+    does not tell them. `unguarded`: one at which it refuses nobody. `directory`: for the files of this test; `close`
+    removes what is elsewhere.
     """
 
     adapter: Adapter
@@ -41,6 +42,8 @@ class Host:
     queued: Callable[[], dict[str, str]]
     judge: Callable[[str], str]
     block_by_hand: Callable[[str], None]
+    more_services: list[str] | None = None
+    unguarded: str = ""
     close: Callable[[], None] = lambda: None
     sent: list[Command | Dialogue | DnsQuery] = field(default_factory=list)
     network: Network = field(default_factory=Network)
@@ -54,7 +57,15 @@ class Host:
             "host_resolver.sh": lambda command: Completed(0, b"nameserver 192.0.2.53\nend\n"),
             "host_addresses.sh": lambda command: Completed(0, b"end\n"),
             "sleep": lambda command: Completed(0),
+            "hostname": lambda command: Completed(0, f"{HOST_ADDRESS}\n".encode()),
         } | self.answers
+
+    def listen_at(self, address: str) -> None:
+        """The instance takes mail at one more address."""
+        if self.more_services is None:
+            self.instance.options["listen"].append([address, 25])
+        else:
+            self.more_services.append(address)
 
     def answer(self, command: Command) -> Completed:
         """What the command prints; a sink is left to the caller."""
@@ -67,7 +78,8 @@ class Host:
         for line in dialogue.lines:
             if line.startswith("MAIL FROM:"):
                 sender = line.removeprefix("MAIL FROM:").partition(" ")[0].strip("<>") or "<>"
-            refusal = self.judge(sender) if line.startswith("RCPT") else ""
+            is_asked = line.startswith("RCPT") and dialogue.address != self.unguarded
+            refusal = self.judge(sender) if is_asked else ""
             said.append((line, refusal or "250 2.1.5 ok"))
         return Transcript(tuple(said))
 

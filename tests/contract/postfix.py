@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fleet.mta.postfix import Postfix
 from fleet.mta.records import InstanceFacts
-from fleet.mta.steps import Completed
+from fleet.mta.steps import Command, Completed
 from tests.contract.play import HOST_ADDRESS, Host
 from tests.unit.list_host import ListHost
 from tests.unit.postfix_host import QUEUE, FakeHost, Mail
@@ -97,6 +97,12 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     fake, access = FakeHost(), ListHost(judge, LINES, has_map=True)
     fake.add(*(_mail(number, sender) for number, sender in enumerate(senders)))
 
+    more: list[str] = []
+
+    def facts(command: Command) -> Completed:
+        services = "".join(f"{address}:25 inet n - y - - smtpd\n" for address in more)
+        return Completed(0, FACTS.replace("== overrides", f"{services}== overrides").encode())
+
     fake.on_attempt = attempt
     (directory / "mail.log").touch()
     options = {
@@ -110,7 +116,7 @@ def host(directory: Path, senders: list[bytes]) -> Host:
     answers |= dict.fromkeys(("postfix_content.sh", "postfix_attempt.sh", "postfix_times.sh"), fake.answer)
     answers |= {"postfix_log.sh": fake.answer, "postfix_deliver.sh": fake.answer}
     answers |= {"postfix_route_facts.sh": lambda command: Completed(0, ROUTES.encode())}
-    answers |= {"postfix_access_facts.sh": lambda command: Completed(0, FACTS.encode())}
+    answers |= {"postfix_access_facts.sh": facts}
     answers |= {"block_file.sh": access._answer}
     answers |= {"quarantine_find.sh": lambda command: quarantined(fake)}
     return Host(
@@ -120,5 +126,6 @@ def host(directory: Path, senders: list[bytes]) -> Host:
         answers=answers,
         queued=lambda: {name: mail.state for name, mail in fake.mail.items()},
         judge=lambda sender: judge(access, sender),
+        more_services=more,
         block_by_hand=lambda address: access.append(f"{address}\t550 5.7.1 mine"),
     )

@@ -342,6 +342,26 @@ def test_what_somebody_else_held_after_our_listing_is_never_ours(mta: str, tmp_p
     assert (ran.error, ran.value.messages, ran.value.data["already"]) == (None, (), 3)
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
+@pytest.mark.parametrize("mode", ["quarantine", "delete"])
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_purge_leaves_what_somebody_else_held_since_its_plan(
+    mta: str, mode: str, is_ours: bool, tmp_path: Path
+) -> None:
+    host = played(mta, tmp_path)
+    purge = operations.QueuePurge(Selection(ALL), mode=mode)
+    frozen: tuple[Fingerprint, ...] = do(host, purge, until_plan=True).value.selected
+    held, *others = frozen
+    do(host, operations.QueueHold(Selection(queue_ids=(held.queue_id,))), job="job-2")
+    ran = do(host, purge, frozen=frozen, ours=frozenset({held}) if is_ours else frozenset())
+    outcomes = {each.queue_id: each.outcome for each in ran.value.messages}
+    assert outcomes == {held.queue_id: "done" if is_ours else "left", **{each.queue_id: "done" for each in others}}
+    assert any(held.queue_id in note for note in ran.value.data["notes"]) is not is_ours
+    entries = do(host, operations.QueueList(ALL)).value.data["entries"]
+    left = {entry["queue_id"]: entry["state"] for entry in entries}
+    assert left == ({} if is_ours else {held.queue_id: "hold"})
+
+
 @pytest.mark.parametrize("mta", REGISTRY)
 def test_every_sender_is_shown_as_it_is(mta: str, tmp_path: Path) -> None:
     senders = senders_of(module_of(mta).SENDERS)

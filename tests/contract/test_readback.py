@@ -201,3 +201,14 @@ def test_what_exims_links_left_in_both_queues_is_the_queues(tmp_path: Path) -> N
     assert outcomes(read_back(host, PURGE, frozen)) == {"left"}
     assert outcomes(read_back(host, QuarantineRestore(items))) == {"done"}
     assert outcomes(read_back(host, QuarantineErase(items))) == {"left"}
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_restore_names_what_lies_nowhere(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    items = quarantined(host)
+    assert do(host, QuarantineErase(items)).error is None
+    ran = do(host, QuarantineRestore(items))
+    assert outcomes(ran.value) == {"already_gone"}
+    [note] = [note for note in ran.value.data["notes"] if note.startswith("neither in the quarantine nor in the queue")]
+    assert all(item.queue_id in note for item in items)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +25,9 @@ COMMON = ("openssh-server", "sudo", "procps", "iproute2", "rsyslog", "tini")
 TOOLS = {"mmdebstrap": "mmdebstrap", "ip": "iproute2", "ssh-keygen": "openssh-client", "nsenter": "util-linux"}
 
 
-def ensure_tools() -> None:
+def ensure_tools(tools: Mapping[str, str] = TOOLS) -> None:
     """Install what is missing. Raises LabError when apt cannot help."""
-    missing = [package for program, package in TOOLS.items() if shutil.which(program) is None]
+    missing = [package for program, package in tools.items() if shutil.which(program) is None]
     if not Path(KEYRING).exists():
         missing.append("debian-archive-keyring")
     if not missing:

@@ -78,7 +78,7 @@ def inject(
     def work() -> None:
         try:
             if namespace:
-                _enter(namespace)
+                enter(namespace)
             with Client(address, port, source, timeout) as client:
                 _send_all(client, order, numbers, result, lock)
                 if dialogue:
@@ -206,7 +206,8 @@ def _stuffed(message: bytes) -> bytes:
     return text if text.endswith(b"\r\n") else text + b"\r\n"
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
+    """Moves the calling thread alone into the network namespace with that path."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(namespace, "rb") as file:
         if libc.setns(file.fileno(), 0x40000000):  # CLONE_NEWNET; os.setns is there from Python 3.12 on

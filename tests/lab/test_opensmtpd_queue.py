@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from tests.lab.waiting import await_true, tries
 pytestmark = pytest.mark.lab
 OPENSMTPD = OpenSmtpd()
 HOSTS = ("os1", "os2")
+ROOT = Path(__file__).parents[2]
 SPOOL = "/var/spool/smtpd"
 AT_WORK = "find /proc/[0-9]*/fd -lname '*/mxfleet-quarantine/lock' 2>/dev/null | cut -d / -f 3 | sort -u"
 """Prints the pids of the script, of what it runs, and of its guard."""
@@ -397,6 +399,20 @@ def test_a_purge_that_is_killed_leaves_every_message_whole(remote: Remote, sign:
     restored = remote.do("quarantine_restore", back, undo=True)
     assert restored.data["done"] == 200
     assert {entry["queue_id"] for entry in remote.queue(limit=1000)} == set(entries)
+
+
+def test_the_recipe_by_hand_brings_quarantined_mail_back(remote: Remote) -> None:
+    remote.inject(2, sender="n{i}@bulk.example", recipients=["r{i}@defer.test"], connections=1)
+    names = set(remote.await_state("ALL", "deferred", 2))
+    assert remote.do("queue_purge", QueuePurge(by_match("ALL"))).data["done"] == 2
+    section = (ROOT / "docs/by-hand.md").read_text().partition("**OpenSMTPD**")[2]
+    recipe = section.partition("```sh\n")[2].partition("```")[0]
+    remote.host.sh(recipe.replace("JOB", "job-1"))
+    assert {entry["queue_id"] for entry in remote.queue()} == names
+    remote.lab.sink.set("defer.test", remote.lab.sink.rule("ok.test"))
+    remote.smtpctl("schedule all")
+    remote.await_gone("ALL")
+    assert len(remote.lab.sink.messages()) == 2
 
 
 def _kill_when_busy(remote: Remote, sign: str) -> None:

@@ -175,6 +175,24 @@ async def test_a_script_that_an_older_one_kept_waiting_changed_nothing() -> None
     assert (await drive(change(script), Scripted(OK, own), trace, until_plan=False))[1] == own
 
 
+WARNING = b"sudo: unable to resolve host mx1: Name or service not known\n"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        Completed(1, b"removed 11111111\n", WARNING + b"smtpctl: connection lost\n"),
+        Completed(1, b"", WARNING),
+        Completed(1, b"", b"sudo: setrlimit(RLIMIT_CORE): Operation not permitted\n"),
+    ],
+)
+async def test_a_warning_of_sudos_takes_no_change_back(own: Completed) -> None:
+    """A changing command may have run behind it, so its run is read back."""
+    trace = Trace()
+    done = await drive(change(replace(CHANGE, become=True)), Scripted(OK, own), trace, until_plan=False)
+    assert (done[1], trace.mutated) == (own, True)
+
+
 async def test_a_command_that_may_be_denied_lets_the_steps_go_on() -> None:
     """host.discover comes before any sudoers line, which is made from what it finds."""
     refusal = Completed(1, b"", b"sudo: a password is required\n")

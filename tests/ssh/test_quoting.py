@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.mta.errors import UnparsedOutput
 from fleet.mta.steps import Command
 from fleet.ssh import quoting
 from fleet.ssh.pool import Pool
@@ -89,6 +90,21 @@ async def test_hostile_arguments_arrive_byte_identical_and_run_nothing(
     assert not canary.exists()
 
 
+NOISE = 'printf "Welcome to mx1\\nnews: "; echo oops >&2; '
+
+
+async def test_what_a_login_prints_is_not_the_commands(own_sshd: Sshd, pool: Pool) -> None:
+    endpoint = own_sshd.start(f'ForceCommand {NOISE} exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n').endpoint()
+    done = await carried(pool, endpoint, "printf", "%s", "a\nend\n")
+    assert (done.stdout, done.noise, done.stderr) == (b"a\nend\n", b"Welcome to mx1\nnews: ", b"oops\n")
+
+
+async def test_a_login_that_never_stops_printing_is_named(own_sshd: Sshd, pool: Pool) -> None:
+    endpoint = own_sshd.start("ForceCommand exec yes welcome\n").endpoint()
+    with pytest.raises(UnparsedOutput, match="the login prints more than"):
+        await carried(pool, endpoint, "true")
+
+
 async def test_a_script_gets_hostile_arguments_byte_identical(
     login_shell: Sshd, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +125,7 @@ def test_nul_is_refused(command: Command) -> None:
 def test_sudo_stands_outside_timeout_so_that_root_can_end_what_root_runs() -> None:
     line = render(Command(("postsuper", "-d", "-"), become=True, timeout=7), "sudo")
     assert line == (
-        "exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
+        "echo mxfleet::begin; exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
         "sudo -n timeout -k 5 7 postsuper -d -"
     )
 

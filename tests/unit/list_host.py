@@ -18,7 +18,8 @@ CONTEXT = Context(now=0, job="job-1", wiring_approved=True)
 
 @dataclass
 class ListHost:
-    """`text`: the file, None without one. `judge`: the reply to a sender, "" for an accepted one."""
+    """`text`: the file, None without one. `judge`: the reply to a sender, "" for an accepted one. `address`: where the
+    dialogue goes that is held now."""
 
     judge: Callable[["ListHost", str], str]
     text: str | None = None
@@ -34,6 +35,7 @@ class ListHost:
     changes: int = 0
     commands: list[Command] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
+    address: str = ""
 
     def drive(self, steps: Steps[T]) -> T:
         """What the bridge does; a changing command before the plan is a mistake."""
@@ -69,8 +71,8 @@ class ListHost:
         return "-" if self.text is None else sha256(self.text.encode()).hexdigest()
 
     def _answer(self, command: Command) -> Completed:
-        if command.argv[0] == "sleep":
-            return Completed(0)
+        if command.argv[0] in ("sleep", "hostname"):
+            return Completed(0, b"192.0.2.9 \n")
         assert command.script == "block_file.sh"
         stdin = command.stdin.decode()
         if command.argv[0] == "read":
@@ -116,6 +118,7 @@ class ListHost:
 
     def _talk(self, dialogue: Dialogue) -> Transcript:
         self.ports.append(dialogue.port)
+        self.address = dialogue.address
         said, sender = [("", "220 ready"), (dialogue.lines[0], "250 hello")], ""
         for line in dialogue.lines[1:]:
             reply = "250 ok"

@@ -169,7 +169,7 @@ class Listed:
 
     def answer(self, command: Command) -> Completed:
         if command.script is None:
-            return Completed(0)
+            return Completed(0, b"192.0.2.9\n")
         if command.script == "opensmtpd_wire.sh" and command.mutates:
             return self.wire(command)
         before = self.content()

@@ -1,5 +1,10 @@
 """host.discover: shells, facts and Postfix instances, from answers as real hosts give them."""
 
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,7 @@ from fleet.mta.qmail import discovery as qmail
 from fleet.mta.records import HostFacts
 from fleet.mta.sendmail import discovery as sendmail
 from fleet.mta.steps import Command, Completed
+from fleet.ssh.quoting import script_text
 
 FACTS = b"""time 1795180000
 uid 1000
@@ -161,6 +167,46 @@ def test_the_whole_discovery_asks_shell_host_and_every_adapter() -> None:
     assert [each.id for each in instances if each.mta == "postfix"] == ["mx1/postfix", "mx1/postfixEXT"]
 
 
+def test_a_login_that_prints_is_named_with_what_to_do() -> None:
+    steps = discovery.discover_host("mx1")
+    next(steps)
+    steps.send(replace(passwd("/bin/bash"), noise=b"Welcome to mx1\nDisk: 93 %\n"))
+    answers = iter([Completed(0, FACTS), *[Completed(0, b"absent\n")] * 9])
+    while True:
+        try:
+            steps.send(next(answers))
+        except StopIteration as end:
+            facts, _ = end.value
+            break
+    assert facts.login_noise == "Welcome to mx1\nDisk: 93 %\n"
+    assert "'Welcome to mx1'" in facts.notes[0]
+    assert "make it silent" in facts.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("age", "has_journal", "told"),
+    [(0, True, "file"), (3, True, "file"), (20, True, "journald"), (20, False, "file")],
+)
+def test_a_log_that_nobody_writes_to_any_more_is_not_the_log_of_a_host_with_a_journal(
+    age: int, has_journal: bool, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log").mkdir()
+    log = tmp_path / "log/mail.log"
+    log.write_text("old\n")
+    os.utime(log, (time.time() - age * 86_400,) * 2)
+    (tmp_path / "journalctl").write_text("#!/bin/sh\n")
+    (tmp_path / "journalctl").chmod(0o755)
+    if has_journal:
+        (tmp_path / "journal").mkdir()
+    text, _ = script_text("discover_host.sh")
+    text = text.replace("/var/log", f"{tmp_path}/log").replace("/run/systemd/journal", f"{tmp_path}/journal")
+    done = subprocess.run(
+        ["sh", "-c", text, "x", "/none"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    first = next(line for line in done.stdout.splitlines() if line.startswith("log "))
+    assert first == ("log journald" if told == "journald" else f"log {log}")
+
+
 def test_the_probe_survives_shells_that_are_not_posix() -> None:
     assert not set(discovery.PROBE) & set("\n\\!'")
 
@@ -189,3 +235,25 @@ def test_sendmail_is_found_before_sudo_allows_anything() -> None:
 def test_qmail_is_found_though_sudo_allows_other_commands_only() -> None:
     (found,) = ended(qmail.discover(HostFacts(has_sudo=True), "mx1"), Completed(0, QMAIL), DENIED)
     assert found.options["split"] == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "version"),
+    [
+        (b"\x7fELF\x00 214 qmail home page: http://pobox.example/qmail.html\0", "1.03"),
+        (b"\x7fELF\x00 214 netqmail home page: http://qmail.example/\0", "netqmail"),
+        (b"\x7fELF\x00 214 notqmail home page: https://notqmail.example\0", "notqmail"),
+        (b"\x7fELF\0", ""),
+        (None, ""),
+    ],
+)
+def test_qmails_flavour_is_told_by_its_own_words(program: bytes | None, version: str, tmp_path: Path) -> None:
+    for name in ("queue/mess/0", "queue/todo", "control", "bin"):
+        (tmp_path / name).mkdir(parents=True)
+    if program is not None:
+        (tmp_path / "bin/qmail-smtpd").write_bytes(program)
+    text, _ = script_text("qmail_discover.sh")
+    env = {"PATH": "/usr/bin:/bin", "QMAILHOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", text, "x"], env=env, capture_output=True)
+    answer = qmail.parse_answer(Completed(done.returncode, done.stdout, done.stderr))
+    assert next(home.version for home in answer.homes if home.path == str(tmp_path)) == version

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fleet.mta.errors import MtaNotFound, SudoDenied, UnparsedOutput
-from fleet.mta.exim.attempt import attempts_of, own_lines
-from fleet.mta.exim.discovery import blacklist_file, listen, log_source, parse_instances, split_list
+from fleet.mta.exim.attempt import attempts_of, logged_lines, own_lines
+from fleet.mta.exim.discovery import blacklist_file, listeners, log_source, parse_instances, split_list
 from fleet.mta.exim.parse import QueueSink, StreamedEntry, ids_input, parse_verdicts, queue_id_error, recipient_of
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Completed
@@ -226,7 +226,8 @@ def test_lists_and_places_are_read_as_exim_writes_them() -> None:
         "tls_on_connect_ports": "465",
         "disable_ipv6": "yes",
     }
-    assert listen(places) == [["192.0.2.1", 2525], ["192.0.2.2", 26], ["192.0.2.3", 25]]
+    plain = [place[:2] for place in listeners(places) if place[3] != "tls"]
+    assert plain == [["192.0.2.1", 2525], ["192.0.2.2", 26], ["192.0.2.3", 25]]
 
 
 def test_only_exims_own_log_lines_about_the_message_say_what_became_of_it() -> None:
@@ -242,8 +243,8 @@ def test_only_exims_own_log_lines_about_the_message_say_what_became_of_it() -> N
         "LOG: MAIN",
         '  => sender@x.test R=dns T=smtp H=mx [192.0.2.3] C="250 bounce taken"',
     ]
-    found = attempts_of(own_lines(lines, "1xUMSQ-00005F-0r"))
-    assert {name: (each.outcome, each.reply) for name, each in found.items()} == {
+    found = attempts_of(logged_lines(own_lines(lines, "1xUMSQ-00005F-0r")))
+    assert {each.address: (each.outcome, each.reply) for each in found} == {
         "a@reject.test": ("bounced", "550 5.1.1 no"),
         '"b c"@ok.test': ("sent", "250 2.0.0 ok"),
     }

@@ -50,6 +50,14 @@ BERLIN = ((utc("2026-10-01T00:00:00"), 7200), (utc("2026-10-25T01:00:00"), 3600)
         (b"Feb 29 12:00:00 pf1 x", utc("2024-02-29T11:00:00"), b"pf1 x"),
         (b"@400000006b018a7135d929f4 new msg 1", 1795263079 + 0x35D929F4 / 1e9, b"new msg 1"),
         (b"1795262167.178524 pf1 x", 1795262167.178524, b"pf1 x"),
+        (b"2026-11-21_11:56:07.16991 mail.info: x", utc("2026-11-21T10:56:07.16991"), b"mail.info: x"),
+        (b"Nov 21 12:56:07.250 pf1 x", utc("2026-11-21T11:56:07.250"), b"pf1 x"),
+        (b"Nov 21 2026 12:56:07 pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"2026 Nov 21 12:56:07 pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"Nov 21 06:56:07-05:00 pf1 x", utc("2026-11-21T11:56:07"), b"pf1 x"),
+        (b"<22>Nov 21 12:56:07 pf1 x[1]: y", utc("2026-11-21T11:56:07"), b"pf1 x[1]: y"),
+        (b"<22>1 2026-11-21T11:56:07.25Z pf1 a/b 77 - - x: y", utc("2026-11-21T11:56:07.25"), b"pf1 a/b[77]: x: y"),
+        (b'<22>1 2026-11-21T11:56:07Z pf1 a 7 - [m q="1"] \xef\xbb\xbfx', utc("2026-11-21T11:56:07"), b"pf1 a[7]: x"),
     ],
 )
 def test_the_time_of_a_line(line: bytes, moment: float, rest: bytes) -> None:
@@ -120,7 +128,8 @@ def test_rotated_and_compressed_files_are_read_in_the_order_of_time(tmp_path: Pa
     data = search(host, contains="needle", since=timedelta(days=30))
     assert texts(data) == [f"needle {age}" for age in reversed(range(len(ROTATED)))]
     assert data["files"] == [str(tmp_path / name) for name, _ in reversed(ROTATED)]
-    assert data["notes"] == []
+    [note] = data["notes"]
+    assert "begins at" in note
 
 
 def test_files_that_ended_before_the_window_are_not_opened(tmp_path: Path) -> None:
@@ -192,6 +201,7 @@ def test_a_log_that_was_rotated_meanwhile_is_read_again(
     rotations: int, readings: int, notes: int, tmp_path: Path
 ) -> None:
     host = LogHost("postfix", tmp_path, rotations=rotations)
+    host.put("mail.log.1", b"", age=30 * DAY)
     host.put(
         "mail.log", line(NOW - 60, "NOQUEUE: reject: RCPT from a[1]: 550 no; from=<a@b> to=<c@d> proto=X helo=<e>")
     )
@@ -278,14 +288,14 @@ def test_the_hosts_own_zone_is_used_across_the_end_of_summer_time(tmp_path: Path
     "said",
     [
         b"",
-        b"=now 1\n=zone 0 +0000\n=file /x\n a line\n",
-        b"=now 1\n=zone 0 +0000\n=file /x\n a line\n=end",
+        b"=now 1\n=zone 0 +0000\n=source /x\n=file /x\n a line\n",
+        b"=now 1\n=zone 0 +0000\n=source /x\n=file /x\n a line\n=end",
         b" a line\n=end\n",
         b"sh: 1: not found\n=end\n",
     ],
 )
 def test_output_that_is_cut_off_or_not_ours_is_an_error(said: bytes) -> None:
-    sink = LogSink(lambda clock, file, found: None)
+    sink = LogSink(lambda moment, rest, line, file: None)
     with pytest.raises(UnparsedOutput):
         take(sink, said)
 
@@ -297,17 +307,17 @@ def take(sink: LogSink, said: bytes) -> Read:
 
 def test_a_log_line_cannot_pose_as_a_word_of_ours() -> None:
     seen: list[bytes] = []
-    sink = LogSink(lambda clock, file, found: seen.append(found))
-    for byte in b"=now 1\n=zone 0 +0000\n=file /x\n =end\n =file /y\n=end\n":
+    sink = LogSink(lambda moment, rest, line, file: seen.append(line))
+    for byte in b"=now 1\n=zone 0 +0000\n=source /x\n=file /x\n =end\n =file /y\n=end\n":
         sink.feed(bytes([byte]))
     assert seen == [b"=end", b"=file /y"]
-    assert sink.close() == Read(("/x",))
+    assert [each.path for each in sink.close().read] == ["/x"]
 
 
 def test_a_line_of_any_length_keeps_memory_small() -> None:
     seen: list[bytes] = []
-    sink = LogSink(lambda clock, file, found: seen.append(found))
-    sink.feed(b"=now 1\n=zone 0 +0000\n=file /x\n ")
+    sink = LogSink(lambda moment, rest, line, file: seen.append(line))
+    sink.feed(b"=now 1\n=zone 0 +0000\n=source /x\n=file /x\n ")
     for _ in range(100):
         sink.feed(b"x" * 65_536)
     sink.feed(b"\n=end\n")
@@ -362,3 +372,70 @@ def test_whatever_matches_an_expression_has_its_fixed_part() -> None:
         fits = patterns.search_bytes(regex, ignore_case=False)
         assert all(fixed_part(regex) in text for text in texts if fits(text.encode())), regex
         assert re.compile(regex)
+
+
+def test_every_file_is_told_with_its_first_and_last_time_and_what_was_not_understood(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log.2.gz", gzip.compress(line(NOW - 3 * DAY, "old")), age=3 * DAY)
+    first = b"-- a line without a time, needle\n" + line(NOW - DAY, "needle 1") + line(NOW - 7200, "other")
+    host.put("mail.log.1.gz", gzip.compress(first), age=7200)
+    host.put("mail.log", line(NOW - 3600, "needle 2") + b"needle, cut off\n" + line(NOW - 60, "other"), age=60)
+    data = search(host, contains="needle", since=timedelta(days=2))
+    assert data["read"] == [
+        {"path": f"{tmp_path}/mail.log.1.gz", "first_time": NOW - DAY, "last_time": None, "lines": 2, "untimed": 1},
+        {"path": f"{tmp_path}/mail.log", "first_time": NOW - 3600, "last_time": NOW - 60, "lines": 2, "untimed": 1},
+    ]
+    assert [note.rpartition(" ")[2] for note in data["notes"]] == ["1", "1"]
+
+
+def test_a_log_that_begins_within_the_window_says_so(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", line(NOW - 3600, "needle"))
+    [note] = search(host, contains="needle")["notes"]
+    assert note == f"{tmp_path}/mail.log begins at 2026-11-21T18:40:00Z: of what was before that nothing can be found"
+    assert search(host, contains="needle", since=timedelta(minutes=30))["notes"] == []
+    host.put("mail.log.1", line(NOW - 9 * DAY, "old"), age=8 * DAY)
+    assert search(host, contains="needle")["notes"] == []
+
+
+@pytest.mark.parametrize("since", [timedelta(days=2), timedelta(hours=1)])
+def test_a_log_that_nobody_writes_to_any_more_is_not_a_log_in_which_nothing_was_found(
+    since: timedelta, tmp_path: Path
+) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", line(NOW - 20 * DAY, "needle"), age=20 * DAY)
+    data = host.data(Postfix.message_trace, MessageTrace(sender="a@b", since=since))
+    assert (data["rows"], data["files"]) == ([], [])
+    [note] = data["notes"]
+    assert note.startswith(f"{tmp_path}/mail.log was last written to at 2026-11-01T19:40:00Z; ")
+
+
+def test_a_source_that_is_none_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError):
+        search(LogHost("postfix", tmp_path), "../x", contains="needle")
+
+
+@pytest.mark.parametrize(
+    "head", ["Nov 21 19:39:00 mx1 postfix/{}[7]: ", "<22>1 2026-11-21T19:39:00Z mx1 postfix/{} 7 - - "]
+)
+def test_lines_of_a_message_are_found_in_every_form_of_syslog(head: str, tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    told = [
+        ("qmgr", "4A1B2C3D4E: from=<s@c.test>, size=500, nrcpt=1 (queue active)"),
+        ("smtp", "4A1B2C3D4E: to=<r@d.test>, relay=d.test[192.0.2.9]:25, delay=1, delays=1/0/0/0, dsn=2.0.0, "
+         "status=sent (250 ok)"),
+    ]  # fmt: skip
+    host.put("mail.log", "".join(f"{head.format(name)}{text}\n" for name, text in told).encode())
+    [row] = host.data(Postfix.message_trace, MessageTrace(sender="s@c.test"))["rows"]
+    assert (row["recipient"], row["status"]) == ("r@d.test", "sent")
+
+
+@pytest.mark.parametrize(
+    "name", ["mail.log.0", "mail.log.old", "mail-20261120.log.gz", "mail.log.1.Z", "mail.log.2.lzma"]
+)
+def test_a_rotated_file_is_read_by_whichever_name_and_program(name: str, tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    text = line(NOW - 60, "needle")
+    packed = {"gz": gzip.compress, "Z": gzip.compress, "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE)}
+    host.put(name, packed.get(name.rpartition(".")[2], bytes)(text), age=30)
+    assert texts(search(host, contains="needle")) == ["needle"]

@@ -155,9 +155,9 @@ def test_the_configuration_is_read_as_smtpd_reads_it() -> None:
     found = conf.statements(CONF.splitlines())
     assert conf.tables(found) == {"aliases": "file:/etc/aliases", "bad": "file:/etc/smtpd/bad", "doms": ""}
     assert conf.listeners(found, {"eth0": ["192.0.2.1", "fe80::1"]}) == [
-        ["192.0.2.1", 587],
-        ["fe80::1", 587],
-        ["10.0.0.1", 25],
+        ["192.0.2.1", 587, "listen on eth0", ""],
+        ["fe80::1", 587, "listen on eth0", ""],
+        ["10.0.0.1", 25, "listen on 10.0.0.1", ""],
     ]
     assert conf.own_domains(found, ["mx.test"]) == ["a.test", "b.test", "mx.test", "sub.c.test"]
     assert conf.open_domains(found) == ["a.test", "b.test", "d.test", "sub.c.test"]

@@ -7,14 +7,16 @@ import pytest
 
 from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks.edit import ChangedMeanwhile, StillNamed, edit_error
+from fleet.mta.blocks.listeners import Listener
 from fleet.mta.blocks.listfile import Block, BlockFile, checks, parse_file, render, with_block
 from fleet.mta.blocks.proof import Probe, read_proof
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, UnparsedOutput, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.postfix.access import ACCESS, OWN_HEAD, KeyRules, is_ours, keys_of, value_of, wider_keys
-from fleet.mta.postfix.access_facts import differences, parse_facts, probes
+from fleet.mta.postfix.access_facts import differences, listeners, parse_facts, probes
 from fleet.mta.postfix.main_cf import unwire, wire
-from fleet.mta.postfix.restrictions import AccessMap, listening_address, own_map, smtp_service, wired_map
+from fleet.mta.postfix.restrictions import AccessMap, own_map, wired_map
+from fleet.mta.postfix.services import address_of, services_of
 from fleet.mta.steps import Completed, Transcript
 
 RULES = KeyRules(has_subdomains=True, null_key="<>", has_utf8=True)
@@ -219,18 +221,18 @@ smtpd      pass  -       -       y       -       -       smtpd
 
 
 def test_the_service_on_port_25_counts_with_its_own_parameters() -> None:
-    service = smtp_service(MASTER, "smtpd/pass/smtpd_sender_restrictions = reject\nsmtpd/pass/x = y = z\n")
+    service, _ = services_of(MASTER, "smtpd/pass/smtpd_sender_restrictions = reject\nsmtpd/pass/x = y = z\n", {})
     assert (service.address, service.port) == ("", 25)
     assert service.overrides == {"smtpd_sender_restrictions": "reject", "x": "y = z"}
     with pytest.raises(Unsupported):
-        smtp_service("pickup unix n - y 60 1 pickup\n", "")
+        services_of("pickup unix n - y 60 1 pickup\n", "", {})
 
 
 def test_loopback_is_asked_only_when_that_is_all() -> None:
-    service = smtp_service("smtp inet n - y - - smtpd\n", "")
-    assert listening_address(service, "all", "127.0.0.1 fe80::1 10.0.0.7") == "10.0.0.7"
-    assert listening_address(service, "127.0.0.1, 10.0.0.8", "10.0.0.7") == "10.0.0.8"
-    assert listening_address(service, "loopback-only", "10.0.0.7") == "127.0.0.1"
+    [service] = services_of("smtp inet n - y - - smtpd\n", "", {})
+    asked = [("all", "127.0.0.1 fe80::1 10.0.0.7"), ("127.0.0.1, 10.0.0.8", "10.0.0.7"), ("loopback-only", "10.0.0.7")]
+    found = [address_of(service, {"inet_interfaces": interfaces}, host) for interfaces, host in asked]
+    assert found == ["10.0.0.7", "10.0.0.8", "127.0.0.1"]
 
 
 FACTS = f"""== settings
@@ -268,14 +270,15 @@ def test_the_bare_postmaster_is_never_asked_because_smtpd_lets_it_pass() -> None
 def test_the_notes_tell_who_else_is_caught_and_who_is_not() -> None:
     settings = "recipient_delimiter = +\nparent_domain_matches_subdomains = smtpd_access_maps\n"
     facts = parse_facts("/etc/postfix", Completed(0, FACTS.replace("== services", f"{settings}== services").encode()))
-    of_address = " ".join(differences(facts, parse_block_pattern("news@bulk.test")))
+    held = " ".join(each.note for each in listeners(facts, facts.target))
+    of_address = held + " ".join(differences(facts, parse_block_pattern("news@bulk.test")))
     for word in ("news+x@bulk.test", "mynetworks", "log in", "sendmail -f"):
         assert word in of_address
     assert "sub-domains" in " ".join(differences(facts, parse_block_pattern("bulk.test")))
     assert "sub-domains" not in of_address
 
 
-PROBE = Probe("10.0.0.7", 25, "mx", ("c@x.test",), "bad@x.test", ("r1@x.test", "r2@x.test"))
+PROBE = Probe(Listener("10.0.0.7", 25), "mx", ("c@x.test",), "bad@x.test", ("r1@x.test", "r2@x.test"))
 
 
 def said(*replies: str) -> Transcript:

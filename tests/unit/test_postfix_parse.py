@@ -100,6 +100,18 @@ def test_bytes_that_are_no_utf8_are_shown_escaped_with_the_raw_ones_beside() -> 
     assert message.entry().sender_raw == b"m\xfcller\\@x.test"
 
 
+@pytest.mark.parametrize("place", [b"r@defer.test", b"later", b'"DDDDDD1"', b'"deferred"'])
+def test_a_byte_that_is_no_utf8_stands_anywhere_and_harms_no_other(place: bytes) -> None:
+    odd = Mail("DDDDDD1").line()
+    assert place in odd
+    odd = odd.replace(place, place[:2] + b"\xee" + place[2:], 1)
+    found, refused = listed(Mail("CCCCCC3").line() + odd + Mail("EEEEEE5").line())
+    assert {"CCCCCC3", "EEEEEE5"} <= {message.queue_id for message in found}
+    told = [(each.address, each.reason) for message in found for each in message.recipients]
+    assert len(told) == 3 - refused
+    assert any("\\xEE" in text for pair in told for text in pair) == (place in (b"r@defer.test", b"later"))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_postsuper_is_believed_by_what_it_says_about_each_message(version: str) -> None:
     deleted = exchange(f"postfix-{version}/05-delete", "-d -")

@@ -27,8 +27,9 @@ from fleet.mta.operations import (
     Selection,
 )
 from fleet.mta.qmail import Qmail
+from fleet.mta.qmail.address import address_of, bytes_of
 from fleet.mta.qmail.commands import change, parse_answer
-from fleet.mta.qmail.parse import QueueSink, address_of, bytes_of
+from fleet.mta.qmail.parse import QueueSink
 from fleet.mta.qmail.queue import QUEUE, read_headers, read_named
 from fleet.mta.queue.content import HEADERS
 from fleet.mta.records import Ended, QueueEntry

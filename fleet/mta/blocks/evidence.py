@@ -6,12 +6,13 @@ from typing import Any
 
 from fleet.mta.address import BlockPattern
 from fleet.mta.blocks import edit
+from fleet.mta.blocks.listeners import ANY_ADDRESS, Listener
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.blocks.proof import ProbeResult, read_proof
-from fleet.mta.blocks.site import BlockSite, ListState
+from fleet.mta.blocks.site import ListState, Probes
 from fleet.mta.host.commands import pause
 from fleet.mta.records import Context
-from fleet.mta.steps import Steps, talk
+from fleet.mta.steps import Command, Steps, run, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
 
@@ -21,20 +22,24 @@ ProbeResults = tuple[ProbeResult, ...]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`in_effect`: {key: value} of what is in effect, keys folded, without those not found."""
+    """`in_effect`: {key: value} of what is in effect, keys folded, without those not found. `unasked`: where no
+    dialogue was held."""
 
     looks: ProbeResults
     in_effect: dict[str, str]
     lookup: Any
+    unasked: tuple[Listener, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         nobody = {"not_provable": "no SMTP server of this instance is known"}
         first, *rest = [result.as_json() for result in self.looks] or [nobody]
-        return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup}
+        listeners = [result.at_listener() for result in self.looks]
+        listeners += [{**each.as_json(), "not_asked": each.unasked} for each in self.unasked]
+        return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup, "listeners": listeners}
 
 
 def look(place: ListState, context: Context) -> Steps[ProbeResults]:
-    return (yield from look_at(place.site, place.pattern, context, place.source.addresses))
+    return (yield from _look_at(place.site.probes, place.pattern, context, place.source.addresses))
 
 
 def look_until(place: ListState, context: Context, is_over: Callable[[ProbeResults], bool]) -> Steps[ProbeResults]:
@@ -48,11 +53,25 @@ def look_until(place: ListState, context: Context, is_over: Callable[[ProbeResul
     return looks
 
 
-def look_at(
-    site: BlockSite, pattern: BlockPattern, context: Context, addresses: tuple[str, ...] = ()
+def look_without_list(
+    probes: Probes, pattern: BlockPattern, context: Context, listeners: tuple[Listener, ...]
+) -> Steps[ProbeResults]:
+    """The same where no list is read, which comes with the host's addresses: they are asked for where they are needed.
+
+    `listeners`: where the probes go, none where that is not known.
+    """
+    addresses: tuple[str, ...] = ()
+    if not listeners or any(each.address in ANY_ADDRESS for each in listeners):
+        done = yield from run(Command(("hostname", "-I")))
+        addresses = () if done.exit_status else tuple(done.stdout.decode("ascii", "replace").split())
+    return (yield from _look_at(probes, pattern, context, addresses))
+
+
+def _look_at(
+    probes: Probes, pattern: BlockPattern, context: Context, addresses: tuple[str, ...]
 ) -> Steps[ProbeResults]:
     looks = []
-    for probe in site.probes(pattern, context.job, addresses):
+    for probe in probes(pattern, context.job, addresses):
         transcript = yield from talk(probe.dialogue())
         looks.append(read_proof(probe, transcript))
     return tuple(looks)
@@ -64,4 +83,5 @@ def evidence_of(place: ListState, looks: ProbeResults, *also: ListState) -> Step
     for each in (*also, place):
         values |= yield from edit.look_up(each.site.list_file, each.keys)
     # A map's own name in the result is Postfix's form, in which the one value of the first key stands for all.
-    return Evidence(looks, values, values.get(fold(place.keys[0])) if place.site.map_name else values)
+    lookup = values.get(fold(place.keys[0])) if place.site.map_name else values
+    return Evidence(looks, values, lookup, place.site.unasked)

@@ -3,6 +3,7 @@
 An MTA supplies its `BlockSites`: which files, which keys, which answer. Everything else is here and in `unblock`.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,12 +14,15 @@ from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
 from fleet.mta.blocks.evidence import Evidence, ProbeResults, evidence_of, look, look_until
 from fleet.mta.blocks.listfile import Block, fold
-from fleet.mta.blocks.proof import ProbeResult
+from fleet.mta.blocks.proof import ProbeResult, one_line
 from fleet.mta.blocks.site import BlockSite, BlockSites, ListState
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
 from fleet.mta.operations import BlockList, SenderBlock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Plan, Steps
+
+_FOR_GOOD = re.compile(r"REJECT(?:\s|$)|5\d\d\s", re.IGNORECASE)
+"""The value of a line by hand, of an access map."""
 
 
 def sender_block(find: BlockSites, instance: InstanceFacts, operation: SenderBlock, context: Context) -> Steps[Result]:
@@ -76,13 +80,16 @@ def _stands(place: ListState, operation: SenderBlock, evidence: Evidence) -> boo
         return is_in_effect(place, operation, evidence) and is_settled(place, evidence.looks, operation)
     if _is_done(place, operation):
         return is_settled(place, evidence.looks, operation)
-    return bool(evidence.looks) and all(each.is_provable and each.reply.startswith("5") for each in evidence.looks)
+    # A line that refuses for good stands also where the MTA answers softly for now (soft_bounce of Postfix).
+    is_for_good = _FOR_GOOD.match(listfile.value_by_hand(place.file, place.keys) or "")
+    refusals = [each.is_refused and (is_for_good or each.reply.startswith("5")) for each in evidence.looks]
+    return bool(refusals) and all(refusals)
 
 
 def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
     """`notes` in the result name the administrator's line, where it is that which refuses."""
     his = block_site.foreign_notes(place) if place.block is None else ()
-    yield Plan(notes=(*place.site.notes(place.pattern), *his))
+    yield Plan(notes=(*place.site.notes_of(place.pattern), *his))
     result = _result(Ended.UNCHANGED, place, evidence, evidence)
     return replace(result, data=result.data | {"notes": list(his)}) if his else result
 
@@ -101,7 +108,7 @@ def is_settled(place: ListState, looks: ProbeResults, operation: SenderBlock) ->
 
 def _wrong(place: ListState, looks: ProbeResults, operation: SenderBlock) -> list[ProbeResult]:
     value = place.site.value_of(operation)
-    return [result for result in looks if result.is_provable and not place.site.is_ours(result.reply, value)]
+    return [result for result in looks if result.is_provable and not place.site.refuses(result.reply, value)]
 
 
 def is_in_effect(place: ListState, operation: SenderBlock, evidence: Evidence) -> bool:
@@ -116,7 +123,7 @@ def _plan(place: ListState, change: Change) -> Plan:
     if place.wiring:
         diffs.append(place.wiring.diff)
         commands.append(place.wiring.command)
-    notes = place.site.notes(place.pattern)
+    notes = place.site.notes_of(place.pattern)
     return Plan(diffs=tuple(diffs), commands=tuple(commands), notes=notes, wiring=place.wiring is not None)
 
 
@@ -150,8 +157,9 @@ def _proven(place: ListState, operation: SenderBlock, before: Evidence, context:
     if not is_in_effect(place, operation, after):
         error = RemoteError(f"the entry was written and is not in {place.source.path}; the change was taken back")
     elif wrong:
+        sender, reply, where = wrong[0].sender, one_line(wrong[0].reply), wrong[0].listener.name
         error = RemoteError(
-            f"the list has the entry, yet {wrong[0].sender} was answered {wrong[0].reply!r}; the change was taken back",
+            f"the list has the entry, yet {sender} was answered {reply!r} at {where}; the change was taken back",
             hint="look at what the MTA checks before this list, and whether its account can read the list",
         )
     else:

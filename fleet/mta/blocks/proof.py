@@ -6,12 +6,11 @@ control was accepted does a refusal of the other say anything about the block.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from fleet.mta.address import BlockPattern
-from fleet.mta.records import InstanceFacts
+from fleet.mta.blocks.listeners import Listener, reachable
 from fleet.mta.steps import Dialogue, Transcript
 
 NULL_SENDER = "<>"
@@ -21,8 +20,7 @@ NULL_SENDER = "<>"
 class Probe:
     """What to ask. Senders and recipients in RFC 5321 form without brackets; the null sender is `<>`."""
 
-    address: str
-    port: int
+    listener: Listener
     helo: str
     controls: tuple[str, ...]
     sender: str
@@ -39,13 +37,14 @@ class Probe:
             lines.append(_mail_from(sender))
             lines += [f"RCPT TO:<{recipient}>" for recipient in self.recipients]
             lines.append("RSET")
-        return Dialogue(self.address, self.port, (*lines, "QUIT"))
+        return Dialogue(self.listener.address, self.listener.port, (*lines, "QUIT"))
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """What the MTA answered. `reply`: to the sender in question; `reason`: why that proves nothing, or ""."""
 
+    listener: Listener
     sender: str
     reply: str = ""
     control: str = ""
@@ -61,17 +60,26 @@ class ProbeResult:
     def is_accepted(self) -> bool:
         return self.is_provable and self.reply.startswith("2")
 
+    @property
+    def is_refused(self) -> bool:
+        return self.is_provable and not self.reply.startswith("2")
+
     def as_json(self) -> dict[str, Any]:
         """The evidence: {control {sender, recipient, reply}, blocked {sender, code, text}, not_provable?}."""
         evidence: dict[str, Any] = {
             "control": {"sender": self.control, "recipient": self.recipient, "reply": self.control_reply},
-            "blocked": {"sender": self.sender, "code": self.reply[:3], "text": self.reply[4:]},
+            "blocked": {"sender": self.sender, "code": self.reply[:3], "text": "\n".join(texts_of(self.reply))},
         }
         return evidence if self.is_provable else {**evidence, "not_provable": self.reason}
 
+    def at_listener(self) -> dict[str, Any]:
+        """{address, port, service, reply, not_provable?}."""
+        found = {**self.listener.as_json(), "reply": one_line(self.reply)}
+        return found if self.is_provable else {**found, "not_provable": self.reason}
+
 
 def sender_probe(
-    pattern: BlockPattern, job: str, *, address: str, port: int, host: str, recipients: tuple[str, ...]
+    pattern: BlockPattern, job: str, listener: Listener, *, host: str, recipients: tuple[str, ...]
 ) -> Probe:
     """The dialogue that shows whether senders of the pattern are refused. The same job asks the same.
 
@@ -83,11 +91,11 @@ def sender_probe(
     controls = [f"{mark}-control@{host}", f"{mark}-control@mxfleet.invalid", NULL_SENDER]
     is_own = f".{host}".endswith(f".{pattern.domain}") if pattern.domain else False
     kept = [each for each in controls if each != sender and not (is_own and each.endswith(f"@{host}"))]
-    return Probe(address, port, host, tuple(kept), sender, recipients)
+    return Probe(listener, host, tuple(kept), sender, recipients)
 
 
 def sender_probes(
-    places: Iterable[tuple[str, int]],
+    listeners: Iterable[Listener],
     pattern: BlockPattern,
     job: str,
     host_addresses: Sequence[str],
@@ -95,33 +103,32 @@ def sender_probes(
     host: str,
     recipients: tuple[str, ...],
 ) -> tuple[Probe, ...]:
-    """One dialogue for each place, address and port, where the instance listens; see `sender_probe`."""
-    probe = partial(sender_probe, pattern, job, host=host, recipients=recipients)
-    return tuple(probe(address=reachable(address, host_addresses), port=port) for address, port in places)
+    """One dialogue for each listener that is asked, each address and port once; see `sender_probe`."""
+    asked = {
+        (reachable(each.address, host_addresses), each.port): each.service for each in listeners if not each.unasked
+    }
+    return tuple(
+        sender_probe(pattern, job, Listener(address, port, service), host=host, recipients=recipients)
+        for (address, port), service in asked.items()
+    )
 
 
-def listening(instance: InstanceFacts) -> list[tuple[str, int]]:
-    """Where the instance listens, address and port, each place once."""
-    return list(dict.fromkeys((str(address), int(port)) for address, port in instance.options.get("listen", ())))
+def one_line(reply: str) -> str:
+    """A reply of any number of lines as one: its code, then what each line says behind its own (RFC 5321 4.2.1)."""
+    return f"{reply[:3]} {' '.join(texts_of(reply))}" if reply else ""
 
 
-def reachable(address: str, host_addresses: Sequence[str]) -> str:
-    """Where to ask a server that listens on `address`; loopback, whose clients are often exempt, only if need be.
-
-    `host_addresses`: of the host, without loopback.
-    """
-    if address not in ("", "0.0.0.0", "::", "*"):  # noqa: S104 - compared, not bound
-        return address
-    plain = [each for each in host_addresses if not each.startswith("fe80:")]
-    same = [each for each in plain if (":" in each) == (address == "::")]
-    return (same or plain or ["127.0.0.1"])[0]
+def texts_of(reply: str) -> list[str]:
+    return [line[4:] for line in reply.split("\n")]
 
 
 def read_proof(probe: Probe, transcript: Transcript) -> ProbeResult:
     """What a transcript of `probe.dialogue()` shows."""
     if not transcript.exchanges or not transcript.exchanges[0][1].startswith("2"):
         greeting = transcript.exchanges[0][1] if transcript.exchanges else ""
-        return ProbeResult(probe.sender, reason=transcript.error or f"the server greets with {greeting!r}")
+        return ProbeResult(
+            probe.listener, probe.sender, reason=transcript.error or f"the server greets with {greeting!r}"
+        )
     turns = _turns(probe, transcript)
     refusals = []
     for control, answers in zip(probe.controls, turns, strict=False):
@@ -130,7 +137,7 @@ def read_proof(probe: Probe, transcript: Transcript) -> ProbeResult:
                 return _compared(probe, turns, control, recipient, reply)
             refusals.append(f"{control} to {recipient}: {reply}")
     detail = "; ".join(refusals) or transcript.error or "no answer"
-    return ProbeResult(probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
+    return ProbeResult(probe.listener, probe.sender, reason=f"no control sender was accepted ({detail})"[:1000])
 
 
 def _mail_from(sender: str) -> str:
@@ -158,4 +165,4 @@ def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str
     # After a 421 or 521 the server hangs up, so the last reply stands for the recipients that were not asked.
     reply = answers[index] if index < len(answers) else (answers or [""])[-1]
     reason = "" if reply else "the session ended before the sender was judged"
-    return ProbeResult(probe.sender, reply, control, recipient, control_reply, reason)
+    return ProbeResult(probe.listener, probe.sender, reply, control, recipient, control_reply, reason)

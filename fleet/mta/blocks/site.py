@@ -10,8 +10,9 @@ from typing import Any
 from fleet.mta.address import BlockPattern, PatternKind, own_domain, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
 from fleet.mta.blocks.edit import Change, Checks, ListFile, Source
+from fleet.mta.blocks.listeners import Listener
 from fleet.mta.blocks.listfile import Block, BlockFile, Syntax
-from fleet.mta.blocks.proof import Probe
+from fleet.mta.blocks.proof import Probe, one_line
 from fleet.mta.errors import Conflict, Refused, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
@@ -20,8 +21,15 @@ from fleet.mta.steps import Diff, Steps
 PLAIN = Syntax(listfile.plain_entries)
 
 
+Probes = Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
+
+
 class NoList(Unsupported):
-    """The instance can have no list of senders, so nothing of ours can be in one."""
+    """The instance can have no list of senders, so nothing of ours can be in one. `probes`: as of a `BlockSite`."""
+
+    def __init__(self, detail: str, *, hint: str = "", probes: Probes = lambda pattern, job, addresses: ()) -> None:
+        super().__init__(detail, hint=hint)
+        self.probes = probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +65,16 @@ class BlockSite:
     """One list of senders of an instance.
 
     `keys`: the lines (or map keys) of a pattern; raises Unsupported for what the list cannot express. `value_of`: the
-    right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply (`550 5.7.1 ...`) is the
-    answer to a block with that value. `notes`: how a block means something else here than the pattern says. `probes`:
-    the dialogues for (pattern, job, addresses of the host), one per front end. `own_domains`: whose mail it receives.
+    right-hand side, "" where the list has none; raises Unsupported. `is_ours`: whether a reply in one line (`550 5.7.1
+    ...`) is the answer to a block with that value. `notes`: how a block means something else here than the pattern
+    says. `probes`: the dialogues for (pattern, job, addresses of the host), one for each listener that is asked.
+    `own_domains`: whose mail it receives.
     `wider`: further keys that refuse the pattern's senders with the same answer. `refuse`: raises Conflict for a file
     in which a line more or less of ours changes what others' lines mean. `needs_file`: the MTA must have one, if need
     be an empty one. `text_when_absent`: what a new file begins with, in our own file. `is_consulted`: the MTA asks
     the list. `find_wiring`: what makes it ask; raises Unsupported, Conflict. `find_unwiring`: what takes our wiring out
     again, None when it is not there as we wrote it. `map_name`: how results name the map, "" where they name its file.
-    `rebuild`: how an administrator builds the map.
+    `rebuild`: how an administrator builds the map. `listeners`: where the instance takes mail, asked or not.
     """
 
     list_file: ListFile
@@ -73,7 +82,7 @@ class BlockSite:
     value_of: Callable[[SenderBlock], str]
     is_ours: Callable[[str, str], bool]
     notes: Callable[[BlockPattern], tuple[str, ...]]
-    probes: Callable[[BlockPattern, str, tuple[str, ...]], tuple[Probe, ...]]
+    probes: Probes
     syntax: Syntax = PLAIN
     own_domains: tuple[str, ...] = ()
     wider: Callable[[BlockPattern], tuple[str, ...]] = lambda pattern: ()
@@ -85,6 +94,19 @@ class BlockSite:
     find_unwiring: Callable[[], Steps[Wiring | None]] = _no_wiring
     map_name: str = ""
     rebuild: str = "build the map"
+    listeners: tuple[Listener, ...] = ()
+
+    @property
+    def unasked(self) -> tuple[Listener, ...]:
+        return tuple(each for each in self.listeners if each.unasked)
+
+    def refuses(self, reply: str, value: str) -> bool:
+        """Whether a reply, of any number of lines, is the answer to a block with that value."""
+        return self.is_ours(one_line(reply), value)
+
+    def notes_of(self, pattern: BlockPattern) -> tuple[str, ...]:
+        """For the approver: how a block means something else here, and what holds where the proof does not ask."""
+        return (*self.notes(pattern), *(each.note for each in self.unasked))
 
     def keys_of(self, pattern: str) -> tuple[str, ...]:
         return self.keys(parse_block_pattern(pattern))

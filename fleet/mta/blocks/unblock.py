@@ -7,10 +7,11 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks import edit
 from fleet.mta.blocks import site as block_site
 from fleet.mta.blocks.edit import Change
-from fleet.mta.blocks.evidence import Evidence, ProbeResults, evidence_of, look, look_at, look_until
+from fleet.mta.blocks.evidence import Evidence, ProbeResults, evidence_of, look, look_until, look_without_list
 from fleet.mta.blocks.flow import is_in_effect, is_settled
 from fleet.mta.blocks.listfile import fold
-from fleet.mta.blocks.proof import ProbeResult
+from fleet.mta.blocks.proof import ProbeResult, one_line
+from fleet.mta.blocks.refusals import Rule, deciding, keys_of, merged, still_refused
 from fleet.mta.blocks.site import BlockSites, ListState, NoList, Wiring
 from fleet.mta.errors import RemoteError, Unsupported
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
@@ -38,15 +39,19 @@ def sender_unblock(
     try:
         sites = yield from find(instance)
     except NoList as error:
-        return (yield from _nothing_of_ours(pattern.text, error.detail))
+        looks = yield from look_without_list(error.probes, pattern, context, ())
+        return (yield from _nothing_of_ours(pattern.text, error.detail, looks))
+    first = sites[0]
     try:
-        sites[0].keys(pattern)
+        first.keys(pattern)
     except Unsupported as error:
-        return (yield from _nothing_of_ours(pattern.text, error.detail))
+        looks = yield from look_without_list(first.probes, pattern, context, first.listeners)
+        return (yield from _nothing_of_ours(pattern.text, error.detail, looks))
     try:
         places = yield from block_site.read_all(sites, pattern)
     except Unsupported as error:
-        return (yield from _unreadable(pattern.text, error, (yield from look_at(sites[0], pattern, context))))
+        looks = yield from look_without_list(first.probes, pattern, context, first.listeners)
+        return (yield from _unreadable(pattern.text, error, looks))
     ours = tuple(place for place in places if place.block)
     if not ours:
         return (yield from _not_ours(places, context))
@@ -55,10 +60,12 @@ def sender_unblock(
     return (yield from _unblock(places, ours, context))
 
 
-def _nothing_of_ours(pattern: str, note: str) -> Steps[Result]:
-    """Where a block of the pattern is impossible, so that none of ours can be there."""
-    yield Plan(notes=(note,))
-    return Result(Ended.UNCHANGED, data={"pattern": pattern, "notes": [note]})
+def _nothing_of_ours(pattern: str, note: str, looks: ProbeResults) -> Steps[Result]:
+    """Where a block of the pattern is impossible, so that none of ours can be there; others may refuse the sender."""
+    told = still_refused((), looks, {})
+    notes = [note, *told.get("notes", ())]
+    yield Plan(notes=tuple(notes))
+    return Result(Ended.UNCHANGED, data={"pattern": pattern, **told, "notes": notes})
 
 
 def _unreadable(pattern: str, error: Unsupported, looks: ProbeResults) -> Steps[Result]:
@@ -68,16 +75,19 @@ def _unreadable(pattern: str, error: Unsupported, looks: ProbeResults) -> Steps[
     """
     if not looks or not all(result.is_accepted for result in looks):
         raise error
-    return (yield from _nothing_of_ours(pattern, error.detail))
+    return (yield from _nothing_of_ours(pattern, error.detail, looks))
 
 
 def _not_ours(places: tuple[ListState, ...], context: Context) -> Steps[Result]:
     place = places[0]
-    notes = [note for each in places for note in block_site.foreign_notes(each)]
     looks = yield from look(place, context)
-    yield Plan(notes=tuple(notes))
-    evidence = (yield from evidence_of(place, looks)).as_json()
-    return Result(Ended.UNCHANGED, data=place.data() | {"notes": notes}, before=evidence, after=evidence)
+    evidence = yield from evidence_of(place, looks)
+    foreign = [note for each in places for note in block_site.foreign_notes(each)]
+    told = still_refused(deciding(places), looks, evidence.in_effect)
+    data = merged({"notes": foreign}, told)
+    yield Plan(notes=tuple(data["notes"]))
+    seen = evidence.as_json()
+    return Result(Ended.UNCHANGED, data=place.data() | data, before=seen, after=seen)
 
 
 def _unblock(places: tuple[ListState, ...], ours: tuple[ListState, ...], context: Context) -> Steps[Result]:
@@ -130,14 +140,13 @@ def _freed(
     first = ours[0]
     looks = yield from look_until(first, context, lambda looks: not _refused(ours, looks))
     after = yield from evidence_of(first, looks, *ours[1:])
-    refused, wider = _refused(ours, looks), still_decided(places)
-    left = [fold(key) for place in ours for key in place.keys if _is_left(place, fold(key), wider, after)]
+    refused, rules = _refused(ours, looks), deciding(places)
+    left = [fold(key) for place in ours for key in place.keys if _is_left(place, fold(key), rules, after)]
     result = partial(Result, before=before.as_json(), after=after.as_json())
-    if not left and (wider or not refused):
-        is_refused = bool(wider and (refused or after.in_effect))
-        return result(Ended.SUCCEEDED, data=first.data() | ({"still_refused_by": list(wider)} if is_refused else {}))
+    if not left and (rules or not refused):
+        return result(Ended.SUCCEEDED, data=first.data() | still_refused(rules, looks, after.in_effect))
     still = f"{first.source.path} still has {left[0]}" if left else ""
-    still = f"{refused[0].sender} is still answered {refused[0].reply!r}" if refused else still
+    still = f"{refused[0].sender} is still answered {one_line(refused[0].reply)!r}" if refused else still
     shared = [other.pattern for place in places for other in place.others]
     error = RemoteError(still, hint=f"our other blocks: {shared}; else a line of the administrator")
     return result(Ended.FAILED, data=first.data(), error=error)
@@ -148,23 +157,12 @@ def _refused(ours: tuple[ListState, ...], looks: ProbeResults) -> list[ProbeResu
 
 
 def _is_ours(place: ListState, result: ProbeResult) -> bool:
-    return place.block is not None and place.site.is_ours(result.reply, place.block.value)
+    return place.block is not None and place.site.refuses(result.reply, place.block.value)
 
 
-def _is_left(place: ListState, key: str, wider: tuple[str, ...], after: Evidence) -> bool:
+def _is_left(place: ListState, key: str, rules: tuple[Rule, ...], after: Evidence) -> bool:
     """Whether our entry is still in effect, and not that of another who has the same."""
-    return key not in wider and place.block is not None and after.in_effect.get(key) == place.block.value
-
-
-def still_decided(places: tuple[ListState, ...]) -> tuple[str, ...]:
-    """Keys of other lines that decide about the same senders: then neither answer nor look-up says anything of ours."""
-    keys: dict[str, None] = {}
-    for place in places:
-        wanted = {fold(key) for key in (*place.site.wider(place.pattern), *place.keys)}
-        there = [entry.key for entry in place.file.others]
-        there += [fold(key) for block in place.others for key in place.site.keys_of(block.pattern)]
-        keys |= dict.fromkeys(key for key in there if key in wanted)
-    return tuple(keys)
+    return key not in keys_of(rules) and place.block is not None and after.in_effect.get(key) == place.block.value
 
 
 def read_back_block(
@@ -181,13 +179,16 @@ def read_back_block(
     looks = yield from look(place, context)
     also = [] if isinstance(operation, SenderBlock) else [each for each in places if each is not place]
     after = yield from evidence_of(place, looks, *also)
+    data = place.data()
     if isinstance(operation, SenderBlock):
         is_there = place.block is not None and place.block.value == place.site.value_of(operation)
         is_done = is_there and place.site.is_consulted and is_in_effect(place, operation, after)
         is_done = is_done and is_settled(place, looks, operation)
     else:
-        is_done = not ours and after.in_effect.keys() <= set(still_decided(places))
+        rules = deciding(places)
+        is_done = not ours and after.in_effect.keys() <= set(keys_of(rules))
+        data |= still_refused(rules, looks, after.in_effect) if is_done else {}
     if is_done:
-        return Result(Ended.SUCCEEDED, data=place.data(), after=after.as_json())
+        return Result(Ended.SUCCEEDED, data=data, after=after.as_json())
     error = RemoteError("the change was not made, or only in part", hint="it is safe to ask for it again")
-    return Result(Ended.FAILED, data=place.data(), after=after.as_json(), error=error)
+    return Result(Ended.FAILED, data=data, after=after.as_json(), error=error)

@@ -7,23 +7,20 @@ from itertools import pairwise
 
 from fleet.mta.errors import InDelivery, MessageNotFound, RemoteError
 from fleet.mta.exim.commands import WAIT_SECONDS, deliver, program
+from fleet.mta.exim.fates import STATUS, STATUS_OF_ALL, WHOLE, fate_of, take_fate
+from fleet.mta.exim.fields import UnclearError
 from fleet.mta.exim.parse import error_of
 from fleet.mta.exim.queue import QUEUE
 from fleet.mta.host.commands import lines_of
+from fleet.mta.logs.rows import Delivery, Recipient
 from fleet.mta.operations import MessageDeliver
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue import delivery
+from fleet.mta.queue.delivery import Attempt, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import UNDER_WAY, fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 
-OUTCOMES = {"=>": "sent", "->": "sent", ">>": "sent", "==": "deferred", "**": "bounced"}
-# log line flags (spec, "Log files"); the address may be followed by that of its parent
-LOGGED = re.compile(
-    r"  (?P<flag>=>|->|>>|==|\*\*) (?P<address>.*?)(?: <(?P<parent>.*)>)? (?:[FPRT]=|defer |: )(?P<rest>.*)"
-)
-HOST = re.compile(r"(?:^| )H=(\S+(?: \[[^]]*\])?(?::\d+)?)")
-CONFIRMATION = re.compile(r' C="(.*?)"(?: [A-Z]+=|$)')
 NOT_FOUND = re.compile(r" *Spool (?:data )?file .*not (?:found|exist)| *Spool read error for .*-H: .*")
 REPLY = re.compile(r": (?=[245]\d\d[ -])")
 
@@ -52,20 +49,30 @@ def own_lines(lines: Sequence[str], queue_id: str) -> list[str]:
     return own
 
 
-def attempts_of(lines: Sequence[str]) -> dict[str, Attempt]:
-    """The last verdict for each recipient among Exim's own log lines, those that "LOG: MAIN" announces."""
-    attempts: dict[str, Attempt] = {}
-    for announced, line in pairwise(lines):
-        match = LOGGED.match(line) if announced.startswith("LOG: MAIN") else None
-        if match is None:
+def logged_lines(lines: Sequence[str]) -> list[str]:
+    """Exim's own log lines, those that "LOG: MAIN" announces."""
+    return [line.strip() for announced, line in pairwise(lines) if announced.startswith("LOG: MAIN")]
+
+
+def attempts_of(lines: Sequence[str]) -> tuple[Attempt, ...]:
+    """The last verdict for each recipient among these log lines; one that was not understood is `unclear`."""
+    known: dict[Recipient, Delivery] = {}
+    unclear: list[Attempt] = []
+    for line in (line for line in lines if line[:2] in STATUS):
+        try:
+            fate = fate_of(line, 0)
+        except UnclearError:
+            outcome = STATUS_OF_ALL[line[:2]] if WHOLE.match(line) else "unclear"
+            unclear.append(Attempt("", outcome, reply=line))
             continue
-        host, confirmed = HOST.search(line), CONFIRMATION.search(line)
-        reply = (
-            confirmed[1] if confirmed else REPLY.split(line, maxsplit=1)[-1] if REPLY.search(line) else match["rest"]
-        )
-        address = match["parent"] or match["address"]
-        attempts[address] = Attempt(address, OUTCOMES[match["flag"]], host[1] if host else "", reply)
-    return attempts
+        known[take_fate(fate, known)] = fate.delivery
+    return (*(_attempt_of(recipient, each) for recipient, each in known.items()), *unclear)
+
+
+def _attempt_of(recipient: Recipient, told: Delivery) -> Attempt:
+    outcome = "bounced" if told.status == "expired" else told.status
+    reply = REPLY.split(told.reply, maxsplit=1)[-1]
+    return Attempt(recipient[0], outcome, "" if told.is_local else told.relay, reply, recipient[1])
 
 
 def attempt_result(
@@ -77,8 +84,8 @@ def attempt_result(
     """
     own = own_lines(lines, before.queue_id)
     still = after if after is not None and is_same(after, fingerprint_of(before)) else None
-    attempts = tuple(attempts_of(own).values())
-    log = [line.strip() for announced, line in pairwise(own) if announced.startswith("LOG: MAIN")]
+    log = logged_lines(own)
+    attempts = attempts_of(log)
     if still and "ended" not in lines:
         return not_attempted(before, InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds"), log=log)
     if not still and not attempts and any(NOT_FOUND.fullmatch(line) for line in own):
@@ -94,4 +101,4 @@ def attempt_result(
     return attempted(before, still, attempts, outcome, log=log, dialogue=dialogue)
 
 
-DELIVERY = Delivery(QUEUE, attempt)
+DELIVERY = delivery.Delivery(QUEUE, attempt)

@@ -10,8 +10,9 @@ from functools import partial
 from fleet.mta.address import BlockPattern, PatternKind, quote_local, remarks
 from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
+from fleet.mta.blocks.listeners import listening
 from fleet.mta.blocks.listfile import BlockFile
-from fleet.mta.blocks.proof import Probe, listening, sender_probes
+from fleet.mta.blocks.proof import Probe, sender_probes
 from fleet.mta.blocks.site import BlockSite, NoList, one_site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.host.commands import Allowed
@@ -48,6 +49,7 @@ def site_of(instance: InstanceFacts) -> BlockSite:
         own_domains=site.own_domains(instance),
         wider=_wider,
         refuse=refuse_negated,
+        listeners=listening(instance),
     )
 
 
@@ -57,6 +59,7 @@ def _list_file(instance: InstanceFacts) -> ListFile:
         raise NoList(
             "the ACLs of this Exim look senders up in no local_sender_blacklist, and its configuration is hand-written",
             hint="add the deny of Debian's 30_exim4-config_check_rcpt to the RCPT ACL, then discover the host again",
+            probes=partial(_probes, instance),
         )
     return ListFile("exim", str(instance.options["config_file"]), path)
 
@@ -106,13 +109,13 @@ def _notes(pattern: BlockPattern) -> tuple[str, ...]:
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
-    """One dialogue for each port. Not to postmaster: Debian's ACL accepts mail to him before it looks at the sender."""
+    """Not to postmaster, whose mail Debian's ACL accepts before it looks at the sender."""
     own = site.own_domains(instance)
     relayed = instance.options.get("relay_domains", [])
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
     host = own[0] if own else str(instance.options.get("hostname") or "localhost")
-    places = listening(instance) if recipients else ()
-    return sender_probes(places, pattern, job, addresses, host=host, recipients=recipients)
+    listeners = listening(instance) if recipients else ()
+    return sender_probes(listeners, pattern, job, addresses, host=host, recipients=recipients)
 
 
 SITES = one_site(site_of)

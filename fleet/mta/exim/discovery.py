@@ -1,7 +1,7 @@
 """The Exim of a host, and what later operations need to know of its configuration."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fleet.mta.bounds import port_of
@@ -16,6 +16,7 @@ OPTIONS = (
     "split_spool_directory",
     "log_file_path",
     "syslog_processname",
+    "timezone",
     "local_interfaces",
     "daemon_smtp_ports",
     "tls_on_connect_ports",
@@ -31,6 +32,7 @@ OPTIONS = (
 DEBIAN_DIRECTORY = "/etc/exim4"
 PORTS = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, "ssmtp": 465, "urd": 465}
 SETTING = re.compile(r"([a-z_0-9]+)(?: = (.*))?$")
+ZONE = re.compile(r"[0-9A-Za-z/_+:,.<>-]+")
 NAMED_LIST = re.compile(r"domainlist(?:_cache)? (\w+) = (.*)")
 # Debian's ACL: senders are looked up in a file when there is one (exim4-config_files(5)).
 OPTIONAL_FILE = re.compile(r"senders = \$\{if exists\{([^{}]+)\}\{([^{}]+)\}\{\}\}$")
@@ -69,7 +71,7 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
             config_dir=DEBIAN_DIRECTORY if is_debian else config_file.rpartition("/")[0],
             queue_dirs=(settings["spool_directory"],),
             front_ends=("exim",),
-            options=_options(host, program, settings, fields.get("config", [])),
+            options=_options(host, program, settings, fields),
         ),
     )
 
@@ -91,7 +93,9 @@ def settings_of(lines: Iterable[str]) -> dict[str, str]:
     return settings
 
 
-def _options(host: HostFacts, program: str, settings: dict[str, str], config: list[str]) -> dict[str, Any]:
+def _options(host: HostFacts, program: str, settings: dict[str, str], fields: dict[str, list[str]]) -> dict[str, Any]:
+    config = fields.get("config", [])
+    places = listeners(settings, fields.get("daemon", []))
     return {
         "program": program,
         "config_file": settings.get("config_file", ""),
@@ -104,7 +108,9 @@ def _options(host: HostFacts, program: str, settings: dict[str, str], config: li
         "own_domains": domains_of(config, "local_domains"),
         "relay_domains": domains_of(config, "relay_to_domains"),
         "log_source": log_source(settings, host.log_source),
-        "listen": listen(settings),
+        "listen": [place[:2] for place in places if not place[3]],
+        "listeners": places,
+        "log_zone": log_zone(settings),
         "blacklist_file": blacklist_file(settings, config),
     }
 
@@ -139,19 +145,46 @@ def log_source(settings: dict[str, str], syslog: str) -> str:
     return "none" if "%" in path else path
 
 
-def listen(settings: dict[str, str]) -> list[list[Any]]:
-    """[address, port] of the daemon's plain SMTP ports; those that begin with TLS are left out."""
-    ports = _ports(settings.get("daemon_smtp_ports", "smtp"))
-    tls = _ports(settings.get("tls_on_connect_ports", ""))
-    listeners: list[list[Any]] = []
-    for item in split_list(settings.get("local_interfaces", "<; ::0 ; 0.0.0.0")):
-        address, port = _interface(item)
-        for number in [port] if port else ports:
-            pair = ["::" if address in {"::0", "::"} else address, number]
-            is_ipv6 = ":" in address
-            if number not in tls and pair not in listeners and not (is_ipv6 and settings.get("disable_ipv6") == "yes"):
-                listeners.append(pair)
-    return listeners
+def log_zone(settings: dict[str, str]) -> str:
+    """The time zone of the log's stamps, "" for the host's: Exim has its own (spec, "timezone"), syslog the host's."""
+    is_syslog = split_list(settings.get("log_file_path", "")) == ["syslog"]
+    zone = settings.get("timezone", "")
+    return zone if ZONE.fullmatch(zone) and not is_syslog else ""
+
+
+def listeners(settings: dict[str, str], daemons: Sequence[str] = ()) -> list[list[Any]]:
+    """[address, port, -oX where that decided, "tls" where it begins with that].
+
+    `daemons`: command lines of those that run; without any, what one would do by the configuration.
+    """
+    found: list[list[Any]] = []
+    for each in [_as_started(settings, line.split()) for line in daemons] or [settings]:
+        ports, tls = _ports(each.get("daemon_smtp_ports", "smtp")), _ports(each.get("tls_on_connect_ports", ""))
+        for item in split_list(each.get("local_interfaces", "<; ::0 ; 0.0.0.0")):
+            address, port = _interface(item)
+            for number in [port] if port else ports:
+                mode = "tls" if number in tls else ""
+                place = ["::" if address in {"::0", "::"} else address, number, each.get("-oX", ""), mode]
+                is_ipv6 = ":" in address
+                if place not in found and not (is_ipv6 and each.get("disable_ipv6") == "yes"):
+                    found.append(place)
+    return found
+
+
+def _as_started(settings: dict[str, str], words: list[str]) -> dict[str, str]:
+    """The settings with what -oX replaces: items with dots or colons local_interfaces, others daemon_smtp_ports."""
+    given = next(
+        (word[3:] or "".join(words[at + 1 : at + 2]) for at, word in enumerate(words) if word[:3] == "-oX"), ""
+    )
+    items = split_list(given)
+    addresses = [item for item in items if "." in item or ":" in item]
+    ports = [item for item in items if item not in addresses]
+    return {
+        **settings,
+        **({"-oX": f"-oX {given}"} if given else {}),
+        **({"daemon_smtp_ports": " : ".join(ports)} if ports else {}),
+        **({"local_interfaces": "<; " + " ; ".join(addresses)} if addresses else {}),
+    }
 
 
 def _ports(text: str) -> list[int]:

@@ -2,35 +2,28 @@
 
 import re
 
-from fleet.mta.bounds import size_of
+from fleet.mta.bounds import OutOfBounds
+from fleet.mta.exim.arrivals import BY_ACL, arrival_of, refusal_of
+from fleet.mta.exim.fates import STATUS, STATUS_OF_ALL, WHOLE, fate_of, take_fate
+from fleet.mta.exim.fields import UnclearError
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.rows import Delivery, Message, Trace
+from fleet.mta.logs.rows import STILL_QUEUED, Delivery, Message, Trace
 from fleet.mta.logs.source import sources_of
-from fleet.mta.logs.tracing import clear, dsn_of, null_or
+from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
-SYSLOG = re.compile(r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?")
+# Before the ID stand the pid, where it is logged, and in syslog also the time again and the part of a long line.
+SYSLOG = re.compile(
+    r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
+    r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?"
+)
 PID = re.compile(r"\[\d+\] ")
 ID = re.compile(r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})) ")
-CAME = re.compile(r'<= (?P<from>(?:"(?:[^"\\]|\\.)*"|[^" ])*)(?P<fields>(?: [A-Za-z]+=.*)?)$')
-# What a client calls itself stands in parentheses, and may be an address in brackets.
-HOST = re.compile(r" H=((?:[^\s()\[]+ )?(?:\([^)]*\) )?\[[^\]]*\])")
-SIZE = re.compile(r" S=(\d+)")
-MESSAGE_ID = re.compile(r" id=(\S+)")
-ROUTER = re.compile(r" R=[^ ]+(?: T=[^ :]+| defer )")
-WENT = re.compile(
-    r"(?P<flag>=>|->|>>|\*>|\*\*|==) (?P<to>.*?)(?: <(?P<orig>.*)>)?"
-    r"(?: R=(?P<router>[^ :]+)(?: T=(?P<transport>[^ :]+))?(?P<fields>.*)|: (?P<failed>.*))$"
-)
-CONFIRMED = re.compile(r' C="(.*)"')
-# Before a refusal stand fields only: what remote hosts answered comes after other words.
-FIELD = r"(?:H=(?:[^\s()\[]+ )?(?:\([^)]*\) )?\[[^\]]*\](?::\d+)?|(?![FH]=)[A-Za-z]+=(?:\"[^\"]*\"|[^\s\"]+))"
-REFUSED = re.compile(
-    rf"(?P<head>(?:(?:^| ){FIELD})*)(?: F=<(?P<from>.*?)>)?(?: A=\S+)? (?P<verb>rejected|temporarily rejected) "
-    r"(?P<stage>RCPT <(?P<to>.*?)>|MAIL(?: <.*?>)?|DATA|after DATA|EHLO.*?|HELO.*?|connection.*?)(?:: (?P<reply>.*))?$"
-)
-REFUSED_ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from)")
-STATUS = {"=>": "sent", "->": "sent", ">>": "sent", "*>": "discarded", "**": "bounced", "==": "deferred"}
+MARKED = re.compile(r"address <(.*)> marked delivered by \S+")
+ADDED = re.compile(r"recipient <(.*)> added by \S+")
+RENAMED = re.compile(r"sender address changed to <(.*)> by \S+")
+# How a line ends a message as a whole, by its first two words.
+ENDS = {"removed by": "removed", "Message removed": "removed", "rescind the": "rejected"}
 
 
 def _beside(instance: InstanceFacts) -> tuple[str, ...]:
@@ -53,76 +46,96 @@ class Lines:
             rest = rest[end.end() :] if (end := SYSLOG.match(rest)) else rest
             rest = rest[end.end() :] if (end := PID.match(rest)) else rest
             head = ID.match(rest)
-        if head is None:
-            if " rejected " in rest:
-                self._refused(time, "", rest)
-            return
-        queue_id, text = head[1], rest[head.end() :]
-        flag = text.partition(" ")[0]
-        if flag == "<=":
-            self._came(time, queue_id, text)
-        elif flag in STATUS:
-            self._went(time, queue_id, text)
-        elif text == "Completed":
-            self._trace.close(queue_id)
-        elif text.startswith(("Frozen", "frozen by", "*** Frozen")):
-            self._trace.message(queue_id, time).held = "held"
-        elif text.startswith(("Unfrozen", "unfrozen")):
-            self._trace.message(queue_id, time).held = ""
-        elif text.startswith("cancelled by"):
-            self._trace.expired(queue_id, time)
-        elif text.startswith("removed by"):
-            self._trace.close(queue_id, "removed", time)
-        elif " rejected " in text:
-            self._refused(time, queue_id, text)
+        queue_id, text = (head[1], rest[head.end() :]) if head else ("", rest)
+        flag = text[:2] if head else ""
+        try:
+            if flag in STATUS:
+                self._went(time, queue_id, text)
+            elif flag in ("<=", "(="):
+                self._came(time, queue_id, text)
+            elif text == "Completed" or text.startswith("Completed QT="):
+                self._completed(queue_id)
+            elif not head or not self._happened(time, queue_id, text):
+                self._refused(time, queue_id, text)
+        except (UnclearError, OutOfBounds):
+            if flag in STATUS and WHOLE.match(text):
+                self._trace.close(queue_id, STATUS_OF_ALL[flag], time)
+            else:
+                self._trace.not_understood(queue_id if flag in STATUS else "", time, text)
 
     def _came(self, time: float, queue_id: str, text: str) -> None:
-        match = clear(CAME.fullmatch(text))
-        fields = match["fields"].partition(' T="')[0]
-        clear(match, once=fields.count(" P=") <= 1)
-        host, size, name = HOST.search(fields), SIZE.search(fields), MESSAGE_ID.search(fields)
-        length = size_of(size[1]) if size else None
-        message = self._trace.message(queue_id, time, begins=True)
-        message.sender, message.size = null_or(match["from"].strip("<>")), length
-        message.client = "" if host is None or host[1].endswith(("[127.0.0.1]", "[::1]")) else host[1]
-        message.message_id = name[1] if name else ""
+        arrival = arrival_of(text)
+        # A delivery while the mail comes in (cutthrough_delivery) is logged before. IDs never come again.
+        message = self._trace.message(queue_id, time)
+        message.arrived = time if message.arrived is None else message.arrived
+        message.sender, message.size = null_or(arrival.sender), arrival.size
+        message.client, message.message_id = arrival.client, arrival.message_id
+        if not message.recipients:
+            for address in arrival.recipients:
+                self._trace.named(queue_id, address, Delivery(time, "queued", is_local=True))
 
     def _went(self, time: float, queue_id: str, text: str) -> None:
-        match = clear(WENT.fullmatch(text), once=len(ROUTER.findall(text)) <= 1)
-        fields = match["fields"] or ""
-        host = HOST.search(fields)
-        confirmed = CONFIRMED.search(fields)
-        status = STATUS[match["flag"]]
-        reply = match["failed"] or (confirmed[1] if confirmed else "")
-        if not reply and status in ("bounced", "deferred"):
-            reply = fields.partition(": ")[2] or fields.strip()
-        if status == "bounced" and "retry timeout exceeded" in text:
-            status = "expired"
-        name, orig = match["to"], match["orig"] or ""
-        is_here = "@" not in name or name.startswith(("/", "|", ":"))  # a file, a pipe or a user of this host
-        self._trace.delivered(
-            queue_id,
-            (orig or name) if is_here else name,
-            Delivery(
-                time,
-                status,
-                host[1] if host else (name if is_here else match["transport"] or ""),
-                dsn_of(reply),
-                reply,
-                None,
-                "" if is_here or orig == name else orig,
-                host is None,
-            ),
-        )
+        fate = fate_of(text, time)
+        recipient, fate.delivery.orig_to = take_fate(fate, self._trace.message(queue_id, time).recipients)
+        self._trace.delivered(queue_id, recipient, fate.delivery)
+
+    def _happened(self, time: float, queue_id: str, text: str) -> bool:
+        """Whether the line tells something of the message as a whole; takes it."""
+        trace = self._trace
+        if text.startswith(BY_ACL):
+            return False
+        if end := ENDS.get(" ".join(text.split(" ", 2)[:2])):
+            trace.close(queue_id, end, time)
+        elif text.startswith(("Frozen", "frozen by ", "*** Frozen")):
+            trace.message(queue_id, time).held = "held"
+        elif text.startswith(("Unfrozen", "unfrozen by ")):
+            trace.message(queue_id, time).held = ""
+        elif text.startswith("moved from "):  # to a named queue, where no queue run looks, or back
+            trace.message(queue_id, time).held = "" if " to input, " in text else "held"
+        elif text.startswith("cancelled by "):
+            trace.expired(queue_id, time)
+            if not trace.message(queue_id, time).recipients:  # none is logged
+                trace.ended(queue_id, "", "expired", time)
+        elif match := MARKED.fullmatch(text):
+            self._marked(queue_id, match[1], time)
+        elif match := ADDED.fullmatch(text):
+            trace.named(queue_id, match[1], Delivery(time, "queued", is_local=True))
+        elif match := RENAMED.fullmatch(text):
+            trace.message(queue_id, time).sender = null_or(match[1])
+        else:
+            return False
+        return True
+
+    def _completed(self, queue_id: str) -> None:
+        """All is done, so that what waited to be routed became what was told of its targets since."""
+        message = self._trace.known(queue_id)
+        recipients = message.recipients if message else {}
+        if len(recipients) > 1:
+            done = {top for (_, top), each in recipients.items() if top and each.status != "deferred"}
+            over = [key for key, each in recipients.items() if key[1] in done and not each.relay]
+            for key in (key for key in over if recipients[key].status == "deferred"):
+                del recipients[key]
+        self._trace.close(queue_id)
+
+    def _marked(self, queue_id: str, address: str, time: float) -> None:
+        """An operator took out a recipient: the address as it was given, with all that it leads to."""
+        self._trace.named(queue_id, address, Delivery(time, "queued", is_local=True))
+        for key, delivery in self._trace.message(queue_id, time).recipients.items():
+            if address in key and delivery.status in STILL_QUEUED:
+                delivery.status, delivery.time = "removed", time
 
     def _refused(self, time: float, queue_id: str, text: str) -> None:
-        is_once = text.count(" F=<") <= 1 and len(REFUSED_ONCE.findall(text)) == 1
-        match = clear(REFUSED.fullmatch(text), once=is_once)
-        host = HOST.search(" " + match["head"])
-        message = Message(queue_id, time, time, client=host[1] if host else "")
-        message.sender = None if match["from"] is None else null_or(match["from"])
-        reply = match["reply"] or ""
-        self._trace.rejected(message, match["to"] or "", reply, dsn_of(reply))
+        refusal = refusal_of(text)
+        if refusal is None:
+            return
+        message = Message(queue_id, time, time, client=refusal.client)
+        message.sender = None if refusal.sender is None else null_or(refusal.sender)
+        self._trace.rejected(message, refusal.recipient, refusal.reply, dsn_of(refusal.reply), refusal.status)
 
 
-LOG = MailLog("exim", lambda trace, instance: Lines(trace).take, beside=_beside)
+LOG = MailLog(
+    "exim",
+    lambda trace, instance: Lines(trace).take,
+    beside=_beside,
+    zone=lambda instance: str(instance.options.get("log_zone") or ""),
+)

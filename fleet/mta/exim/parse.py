@@ -104,9 +104,15 @@ def _without_field(rest: bytes) -> bytes:
 
 
 def reason_of(address: str, deferrals: Iterable[re.Match[str] | None]) -> str:
-    """Why an address is still here, by the message log; `child <parent> R=...` tells of the parent."""
+    """Why an address is still here, by the message log; `child <parent> R=...` tells of the parent.
+
+    The log has domains in small letters; the address, and that of a parent, as the client wrote it.
+    """
+    local, at, domain = address.rpartition("@")
+    forms = {address, f"{local}{at}{domain.lower()}"}
     for deferral in deferrals:
-        if deferral and (deferral["who"].startswith(f"{address} ") or f" <{address}> " in deferral["who"]):
+        who = deferral["who"] if deferral else ""
+        if deferral and any(who.startswith(f"{form} ") or f" <{form}> " in who for form in forms):
             return deferral["text"]
     return ""
 

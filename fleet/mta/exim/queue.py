@@ -30,4 +30,11 @@ HEADERS_AND_BODIES = Content(
     error_of=error_of,
     room=2 * BUDGET,
 )
-QUEUE = Queue("Exim", FIELDS, read_queue, HEADERS_AND_BODIES, read_headers)
+
+
+def not_kept(instance: InstanceFacts) -> dict[str, str]:
+    """Reasons are in the message logs alone."""
+    return {} if instance.options.get("message_logs", True) else {"reason": "message_logs is off"}
+
+
+QUEUE = Queue("Exim", FIELDS, read_queue, HEADERS_AND_BODIES, read_headers, not_kept=not_kept)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from fleet.mta.errors import Conflict, FleetError, MtaNotFound, Overtaken, RemoteError, SudoDenied, UnparsedOutput
+from fleet.mta.host.sudo import refusal_of
 from fleet.mta.steps import Command, Completed, Sink, Steps, run
 
 HELPERS = "/usr/local/libexec/mxfleet"
@@ -126,12 +127,12 @@ def fence_error(done: Completed) -> FleetError | None:
 def error_of(done: Completed, program: str, markers: Markers = ()) -> FleetError:
     """The error behind a command that failed, or that did not say how it ended.
 
-    `markers`: what an MTA's own words on stderr mean. sudo's refusal has the same exit status as others: its prefix
-    tells (trap 12).
+    `markers`: what an MTA's own words on stderr mean. sudo's refusal has the same exit status as others: its words
+    tell (trap 12).
     """
     stderr = done.stderr.decode("utf-8", "backslashreplace").strip()
-    if stderr.startswith("sudo:"):
-        return SudoDenied(stderr.splitlines()[0], hint="see the sudoers lines of this instance")
+    if refusal := refusal_of(done):
+        return SudoDenied(refusal, hint="see the sudoers lines of this instance")
     for marker, error, detail in markers:
         if marker in done.stderr:
             return error(detail, stderr=stderr[:2000])

@@ -10,10 +10,14 @@ from fleet.mta.errors import LoginShell, RemoteError, UnparsedOutput
 from fleet.mta.host.commands import HELPERS, whole_lines
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
+from fleet.mta.text import text_of
 
 # One line without newline, backslash or exclamation mark: any shell that knows single quotes passes it on unchanged, so
 # a csh or fish does no harm before we know it.
 PROBE = 'getent passwd "$(id -un)" || grep "^$(id -un):" /etc/passwd'
+
+NOISE_KEPT = 1_000
+"""Bytes of what a login prints."""
 
 # Shells whose quoting is POSIX's (XCU 2.2). csh expands ! inside single quotes; fish and nushell have their own rules.
 POSIX_SHELLS = frozenset(
@@ -29,12 +33,13 @@ def discover_host(
     `name`: the host's name in the inventory. `clock`: our time in epoch seconds; without it the skew stays unknown.
     Raises LoginShell, UnparsedOutput, RemoteError.
     """
-    shell = parse_shell((yield from run(Command(("/bin/sh", "-c", PROBE)))))
+    probed = yield from run(Command(("/bin/sh", "-c", PROBE)))
+    shell = parse_shell(probed)
     began = clock() if clock else None
     done = yield from run(Command((HELPERS,), script="discover_host.sh"))
     ended = clock() if clock else None
     our_time = None if began is None or ended is None else (began + ended) / 2
-    facts = parse_facts(done, shell, our_time)
+    facts = replace(parse_facts(done, shell, our_time), login_noise=text_of(probed.noise[:NOISE_KEPT]))
     instances: list[InstanceFacts] = []
     for mta in REGISTRY:
         discovered = yield from adapter_for(mta).discover(facts, name)

@@ -22,7 +22,8 @@ class MailLog:
     `kind`: the MTA's word for read_log.sh. `parser`: of one reading's lines; puts what they tell into the trace.
     `notes`: what this MTA does not log. `as_logged`: an address as it writes it. `sources`: the logs that are read;
     raises Unsupported where none is known. `beside`: those that only a search reads besides. `without_message_id`: the
-    MTA's name where it logs no Message-ID.
+    MTA's name where it logs no Message-ID. `zone`: the value of TZ that its stamps without an offset have, "" for the
+    host's.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class MailLog:
     sources: Sources = sources_of
     beside: Sources = lambda instance: ()
     without_message_id: str = ""
+    zone: Callable[[InstanceFacts], str] = lambda instance: ""
 
     def check(self, operation: MessageTrace) -> None:
         """Raises Unsupported for a Message-ID that the MTA does not log."""

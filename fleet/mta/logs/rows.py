@@ -1,16 +1,28 @@
 """Rows of messages, joined from log lines while they stream in: one for each message and recipient."""
 
 import heapq
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.match import wildcards
+from fleet.match.texts import address_test
 from fleet.mta.logs.source import Window
 from fleet.mta.operations import MessageTrace
 
-STATUSES = ("sent", "deferred", "bounced", "rejected", "expired", "held", "discarded", "removed", "queued")
-"""`queued`: no attempt was logged. `removed`: taken out of the queue by an administrator."""
+STATUSES = (
+    "sent", "deferred", "bounced", "expired", "rejected", "discarded", "held", "queued", "handed_over", "unclear",
+    "removed",
+)  # fmt: skip
+"""`queued`: no attempt was logged. `handed_over`: to another queue or program of this host, of which no more was read.
+`unclear`: the log tells what became of it, in a line that was not understood. `removed`: taken out of the queue by an
+administrator."""
+
+STILL_QUEUED = frozenset({"queued", "deferred", "held"})
+"""What is not the last that can be told of a recipient."""
+
+WORST = {status: at for at, status in enumerate(("bounced", "discarded", "deferred"))}
 
 LONGEST_REPLY = 1000
 ROOM = 8 << 20
@@ -18,13 +30,21 @@ ROOM = 8 << 20
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
 
+INTERNATIONAL = re.compile(r"(?:xn--|[^\s@.]*[^\x00-\x7f])[^\s@.]*", re.IGNORECASE)
+"""A label of a domain that is logged in one form and may be asked for in the other, RFC 5890."""
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
+
+
+Recipient = tuple[str, str]
+"""An address as finally reached, and as first given ("" where that is the same): two aliases may have one target."""
 
 
 @dataclass(slots=True)
 class Delivery:
     """The last that was logged of one recipient. `relay`: host or mailer as the MTA writes it. `delay`: seconds since
-    the message came. `is_local`: it stays on this host."""
+    the message came. `orig_to`: the address before an alias, "" where it is the same. `is_local`: it stays here.
+    `attempt`: what lines of one attempt have in common, "" where the MTA logs nothing like that.
+    """
 
     time: float
     status: str
@@ -34,11 +54,20 @@ class Delivery:
     delay: float | None = None
     orig_to: str = ""
     is_local: bool = False
+    attempt: str = ""
+
+    def after(self, before: "Delivery | None") -> "Delivery":
+        """The last word, or the worst of one attempt: an alias may lead to a file and a program, with a line each."""
+        is_same = before is not None and bool(self.attempt) and before.attempt == self.attempt
+        return min(before, self, key=lambda each: WORST.get(each.status, len(WORST))) if before and is_same else self
 
 
 @dataclass(slots=True)
 class Message:
-    """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host."""
+    """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host.
+
+    `earlier`: the queue IDs that it had before, in other queues of this host.
+    """
 
     queue_id: str
     time: float
@@ -50,7 +79,16 @@ class Message:
     instance: str = ""
     is_ours: bool = True
     held: str = ""
-    recipients: dict[str, Delivery] = field(default_factory=dict)
+    recipients: dict[Recipient, Delivery] = field(default_factory=dict)
+    unclear: Delivery | None = None
+    is_handed_over: bool = False
+    earlier: tuple[str, ...] = ()
+
+    def goes_on_as(self, then: "Message") -> None:
+        """The other is the same mail: what only this one tells is known of it."""
+        then.client = then.client or self.client
+        then.message_id = then.message_id or self.message_id
+        then.earlier = (*self.earlier, self.queue_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +103,8 @@ class Wanted:
     def of(cls, operation: MessageTrace, as_logged: Callable[[str], str]) -> "Wanted":
         return cls(
             operation,
-            wildcards.compile_pattern(as_logged(operation.sender), str.lower),
-            wildcards.compile_pattern(as_logged(operation.recipient), str.lower),
+            address_test(as_logged(operation.sender)),
+            address_test(as_logged(operation.recipient)),
         )
 
     def text(self) -> str:
@@ -77,25 +115,28 @@ class Wanted:
 
     def has_message(self, message: Message) -> bool:
         given = self.operation
-        if given.queue_id and message.queue_id != given.queue_id:
+        if given.queue_id and given.queue_id not in (message.queue_id, *message.earlier):
             return False
         if given.message_id and message.message_id.strip("<>") != given.message_id.strip("<>"):
             return False
-        return not given.sender or (message.sender is not None and self.is_sender(message.sender.lower()))
+        return not given.sender or (message.sender is not None and self.is_sender(message.sender))
 
     def has_recipient(self, address: str, orig_to: str) -> bool:
         if not self.operation.recipient:
             return True
-        return self.is_recipient(address.lower()) or bool(orig_to and self.is_recipient(orig_to.lower()))
+        return self.is_recipient(address) or bool(orig_to and self.is_recipient(orig_to))
+
+    def may_be_in(self, line: str) -> bool:
+        """Whether a line that was not understood may be about the recipient that is looked for."""
+        return fixed_text(self.operation.recipient).lower() in line.lower()
 
 
 def fixed_text(pattern: str) -> str:
     """The longest plain part of a pattern. The null sender is looked for as it is logged."""
     if pattern == "<>":
         return pattern
-    return max(
-        (longest_plain(token) for token in wildcards.tokens(pattern) if isinstance(token, str)), key=len, default=""
-    )
+    literals = (token for token in wildcards.tokens(pattern) if isinstance(token, str))
+    return max((longest_plain(INTERNATIONAL.sub(" ", literal)) for literal in literals), key=len, default="")
 
 
 def longest_plain(text: str) -> str:
@@ -106,14 +147,16 @@ def longest_plain(text: str) -> str:
 class Trace:
     """Collects rows of the window that fit. The newest `limit` are kept, and no more than ROOM; totals count them all.
 
-    A parser says what a line tells by `message`, `delivered`, `rejected` and `close`; of `unclear` lines nothing is
-    taken, because a text of others in them could be read as a field.
+    A parser says what a line tells by `message`, `delivered`, `handed_over`, `rejected`, `expired` and `close`. Of a
+    line that it does not understand, or that could be read in two ways because texts of others stand in it, it takes
+    nothing: `not_understood`.
     """
 
     def __init__(self, wanted: Wanted, window: Window) -> None:
         self._wanted = wanted
         self._window = window
         self._open: dict[str, Message] = {}
+        self._left: dict[str, tuple[str, ...]] = {}
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
         self._size = 0
         self.totals = dict.fromkeys(STATUSES, 0)
@@ -124,38 +167,105 @@ class Trace:
         """The message that has this queue ID now. `begins`: the line is the first of a new one, whatever was before."""
         known = self._open.get(queue_id)
         if begins and known is not None and (known.arrived is not None or known.recipients):
-            self.close(queue_id)
+            self._report(self._open.pop(queue_id))
             known = None
         if known is None:
             if len(self._open) >= MOST_OPEN:
-                self.close(next(iter(self._open)))
+                self._report(self._open.pop(next(iter(self._open))))
             known = self._open[queue_id] = Message(queue_id, time)
         if begins:
             known.arrived = time
         return known
+
+    def known(self, queue_id: str) -> Message | None:
+        """The message that has this queue ID now, if a line was about it."""
+        return self._open.get(queue_id)
 
     def forget(self, queue_id: str) -> None:
         """The lines were of no message of their own."""
         self._open.pop(queue_id, None)
 
     def delivered(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
+        """The last word so far about a recipient."""
         message = self.message(queue_id, delivery.time)
-        before = message.recipients.get(recipient)
-        if before is not None and not delivery.orig_to:
-            delivery.orig_to = before.orig_to
-        message.recipients[recipient] = delivery
+        if delivery.orig_to == recipient:
+            delivery.orig_to = ""
+        recipients = message.recipients
+        if delivery.orig_to:
+            for address in (recipient, delivery.orig_to):
+                known = recipients.get((address, ""))
+                if known is not None and known.status == "queued":
+                    del recipients[address, ""]  # what was logged before the alias was
+        key = recipient, delivery.orig_to
+        recipients[key] = delivery.after(recipients[key]) if key in recipients else delivery
         message.time = delivery.time
 
-    def close(self, queue_id: str, status: str = "", time: float | None = None) -> None:
-        """The message has left the queue. `status`: what became of recipients whose mail was not delivered."""
+    def named(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
+        """A recipient of the message, of whom something else may be known already."""
+        self.message(queue_id, delivery.time).recipients.setdefault((recipient, delivery.orig_to), delivery)
+
+    def handed_over(self, queue_id: str, recipient: str, delivery: Delivery, following: str = "") -> None:
+        """Mail that went on to another queue or program of this host, as the message `following`: one mail, not two.
+
+        It has a row of its own only where nothing of the following message was read.
+        """
+        delivery.status, delivery.is_local = "handed_over", True
+        self.delivered(queue_id, recipient, delivery)
+        message = self._open[queue_id]
+        then = self._open.get(following)
+        if then is None and not self._has_left(following, queue_id):
+            return
+        del message.recipients[recipient, delivery.orig_to]
+        message.is_handed_over = True
+        if then is not None:
+            message.goes_on_as(then)
+
+    def _has_left(self, following: str, queue_id: str) -> bool:
+        """Whether the row of the following message was told, also to who asks for the queue ID of this one."""
+        earlier = self._left.get(following)
+        return earlier is not None and (queue_id in earlier or self._wanted.operation.queue_id != queue_id)
+
+    def requeued(self, queue_id: str, following: str) -> None:
+        """What was not delivered of the message goes on under another queue ID."""
         message = self._open.pop(queue_id, None)
         if message is None:
             return
-        if status:
-            for delivery in message.recipients.values():
-                if delivery.status in ("deferred", "queued", "held"):
-                    delivery.status, delivery.time = status, time or delivery.time
-            message.held, message.time = status, time or message.time
+        message.is_handed_over = True
+        message.goes_on_as(self._open[following])
+        rest = [key for key, each in message.recipients.items() if each.status in STILL_QUEUED]
+        for key in rest:
+            del message.recipients[key]
+        self._report(message)
+
+    def ended(self, queue_id: str, recipient: str, status: str, time: float) -> None:
+        """What the MTA did with a recipient without an attempt; its last reply stays."""
+        message = self.message(queue_id, time)
+        known = [each for (address, _), each in message.recipients.items() if address == recipient]
+        for delivery in known:
+            delivery.status, delivery.time = status, time
+        if not known:
+            self.delivered(queue_id, recipient, Delivery(time, status))
+
+    def not_understood(self, queue_id: str, time: float, line: str) -> None:
+        """A line that tells what became of the message, or "" of mail without a queue ID, and could not be read."""
+        self.unclear += 1
+        if queue_id:
+            self.message(queue_id, time).unclear = Delivery(time, "unclear", reply=line)
+
+    def close(self, queue_id: str, status: str = "", time: float | None = None) -> None:
+        """The message has left the queue. `status`: what became of recipients whose mail was not delivered; "": by
+        itself, so that what was told of each recipient before is the end, or the end was not read."""
+        message = self._open.pop(queue_id, None)
+        if message is None:
+            return
+        self._left[queue_id] = message.earlier
+        if len(self._left) > MOST_OPEN:
+            del self._left[next(iter(self._left))]
+        ends = status or "unclear"
+        for delivery in message.recipients.values():
+            if delivery.status in STILL_QUEUED:
+                delivery.status, delivery.time = ends, time or delivery.time
+        message.held, message.time = ends, time or message.time
         self._report(message)
 
     def expired(self, queue_id: str, time: float) -> None:
@@ -166,20 +276,33 @@ class Trace:
 
     def rejected(self, message: Message, recipient: str, reply: str, dsn: str, status: str = "rejected") -> None:
         """Mail that was refused before it became a message of the queue."""
-        message.recipients[recipient] = Delivery(message.time, status, dsn=dsn, reply=reply, is_local=True)
+        message.recipients[recipient, ""] = Delivery(message.time, status, dsn=dsn, reply=reply, is_local=True)
         self._report(message)
 
     def _report(self, message: Message) -> None:
         if not message.is_ours or not self._wanted.has_message(message):
             return
-        if not message.recipients:
-            message.recipients[""] = Delivery(message.time, message.held or "queued", is_local=True)
-        for address, delivery in message.recipients.items():
-            status = delivery.status
-            if message.held == "held" and status in ("deferred", "queued"):
-                status = "held"
-            if self._window.has(delivery.time) and self._wanted.has_recipient(address, delivery.orig_to):
-                self._keep(row_of(message, address, delivery, status))
+        self._settle(message)
+        for (address, orig_to), delivery in message.recipients.items():
+            is_named = self._wanted.has_recipient(address, orig_to)
+            if not is_named and not (delivery.status == "unclear" and self._wanted.may_be_in(delivery.reply)):
+                continue
+            if self._window.has(delivery.time):
+                self._keep(row_of(message, address, delivery))
+
+    def _settle(self, message: Message) -> None:
+        """The state of the whole goes to each recipient."""
+        unclear = message.unclear
+        if unclear is not None:
+            doubtful = [key for key, each in message.recipients.items() if each.status in (*STILL_QUEUED, "unclear")]
+            for address, orig_to in doubtful or [("", "")]:
+                message.recipients[address, orig_to] = replace(unclear, orig_to=orig_to)
+        if not message.recipients and not message.is_handed_over:
+            message.recipients["", ""] = Delivery(message.time, message.held or "queued", is_local=True)
+        if message.held == "held":
+            for delivery in message.recipients.values():
+                if delivery.status in STILL_QUEUED:
+                    delivery.status = "held"
 
     def _keep(self, row: dict[str, Any]) -> None:
         self.matched += 1
@@ -191,8 +314,9 @@ class Trace:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first, those of messages that are still queued included."""
-        for queue_id in list(self._open):
-            self.close(queue_id)
+        for message in self._open.values():
+            self._report(message)
+        self._open.clear()
         return [row for _, _, row in sorted(self._kept, key=lambda kept: kept[:2])]
 
 
@@ -201,7 +325,7 @@ def size_of(row: dict[str, Any]) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
-def row_of(message: Message, address: str, delivery: Delivery, status: str) -> dict[str, Any]:
+def row_of(message: Message, address: str, delivery: Delivery) -> dict[str, Any]:
     """A row as the API shows it."""
     is_in = bool(message.client)
     return {
@@ -216,7 +340,7 @@ def row_of(message: Message, address: str, delivery: Delivery, status: str) -> d
         "recipient": address,
         "orig_to": delivery.orig_to,
         "relay": delivery.relay,
-        "status": status,
+        "status": delivery.status,
         "dsn": delivery.dsn,
         "reply": delivery.reply[:LONGEST_REPLY],
         "delay": delivery.delay,

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from fleet.match import patterns
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.source import read_log, window_of
-from fleet.mta.logs.times import LineClock
+from fleet.mta.logs.source import Take, read_log, window_of
 from fleet.mta.operations import LogSearch
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
@@ -33,10 +32,9 @@ class Lines:
         self._last: dict[str, float] = {}
         self.matched = 0
 
-    def take(self, clock: LineClock, file: str, line: bytes) -> None:
+    def take(self, moment: float | None, rest: bytes, line: bytes, file: str) -> None:
         if not self._fits(line):
             return
-        moment, _ = clock.split(line)
         if moment is None:
             moment = self._last.get(file)
         if moment is None or not self._has(moment):
@@ -62,12 +60,12 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
     )
     lines = Lines(fits, window.has, operation.limit)
 
-    def fresh() -> Callable[[LineClock, str, bytes], None]:
+    def fresh() -> Take:
         nonlocal lines
         lines = Lines(fits, window.has, operation.limit)
         return lines.take
 
-    read = yield from read_log("any", sources, window.since, text, fresh)
+    read = yield from read_log("any", sources, window.since, text, fresh, log.zone(instance))
     rows = lines.as_json()
     data = {
         "lines": rows,
@@ -75,7 +73,7 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
         "truncated": lines.matched > len(rows),
         "since": window.since,
         "until": window.until,
-        "files": list(read.files),
+        **read.as_json(),
         "notes": read.notes,
     }
     return Result(Ended.SUCCEEDED, data)

@@ -1,8 +1,8 @@
 """One remote command that reads a mail log over its rotated files, as read_log.sh does it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from fleet.mta.bounds import count_of, moment_of, second_of
 from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
@@ -36,23 +36,84 @@ class Window:
         return self.since <= moment and not self.is_past(moment)
 
 
+@dataclass(slots=True)
+class FileRead:
+    """What was read of one file. `first`, `last`: the times of its beginning and end, None where they are not known; a
+    packed file's end is not looked for. `lines`: those that were looked at here, `untimed` those without a time."""
+
+    path: str
+    first: float | None = None
+    last: float | None = None
+    lines: int = 0
+    untimed: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "first_time": self.first,
+            "last_time": self.last,
+            "lines": self.lines,
+            "untimed": self.untimed,
+        }
+
+
+@dataclass(slots=True)
+class SourceRead:
+    """One log with the files that it was rotated to. `before`: the newest of those that ended before the window, and
+    when; "" where there is none."""
+
+    name: str
+    files: list[FileRead] = field(default_factory=list)
+    before: str = ""
+    ended: float = 0.0
+
+    def notes(self, since: float) -> list[str]:
+        """Where the log does not reach."""
+        if not self.files and self.before:
+            ended = f"{self.before} was last written to at {stamp(self.ended)}"
+            return [f"{ended}; if the MTA logs elsewhere by now, discover the host again"]
+        first = self.files[0].first if self.files else None
+        if first is not None and first > since and not self.before:
+            return [f"{self.name} begins at {stamp(first)}: of what was before that nothing can be found"]
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """How the reading ended. `files`: those read; `unread`: those that could not be; `cut`: only so many messages."""
+    """How the reading ended. `unread`: files that could not be read; `cut`: only so many messages were joined."""
 
-    files: tuple[str, ...] = ()
+    since: float = 0.0
+    sources: tuple[SourceRead, ...] = ()
     unread: tuple[str, ...] = ()
     cut: int = 0
     moved: bool = False
 
     @property
+    def read(self) -> list[FileRead]:
+        return [each for source in self.sources for each in source.files]
+
+    @property
     def notes(self) -> list[str]:
         notes = [f"{path} could not be read" for path in self.unread]
+        for source in self.sources:
+            notes += source.notes(self.since)
+        notes += [
+            f"lines of {each.path} whose time was not understood: {each.untimed}" for each in self.read if each.untimed
+        ]
         if self.cut:
             notes.append(f"only the newest {self.cut} messages were joined; narrow the window or the addresses")
         if self.moved:
             notes.append("the log was rotated while it was read, each time; lines may be missing or doubled")
         return notes
+
+    def as_json(self) -> dict[str, object]:
+        """The part of a result that says what was read."""
+        return {"files": [each.path for each in self.read], "read": [each.as_json() for each in self.read]}
+
+
+def stamp(moment: float) -> str:
+    """A moment as notes tell it, in UTC."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def window_of(since: datetime | timedelta, until: datetime | None, context: Context) -> Window:
@@ -61,17 +122,22 @@ def window_of(since: datetime | timedelta, until: datetime | None, context: Cont
     return Window(begin, until.timestamp() if until else context.now, is_open=until is None)
 
 
+Take = Callable[[float | None, bytes, bytes, str], None]
+"""Takes the time of a line, what follows it there, the whole line, and its file."""
+
+
 class LogSink:
     """Parses what read_log.sh prints while it streams in. What is longer than LONGEST_LINE is cut off."""
 
-    def __init__(self, take: Callable[[LineClock, str, bytes], None]) -> None:
+    def __init__(self, take: Take, since: float = 0.0) -> None:
         self._take = take
+        self._since = since
         self._pending = b""
         self._zones: list[Zone] = []
         self._now = 0.0
         self._clock: LineClock | None = None
-        self._file = ""
-        self._files: list[str] = []
+        self._sources: list[SourceRead] = []
+        self._file: FileRead | None = None
         self._unread: list[str] = []
         self._cut = 0
         self._moved = self._ended = False
@@ -81,11 +147,29 @@ class LogSink:
         self._pending = lines.pop()[:LONGEST_LINE]
         for line in lines:
             if line[:1] == b" ":
-                if self._clock is None:
-                    raise UnparsedOutput(f"{SCRIPT} told a line before any file")
-                self._take(self._clock, self._file, line[1 : LONGEST_LINE + 1])
+                self._line(line[1 : LONGEST_LINE + 1])
+            elif line.startswith((b"=first ", b"=last ")):
+                self._end(*line.split(b" ", 1))
             else:
                 self._head(line.decode("utf-8", "backslashreplace"))
+
+    def _line(self, line: bytes) -> None:
+        if self._clock is None or self._file is None:
+            raise UnparsedOutput(f"{SCRIPT} told a line before any file")
+        moment, rest = self._clock.split(line)
+        self._file.lines += 1
+        self._file.untimed += moment is None
+        self._take(moment, rest, line, self._file.path)
+
+    def _end(self, word: bytes, line: bytes) -> None:
+        """Of the lines of a file's beginning the first that has a time, of those of its end the last."""
+        if self._clock is None or self._file is None:
+            raise UnparsedOutput(f"{SCRIPT} told a line before any file")
+        moment, _ = self._clock.split(line)
+        if word == b"=last":
+            self._file.last = self._file.last if moment is None else moment
+        elif self._file.first is None:
+            self._file.first = moment
 
     def _head(self, line: str) -> None:
         word, _, value = line.partition(" ")
@@ -97,9 +181,14 @@ class LogSink:
                 if not ZONE.fullmatch(zone):
                     raise UnparsedOutput(f"{SCRIPT} said {line[:80]!r}")
                 self._zones.append((moment_of(begin), offset_of(zone)))
-            case "=file":
-                self._file = value
-                self._files.append(value)
+            case "=source":
+                self._sources.append(SourceRead(value))
+            case "=before" if self._sources:
+                ended, _, self._sources[-1].before = value.partition(" ")
+                self._sources[-1].ended = moment_of(ended)
+            case "=file" if self._sources:
+                self._file = FileRead(value)
+                self._sources[-1].files.append(self._file)
                 self._clock = self._clock or LineClock(self._zones, self._now)
             case "=unread":
                 self._unread.append(value)
@@ -116,7 +205,7 @@ class LogSink:
         """Raises UnparsedOutput when the end did not come."""
         if self._pending or not self._ended:
             raise UnparsedOutput(f"{SCRIPT} did not come to its end")
-        return Read(tuple(self._files), tuple(self._unread), self._cut, self._moved)
+        return Read(self._since, tuple(self._sources), tuple(self._unread), self._cut, self._moved)
 
 
 def log_source(instance: InstanceFacts) -> str:
@@ -137,9 +226,11 @@ def read_log(
     sources: Sequence[str],
     since: float,
     text: str,
-    fresh: Callable[[], Callable[[LineClock, str, bytes], None]],
+    fresh: Callable[[], Take],
+    zone: str = "",
 ) -> Steps[Read]:
     """Reads the log; `fresh` gives the taker of each attempt, since a log that was rotated meanwhile is read again.
+    `zone`: see MailLog.
 
     Raises SudoDenied, UnparsedOutput, RemoteError (there is no such log), OutputTooLarge.
     """
@@ -147,9 +238,9 @@ def read_log(
         command = reading(
             SCRIPT,
             (kind, *sources),
-            f"{max(0, int(since))}\n{text}\n".encode(),
+            f"{max(0, int(since))} {zone}".rstrip().encode() + f"\n{text}\n".encode(),
             seconds=LISTING_SECONDS,
-            sink=LogSink(fresh()),
+            sink=LogSink(fresh(), since),
         )
         done = yield from run(command)
         if done.exit_status == 66:

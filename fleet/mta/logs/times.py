@@ -7,8 +7,17 @@ from functools import lru_cache
 
 from fleet.mta.bounds import EPOCH_MOST
 
-ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
+ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
+"""RFC 3339 with its looser kin: Exim's, svlogd's (`_`), a comma for the fraction."""
 TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
+LOOSE = re.compile(
+    rb"(?:(\d{4}) )?([A-Z][a-z]{2} [ \d]\d)(?: (\d{4}))? (\d\d:\d\d:\d\d)([.,]\d{1,9})?(?: ?(Z|[+-]\d\d:?\d\d))? "
+)
+"""RFC 3164's with a year (syslog-ng), a fraction (rsyslog, OpenWrt) or an offset."""
+PRIORITY = re.compile(rb"<\d{1,3}>(1 )?")
+"""RFC 3164 and, with its version, 5424: what a daemon writes that keeps the lines as they came."""
+HEADER = re.compile(rb"(\S+) (\S+) (\S+) \S+ (?:-|(?:\[[^\]]*\])+) ?(?:\xef\xbb\xbf)?")
+"""RFC 5424: host, program, process, message's kind and structured data, behind the time."""
 UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
 ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
@@ -39,9 +48,12 @@ class LineClock:
         return (moment, rest) if is_time else (None, line)
 
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
+        if line[:1] == b"<" and (head := PRIORITY.match(line)):
+            moment, rest = self._split(line[head.end() :])
+            return moment, HEADER.sub(rb"\1 \2[\3]: ", rest, count=1) if head[1] else rest
         if match := ISO.match(line):
             zone = (match[4] or b"").strip().replace(b":", b"")
-            seconds = self._local(match[1] + b" " + match[2], "%Y-%m-%d %H:%M:%S", zone)
+            seconds = self._local(match[1] + b" " + match[2], "ISO", zone)
             return seconds + (float(b"." + match[3][1:]) if match[3] else 0.0), line[match.end() :]
         if match := TRADITIONAL.match(line):
             return self._local(match[1], "", b""), line[match.end() :]
@@ -49,17 +61,28 @@ class LineClock:
             return int(match[1], 16) - TAI_OF_EPOCH + int(match[2], 16) / 1e9, line[match.end() :]
         if match := UNIX.match(line):
             return float(match[1]), line[match.end() :]
+        if match := LOOSE.match(line):
+            return self._loose(match), line[match.end() :]
         return None, line
+
+    def _loose(self, match: re.Match[bytes]) -> float:
+        text, form = match[2] + b" " + match[4], ""
+        if year := match[1] or match[3]:
+            text, form = year + b" " + text, "%Y %b %d %H:%M:%S"
+        fraction = float(b"." + match[5][1:]) if match[5] else 0.0
+        return self._local(text, form, (match[6] or b"").replace(b":", b"")) + fraction
 
     def _epoch_of(self, text: bytes, form: str, zone: bytes) -> float:
         if not form:
-            return self._with_year(text.decode())
-        moment = datetime.strptime(text.decode(), form).replace(tzinfo=UTC).timestamp()
+            return self._with_year(text.decode(), zone.decode())
+        stamp = text.decode()
+        local = datetime.fromisoformat(stamp) if form == "ISO" else datetime.strptime(stamp, form)
+        moment = local.replace(tzinfo=UTC).timestamp()
         if zone:
             return moment - offset_of(zone.decode())
         return self._to_utc(moment)
 
-    def _with_year(self, text: str) -> float:
+    def _with_year(self, text: str, zone: str) -> float:
         """The last such moment that is not in the future; a day is allowed for clocks and zones."""
         newest = datetime.fromtimestamp(self._now, UTC).year + 1
         for year in range(newest, newest - YEARS, -1):
@@ -68,7 +91,7 @@ class LineClock:
             except ValueError:  # 29 February of another year
                 continue
             if moment <= self._now + DAY:
-                return self._to_utc(moment)
+                return moment - offset_of(zone) if zone else self._to_utc(moment)
         raise ValueError(text)
 
     def _to_utc(self, local: float) -> float:

@@ -1,34 +1,30 @@
 """message.trace: what the log says became of messages, the same for every MTA but for the parser of its lines."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Trace, Wanted
-from fleet.mta.logs.source import Read, Window, read_log, window_of
-from fleet.mta.logs.times import LineClock
+from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
 SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
-DSN = re.compile(r"(?:\b\d{3}[ -]|#)([245]\.\d{1,3}\.\d{1,3})\b")
+REPEATED = re.compile(
+    r"(?P<head>(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: )message repeated (?P<times>\d{1,9}) times: \[ (?P<text>.*)\]",
+    re.DOTALL,
+)
+"""rsyslog, $RepeatedMsgReduction."""
+MOST_REPEATED = 10_000
+
+# What stands before it is looked at last, so that a search goes from one such digit to the next.
+DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{1,3})\b")
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
-
-
-class Unclear(Exception):
-    """A line that could be read in two ways, since others' texts stand in it, or not at all."""
-
-
-def clear(match: re.Match[str] | None, *, once: bool = True) -> re.Match[str]:
-    """What a line tells. Raises Unclear without a match, or where its parts do not stand in it `once`."""
-    if match is None or not once:
-        raise Unclear
-    return match
 
 
 def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
@@ -39,23 +35,24 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
     wanted = Wanted.of(operation, log.as_logged)
     trace = Trace(wanted, window)
 
-    def fresh() -> Callable[[LineClock, str, bytes], None]:
+    def fresh() -> Take:
         nonlocal trace
         trace = Trace(wanted, window)
         read_line = log.parser(trace, instance)
 
-        def take(clock: LineClock, file: str, line: bytes) -> None:
-            moment, rest = clock.split(line)
+        def take(moment: float | None, rest: bytes, line: bytes, file: str) -> None:
             if moment is None or window.is_past(moment):
                 return
+            text, times = once(text_of(rest))
             try:
-                read_line(moment, text_of(rest))
-            except (OutOfBounds, Unclear):
-                trace.unclear += 1
+                for _ in range(times):
+                    read_line(moment, text)
+            except OutOfBounds:
+                trace.not_understood("", moment, text)
 
         return take
 
-    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh)
+    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh, log.zone(instance))
     return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 
@@ -69,9 +66,17 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         "truncated": trace.matched > len(rows) or bool(read.cut),
         "since": window.since,
         "until": window.until,
-        "files": list(read.files),
+        **read.as_json(),
         "notes": [*read.notes, *unclear, *notes],
     }
+
+
+def once(text: str) -> tuple[str, int]:
+    """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
+    match = REPEATED.fullmatch(text) if "message repeated " in text else None
+    if match is None:
+        return text, 1
+    return match["head"] + match["text"], min(int(match["times"]), MOST_REPEATED)
 
 
 def dsn_of(reply: str) -> str:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
+from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import MtaNotRunning, OutcomeUnknown
 from fleet.mta.host.commands import changing, lines_of, reading
 from fleet.mta.logs.source import log_source
@@ -16,6 +18,7 @@ from fleet.mta.opensmtpd.commands import (
     deliver_arguments,
     smtpctl_argv,
 )
+from fleet.mta.opensmtpd.lines import Attempted, delivery_line
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
@@ -24,13 +27,8 @@ from fleet.mta.queue.listing import Listing
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 
-# smtpd's own words around others' texts: a line in which the middle part occurs twice is not read at all.
-RESULT = re.compile(
-    r" m[td]a delivery evpid=(?P<message>[0-9a-f]{8})[0-9a-f]{8} from=<[^>]*> to=<(?P<to>[^>]*)> rcpt=<[^>]*>"
-    r"(?P<middle>.*) delay=\S+ result=\"?(?P<result>\w+)\"? stat=\"?(?P<reply>.*?)\"?$"
-)
-RELAY = re.compile(r' relay="([^"]*)"')
-OUTCOMES = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Loop": "bounced", "LoopError": "bounced"}
+# From the beginning of the line: commands of clients are logged too.
+DELIVERED = re.compile(r"[^\]]*\]: [0-9a-f]{16} m[td]a (?:event=)?delivery (.*)", re.DOTALL)
 
 
 def attempt(
@@ -66,21 +64,28 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
     return attempt_result(before, None, lines_of((yield from run(command)), LOG, error_of))
 
 
-def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
+def attempts_of(lines: Sequence[str], queue_id: str) -> tuple[Attempt, ...]:
     """The last attempt for each recipient of the message."""
-    attempts: dict[str, Attempt] = {}
+    attempts: dict[tuple[str, str], Attempt] = {}
     for line in lines:
-        match = RESULT.search(line)
-        if match and match["message"] == queue_id and line.count(" result=") == 1:
-            relay = RELAY.search(match["middle"])
-            outcome = OUTCOMES.get(match["result"], match["result"])
-            attempts[match["to"]] = Attempt(match["to"], outcome, relay[1] if relay else "", match["reply"])
-    return attempts
+        told = _told(line)
+        if told is not None and told.queue_id == queue_id:
+            outcome = "bounced" if told.status == "expired" else told.status
+            relay = "" if told.is_local else told.relay
+            attempts[told.recipient, told.orig_to] = Attempt(told.recipient, outcome, relay, told.reply, told.orig_to)
+    return tuple(attempts.values())
+
+
+def _told(line: str) -> Attempted | None:
+    match = DELIVERED.match(line)
+    with suppress(OutOfBounds):
+        return delivery_line(match[1]) if match else None
+    return None
 
 
 def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt, by the log's lines."""
-    attempts = tuple(attempts_of(lines, before.queue_id).values())
+    attempts = attempts_of(lines, before.queue_id)
     return result_by_log(before, after, attempts, lines, waited=WAIT_SECONDS)
 
 

@@ -10,7 +10,8 @@ from functools import partial
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.blocks import edit
 from fleet.mta.blocks.edit import READ_SECONDS, ListFile, Source
-from fleet.mta.blocks.proof import Probe, listening, sender_probes
+from fleet.mta.blocks.listeners import listening
+from fleet.mta.blocks.proof import Probe, sender_probes
 from fleet.mta.blocks.site import BlockSite, Wiring, extent, refusing_only
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import CHANGE_SECONDS, Allowed, changing, script_argv
@@ -25,6 +26,7 @@ PLACEHOLDER = "placeholder@blocked.invalid\n"
 ATEXT = re.compile(r"[A-Za-z0-9!$%&'*+/=?^_`{|}~.-][A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]*")
 REPLY = "550 Invalid recipient"
 CONFIGURATION = 1 << 20
+OTHER_PORTS = "not asked; the same rules decide there, and those who log in are refused as well"
 
 
 def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
@@ -76,6 +78,7 @@ def _site(instance: InstanceFacts, source: Source, list_file: ListFile, *, is_co
         needs_file=not is_own,
         text_when_absent=PLACEHOLDER if is_own else "",
         is_consulted=is_consulted,
+        listeners=listening(instance, OTHER_PORTS),
         find_wiring=partial(_find_wiring, instance, source),
         find_unwiring=partial(_find_unwiring, instance),
     )
@@ -190,12 +193,9 @@ def _notes(pattern: BlockPattern, *, is_new: bool) -> tuple[str, ...]:
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
-    """One dialogue, with an address that is not loopback where smtpd listens on one."""
-    places = [each for each in listening(instance) if each[1] != 465]
-    outer = [each for each in places if not each[0].startswith(("127.", "::1"))]
     own = [str(each) for each in instance.options.get("own_domains", ())]
     host = own[0] if own else "localhost"
     others = [str(each) for each in instance.options.get("open_domains", ())]
     recipients = tuple(f"{name}@{domain}" for domain in own[:2] for name in ("postmaster", "root"))
     recipients += tuple(f"postmaster@{domain}" for domain in others[:2])
-    return sender_probes((outer or places)[:1], pattern, job, addresses, host=host, recipients=recipients)
+    return sender_probes(listening(instance, OTHER_PORTS), pattern, job, addresses, host=host, recipients=recipients)

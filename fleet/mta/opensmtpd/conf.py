@@ -86,7 +86,10 @@ def tables(config: Iterable[Statement]) -> dict[str, str]:
 
 
 def listeners(config: Iterable[Statement], addresses: dict[str, list[str]]) -> list[list[str | int]]:
-    """[address, port] of every `listen on`; `addresses`: of each interface."""
+    """[address, port, how it is written, "tls" where it begins with that] of every `listen on`.
+
+    `addresses`: of each interface.
+    """
     listed: list[list[str | int]] = []
     for each in config:
         if each.words[:2] != ("listen", "on") or len(each.words) < 3 or each.words[2] == "socket":
@@ -96,7 +99,9 @@ def listeners(config: Iterable[Statement], addresses: dict[str, list[str]]) -> l
         if "port" in each.words:
             given = each.words[each.words.index("port") + 1]
             port = PORTS.get(given) or (port_of(given) if given.isdigit() else port)
-        listed += [[address, port] for address in where]
+        tag = each.words[each.words.index("tag") :][:2] if "tag" in each.words else ()
+        mode = "tls" if "smtps" in each.words[3:] else ""
+        listed += [[address, port, " ".join((*each.words[:3], *tag)), mode] for address in where]
     return listed
 
 

@@ -38,12 +38,14 @@ def parse_instance(done: Completed, host: HostFacts, name: str) -> tuple[Instanc
             table, _, entry = value.partition(" ")
             listed.setdefault(table, []).append(entry)
     queue = [each.words[1] for each in config if each.words[0] == "queue" and len(each.words) > 1]
+    listeners = conf.listeners(config, addresses)
     options = {
         "program": fields["smtpctl"],
         "smtpd": fields["smtpd"],
         "config_file": fields["config"],
         "tables": conf.tables(config),
-        "listen": conf.listeners(config, addresses),
+        "listen": [place[:2] for place in listeners],
+        "listeners": listeners,
         "own_domains": conf.own_domains(config, [value for word, value in pairs if word == "mailname"], listed),
         "open_domains": conf.open_domains(config, listed),
         "is_encrypted": "encryption" in queue,

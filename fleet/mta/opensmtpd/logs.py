@@ -2,28 +2,26 @@
 
 import re
 
-from fleet.mta.bounds import count_of, size_of
+from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, clear, dsn_of, null_or
+from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.opensmtpd.lines import SESSION, delivery_line, fields_of, given_up_line, original
 
-SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) ([a-z-]+) ?(.*)")
-CONNECTED = re.compile(r"address=(\S+) host=\S+$")
-MESSAGE = re.compile(r"(?:address=\S+ host=\S+ )?msgid=([0-9a-f]{8}) size=(\d+) nrcpt=\d+ proto=\S+$")
-ENVELOPE = re.compile(r"evpid=([0-9a-f]{8})[0-9a-f]{8} from=<(.*)> to=<(.*)>$")
-GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: from=<.*?>, to=<(.*)>, rcpt=<[^>]*>, delay=")
-# The middle part stands once, or the line could be read in two ways: addresses and replies are others' texts.
-DELIVERY = re.compile(
-    r"evpid=(?P<id>[0-9a-f]{8})[0-9a-f]{8} from=<(?P<from>.*?)> to=<(?P<to>.*?)> rcpt=<(?P<rcpt>.*?)> "
-    r'(?:user=(?P<user>\S+)|source="(?P<source>[^"]*)" relay="(?P<relay>[^"]*)") delay=(?P<delay>\w+) '
-    r'result="?(?P<result>\w+)"? stat="?(?P<stat>.*?)"?$'
-)
-ONCE = re.compile(r"> to=<|> rcpt=<| result=")
-FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*)"$')
+ADDRESS = re.compile(r"address=(\S+)")
+GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: ")
+CORRUPT = re.compile(r"warn: invalid envelope ([0-9a-f]{8})[0-9a-f]{8}: ")
+"""The envelope is put aside, in corrupt/."""
+FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*?)"?', re.DOTALL)
 RCPT = re.compile(r"RCPT TO: ?<(.*)>", re.IGNORECASE)
 MAIL = re.compile(r"MAIL FROM: ?<(.*)>", re.IGNORECASE)
-DELAY = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-STATUS = {"Ok": "sent", "TempFail": "deferred", "PermFail": "bounced", "Expired": "expired"}
+HERE = re.compile(r"127\.|\[?(?:IPv6:)?::1\b")
+ACCEPTED = re.compile(r"\b([0-9a-f]{8}) Message accepted for delivery")
+OTHERS = frozenset({"", "HELO", "EHLO", "DATA", "."})
+"""Commands besides those, "" when the client was refused at connect, whose refusal is one of mail."""
+MISUSED = ("500", "501", "502", "503", "504")
+"""Replies to what is no SMTP, or comes at the wrong time, as DATA does after all recipients were refused."""
+OURSELVES = frozenset({"local", "127.0.0.1", "::1", "[::1]", "IPv6:::1", "[IPv6:::1]"})
 SESSIONS = 10_000
 NOTES = ("the log tells no sender of recipients that were refused, and no Message-ID",)
 
@@ -41,85 +39,113 @@ class Lines:
             return
         line = SESSION.fullmatch(parsed["text"])
         if line is None:
-            self._given_up(time, parsed["text"])
+            self._without_session(time, parsed["text"])
             return
         session, part, event, fields = line.groups()
         if event == "delivery":
             self._delivered(time, fields)
         elif part != "smtp":
             return
-        elif event == "connected":
+        elif event in ("connected", "proxy"):
             self._connected(session, fields)
-        elif event == "message" and (match := MESSAGE.fullmatch(fields)):
-            size = size_of(match[2])
-            message = self._trace.message(match[1], time, begins=True)
-            message.size, message.client = size, self._clients.get(session, "")
+        elif event == "message":
+            self._message(time, session, fields)
         elif event == "envelope":
             self._envelope(time, fields)
         elif event == "failed-command":
             self._refused(time, session, fields)
 
     def _connected(self, session: str, fields: str) -> None:
-        match = CONNECTED.fullmatch(fields)
+        """A proxy's line comes second, with the address of its client (proxy-v2)."""
+        match = ADDRESS.match(fields)
         if match is None:
             return
-        self._clients[session] = "" if match[1] in ("local", "127.0.0.1", "::1", "[::1]") else match[1]
+        self._clients[session] = "" if match[1] in OURSELVES else match[1]
         if len(self._clients) > SESSIONS:
             del self._clients[next(iter(self._clients))]
 
+    def _message(self, time: float, session: str, fields: str) -> None:
+        named = fields_of(fields)
+        if named is None or "msgid" not in named or "size" not in named:
+            self._trace.not_understood("", time, fields)
+            return
+        size = size_of(named["size"])
+        message = self._trace.message(named["msgid"], time, begins=True)
+        message.size, message.client = size, self._clients.get(session, "")
+
     def _envelope(self, time: float, fields: str) -> None:
-        match = clear(ENVELOPE.fullmatch(fields), once=fields.count("> to=<") == 1)
-        self._trace.message(match[1], time).sender = null_or(match[2])
-        self._trace.delivered(match[1], match[3], Delivery(time, "queued"))
+        named = fields_of(fields)
+        if named is None or not named.keys() >= {"evpid", "from", "to"}:
+            self._trace.not_understood("", time, fields)
+            return
+        self._trace.message(named["evpid"][:8], time).sender = null_or(named["from"])
+        self._trace.named(named["evpid"][:8], named["to"], Delivery(time, "queued"))
 
     def _delivered(self, time: float, fields: str) -> None:
-        parts = ONCE.findall(fields)
-        match = clear(DELIVERY.fullmatch(fields) if len(parts) == len(set(parts)) else None)
-        self._trace.message(match["id"], time).sender = null_or(match["from"])
-        stat, is_local = match["stat"], match["user"] is not None
-        self._trace.delivered(
-            match["id"],
-            match["to"],
-            Delivery(
-                time,
-                STATUS.get(match["result"], "deferred"),
-                match["relay"] or (match["user"] or ""),
-                dsn_of(stat),
-                stat,
-                seconds_of(match["delay"]),
-                is_local=is_local,
-            ),
-        )
+        try:
+            told = delivery_line(fields)
+        except OutOfBounds:
+            told = None
+        if told is None or told.status == "unclear":
+            self._trace.not_understood(envelope_of(fields), time, fields)
+            return
+        self._trace.message(told.queue_id, time).sender = null_or(told.sender)
+        if told.orig_to:
+            self._expanded(told.queue_id, time, told.orig_to)
+        delivery = Delivery(time, told.status, told.relay, dsn_of(told.reply), told.reply, told.delay, told.orig_to)
+        delivery.is_local = told.is_local
+        if told.status == "sent" and HERE.match(told.relay) and not told.is_local:
+            following = ACCEPTED.search(told.reply)
+            self._trace.handed_over(told.queue_id, told.recipient, delivery, following[1] if following else "")
+        else:
+            self._trace.delivered(told.queue_id, told.recipient, delivery)
 
-    def _given_up(self, time: float, text: str) -> None:
+    def _expanded(self, queue_id: str, time: float, orig_to: str) -> None:
+        """An address that was named when the message came is told as what it leads to."""
+        recipients = self._trace.message(queue_id, time).recipients
+        known = recipients.get((orig_to, ""))
+        if known is not None and known.status == "queued":
+            del recipients[orig_to, ""]
+
+    def _without_session(self, time: float, text: str) -> None:
+        if corrupt := CORRUPT.match(text):
+            self._trace.not_understood(corrupt[1], time, text)
         match = GIVEN_UP.match(text)
         if match is None:
             return
-        clear(match, once=text.count(">, to=<") == text.count(">, rcpt=<") == 1)
-        before = self._trace.message(match[2], time).recipients.get(match[3])
-        status = "removed" if match[1] == "Remove" else "expired"
-        if before is None:
-            self._trace.delivered(match[2], match[3], Delivery(time, status))
-        else:
-            before.status, before.time = status, time
+        named = given_up_line(text[match.end() :])
+        if named is None:
+            self._trace.not_understood(match[2], time, text)
+            return
+        orig_to = original(named)
+        message = self._trace.message(match[2], time)
+        if message.sender is None:
+            message.sender = null_or("" if named["from"] == "@" else named["from"])
+        if orig_to:
+            self._expanded(match[2], time, orig_to)
+            self._trace.named(match[2], named["to"], Delivery(time, "queued", orig_to=orig_to))
+        self._trace.ended(match[2], named["to"], "removed" if match[1] == "Remove" else "expired", time)
 
     def _refused(self, time: float, session: str, fields: str) -> None:
-        match = clear(FAILED.fullmatch(fields), once=fields.count('" result="') == 1)
-        recipient, sender = RCPT.match(match["command"]), MAIL.match(match["command"])
-        if recipient is None and sender is None:
+        match = FAILED.fullmatch(fields)
+        if match is None or fields.count('" result="') != 1:
+            self._trace.not_understood("", time, fields)
             return
+        command, reply = match["command"], match["reply"]
+        recipient, sender = RCPT.match(command), MAIL.match(command)
+        if not recipient and not sender:
+            verb = command.partition(" ")[0].upper()
+            if verb not in OTHERS or reply.startswith(MISUSED):
+                return
         message = Message("", time, time, client=self._clients.get(session, ""))
         message.sender = null_or(sender[1]) if sender else None
-        self._trace.rejected(message, recipient[1] if recipient else "", match["reply"], dsn_of(match["reply"]))
+        self._trace.rejected(message, recipient[1] if recipient else "", reply, dsn_of(reply))
 
 
-def seconds_of(delay: str) -> float | None:
-    """Seconds of `1d2h3m4s`."""
-    match = DELAY.fullmatch(delay)
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (count_of(part or "0") for part in match.groups())
-    return float(days * 86_400 + hours * 3600 + minutes * 60 + seconds)
+def envelope_of(fields: str) -> str:
+    """The message ID of the first envelope that a line names, or ""."""
+    match = re.search(r"\bevpid=([0-9a-f]{8})", fields)
+    return match[1] if match else ""
 
 
 LOG = MailLog("opensmtpd", lambda trace, instance: Lines(trace).take, NOTES, without_message_id="OpenSMTPD")

@@ -178,7 +178,8 @@ _SPECS = (
         {
             **_QUEUE_ID,
             "parts": Param(
-                kinds.choices("What to show.", ("envelope", "headers", "body")), default=["envelope", "headers"]
+                kinds.choices("What to show; without it envelope and headers.", ("envelope", "headers", "body")),
+                default=["envelope", "headers"],
             ),
             "max_bytes": Param(kinds.size("Read at most this much of the message.", 16 << 20), default=262_144),
         },

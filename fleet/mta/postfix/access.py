@@ -70,10 +70,14 @@ def value_of(operation: SenderBlock) -> str:
 
 
 def is_ours(reply: str, value: str) -> bool:
-    """`550 5.7.1 <a@b.c>: Sender address rejected: text` against the value `550 5.7.1 text`."""
+    """`550 5.7.1 <a@b.c>: Sender address rejected: text` against the value `550 5.7.1 text`.
+
+    What stands behind the text is a footer (smtpd_reject_footer). With soft_bounce the codes begin with 4.
+    """
     code, _, rest = value.partition(" ")
     enhanced, _, text = rest.partition(" ")
-    return code.isdigit() and reply.startswith(f"{code} {enhanced} ") and f": {text}" in reply
+    begins = tuple(f"{first}{code[1:]} {first}{enhanced[1:]} " for first in (code[:1], "4"))
+    return code.isdigit() and reply.startswith(begins) and f": {text}" in reply
 
 
 def wider_keys(pattern: BlockPattern, rules: KeyRules) -> tuple[str, ...]:

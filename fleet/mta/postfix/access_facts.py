@@ -4,20 +4,13 @@ import re
 from dataclasses import dataclass
 
 from fleet.mta.address import BlockPattern, PatternKind, remarks
-from fleet.mta.blocks.proof import NULL_SENDER, Probe, sender_probe
+from fleet.mta.blocks.listeners import Listener, is_loopback
+from fleet.mta.blocks.proof import NULL_SENDER, Probe, sender_probes
 from fleet.mta.errors import UnparsedOutput
 from fleet.mta.postfix.access import KeyRules
 from fleet.mta.postfix.parse import error_of
-from fleet.mta.postfix.restrictions import (
-    RESTRICTIONS,
-    AccessMap,
-    Service,
-    checked_maps,
-    listening_address,
-    own_map,
-    smtp_service,
-    wired_map,
-)
+from fleet.mta.postfix.restrictions import RESTRICTIONS, AccessMap, checked_maps, own_map, wired_map
+from fleet.mta.postfix.services import Service, address_of, of_strangers, services_of, words
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -29,6 +22,10 @@ SETTINGS = (
     "smtputf8_enable",
     "default_database_type",
     "inet_interfaces",
+    "inet_protocols",
+    "master_service_disable",
+    "smtpd_service_name",
+    "soft_bounce",
     "myhostname",
     "mydestination",
     "virtual_mailbox_domains",
@@ -37,22 +34,36 @@ SETTINGS = (
 )
 MOST_RECIPIENTS = 3
 _SECTION = re.compile(r"^== (\w+)\n", re.MULTILINE)
+_NAMED = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFacts:
-    """`settings`: postconf, expanded. `service`: where mail from other hosts comes in. `address`: where we ask it."""
+    """`settings`: postconf, expanded. `written`: the restrictions of main.cf as they stand there, not expanded.
+
+    `services`: all SMTP servers of master.cf; `addresses`: where each is reached, by its name.
+    """
 
     config_dir: str
     settings: dict[str, str]
-    service: Service
+    services: tuple[Service, ...]
+    addresses: dict[str, str]
     types: frozenset[str]
-    address: str
+    written: str = ""
 
     @property
-    def restrictions(self) -> str:
-        """The restrictions that count for that service: master.cf wins over main.cf."""
-        return self.service.overrides.get(RESTRICTIONS, self.settings.get(RESTRICTIONS, ""))
+    def asked(self) -> tuple[Service, ...]:
+        """Where mail of strangers comes in; each must ask the map."""
+        return of_strangers(self.services, self.addresses)
+
+    def restrictions_of(self, service: Service) -> str:
+        """Those that count for a service: master.cf wins over main.cf, also in a parameter that main.cf refers to."""
+        if RESTRICTIONS in service.overrides:
+            return service.overrides[RESTRICTIONS]
+        named = {name for found in _NAMED.findall(self.written) for name in found if name}
+        if named & service.overrides.keys():
+            return _NAMED.sub(lambda found: service.overrides.get("".join(found.groups("")), found[0]), self.written)
+        return self.settings.get(RESTRICTIONS, "")
 
     @property
     def rules(self) -> KeyRules:
@@ -65,7 +76,14 @@ class BlockFacts:
 
     @property
     def wired(self) -> AccessMap | None:
-        return wired_map(self.restrictions)
+        """The map that every service of strangers asks first, None without one."""
+        found = {wired_map(self.restrictions_of(each)) for each in self.asked if each.smtpd}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def target(self) -> AccessMap:
+        """The map that a block is written to."""
+        return self.wired or wired_map(self.settings.get(RESTRICTIONS, "")) or self.own
 
     @property
     def own(self) -> AccessMap:
@@ -75,10 +93,20 @@ class BlockFacts:
 
     @property
     def maps(self) -> tuple[AccessMap, ...]:
-        return checked_maps(self.restrictions)
+        """Those that a service of strangers asks."""
+        asked = (self.restrictions_of(each) for each in self.asked if each.smtpd)
+        return tuple(dict.fromkeys(each for restrictions in asked for each in checked_maps(restrictions)))
+
+    def asks_first(self, service: Service, access_map: AccessMap) -> bool:
+        """Whether the service asks the map first, or will once main.cf is wired."""
+        if RESTRICTIONS in service.overrides:
+            return wired_map(service.overrides[RESTRICTIONS]) == access_map
+        if wired_map(self.restrictions_of(service)) == access_map:
+            return True
+        return self.wired is None and wired_map(self.settings.get(RESTRICTIONS, "")) is None
 
     def words(self, name: str) -> tuple[str, ...]:
-        return tuple(word for word in re.split(r"[,\s]+", self.settings.get(name, "")) if word)
+        return words(self.settings.get(name, ""))
 
     def domains(self, *names: str) -> tuple[str, ...]:
         """The domains that these parameters list, those in tables left out."""
@@ -103,9 +131,10 @@ def parse_facts(config_dir: str, done: Completed) -> BlockFacts:
         raise UnparsedOutput("the answer of postconf was cut off")
     pairs = (line.partition("=") for line in sections["settings"].splitlines())
     settings = {name.strip(): value.strip() for name, _, value in pairs}
-    service = smtp_service(sections["services"], sections["overrides"])
-    address = listening_address(service, settings.get("inet_interfaces", "all"), sections["addresses"])
-    return BlockFacts(config_dir, settings, service, frozenset(sections["types"].split()), address)
+    services = services_of(sections["services"], sections["overrides"], settings)
+    addresses = {each.name: address_of(each, settings, sections["addresses"]) for each in services}
+    written = sections.get("written", "").partition("=")[2].strip()
+    return BlockFacts(config_dir, settings, services, addresses, frozenset(sections["types"].split()), written)
 
 
 def own_domains(facts: BlockFacts) -> tuple[str, ...]:
@@ -124,16 +153,61 @@ def differences(facts: BlockFacts, pattern: BlockPattern) -> tuple[str, ...]:
         notes.append(f"on this instance the block also catches addresses with an extension, such as {extended}")
     if pattern.domain in facts.domains("relay_domains"):
         notes.append(f"{pattern.domain} is a domain that this instance relays mail for")
-    notes.append("clients of mynetworks and those who log in are refused as well")
+    asked = ", ".join(each.shown for each in facts.asked)
+    notes.append(f"at {asked} clients of mynetworks, and those who log in there, are refused as well")
+    soft = [each.shown for each in facts.asked if _is_soft(facts, each)]
+    if soft:
+        notes.append(
+            f"soft_bounce = yes ({', '.join(soft)}): Postfix answers 4xx where the block says 5xx, so refused servers "
+            "keep the mail and try again, and get the 5xx once it is off"
+        )
     notes.append("mail that local programs submit (sendmail -f) is not checked by Postfix's smtpd")
     return tuple(notes)
 
 
+def _is_soft(facts: BlockFacts, service: Service) -> bool:
+    return service.overrides.get("soft_bounce", facts.settings.get("soft_bounce", "no")) == "yes"
+
+
+def listeners(facts: BlockFacts, access_map: AccessMap) -> tuple[Listener, ...]:
+    """Every SMTP server of the instance: those of strangers are asked; of the others, what holds there."""
+    asked = facts.asked
+    return tuple(
+        Listener(
+            facts.addresses[each.name],
+            each.port,
+            each.shown,
+            "" if each in asked else f"not asked; {_what_holds(facts, each, access_map)}",
+        )
+        for each in facts.services
+    )
+
+
+def _what_holds(facts: BlockFacts, service: Service, access_map: AccessMap) -> str:
+    """Of a block by the map at a service by which strangers' mail does not come."""
+    who = "programs of this host" if is_loopback(facts.addresses[service.name]) else "those who log in"
+    if not service.smtpd:
+        return "Postfix's smtpd does not answer there"
+    if facts.asks_first(service, access_map):
+        return f"it asks {access_map.name} first too, so the block holds there, and {who} are refused as well"
+    own = facts.restrictions_of(service) or "none"
+    where = "master.cf sets" if RESTRICTIONS in service.overrides else "it has"
+    if access_map in checked_maps(own):
+        return (
+            f"{where} smtpd_sender_restrictions for it ({own}), which ask {access_map.name} behind others: whom these "
+            f"permit, such as {who}, still sends"
+        )
+    return (
+        f"{where} smtpd_sender_restrictions for it ({own}), which do not ask {access_map.name}: the block does not "
+        f"hold there, and {who} still send"
+    )
+
+
 def probes(facts: BlockFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...] = ()) -> tuple[Probe, ...]:
-    """The one dialogue; where it goes to, the settings decide already."""
+    """One dialogue for each service of strangers; where they go to, the settings decide already."""
     host = facts.settings.get("myhostname", "localhost")
-    port, recipients = facts.service.port, _recipients(facts)
-    return (sender_probe(pattern, job, address=facts.address, port=port, host=host, recipients=recipients),)
+    asked = [each for each in listeners(facts, facts.target) if not each.unasked]
+    return sender_probes(asked, pattern, job, (), host=host, recipients=_recipients(facts))
 
 
 def _recipients(facts: BlockFacts) -> tuple[str, ...]:

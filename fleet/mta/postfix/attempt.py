@@ -3,15 +3,15 @@
 The log's lines never by syslog tag: master.cf may rename it per service (trap 16).
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from fleet.match import wildcards
 from fleet.match.nodes import Op, Term
-from fleet.mta.bounds import ID_MOST
+from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import Conflict, MtaNotRunning
 from fleet.mta.host.commands import changing, lines_of, pause, reading
+from fleet.mta.logs.rows import Delivery as Outcome
 from fleet.mta.logs.source import log_source
 from fleet.mta.operations import MessageDeliver, Selection
 from fleet.mta.postfix.commands import (
@@ -25,7 +25,8 @@ from fleet.mta.postfix.commands import (
     postsuper_argv,
     program,
 )
-from fleet.mta.postfix.logs import MIDDLE, ONCE
+from fleet.mta.postfix.lines import delivery_of, is_given_up, line_of
+from fleet.mta.postfix.logs import PICKUP
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE
 from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, result_by_log
@@ -35,10 +36,6 @@ from fleet.mta.steps import Completed, Steps, run
 
 PAUSE = 3
 NOT_CONFIGURED = b"Flush service is not configured for destination"
-# The first "TAG[PID]: ID: " of a line.
-STATUS = re.compile(r"[^\]]*\[\d+\]: (?P<id>[0-9A-Za-z]+): to=<(?P<to>.*?)" + MIDDLE + r"(?P<reply>.*)\)$")
-RETURNED = re.compile(r"[^\]]*\[\d+\]: ([0-9A-Za-z]+): from=<.*?>, status=(?:force-)?expired, returned to sender$")
-REQUEUED = re.compile(rf"[^\]]*\[\d+\]: ([0-9A-Za-z]{{6,{ID_MOST}}}): uid=\d+ from=<.*> orig_id=([0-9A-Za-z]+)$")
 
 
 def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]:
@@ -50,24 +47,42 @@ def log_lines(instance: InstanceFacts, texts: Iterable[str]) -> Steps[list[str]]
     return lines_of((yield from run(command)), LOG, error_of)
 
 
-def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
-    """The last attempt for each recipient of the message."""
-    attempts: dict[str, Attempt] = {}
-    for line in lines:
-        match = STATUS.match(line)
-        if match and match["id"] == queue_id and len(ONCE.findall(line)) == 1:
-            attempts[match["to"]] = Attempt(match["to"], match["status"], match["relay"], match["reply"])
-    return attempts
+def attempts_of(lines: Iterable[str], queue_id: str) -> list[Attempt]:
+    """The last attempt for each recipient of the message, and original one. What went on to another queue of this host
+    is `handed_over`; a line that was not understood tells an attempt to somebody that is `unclear`."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for text in said_of(lines, queue_id):
+        if text.startswith("to=<"):
+            recipient, outcome = _outcome_of(text)
+            key = recipient, outcome.orig_to
+            found[key] = outcome.after(found.get(key))
+    return [Attempt(to, each.status, each.relay, each.reply, each.orig_to) for (to, _), each in found.items()]
 
 
-def returned(lines: Sequence[str]) -> frozenset[str]:
+def _outcome_of(text: str) -> tuple[str, Outcome]:
+    try:
+        told = delivery_of(text, 0.0)
+    except OutOfBounds:
+        told = None
+    return told or ("", Outcome(0.0, "unclear", reply=text))
+
+
+def said_of(lines: Iterable[str], queue_id: str) -> Iterator[str]:
+    """What Postfix's lines say of the message."""
+    for line in map(line_of, lines):
+        if line is not None and line.queue_id == queue_id:
+            yield line.text
+
+
+def returned(lines: Iterable[str]) -> frozenset[str]:
     """The queue IDs that the queue manager says it returned to their senders."""
-    return frozenset(match[1] for line in lines if (match := RETURNED.match(line)))
+    return frozenset(line.queue_id for line in map(line_of, lines) if line and line.queue_id and is_given_up(line.text))
 
 
-def requeued(lines: Sequence[str]) -> dict[str, str]:
+def requeued(lines: Iterable[str]) -> dict[str, str]:
     """Old queue ID to the new one, as pickup(8) logs it."""
-    return {match[2]: match[1] for line in lines if (match := REQUEUED.match(line))}
+    picked = ((line.queue_id, PICKUP.fullmatch(line.text)) for line in map(line_of, lines) if line)
+    return {match[2]: name for name, match in picked if name and match and match[2]}
 
 
 def native_flush(instance: InstanceFacts, selection: Selection) -> tuple[str, ...]:
@@ -156,7 +171,7 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
 
 def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
     """The result of one attempt, by the log's lines."""
-    attempts = tuple(attempts_of(lines, before.queue_id).values())
+    attempts = attempts_of(lines, before.queue_id)
     is_returned = before.queue_id in returned(lines)
     return result_by_log(before, after, attempts, lines, waited=WAIT_SECONDS, is_returned=is_returned)
 

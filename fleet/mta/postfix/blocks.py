@@ -12,7 +12,7 @@ from fleet.mta.blocks.site import BlockSite
 from fleet.mta.host.commands import Allowed, script_argv
 from fleet.mta.operations import BlockList
 from fleet.mta.postfix import access, main_cf, restrictions
-from fleet.mta.postfix.access_facts import BlockFacts, differences, own_domains, probes, read_facts
+from fleet.mta.postfix.access_facts import BlockFacts, differences, listeners, own_domains, probes, read_facts
 from fleet.mta.postfix.restrictions import AccessMap
 from fleet.mta.records import Context, InstanceFacts, Result
 from fleet.mta.steps import Steps
@@ -23,7 +23,10 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
     options = instance.options
     kind = str(options.get("default_database_type", ""))
     own = restrictions.own_map(instance.config_dir, kind, frozenset(restrictions.BUILT))
-    consulted = _editable(restrictions.checked_maps(str(options.get("smtpd_sender_restrictions", ""))))
+    asked = (
+        str(each) for each in (options.get(restrictions.RESTRICTIONS, ""), *options.get("service_restrictions", ()))
+    )
+    consulted = [each for value in asked for each in _editable(restrictions.checked_maps(value))]
     files = [_list_file(instance.config_dir, each) for each in dict.fromkeys((own, *consulted))]
     forms = (("apply", edit.EDIT_SECONDS), ("read", READ_SECONDS))
     wires = [(seconds, script_argv(main_cf.SCRIPT, *main_cf.argv(instance, action, own))) for action, seconds in forms]
@@ -33,7 +36,7 @@ def sudo_commands(instance: InstanceFacts) -> list[Allowed]:
 def sites(instance: InstanceFacts) -> Steps[tuple[BlockSite, ...]]:
     """The map that smtpd asks first now, without one ours; then the others that it asks."""
     facts = yield from read_facts(instance)
-    first = facts.wired or facts.own
+    first = facts.target
     maps = dict.fromkeys((first, *_editable(facts.maps)))
     return tuple(_site(instance, facts, each, is_consulted=each != first or facts.wired is not None) for each in maps)
 
@@ -65,6 +68,7 @@ def _site(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap, *, 
         find_unwiring=partial(main_cf.find_unwiring, instance, access_map, is_own=is_own),
         map_name=access_map.name,
         rebuild=f"run postmap {access_map.name}",
+        listeners=listeners(facts, access_map),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from fleet.mta.host.commands import discovered_lines
 from fleet.mta.postfix.logs import syslog_name
 from fleet.mta.postfix.parse import error_of
+from fleet.mta.postfix.restrictions import RESTRICTIONS
 from fleet.mta.records import HostFacts, InstanceFacts
 from fleet.mta.steps import Command, Completed, Steps, run
 
@@ -33,7 +34,7 @@ PARAMETERS = (
     "smtpd_delay_reject",
     "parent_domain_matches_subdomains",
     "default_database_type",
-    "smtpd_sender_restrictions",
+    RESTRICTIONS,
     "virtual_alias_domains",
     "virtual_mailbox_domains",
 )
@@ -60,6 +61,8 @@ def parse_instances(done: Completed, host: HostFacts, name: str) -> tuple[Instan
             settings = by_directory[line.removeprefix("instance ")] = {}
         elif line == "hold flat":
             settings["hold"] = "flat"
+        elif line.partition(" = ")[0].endswith(f"/{RESTRICTIONS}"):
+            settings[line.partition(" = ")[0]] = line.partition(" = ")[2]
         elif assignment := ASSIGNMENT.fullmatch(line):
             settings[assignment[1]] = assignment[2] or ""
     instances = tuple(
@@ -94,6 +97,7 @@ def _options(host: HostFacts, settings: dict[str, str]) -> dict[str, Any]:
         "flush_as_root": settings.get("authorized_flush_users", ANYBODY) != ANYBODY,
         "has_long_ids": settings.get("enable_long_queue_ids") == "yes",
         "can_quarantine": settings.get("hold") == "flat" and "hold" not in hashed,
+        "service_restrictions": [settings[key] for key in settings if key.endswith(f"/{RESTRICTIONS}")],
         "own_domains": own_domains(settings),
         "log_source": settings.get("maillog_file") or host.log_source,
     }

@@ -6,43 +6,35 @@ of every instance are `postfix/relay/smtp`. But each message passes that instanc
 
 import re
 
-from fleet.mta.bounds import delay_of, size_of
+from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, clear, dsn_of, null_or
+from fleet.mta.logs.rows import MOST_OPEN, Delivery, Message, Trace
+from fleet.mta.logs.tracing import null_or
+from fleet.mta.postfix.lines import (
+    HERE,
+    VERDICT,
+    Line,
+    Refusal,
+    arrival_of,
+    delivery_of,
+    following_of,
+    is_given_up,
+    line_of,
+    refusal_of,
+)
 from fleet.mta.records import InstanceFacts
 
-# Address and reply are others' texts: a line in which the middle part occurs twice could be read in two ways.
-MIDDLE = (
-    r">, (?:orig_to=<(?P<orig_to>.*?)>, )?relay=(?P<relay>[^ ]*), (?:conn_use=\d+, )?"
-    r"delay=(?P<delay>[\d.]+), delays=[\d./]+, dsn=(?P<dsn>[\d.]+), status=(?P<status>[a-z-]+) \("
-)
-ONCE = re.compile(MIDDLE)
-TO = re.compile(r"to=<(?P<to>.*?)" + MIDDLE + r"(?P<reply>.*)\)$", re.DOTALL)
-FROM = re.compile(r"from=<(.*)>, size=(\d+), nrcpt=\d+ \(queue active\)$")
-EXPIRED = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender$")
-CLIENT = re.compile(r"client=([^\s,]+)")
-PICKUP = re.compile(r"uid=\d+ from=<(.*?)>(?: orig_id=[0-9A-Za-z]+)?$")
-REFUSED = re.compile(
-    r"(?P<verb>reject|milter-reject|discard|hold): \S+(?: \S+)? from (?P<client>\S+\[[^\]]*\])(?::\d+)?: "
-    r"(?P<reply>.*); from=<(?P<from>.*?)>(?:,? to=<(?P<to>.*?)>)?,? proto=\S+(?:,? helo=<.*>)?(?:,? sasl_\w+=\S+)*$"
-)
-REFUSAL_ONCE = re.compile(r"; from=<|>,? to=<|>,? proto=")
-BY_HEADER = re.compile(
-    r"reject: (?:header|body) .* from (?P<client>\S+\[[^\]]*\]); from=<(?P<from>.*?)> to=<(?P<to>.*?)> "
-    r"proto=\S+ helo=<.*?>: (?P<reply>.*)$"
-)
+FROM, TAKEN = "from=<", " (queue active)"
+PICKUP = re.compile(r"uid=\d+ from=<(.*?)>(?: orig_id=([0-9A-Za-z]+))?(?: [a-z_]+=[^\s<>]*)*$", re.DOTALL)
+MESSAGE_ID = "message-id="
 BY_OPERATOR = {"placed on hold": "held", "released from hold": ""}
-ID = re.compile(r"(NOQUEUE|[0-9A-Za-z]{6,}): ")
-STATUS = {
-    "sent": "sent",
-    "deferred": "deferred",
-    "bounced": "bounced",
-    "deliverable": "sent",
-    "undeliverable": "bounced",
-}
+NOT_TAKEN = ("lost connection after ", "timeout after ", "too many errors after ")
+"""smtpd, with the queue ID since 3.10."""
 OF_INSTANCE = frozenset({"cleanup", "qmgr", "nqmgr"})
-LOCAL = ("local", "none", "virtual")
+SAME_DIALOGUE = 60.0
+"""Seconds from what was decided about a dialogue's mail to its queue ID."""
+LONGEST_NAME = 200
+"""Characters of a Message-ID by which a mail is known again."""
 
 
 def syslog_name(instance: InstanceFacts) -> str:
@@ -60,104 +52,202 @@ class Lines:
         self._trace = trace
         self._name = syslog_name(instance)
         self._others = frozenset(instance.options.get("other_syslog_names", ()))
+        self._before: dict[str, str] = {}
+        """Queue ID to the one that the mail had before a filter, as that says itself (XFORWARD)."""
+        self._named: dict[str, str] = {}
+        """Message-ID to the last queue ID with it."""
 
     def take(self, time: float, rest: str) -> None:
-        parsed = SYSLOG.fullmatch(rest)
-        head = ID.match(parsed["text"]) if parsed else None
-        if parsed is None or head is None:
+        line = line_of(rest)
+        if line is None:
             return
-        name, _, service = parsed["tag"].rpartition("/")
-        text = parsed["text"][head.end() :]
-        if head[1] == "NOQUEUE":
-            self._refused(time, name, text)
-        else:
-            self._line(time, name, service, head[1], text)
-
-    def _line(self, time: float, name: str, service: str, queue_id: str, text: str) -> None:
-        trace = self._trace
-        if text.startswith("to=<"):
+        queue_id, text = line.queue_id, line.text
+        if not queue_id or queue_id == "NOQUEUE":
+            self._refused(time, line)
+        elif text[:4] == "to=<":
             self._delivered(time, queue_id, text)
-        elif text == "removed":
-            trace.close(queue_id, "removed" if service == "postsuper" else "", time)
-        elif service in OF_INSTANCE:
-            message = trace.message(queue_id, time)
-            message.instance, message.is_ours = name, name == self._name
-            self._described(message, time, text)
-        elif client := CLIENT.match(text):
-            trace.message(queue_id, time, begins=True).client = "" if client[1].startswith("localhost[") else client[1]
-        elif picked := PICKUP.fullmatch(text):
-            trace.message(queue_id, time, begins=True).sender = null_or(picked[1])
-        elif service == "postsuper" and text in BY_OPERATOR:
-            trace.message(queue_id, time).held = BY_OPERATOR[text]
-        elif text.startswith(("reject: ", "milter-reject: ")):
-            self._refused_later(time, queue_id, text)
+        elif line.program in OF_INSTANCE:
+            self._described(time, line, queue_id)
+        elif line.program == "postsuper":
+            self._by_operator(time, queue_id, text)
+        else:
+            self._came(time, line, queue_id)
 
-    def _described(self, message: Message, time: float, text: str) -> None:
-        if text.startswith("message-id="):
-            message.message_id = text.removeprefix("message-id=")
+    def _came(self, time: float, line: Line, queue_id: str) -> None:
+        text = line.text
+        if text.startswith("client=") and (arrival := arrival_of(text)):
+            self._begins(time, queue_id).client, before = arrival
+            if before:
+                self._filtered(queue_id, before)
+            if decided := self._trace.known(line.process):
+                self._decided(time, line.process, queue_id, decided)
+        elif picked := PICKUP.fullmatch(text):
+            self._begins(time, queue_id).sender = null_or(picked[1])
+            if picked[2]:
+                self._trace.requeued(picked[2], queue_id)
+        elif VERDICT.match(text):
+            self._judged(time, line, queue_id)
+        elif text.startswith(NOT_TAKEN):
+            self._not_taken(queue_id)
+
+    def _begins(self, time: float, queue_id: str) -> Message:
+        """A message that may never be one: cleanup says that its content comes, the queue manager that it was taken."""
+        message = self._trace.message(queue_id, time, begins=True)
+        message.is_ours, message.held = False, "unclear"
+        return message
+
+    def _filtered(self, queue_id: str, before: str) -> None:
+        first = self._trace.known(before)
+        if first is not None:
+            first.goes_on_as(self._trace.message(queue_id, first.time))
+            put(self._before, queue_id, before)
+
+    def _decided(self, time: float, process: str, queue_id: str, decided: Message) -> None:
+        """What smtpd or a milter decided before the mail had its queue ID."""
+        message = self._trace.message(queue_id, time)
+        if decided.client != message.client or time - decided.time > SAME_DIALOGUE:
+            return
+        self._trace.forget(process)
+        message.sender, message.held, message.is_ours = decided.sender, decided.held, True
+        message.recipients.update(decided.recipients)
+
+    def _not_taken(self, queue_id: str) -> None:
+        """The client gave up, or was refused, before it was told that the mail was taken."""
+        message = self._trace.known(queue_id)
+        if message is not None and message.recipients:
+            self._trace.close(queue_id)
+        else:
+            self._trace.forget(queue_id)
+
+    def _by_operator(self, time: float, queue_id: str, text: str) -> None:
+        if text == "removed":
+            self._trace.close(queue_id, "removed", time)
+        elif text in BY_OPERATOR:
+            self._trace.message(queue_id, time).held = BY_OPERATOR[text]
+
+    def _described(self, time: float, line: Line, queue_id: str) -> None:
+        """By cleanup or the queue manager."""
+        text, trace = line.text, self._trace
+        if text == "removed":
+            trace.close(queue_id, "", time)
+            return
+        if text in ("removed (canceled)", "canceled"):
+            self._not_taken(queue_id)
+            return
+        message = trace.message(queue_id, time)
+        message.instance, message.is_ours = line.name, line.name == self._name
+        if text.startswith(MESSAGE_ID):
+            message.message_id = text.removeprefix(MESSAGE_ID)
             message.arrived = message.arrived or time  # a notice of Postfix's own has no line before
-        elif match := FROM.fullmatch(text):
-            message.sender, message.size = null_or(match[1]), size_of(match[2])
-        elif EXPIRED.fullmatch(text):
-            self._trace.expired(message.queue_id, time)
-        elif text.startswith("hold: "):
-            message.held = "held"
-        elif text.startswith(("reject: ", "milter-reject: ")):
-            self._refused_later(time, message.queue_id, text)
+            put(self._named, message.message_id[:LONGEST_NAME], queue_id)
+        elif text.startswith(FROM) and text.endswith(TAKEN):
+            sender, _, fields = text[len(FROM) : -len(TAKEN)].rpartition(">")
+            message.sender, message.held = null_or(sender), ""
+            message.size = size_of(fields.partition(", size=")[2].partition(",")[0])
+        elif is_given_up(text):
+            trace.expired(queue_id, time)
+        elif text == "removed (discarded)":
+            message.held = "discarded"
+        elif VERDICT.match(text):
+            self._judged(time, line, queue_id)
 
     def _delivered(self, time: float, queue_id: str, text: str) -> None:
-        match = clear(TO.fullmatch(text) if len(ONCE.findall(text)) == 1 else None)
-        relay = match["relay"]
-        self._trace.delivered(
-            queue_id,
-            match["to"],
-            Delivery(
-                time,
-                STATUS.get(match["status"], "deferred"),
-                "" if relay == "none" else relay,
-                match["dsn"],
-                match["reply"],
-                delay_of(match["delay"]),
-                match["orig_to"] or "",
-                relay in LOCAL,
-            ),
-        )
-
-    def _refused(self, time: float, name: str, text: str) -> None:
-        refusal = self._refusal(text)
-        if refusal is None or name in self._others:
+        trace = self._trace
+        try:
+            told = delivery_of(text, time)
+        except OutOfBounds:
+            told = None
+        if told is None:
+            trace.not_understood(queue_id, time, text)
             return
-        is_sure = name == self._name or not self._others
-        message = Message("", time, time, client=refusal["client"], sender=null_or(refusal["from"]))
-        message.instance = self._name if is_sure else ""
-        if refusal["verb"] in ("reject", "milter-reject"):
-            self._trace.rejected(message, refusal["to"] or "", refusal["reply"], dsn_of(refusal["reply"]))
-        elif refusal["verb"] == "discard":
-            self._trace.rejected(message, refusal["to"] or "", refusal["reply"], "", "discarded")
+        recipient, delivery = told
+        if not delivery.status:
+            trace.forget(queue_id)
+        elif delivery.status in ("sent", "handed_over") and (following := self._following(queue_id, delivery)):
+            trace.handed_over(queue_id, recipient, delivery, following)
+        else:
+            trace.delivered(queue_id, recipient, delivery)
 
-    def _refused_later(self, time: float, queue_id: str, text: str) -> None:
-        """By a milter or a header check, when the message had its queue ID already."""
-        refusal = self._refusal(text)
-        message = self._trace.message(queue_id, time)
+    def _following(self, queue_id: str, delivery: Delivery) -> str:
+        """The queue ID under which the mail goes on here, if it does."""
+        if delivery.status == "handed_over":
+            return following_of(delivery.reply)
+        following = following_of(delivery.reply) if self._before else ""
+        if following and self._before.get(following) == queue_id:
+            return following
+        if "[" not in delivery.relay and self._came_back(queue_id):
+            delivery.status = "handed_over"
+        return ""
+
+    def _came_back(self, queue_id: str) -> bool:
+        """Whether a program that took the message gave it back meanwhile, by its Message-ID (FILTER_README)."""
+        message = self._trace.known(queue_id)
+        other = self._named.get(message.message_id[:LONGEST_NAME]) if message and message.message_id else None
+        again = self._trace.known(other) if other and other != queue_id else None
+        if message is None or again is None:
+            return False
+        return not again.client and (again.arrived or 0) >= (message.arrived or again.time)
+
+    def _refused(self, time: float, line: Line) -> None:
+        """Mail, or a whole dialogue, without a queue ID."""
+        refusal = self._refusal(time, "", line.text)
+        if refusal is None or line.name in self._others:
+            return
+        is_sure = line.name == self._name or not self._others
+        message = Message("", time, time, client=refusal.client, sender=_sender(refusal))
+        message.instance = self._name if is_sure else ""
+        if refusal.status == "rejected":
+            decided = self._trace.known(line.process)
+            if decided is not None and (refusal.recipient, "") in decided.recipients:
+                self._trace.forget(line.process)
+            self._trace.rejected(message, refusal.recipient, refusal.reply, refusal.dsn)
+            return
+        # Known by its process, until that tells the queue ID.
+        decided = self._trace.message(line.process, time, begins=True)
+        decided.queue_id, decided.client = "", "" if HERE.search(refusal.client) else refusal.client
+        decided.sender, decided.instance = message.sender, message.instance
+        self._apply(decided, refusal, time)
+
+    def _judged(self, time: float, line: Line, queue_id: str) -> None:
+        """By smtpd, a milter or a check of the content, when the mail had its queue ID already."""
+        refusal = self._refusal(time, queue_id, line.text)
         if refusal is None:
             return
-        message.sender = null_or(refusal["from"])
-        self._trace.delivered(
-            queue_id,
-            refusal["to"] or "",
-            Delivery(time, "rejected", dsn=dsn_of(refusal["reply"]), reply=refusal["reply"], is_local=True),
-        )
-        self._trace.close(queue_id)
+        message = self._trace.message(queue_id, time)
+        if line.program not in OF_INSTANCE:
+            message.is_ours = line.name not in self._others
+        if refusal.sender is not None:
+            message.sender = _sender(refusal)
+        if not HERE.search(refusal.client):
+            message.client = message.client or refusal.client
+        self._apply(message, refusal, time)
 
-    def _refusal(self, text: str) -> re.Match[str] | None:
-        parts = REFUSAL_ONCE.findall(text)
-        if len(parts) == len(set(parts)) and (match := REFUSED.fullmatch(text)):
-            return match
-        if text.count("]; from=<") == 1 and (match := BY_HEADER.fullmatch(text)):
-            return match
-        if text.startswith(("reject: ", "milter-reject: ", "discard: ")):
-            self._trace.unclear += 1
-        return None
+    def _apply(self, message: Message, refusal: Refusal, time: float) -> None:
+        delivery = Delivery(time, refusal.status, dsn=refusal.dsn, reply=refusal.reply, is_local=True)
+        if refusal.status == "held":
+            message.held, delivery.status = "held", "queued"  # its recipients are not final yet
+            message.recipients.setdefault((refusal.recipient, ""), delivery)
+        else:
+            message.recipients[refusal.recipient, ""] = delivery
+
+    def _refusal(self, time: float, queue_id: str, text: str) -> Refusal | None:
+        if not VERDICT.match(text):
+            return None
+        refusal = refusal_of(text)
+        if refusal is None:
+            self._trace.not_understood(queue_id, time, text)
+        return refusal if refusal and refusal.status else None
+
+
+def _sender(refusal: Refusal) -> str | None:
+    return None if refusal.sender is None else null_or(refusal.sender)
+
+
+def put(kept: dict[str, str], name: str, value: str) -> None:
+    """Of too many the first is forgotten."""
+    if len(kept) >= MOST_OPEN:
+        del kept[next(iter(kept))]
+    kept[name] = value
 
 
 LOG = MailLog("postfix", lambda trace, instance: Lines(trace, instance).take)

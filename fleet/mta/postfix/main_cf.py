@@ -57,11 +57,17 @@ def argv(instance: InstanceFacts, action: str, access_map: AccessMap) -> tuple[s
 
 
 def find_wiring(instance: InstanceFacts, facts: BlockFacts, access_map: AccessMap) -> Steps[Wiring]:
-    """Raises Conflict where master.cf has restrictions of its own, so that main.cf's would not count."""
-    if RESTRICTIONS in facts.service.overrides:
+    """Raises Conflict where strangers come in by a service that would not ask the map though main.cf is wired."""
+    blind = [each for each in facts.asked if each.smtpd and not facts.asks_first(each, access_map)]
+    if blind:
+        named = "; ".join(
+            f"{each.shown} at {facts.addresses[each.name]} port {each.port} ({facts.restrictions_of(each) or 'none'})"
+            for each in blind
+        )
         raise Conflict(
-            "master.cf sets smtpd_sender_restrictions for this service, so a check in main.cf would not count",
-            hint=f"put {element(access_map)} first in that line of master.cf",
+            f"mail of strangers comes in by services for which master.cf sets smtpd_sender_restrictions that do not "
+            f"ask {access_map.name} first, so a block there would refuse nobody: {named}",
+            hint=f"put {element(access_map)} first in those lines of master.cf, and reload Postfix",
         )
     main_cf = yield from _read_main_cf(instance, access_map)
     return _wiring(instance, access_map, main_cf, wire(main_cf.text, access_map))

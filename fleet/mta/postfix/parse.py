@@ -105,6 +105,8 @@ class QueueSink:
 
     def _decode(self, block: bytes) -> None:
         try:
+            if not block.isascii():
+                block.decode()  # recipients are decoded later, when nobody can count them as refused any more
             messages = self._decoder.decode_lines(block)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             messages = None
@@ -120,7 +122,7 @@ class QueueSink:
 
     def _one_by_one(self, block: bytes) -> list[StreamedEntry]:
         messages = []
-        for line in block.splitlines():
+        for line in block.split(b"\n")[:-1]:
             try:
                 messages.append(decode_line(line))
             except (ValueError, TypeError, KeyError, msgspec.MsgspecError):

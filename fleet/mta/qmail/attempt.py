@@ -5,13 +5,16 @@ The log tells of deliveries by number, and of the bounce of a message.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError, Unsupported
 from fleet.mta.host.commands import lines_of, reading
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, UP, WATCH, Answer, change, change_argv, log_source
+from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line
 from fleet.mta.qmail.queue import QUEUE
+from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import same
@@ -20,12 +23,8 @@ from fleet.mta.steps import Steps, run
 
 WAIT_SECONDS = 40
 DELIVERED = "sent"
-OUTCOMES = {"success": DELIVERED, "failure": "bounced", "deferral": "deferred"}
-STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (?:local|remote) (.*)$")
-ENDED = re.compile(r"(?<!starting )delivery (\d+): (success|failure|deferral): ?(.*)$")
-# The second is the end of mail whose sender is #@[], a double bounce that bounced.
-BOUNCE = re.compile(r"bounce msg (\d+) qp \d+|triple bounce: discarding bounce/(\d+)")
-ADDRESS = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]*::?[0-9a-f:]+)_")
+# A time stands before qmail-send's words, and what syslog writes; texts of others have no blanks.
+WORDS = re.compile(r"(?:^|(?<= ))(?:starting delivery|delivery|bounce msg|triple bounce:) .*", re.DOTALL)
 
 
 def check_watchable(instance: InstanceFacts) -> None:
@@ -53,29 +52,40 @@ def to_do(entry: QueueEntry) -> int:
     return sum(each.state != "delivered" for each in entry.recipients)
 
 
-def attempts_of(lines: Sequence[str], queue_id: str) -> dict[str, Attempt]:
-    """The message's attempts by delivery number, with an empty outcome while one goes on.
+def said(line: str) -> str:
+    """qmail-send's words in a line of the log, or ""."""
+    match = WORDS.search(line)
+    return match[0] if match else ""
 
-    Numbers begin anew with every start of qmail-send.
+
+def attempts_of(lines: Sequence[str], queue_id: str, virtual: Virtual = NONE) -> tuple[Attempt, ...]:
+    """The message's last attempt for each recipient, with an empty outcome while it goes on.
+
+    Delivery numbers begin anew with every start of qmail-send.
     """
     attempts: dict[str, Attempt] = {}
+    live: dict[str, str] = {}
     for line in lines:
-        if (began := STARTING.search(line)) and began[2] == queue_id:
-            attempts[began[1]] = Attempt(began[3], "")
-        elif (ended := ENDED.search(line)) and ended[1] in attempts:
-            remote = ADDRESS.match(ended[3])
-            attempts[ended[1]] = Attempt(
-                attempts[ended[1]].address,
-                OUTCOMES[ended[2]],
-                remote[1] if remote else "",
-                ended[3].replace("_", " ").strip("/ "),
-            )
-    return attempts
+        text = said(line)
+        began, ended = STARTING.fullmatch(text), ended_line(text)
+        if began:
+            live.pop(began[1], None)
+        if began and began[2] == queue_id:
+            address = began[4]
+            known = virtual.known(address) if began[3] == "local" else address
+            attempts[address] = Attempt(known, "", orig_to="" if known == address else address)
+            live[began[1]] = address
+        elif ended and ended.number in live:
+            address = live.pop(ended.number)
+            outcome = "bounced" if ended.status == "expired" else ended.status
+            attempts[address] = replace(attempts[address], outcome=outcome, remote=ended.host, reply=ended.reply)
+    return tuple(attempts.values())
 
 
 def returned(lines: Sequence[str]) -> frozenset[str]:
     """The messages that were given up: bounced to their sender, or discarded as a bounce that bounced twice."""
-    return frozenset(match[1] or match[2] for line in lines if (match := BOUNCE.search(line)))
+    matches = (BOUNCE.fullmatch(said(line)) for line in lines)
+    return frozenset(match[1] or match[2] for match in matches if match)
 
 
 def check_up(instance: InstanceFacts, context: Context) -> Steps[None]:
@@ -102,7 +112,7 @@ def _attempt(instance: InstanceFacts, job: str, entry: QueueEntry, actions: Sequ
             return lambda after: result
     answer.check_running()
     lines = yield from watch(instance, [entry], answer)
-    return lambda after: attempt_result(entry, after, lines)
+    return lambda after: attempt_result(entry, after, lines, Virtual.of(instance))
 
 
 def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
@@ -117,11 +127,13 @@ def _failed(answer: Answer, entry: QueueEntry) -> FleetError | None:
     return Conflict(f"{entry.queue_id}: {answer.verdicts.get(entry.queue_id, 'nothing was said of it')}")
 
 
-def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:
+def attempt_result(
+    before: QueueEntry, after: QueueEntry | None, lines: Sequence[str], virtual: Virtual = NONE
+) -> Result:
     """The result of one attempt. What left the queue without a word in the log is `left_queue`, never `sent`."""
     name = before.queue_id
     still = same({name: after} if after else {}, before)
-    attempts = tuple(attempts_of(lines, name).values())
+    attempts = attempts_of(lines, name, virtual)
     ended = tuple(each for each in attempts if each.outcome)
     if still and (not ended or len(ended) < len(attempts)):
         error: FleetError = RemoteError("no attempt was seen in the log", hint="look again later")

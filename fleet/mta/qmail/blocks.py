@@ -9,7 +9,8 @@ from functools import partial
 from fleet.mta.address import BlockPattern, PatternKind, remarks
 from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
-from fleet.mta.blocks.proof import Probe, listening, sender_probes
+from fleet.mta.blocks.listeners import listening
+from fleet.mta.blocks.proof import Probe, sender_probes
 from fleet.mta.blocks.site import BlockSite, one_site
 from fleet.mta.errors import Unsupported
 from fleet.mta.host.commands import Allowed
@@ -38,6 +39,7 @@ def site_of(instance: InstanceFacts) -> BlockSite:
         probes=partial(_probes, instance),
         own_domains=site.own_domains(instance),
         wider=_wider,
+        listeners=listening(instance),
     )
 
 

@@ -17,7 +17,11 @@ DISCOVER = "qmail_discover.sh"
 FRONT_ENDS = ("smtpfront-qmail", "qmail-smtpd")
 # What starts qmail-send: qmail-start(8) itself, or the script "rc" that INSTALL has people make.
 STARTERS = re.compile(r"(?:^|[\s/'\"])qmail-(?:start|send)(?:$|[\s'\";])")
-TCPSERVER_OPTIONS = "dDvqQhHrR1UXx:t:u:g:l:b:B:c:pPoO"
+SERVERS = {
+    "tcpserver": "dDvqQhHrR1UXx:t:u:g:l:b:B:c:pPoO",
+    "sslserver": "1346UXpPhHrRoOdDqQvVeEsSnNiImjJc:x:t:T:b:B:g:u:l:w:y:z:a:f:C:k:",
+}
+"""The options of tcpserver(1) and sslserver(1)."""
 PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 
 
@@ -32,9 +36,11 @@ class Service:
 
 @dataclass
 class Home:
-    """A qmail home directory. `split`: conf-split, 0 when the queue could not be seen."""
+    """A qmail home directory. `split`: conf-split, 0 when the queue could not be seen. `version`: "1.03", or whose
+    descendant it is, "" where its programs could not be read."""
 
     path: str
+    version: str = ""
     split: int = 0
     has_split_todo: bool = False
     control: dict[str, list[str]] = field(default_factory=dict)
@@ -80,6 +86,8 @@ def _take(answer: Answer, word: str, value: str) -> None:
             answer.homes[-1].split, answer.homes[-1].has_split_todo = count_of(numbers[0]), numbers[1] != "0"
         else:
             answer.is_partial = True
+    elif word == "flavour":
+        answer.homes[-1].version = "1.03" if value == "qmail" else value
     elif word == "control":
         name, _, text = value.partition(" ")
         answer.homes[-1].control.setdefault(name, []).append(text.strip())
@@ -101,11 +109,12 @@ def _take(answer: Answer, word: str, value: str) -> None:
 def _instance(host: str, home: Home, answer: Answer, facts: HostFacts) -> InstanceFacts:
     sender = next((each for each in answer.services if starts_qmail(each, home.path)), None)
     fronts = [(name, each) for each in answer.services for name in FRONT_ENDS if _mentions(each, name)]
+    places = listeners(answer.services, [each for _, each in fronts])
     return InstanceFacts(
         host=host,
         name="qmail",
         mta="qmail",
-        version="",
+        version=home.version,
         config_dir=f"{home.path}/control",
         queue_dirs=(f"{home.path}/queue",),
         front_ends=tuple(dict.fromkeys(name for name, _ in fronts)),
@@ -117,8 +126,11 @@ def _instance(host: str, home: Home, answer: Answer, facts: HostFacts) -> Instan
             "svc": answer.programs.get("svc", ""),
             "svstat": answer.programs.get("svstat", ""),
             "own_domains": own_domains(home.control),
+            "local_domains": local_domains(home.control),
+            "virtual_domains": virtual_domains(home.control),
             "log_source": (log_directory(sender) if sender else "") or facts.log_source or "none",
-            "listen": listening([each for _, each in fronts]),
+            "listen": [place[:2] for place in places if not place[3]],
+            "listeners": places,
             "front_end_services": [[name, each.directory] for name, each in fronts],
             "front_end_logs": sorted({log for _, each in fronts if (log := log_directory(each))}),
         },
@@ -157,22 +169,35 @@ def log_directory(service: Service) -> str:
     return ""
 
 
-def listening(services: list[Service]) -> list[list[Any]]:
-    """[address, port] of every tcpserver(1) among them, as its command line says."""
-    listeners = []
-    for line in (line for service in services for line in service.run):
-        words = words_of(line)
-        names = [word.rpartition("/")[2] for word in words]
-        if "tcpserver" not in names:
-            continue
-        try:
-            rest = getopt(words[names.index("tcpserver") + 1 :], TCPSERVER_OPTIONS)[1]
-        except GetoptError:
-            continue
-        if len(rest) > 1 and (rest[1].isdigit() or rest[1] in PORTS):
-            address = "0.0.0.0" if rest[0] == "0" else rest[0]  # noqa: S104 - what the host says of itself
-            listeners.append([address, PORTS.get(rest[1]) or port_of(rest[1])])
-    return [each for at, each in enumerate(listeners) if each not in listeners[:at]]
+def listeners(services: list[Service], fronts: list[Service]) -> list[list[Any]]:
+    """[address, port, directory, "tls" where it begins with that] of each tcpserver(1) or sslserver(1).
+
+    `fronts`: the services of qmail's own servers; of others only those count to which strangers bring mail, on port 25.
+    """
+    found: list[list[Any]] = []
+    for service in services:
+        for line in service.run:
+            place = _listener(line, service)
+            if place and place not in found and (service in fronts or place[1] == PORTS["smtp"]):
+                found.append(place)
+    return found
+
+
+def _listener(line: str, service: Service) -> list[Any]:
+    """Of the command line of a server; nothing of any other."""
+    words = words_of(line)
+    names = [word.rpartition("/")[2] for word in words]
+    server = next((each for each in SERVERS if each in names), "")
+    if not server:
+        return []
+    try:
+        rest = getopt(words[names.index(server) + 1 :], SERVERS[server])[1]
+    except GetoptError:
+        return []
+    if len(rest) < 2 or not (rest[1].isdigit() or rest[1] in PORTS):
+        return []
+    address = "0.0.0.0" if rest[0] == "0" else rest[0]  # noqa: S104 - what the host says of itself
+    return [address, PORTS.get(rest[1]) or port_of(rest[1]), service.directory, "tls" if server == "sslserver" else ""]
 
 
 def own_domains(control: dict[str, list[str]]) -> list[str]:
@@ -183,3 +208,14 @@ def own_domains(control: dict[str, list[str]]) -> list[str]:
     names = [*control.get("me", [])[:1], *control.get("locals", []), *control.get("rcpthosts", [])]
     names += [line.partition(":")[0] for line in control.get("virtualdomains", [])]
     return sorted({name.lower() for name in names if name and "@" not in name and not name.startswith(".")})
+
+
+def local_domains(control: dict[str, list[str]]) -> list[str]:
+    """The domains that virtualdomains is not asked about: locals, or me where there is no such file."""
+    return sorted({name.lower() for name in control.get("locals", control.get("me", [])[:1]) if name})
+
+
+def virtual_domains(control: dict[str, list[str]]) -> list[list[str]]:
+    """[key, what is prepended] of each line of virtualdomains; nothing is prepended for exceptions."""
+    lines = (line.partition(":") for line in control.get("virtualdomains", []))
+    return [[key, prepend] for key, colon, prepend in lines if colon]

@@ -81,7 +81,7 @@ def _bounced(instance: InstanceFacts, job: str, entries: tuple[QueueEntry, ...])
             words[name] = Word.DONE
         elif same(now, entry) is not None:
             words[name] = Word.BUSY if attempts[name] else Word.LEFT
-    delivered = [name for name, tries in attempts.items() if any(each.outcome == DELIVERED for each in tries.values())]
+    delivered = [name for name, tries in attempts.items() if any(each.outcome == DELIVERED for each in tries)]
     return _reported(answer, words, now, delivered=delivered)
 
 

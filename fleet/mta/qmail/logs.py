@@ -13,20 +13,23 @@ from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
+from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line
+from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.records import InstanceFacts
 
 SPLOGGER = re.compile(r"(?:\S+ )?qmail(?:\[\d+\])?: \d+\.\d+ ")
 NEW = re.compile(r"(new|end) msg (\d+)$")
 INFO = re.compile(r"info msg (\d+): bytes (\d+) from <(.*)> qp (\d+) uid \d+$")
-STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (local|remote) (.*)$")
-ENDED = re.compile(r"delivery (\d+): (success|deferral|failure): (.*)$")
+DELIVERY = re.compile(r"delivery (\d+): ")
 FRONT = re.compile(r"(?:mailfront|smtpfront-\w+)\[(\d+)\]: (.*)$")
 CONNECTED = re.compile(r"tcpserver: pid (\d+) from (\S+)$")
+DENIED = re.compile(r"tcpserver: deny (\d+) ")
+LISTED = re.compile(r"rblsmtpd: (\S+) pid \d+: ([45]\d\d .*)$")
 ACCEPTED = re.compile(r"2\.6\.0 Accepted message qp (\d+) bytes \d+$")
 PATH = re.compile(r'(MAIL FROM|RCPT TO):<((?:"(?:[^"\\]|\\.)*"|[^">])*)>')
 REPLY = re.compile(r"[45]\d\d ")
-HOST = re.compile(r"^([0-9A-Fa-f.:]+)_")
-STATUS = {"success": "sent", "deferral": "deferred", "failure": "bounced"}
+MISUSED = re.compile(r"50[0-4] |5[23][458] ")
+"""Replies to what is no SMTP, comes at the wrong time or is a failed login: no mail."""
 LOGGED_LATER = 60  # seconds between the front end's line and qmail-send's
 SESSIONS = 10_000
 NOTES = ("qmail logs no Message-ID, and writes blanks, percent signs and 8-bit characters of addresses as _",)
@@ -54,27 +57,25 @@ class Front:
         self.client = client
         self.sender: str | None = None
         self.recipient = ""
-        self.size = 0
+        self.refused = ""
 
 
 class Lines:
     """The parser of the front ends' logs and then qmail-send's."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, virtual: Virtual = NONE) -> None:
         self._trace = trace
-        self._deliveries: dict[str, tuple[str, str, bool]] = {}
+        self._virtual = virtual
+        self._deliveries: dict[str, tuple[str, str, str, bool]] = {}
         self._sessions: dict[str, Front] = {}
         self._clients: dict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def take(self, time: float, rest: str) -> None:
         text = rest[end.end() :] if (end := SPLOGGER.match(rest)) else rest
         if match := STARTING.fullmatch(text):
-            number, queue_id, channel, address = match.groups()
-            self._deliveries[number] = (queue_id, address, channel == "local")
-            if address not in self._trace.message(queue_id, time).recipients:
-                self._trace.delivered(queue_id, address, Delivery(time, "queued", is_local=channel == "local"))
-        elif match := ENDED.fullmatch(text):
-            self._delivered(time, *match.groups())
+            self._starting(time, *match.groups())
+        elif match := DELIVERY.match(text):
+            self._delivered(time, match[1], text)
         elif match := INFO.fullmatch(text):
             size = size_of(match[2])
             message = self._trace.message(match[1], time)
@@ -86,31 +87,49 @@ class Lines:
                 self._trace.message(match[2], time, begins=True)
             else:
                 self._trace.close(match[2])
+        elif (match := BOUNCE.fullmatch(text)) and match[2]:
+            self._thrown_away(time, match[2])
         elif match := CONNECTED.fullmatch(text):
             self._sessions[match[1]] = Front(match[2])
             if len(self._sessions) > SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
         elif match := FRONT.fullmatch(text):
             self._front(time, self._sessions.setdefault(match[1], Front("")), match[2])
+        elif match := LISTED.fullmatch(text):
+            self._trace.rejected(Message("", time, time, client=match[1]), "", match[2], dsn_of(match[2]))
+        elif match := DENIED.match(text):
+            client = self._sessions.get(match[1], Front("")).client
+            self._trace.rejected(Message("", time, time, client=client), "", text, "")
 
-    def _delivered(self, time: float, number: str, result: str, text: str) -> None:
-        queue_id, address, is_local = self._deliveries.pop(number, ("", "", False))
+    def _starting(self, time: float, number: str, queue_id: str, channel: str, address: str) -> None:
+        is_local = channel == "local"
+        known = self._virtual.known(address) if is_local else address
+        raw = "" if known == address else address
+        self._deliveries[number] = (queue_id, known, raw, is_local)
+        self._trace.named(queue_id, known, Delivery(time, "queued", orig_to=raw, is_local=is_local))
+
+    def _delivered(self, time: float, number: str, text: str) -> None:
+        queue_id, address, raw, is_local = self._deliveries.pop(number, ("", "", "", False))
         if not queue_id:
             return
+        report = ended_line(text)
+        if report is None:
+            self._trace.not_understood(queue_id, time, text)
+            return
         message = self._trace.message(queue_id, time)
-        reply = text.rstrip("/").replace("_", " ")
-        relay = "local" if is_local else (match[1] if (match := HOST.match(text)) else "")
         delay = round(time - message.arrived, 3) if message.arrived else None
-        status = STATUS[result]
-        if status == "bounced" and "I'm not going to try again" in reply:
-            status = "expired"
-        self._trace.delivered(
-            queue_id,
-            address,
-            Delivery(time, status, relay, dsn_of(reply), reply, delay, is_local=is_local),
-        )
+        relay = "local" if is_local else report.host
+        delivery = Delivery(time, report.status, relay, report.dsn, report.reply, delay, raw, is_local)
+        self._trace.delivered(queue_id, address, delivery)
+
+    def _thrown_away(self, time: float, queue_id: str) -> None:
+        """A double bounce that failed: nobody is told of it any more."""
+        for delivery in self._trace.message(queue_id, time).recipients.values():
+            if delivery.status in ("bounced", "expired"):
+                delivery.status, delivery.time = "discarded", time
 
     def _front(self, time: float, session: Front, text: str) -> None:
+        before, session.refused = session.refused, ""
         if match := PATH.match(text):
             if match[1] == "MAIL FROM":
                 session.sender, session.recipient = null_or(match[2]), ""
@@ -118,7 +137,10 @@ class Lines:
                 session.recipient = match[2]
         elif match := ACCEPTED.fullmatch(text):
             self._clients[match[1]].append((time, session.client))
-        elif REPLY.match(text):
+        elif REPLY.match(text) and not MISUSED.match(text):
+            session.refused = text[:4]
+            if session.refused == before:
+                return  # another line of the same reply: mailfront logs each, and commands between replies
             message = Message("", time, time, client=session.client, sender=session.sender)
             self._trace.rejected(message, session.recipient, text, dsn_of(text))
 
@@ -131,5 +153,10 @@ class Lines:
 
 
 LOG = MailLog(
-    "qmail", lambda trace, instance: Lines(trace).take, NOTES, as_logged, _sources, without_message_id="qmail"
+    "qmail",
+    lambda trace, instance: Lines(trace, Virtual.of(instance)).take,
+    NOTES,
+    as_logged,
+    _sources,
+    without_message_id="qmail",
 )

@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fleet.mta.address import quote_local
 from fleet.mta.bounds import OutOfBounds, second_of, size_of, stat_of
 from fleet.mta.errors import UnparsedOutput
+from fleet.mta.qmail.address import address_of, raw_of, recipient_of
+from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.queue.content import HEADERS, Stored, StoredBatch, parse_stored
 from fleet.mta.queue.listing import Listing, Streamed
 from fleet.mta.records import Recipient
 from fleet.mta.steps import Completed
-from fleet.mta.text import text_of
 
 QUEUE_ID = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
-HIDDEN_BYTE = re.compile(rb"\\x([89A-F][0-9A-F])")
 END_OF_HEADER = re.compile(rb"(?:\A|\n)\r?\n")
 MESSAGE = re.compile(rb"(mxfleet-hold/)?mess((?:/[^/]*)?/(?:([1-9][0-9]{0,19})|[^/]*))")
 IN_TODO = re.compile(rb"todo/(?:[0-9]+/)?([0-9]+)\Z")
@@ -33,51 +32,24 @@ def queue_id_error(queue_id: str) -> str | None:
     return None if QUEUE_ID.fullmatch(queue_id) else "a queue ID of qmail is a decimal number"
 
 
-def address_of(raw: bytes) -> str:
-    """RFC 5321 form of an address as qmail stores it: without brackets and quoting.
-
-    Bytes that are no UTF-8 as \\xHH. An empty one is the null sender. qmail's own "#@[]" (sender of a double bounce)
-    and "-@[]" (a sender per recipient) stay as they are.
-    """
-    text = text_of(raw)
-    if not text:
-        return "<>"
-    local, at, domain = text.rpartition("@")
-    if not at or domain == "[]" or raw_of(raw) is not None:
-        return text
-    return f"{quote_local(local)}@{domain}"
-
-
-def bytes_of(sender: str, raw: bytes | None = None) -> bytes:
-    """What qmail has stored for a sender that `address_of` shows so; `raw` when it is known."""
-    if raw is not None:
-        return raw
-    if sender == "<>":
-        return b""
-    local, at, domain = sender.rpartition("@")
-    if at and local.startswith('"') and domain != "[]":
-        return (re.sub(r"\\(.)", r"\1", local[1:-1]) + at + domain).encode()
-    return HIDDEN_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), sender.encode())
-
-
-def raw_of(raw: bytes) -> bytes | None:
-    """The bytes themselves when the text cannot say them."""
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw
-    return None
-
-
 class StreamedEntry(Streamed):
     """One message of qmail_list.sh, with the names of a QueueEntry, so that it can be judged without being copied."""
 
-    __slots__ = ("__dict__", "_envelope", "_sender", "arrival_time", "native_state", "queue_id", "size", "state")
+    __slots__ = (
+        "__dict__", "_envelope", "_sender", "_virtual", "arrival_time", "native_state", "queue_id", "size", "state",
+    )  # fmt: skip
 
     def __init__(
-        self, queue_id: str, native_state: str, size: int, arrived: float, sender: bytes, envelope: list[bytes]
+        self,
+        queue_id: str,
+        native_state: str,
+        size: int,
+        arrived: float,
+        sender: bytes,
+        envelope: list[bytes],
+        virtual: Virtual,
     ) -> None:
-        """`envelope`: all records of the message's files."""
+        """`envelope`: all records of the message's files. `virtual`: what qmail-send rewrote their recipients by."""
         self.queue_id = queue_id
         self.state = STATES[native_state]
         self.native_state = native_state
@@ -85,6 +57,7 @@ class StreamedEntry(Streamed):
         self.arrival_time = arrived
         self._sender = sender
         self._envelope = envelope
+        self._virtual = virtual
 
     @cached_property
     def sender(self) -> str:
@@ -98,7 +71,7 @@ class StreamedEntry(Streamed):
     def recipients(self) -> list[Recipient]:
         """Decoded when somebody looks: most messages are judged without."""
         return [
-            Recipient(address_of(each[1:]), state="delivered" if each[:1] == b"D" else "undelivered")
+            recipient_of(each[1:], "delivered" if each[:1] == b"D" else "undelivered", self._virtual)
             for each in self._envelope
             if each[:1] in {b"T", b"D"}
         ]
@@ -130,8 +103,9 @@ class QueueSink:
     `cut`: the phase in which a change was cut off that nobody lives to put right: "stopped", "acting" or "".
     """
 
-    def __init__(self, take: Callable[..., None]) -> None:
+    def __init__(self, take: Callable[..., None], virtual: Virtual = NONE) -> None:
         self._take = take
+        self._virtual = virtual
         self._pending = b""
         self._blocks: list[bytes] = []
         self._size = 0
@@ -268,7 +242,8 @@ class QueueSink:
             return
         state = "held" if area else "not yet preprocessed" if todo else "queued"
         self._total += 1
-        self._whole[name] = StreamedEntry(name, state, size, arrived, sender, envelope)
+        virtual = NONE if todo else self._virtual
+        self._whole[name] = StreamedEntry(name, state, size, arrived, sender, envelope, virtual)
 
 
 def envelope_of(files: Files, area: bytes, behind: bytes, todo: bytes | None) -> list[bytes] | None:

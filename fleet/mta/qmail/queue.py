@@ -6,6 +6,7 @@ from fleet.mta.errors import Conflict, OutcomeUnknown, Refused
 from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.qmail.commands import CONTENT, LIST, change, ids_input
 from fleet.mta.qmail.parse import QueueSink, parse_contents
+from fleet.mta.qmail.virtual import Virtual
 from fleet.mta.queue.content import HEADERS, Content
 from fleet.mta.queue.listing import FIELDS, Consumer, Listing, Queue, WholeConsumer
 from fleet.mta.records import InstanceFacts
@@ -48,7 +49,7 @@ def read_named(instance: InstanceFacts, queue_ids: Iterable[str], take: Consumer
 def _list(
     instance: InstanceFacts, take: Consumer | WholeConsumer, limits: bytes, *how: str
 ) -> Steps[tuple[Listing, str]]:
-    sink = QueueSink(take)
+    sink = QueueSink(take, Virtual.of(instance))
     command = reading(LIST, (instance.queue_dirs[0], *how), limits, seconds=LISTING_SECONDS, sink=sink)
     done = yield from run(command)
     if done.exit_status == BUSY:

@@ -3,13 +3,13 @@
 rewrite() of qmail-send.c: percenthack, locals, virtualdomains; main() of qmail-remote.c: smtproutes, then MX.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fleet.mta.address import above, domain_of
 from fleet.mta.bounds import port_of
 from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.commands import lines_of
+from fleet.mta.qmail.virtual import virtual_keys
 from fleet.mta.records import InstanceFacts
 from fleet.mta.routes.probe import Route, Routing
 from fleet.mta.routes.resolve import Destination
@@ -78,7 +78,7 @@ def route(control: Control, recipient: str) -> Route:
         step = "locals" if "locals" in control.files else "me"
         return Route(address, "local", "local", "", (*via, f"{step}: {domain}"), detail="delivered by qmail-local")
     virtual = control.values("virtualdomains")
-    for key in _virtual_keys(address):
+    for key in virtual_keys(address):
         prepended = virtual.get(key)
         if prepended is None:
             continue
@@ -116,12 +116,3 @@ def _without_percents(control: Control, address: str) -> tuple[str, tuple[str, .
         user, _, inner = local.rpartition("%")
         address = f"{user}@{inner}"
     return address, via
-
-
-def _virtual_keys(address: str) -> Iterator[str]:
-    """The address, its domain, what follows each dot (with the dot), and the empty key for all."""
-    domain = domain_of(address)
-    yield address.lower()
-    yield domain
-    yield from above(domain)
-    yield ""

@@ -11,6 +11,8 @@ from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, Mes
 from fleet.mta.steps import Steps
 
 FROM_THE_LOG = "by the last attempt in the log, which may be older than this job"
+ENDS = frozenset({"sent", "bounced", "discarded"})
+WORST_FIRST = ("bounced", "discarded", "left_queue", "deferred", "sent")
 Judge = Callable[[QueueEntry | None], Result]
 """The result of an attempt, from the message as it is queued afterwards. Raises MessageNotFound."""
 
@@ -82,12 +84,14 @@ def read_back_deliver(delivery: Delivery, instance: InstanceFacts, context: Cont
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of one recipient. `outcome`: sent, deferred, bounced, or another word of the MTA's."""
+    """What came of one recipient. `outcome`: sent, deferred, bounced, discarded, or another word of the MTA's.
+    `orig_to`: the address before an alias, "" where it is the same."""
 
     address: str
     outcome: str
     remote: str = ""
     reply: str = ""
+    orig_to: str = ""
 
 
 def deliverable(
@@ -115,16 +119,16 @@ def deliverable(
 
 
 def outcome_of(attempts: Iterable[Attempt], *, is_queued: bool, is_returned: bool = False) -> str:
-    """One word for all recipients: queued still is deferred; gone is bounced when any was, sent when all were.
-
-    What left the queue without a word of it is `left_queue`, never `sent`.
-    """
-    if is_queued:
-        return "deferred"
+    """One word for all recipients, the worst of theirs. What left the queue without a word of it is `left_queue`, never
+    `sent`."""
     outcomes = {each.outcome for each in attempts}
-    if is_returned or "bounced" in outcomes:
-        return "bounced"
-    return "sent" if outcomes == {"sent"} else "left_queue"
+    if is_returned:
+        outcomes.add("bounced")
+    if is_queued:
+        outcomes.add("deferred")
+    elif not outcomes or not outcomes <= ENDS:
+        outcomes.add("left_queue")
+    return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
 
 
 def attempted(

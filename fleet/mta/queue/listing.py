@@ -5,7 +5,7 @@ keeps, sorts and shows messages is here.
 """
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -103,6 +103,7 @@ class Queue:
     an empty queue. `content` reads what a listing does not show; None where no field of the language needs it.
     `read_named`: of messages with these queue IDs alone, where an MTA's host can look for those and nothing else; what
     it does not hand over is not queued.
+    `not_kept`: fields of these that an instance lacks by its configuration, and why.
     """
 
     title: str
@@ -111,6 +112,7 @@ class Queue:
     content: Content | None = None
     read_headers: Callable[[InstanceFacts, WholeConsumer], Steps[Listing]] | None = None
     read_named: Callable[[InstanceFacts, Iterable[str], Consumer], Steps[Listing]] | None = None
+    not_kept: Callable[[InstanceFacts], Mapping[str, str]] = lambda instance: {}
 
     def read_contents(
         self, instance: InstanceFacts, entries: Sequence[QueueEntry], take: TakeStored, *, body: bool
@@ -175,11 +177,19 @@ class Queue:
             raise MessageNotFound(f"{queue_id} is not queued")
         return entry
 
-    def check_fields(self, expression: Expression) -> None:
-        """Raises Unsupported for a field of the selection language that this MTA does not keep."""
+    def check_fields(self, instance: InstanceFacts, expression: Expression) -> None:
+        """Raises Unsupported for a field of the selection language that this MTA, or this instance, does not keep."""
         if unknown := unsupported_fields(expression, self.match_fields):
             raise Unsupported(
                 f"{self.title} does not keep {', '.join(unknown)}, so it cannot be matched", fields=unknown
+            )
+        lacking = self.not_kept(instance)
+        if unknown := unsupported_fields(expression, self.match_fields - lacking.keys()):
+            why = "; ".join(lacking[field] for field in unknown)
+            raise Unsupported(
+                f"this instance does not keep {', '.join(unknown)} ({why}), so params.match cannot ask for it",
+                hint="leave it out of params.match, or select other instances",
+                fields=unknown,
             )
 
 
@@ -234,7 +244,7 @@ def matching(
 
     What headers or body must tell is read in batches, and of a batch nothing is kept. Raises Unsupported.
     """
-    queue.check_fields(expression)
+    queue.check_fields(instance, expression)
     envelope, with_content = judge.envelope, judge.with_content
     undecided: dict[str, QueueEntry] = {}
 

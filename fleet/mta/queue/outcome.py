@@ -46,15 +46,16 @@ class Chosen:
     """The messages that an operation is about.
 
     `entries`: what is queued of them now. `gone`: queue IDs asked for that are not queued. `stale`: queue IDs asked for
-    that now name another message; they are not touched. `new`: messages that would match and that the plan does not
-    name. `total`: messages in the queue. `already`: how many are in the wanted state and so were not chosen. `freed`:
-    our holds that are none any more.
+    that now name another message; `kept_back`: those that somebody else has put on hold since the plan. Neither are
+    touched. `new`: messages that would match and that the plan does not name. `total`: messages in the queue.
+    `already`: how many are in the wanted state and so were not chosen. `freed`: our holds that are none any more.
     """
 
     entries: tuple[QueueEntry, ...]
     total: int
     gone: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    kept_back: tuple[str, ...] = ()
     new: int = 0
     already: int = 0
     notes: tuple[str, ...] = ()
@@ -188,10 +189,15 @@ def plan_of(chosen: Chosen, context: Context, commands: Sequence[tuple[str, ...]
 
 
 def stale_notes(chosen: Chosen) -> tuple[str, ...]:
-    """The sentence about queue IDs that were used again."""
-    if not chosen.stale:
-        return ()
-    return (f"{len(chosen.stale)} queue IDs now name other messages and are left alone",)
+    """The sentences about what the plan names and is left alone."""
+    notes = []
+    if chosen.stale:
+        shown = " ".join(chosen.stale[:SHOWN])
+        notes.append(f"queue IDs that now name other messages, which are left alone: {len(chosen.stale)} ({shown})")
+    if chosen.kept_back:
+        shown = " ".join(chosen.kept_back[:SHOWN])
+        notes.append(f"messages that somebody put on hold since the plan: {len(chosen.kept_back)} are left ({shown})")
+    return tuple(notes)
 
 
 def evidence(entries: Mapping[str, QueueEntry], queue_ids: Sequence[str]) -> dict[str, Any]:
@@ -234,6 +240,7 @@ def result_of(
     unchanged.
     """
     outcomes.put((*chosen.gone, *chosen.stale), MessageState.ALREADY_GONE)
+    outcomes.put(chosen.kept_back, MessageState.LEFT)
     counts: dict[str, Any] = {state.value: len(outcomes.of(state)) for state in MessageState}
     return Result(
         ended=_ended(counts),
@@ -253,7 +260,7 @@ def _ended(counts: dict[str, Any]) -> Ended:
 
 def _error(counts: dict[str, Any]) -> FleetError | None:
     if counts["left"]:
-        return Conflict(f"{counts['left']} messages are as they were", **counts)
+        return Conflict(f"{counts['left']} messages are as they were", hint="look why, then retry the job", **counts)
     if counts["in_delivery"]:
         return InDelivery(f"{counts['in_delivery']} messages are being delivered and were left alone", **counts)
     return None

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.queue.driver import Jobs, Move, QueueDriver, Reported
-from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, plan_of, result_of
+from fleet.mta.queue.outcome import SHOWN, Chosen, Outcomes, Verb, Word, evidence, is_same, judge, plan_of, result_of
 from fleet.mta.records import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -49,7 +49,8 @@ def restore(
         state = judge(Verb.PUT_BACK, back, words.get(name), is_lying=name in reported.places or name in now)
         if state is not None:
             outcomes.states[name] = state
-    chosen = Chosen((), len(before), notes=tuple(dict.fromkeys((*reported.notes, *settled.notes))))
+    notes = (*reported.notes, *settled.notes, *_missing(outcomes))
+    chosen = Chosen((), len(before), notes=tuple(dict.fromkeys(notes)))
     evidences = {"before": evidence(before, requested), "after": evidence(now, requested)}
     return reported.applied(result_of(chosen, outcomes, data=dict(reported.data), **evidences))
 
@@ -73,6 +74,14 @@ def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineEra
             if state is not None and name in before.places:
                 outcomes.put([name], state)
     return result_of(Chosen((), 0, notes=tuple(dict.fromkeys(notes))), outcomes)
+
+
+def _missing(outcomes: Outcomes) -> tuple[str, ...]:
+    """The sentence about what lies nowhere: it went by another hand, and may have been delivered since."""
+    missing = outcomes.of(MessageState.ALREADY_GONE)
+    if not missing:
+        return ()
+    return (f"neither in the quarantine nor in the queue: {len(missing)} ({' '.join(missing[:SHOWN])})",)
 
 
 def _as_chosen(items: Iterable[Quarantined]) -> Chosen:

@@ -8,7 +8,7 @@ from fleet.mta.operations import ChangesMessages, Selection
 from fleet.mta.queue.holds import Holds
 from fleet.mta.queue.listing import Queue, StreamedEntry, TopMatches, select
 from fleet.mta.queue.outcome import Chosen, check_limits, check_stale, fingerprint_of, is_same
-from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.records import Context, Fingerprint, InstanceFacts
 from fleet.mta.steps import Steps
 
 Relevant = Callable[[Entry], bool]
@@ -72,8 +72,11 @@ def choose_frozen(
 
     queued, listing = yield from queue.listed(instance, wanted, see)
     same = {name: entry for name, entry in queued.items() if is_same(entry, wanted[name])}
+    found = [entry for entry in same.values() if relevant(entry)]
+    kept_back = {entry.queue_id for entry in found if _is_held_since(wanted[entry.queue_id], entry, context)}
     chosen = Chosen(
-        entries=tuple(entry for entry in same.values() if relevant(entry)),
+        entries=tuple(entry for entry in found if entry.queue_id not in kept_back),
+        kept_back=tuple(kept_back),
         total=listing.total,
         gone=tuple(name for name in wanted if name not in queued),
         stale=tuple(name for name in queued if name not in same),
@@ -83,6 +86,11 @@ def choose_frozen(
     )
     check_stale(chosen)
     return chosen
+
+
+def _is_held_since(planned: Fingerprint, entry: Entry, context: Context) -> bool:
+    """Whether somebody else has put it on hold since the plan: who does so wants that nobody touches it."""
+    return entry.state == "hold" and planned.state != "hold" and planned not in context.ours
 
 
 def choose_by_id(

@@ -24,13 +24,16 @@ systemd) echo "service systemd" ;;
 svscan*) echo "service svc" ;;
 *) if command -v svscan >/dev/null && [ -d /service ]; then echo "service svc"; else echo "service init"; fi ;;
 esac
+journal=
+if command -v journalctl >/dev/null && [ -d /run/systemd/journal ]; then journal=yes; fi
 for file in /var/log/mail.log /var/log/maillog /var/log/mail/mail.log; do
-    if [ -e "$file" ]; then
-        echo "log $file"
-        break
-    fi
+    [ -e "$file" ] || continue
+    # Where rsyslog was removed its file stays, and mail is logged to the journal.
+    if [ -n "$journal" ] && [ -z "$(find -L "$file" -mtime -7)" ]; then continue; fi
+    echo "log $file"
+    break
 done
-if command -v journalctl >/dev/null && [ -d /run/systemd/journal ]; then echo "log journald"; fi
+if [ -n "$journal" ]; then echo "log journald"; fi
 if tried=$(mktemp -d); then
     # shellcheck disable=SC2154 # find_exchange sets it
     (cd "$tried" && find_exchange && echo "exchange $exchange_by")

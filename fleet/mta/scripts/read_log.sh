@@ -1,14 +1,16 @@
 #!/bin/sh
-# read_log.sh KIND SOURCE... <"SINCE\nTEXT"
+# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT"
 #
-# Lines of mail logs since then (epoch seconds). SOURCE: a file, with those that it was rotated to; a directory of
-# multilog(8); or journald. KIND any: the lines that contain TEXT. KIND postfix, sendmail, exim, opensmtpd, qmail: all
-# lines of the messages that a line with TEXT, in any case, is about, and that line. No TEXT: every line.
+# Lines of mail logs since then (epoch seconds). ZONE: the TZ of stamps without an offset, none for the host's. SOURCE: a
+# file, with those that it was rotated to; a directory of multilog(8); or journald. KIND any: the lines that contain TEXT.
+# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with TEXT, in any case, is about,
+# and that line. No TEXT: every line.
 #
 # Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
-# file, files that could not be read, "=cut" when messages had to be left out, "=moved" when the log was rotated
-# meanwhile, and "=end". Changes nothing.
-# shellcheck disable=SC3045 # every sh that Debian may have knows ulimit -v, and POSIX has nothing that limits memory
+# source with the newest of its files that were last written to before then ("=before MTIME PATH"), each file with some
+# lines of its beginning and end, files that could not be read, "=cut" when messages had to be left out, "=moved" when the
+# log was rotated meanwhile, and "=end". Changes nothing.
+# shellcheck disable=SC2016,SC3045 # awk's own $; every sh that Debian may have knows ulimit -v, and POSIX has nothing that limits memory
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=pipefail.sh
@@ -21,9 +23,14 @@ trap 'exit 143' HUP INT TERM
 
 kind=$1
 shift
-read -r since || exit 64
+read -r since tz || exit 64
 case $since in
 '' | *[!0-9]*) exit 64 ;;
+esac
+case $tz in
+'') ;;
+*[!0-9A-Za-z/_+:,.\<\>-]*) exit 64 ;;
+*) export TZ="$tz" ;;
 esac
 cat >"$work/text" || exit 74
 [ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
@@ -57,42 +64,76 @@ is_safe() { [ ! -L "$1" ] || [ "$(sure uncut stat -c %u "$1")" = 0 ]; }
 found() { # DIRECTORY, find's name conditions
     directory=$1
     shift
-    sure search "$directory" -maxdepth 1 -type f \( "$@" \) -newermt "@$((since - 1))" -printf '%T@ %i %p\n'
+    sure search "$directory" -maxdepth 1 -type f \( "$@" \) -printf '%T@ %i %p\n'
 }
 
-list() { # "MTIME INODE PATH" of all files that were written to since then, each source oldest first
+files_of() { # SOURCE: "MTIME INODE PATH" of it and of what it was rotated to, oldest first
+    case $1 in
+    journald)
+        echo "$now 0 journald"
+        return
+        ;;
+    esac
+    is_safe "$1" || return 0
+    path=$(sure uncut readlink -f "$1")
+    [ -n "$path" ] && [ -d "${path%/*}" ] || return 0
+    name=${path##*/}
+    if [ -d "$path" ]; then
+        found "$path" -name current -o -name '@*.[su]'
+    else
+        found "${path%/*}" -name "$name" -o -name "${name}[.-][0-9]*" -o -name "${name}.old*" -o \
+            -name "${name%.*}[.-][0-9]*.${name##*.}" -o -name "${name%.*}[.-][0-9]*.${name##*.}.[bglxzZ]*"
+    fi | sure seek '^[0-9.]* [0-9]* [0-9A-Za-z/@._+-]*$' | sure sort -n
+}
+
+list() { # of all sources, the files that were written to since then
     for source in "$@"; do
-        case $source in
-        journald)
-            echo "0 0 journald"
-            continue
-            ;;
-        /*)
-            is_safe "$source" || continue
-            path=$(sure uncut readlink -f "$source")
-            [ -n "$path" ] && [ -d "${path%/*}" ] || continue
-            ;;
-        *) exit 64 ;;
-        esac
-        name=${path##*/}
-        if [ -d "$path" ]; then
-            found "$path" -name current -o -name '@*.[su]'
-        else
-            found "${path%/*}" -name "$name" -o -name "${name}[.-][0-9]*" -o \
-                -name "${name%.*}[.-][0-9]*.${name##*.}" -o -name "${name%.*}[.-][0-9]*.${name##*.}.[bgxz]*"
-        fi | sure seek '^[0-9.]* [0-9]* [0-9A-Za-z/@._+-]*$' | sure sort -n
+        files_of "$source" | sure awk -v since="$((since - 1))" '$1 >= since'
     done
 }
 
-content() { # PATH
+unpacked() { # PATH
     case $1 in
     journald) journalctl -q --no-pager -a -o short-unix --since "@$since" SYSLOG_FACILITY=2 ;;
-    *.gz) gzip -dc <"$1" ;;
-    *.xz) xz -dc <"$1" ;;
+    *.gz | *.Z) gzip -dc <"$1" ;;
+    *.xz | *.lzma) xz -dc <"$1" ;;
     *.zst) zstd -dcq <"$1" ;;
     *.bz2) bzip2 -dc <"$1" ;;
+    *.lz4) lz4 -dcq <"$1" ;;
     *) cat "$1" ;;
-    esac 2>>"$work/errors" || echo "=unread $1" >>"$work/unread"
+    esac
+}
+
+content() { # PATH
+    unpacked "$1" 2>>"$work/errors" || echo "=unread $1" >>"$work/unread"
+}
+
+ends() { # PATH: lines of its beginning and, where that is cheap, of its end
+    {
+        if [ "$1" = journald ]; then
+            journalctl -q --no-pager -a -o short-unix SYSLOG_FACILITY=2
+        else
+            unpacked "$1"
+        fi | head -c 2000 | head -n 5 | tr -d '\000' | awk '{ print "=first " $0 }'
+        case $1 in
+        journald) journalctl -q --no-pager -a -o short-unix -n 1 SYSLOG_FACILITY=2 ;;
+        *.gz | *.Z | *.xz | *.lzma | *.zst | *.bz2 | *.lz4) ;;
+        *) tail -c 2000 "$1" | tail -n 5 | tr -d '\000' ;;
+        esac | awk '{ print "=last " $0 }'
+    } 2>/dev/null
+}
+
+tell() { # SOURCE: its files and what of them is wanted
+    echo "=source $1"
+    files_of "$1" >"$work/of"
+    sure awk -v since="$((since - 1))" '$1 < since { at = $1; path = $3 } END { if (path != "") print "=before", at, path }' \
+        "$work/of"
+    sure awk -v since="$((since - 1))" '$1 >= since { print $3 }' "$work/of" >"$work/those"
+    while read -r path; do
+        echo "=file $path"
+        ends "$path"
+        content "$path" | bounded "$path" wanted | bounded "$path" sed 's/^/ /'
+    done <"$work/those"
 }
 
 bounded() { # PATH COMMAND: the file's content through it
@@ -117,7 +158,11 @@ id='\([0-9A-Za-z]\{6,\}\)'
 ids() { # of lines with TEXT: what the other lines of the same messages contain
     case $kind in
     postfix | sendmail)
-        sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" |
+        # The last two: under what ID it goes on, behind a filter of this host or a .forward file.
+        sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" \
+            -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* - [^0-9A-Za-z]*$id: .*/\1/p" \
+            -e g -e "s/^.* relay=[^ ]*\[[1:][2:][17][].].* queued as $id)\$/\1/p" \
+            -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" |
             sure seek -vxE 'NOQUEUE|warning|statistics'
         ;;
     exim) sure seek -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
@@ -143,6 +188,7 @@ qmail='FILENAME == ARGV[1] { wanted[$1]; next }
         split(substr($0, RSTART, RLENGTH), word, " ")
         if (word[3] in wanted) { print; next }
     }
+    match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) print; next }
     match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
     match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
     index(tolower($0), ENVIRON["text"])'
@@ -175,15 +221,18 @@ case $kind in
 any | postfix | sendmail | exim | opensmtpd | qmail) ;;
 *) exit 64 ;;
 esac
+for source in "$@"; do
+    case $source in
+    journald | /*) ;;
+    *) exit 64 ;;
+    esac
+done
 list "$@" >"$work/files"
 [ -s "$work/files" ] || { is_safe "$1" && [ -e "$1" ]; } || exit 66
 echo "=now $now"
 zones
 if [ "$kind" != any ] && [ -n "$text" ]; then choose; fi
-while read -r _ _ path; do
-    echo "=file $path"
-    content "$path" | bounded "$path" wanted | bounded "$path" sed 's/^/ /'
-done <"$work/files"
+for source in "$@"; do tell "$source"; done
 list "$@" | sure cut -d' ' -f2- >"$work/then"
 cut -d' ' -f2- "$work/files" | cmp -s - "$work/then" || echo "=moved"
 [ ! -e "$work/unread" ] || sure sort -u "$work/unread"

@@ -47,12 +47,15 @@ def value_of(operation: SenderBlock) -> str:
 
 
 def is_ours(reply: str, value: str) -> bool:
-    """`550 5.7.1 <r@d>... text` against `ERROR:5.7.1:"550 text"`; a 5xx to RCPT names the recipient, a 4xx does not."""
+    """`550 5.7.1 <r@d>... text` against `ERROR:5.7.1:"550 text"`; a 5xx to RCPT names the recipient, a 4xx does not.
+
+    What follows the text makes it no other answer.
+    """
     error, enhanced = _ERROR.fullmatch(value), _ENHANCED.match(value)
     if not error or not enhanced:
         return False
     begin, text = f"{error[1]} {enhanced[1]} ", error[2].replace("%%", "%")
-    return reply == f"{begin}{text}" or (reply.startswith(begin) and reply.endswith(f"... {text}"))
+    return reply.startswith(f"{begin}{text}") or (reply.startswith(begin) and f"... {text}" in reply)
 
 
 def entries(text: str, offset: int) -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ from fleet.mta.queue.outcome import fingerprint_of, is_same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.sendmail.commands import DELIVER_SECONDS, RUN, change_argv, run_argv, run_queue
 from fleet.mta.sendmail.driver import act, read_run
+from fleet.mta.sendmail.lines import addresses_of, plain, status_of
 from fleet.mta.sendmail.parse import changed_lines, messages_input, verdicts
 from fleet.mta.sendmail.queue import QUEUE
 from fleet.mta.steps import Steps, run
@@ -20,10 +21,11 @@ CONNECTING = re.compile(r".*\.\.\. (?:Connecting to|Using cached \S+ connection 
 # What a server says begins with its code, what Sendmail says to it with >>>; the rest are Sendmail's own words.
 SERVER = re.compile(r"[0-9]{3}[ -]")
 FAILED = re.compile(r"[45][0-9]{2}[ -]")
-WORDS = (("Sent", "sent"), ("Deferred", "deferred"), ("queued", "deferred"))
 UNDER_WAY = frozenset({"active"})
 """What lies in the client queue waits for its time as the rest does."""
 NO_VERDICT = ("Connecting to ", "Using cached ")
+ALIASED = "aliased to "
+EXPANDED = (ALIASED, "including file ")
 
 
 def attempt(
@@ -72,35 +74,38 @@ def attempt_result(before: QueueEntry, after: QueueEntry | None, refused: str, l
 
 
 def attempts_of(before: QueueEntry, lines: Sequence[str]) -> tuple[Attempt, ...]:
-    """What the verbose run says first of each recipient ("ADDRESS... TEXT"); whatever is no other word is a failure.
+    """What the verbose run says first of each recipient ("ADDRESS... TEXT"), and of those an alias leads to.
 
-    The report to the sender comes later in the same run and has the same form.
+    The report to the sender comes later in the same run and has the same form. Where the run does not tell all that an
+    address was expanded to, its own outcome is `unclear`.
     """
-    attempts: dict[str, Attempt] = {}
+    attempts: dict[tuple[str, str], Attempt] = {}
+    originals = {each.address: "" for each in before.recipients}
     remote = reply = ""
     for line in lines:
+        address, has_text, text = line.partition("... ")
+        address = plain(address)
         if SERVER.match(line):
             reply = line if FAILED.match(line) else ""
         elif connecting := CONNECTING.match(line):
             remote, reply = connecting[1], ""
-        elif not line.startswith(">>> "):
-            for recipient in before.recipients:
-                text = _text_about(recipient.address, line)
-                if text and recipient.address not in attempts:
-                    attempts[recipient.address] = _attempt(recipient.address, text, remote, reply)
+        elif not has_text or address not in originals or text.startswith(NO_VERDICT):
+            continue
+        elif text.startswith(EXPANDED):
+            if "..." in text or not text.startswith(ALIASED):
+                attempts[address, ""] = Attempt(address, "unclear", reply=text)
+            for target in addresses_of(text.removeprefix(ALIASED)):
+                originals.setdefault(target, originals[address] or address)
+        else:
+            orig_to = originals[address]
+            attempts.setdefault((address, orig_to), _attempt(address, orig_to, text, remote, reply))
     return tuple(attempts.values())
 
 
-def _text_about(address: str, line: str) -> str:
-    for prefix in (f"<{address}>... ", f"{address}... "):
-        if line.startswith(prefix) and not line.removeprefix(prefix).startswith(NO_VERDICT):
-            return line.removeprefix(prefix)
-    return ""
-
-
-def _attempt(address: str, text: str, remote: str, reply: str) -> Attempt:
-    outcome = next((meaning for word, meaning in WORDS if text.startswith(word)), "bounced")
-    return Attempt(address, outcome, remote, reply if outcome == "bounced" and reply else text)
+def _attempt(address: str, orig_to: str, text: str, remote: str, reply: str) -> Attempt:
+    status = status_of(text)
+    outcome = "deferred" if status == "queued" else status
+    return Attempt(address, outcome, remote, reply if outcome == "bounced" and reply else text, orig_to)
 
 
 DELIVERY = Delivery(QUEUE, attempt, under_way=UNDER_WAY)

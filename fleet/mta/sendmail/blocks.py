@@ -8,13 +8,18 @@ from functools import partial
 from fleet.mta.address import BlockPattern, remarks
 from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
+from fleet.mta.blocks.listeners import listening
 from fleet.mta.blocks.listfile import Syntax
-from fleet.mta.blocks.proof import Probe, listening, sender_probes
+from fleet.mta.blocks.proof import Probe, sender_probes
 from fleet.mta.blocks.site import BlockSite, NoList, one_site
 from fleet.mta.host.commands import Allowed
 from fleet.mta.records import InstanceFacts
 from fleet.mta.sendmail import access
 
+MSA = (
+    "not asked; the same access map decides there, but FEATURE(delay_checks) lets those pass who log in by a mechanism "
+    "of TRUST_AUTH_MECH"
+)
 WIRING = "FEATURE(`access_db', `hash -T<TMPF> -o /etc/mail/access')dnl"
 
 
@@ -36,6 +41,7 @@ def site_of(instance: InstanceFacts) -> BlockSite:
         own_domains=site.own_domains(instance),
         wider=access.wider_keys,
         needs_file=True,
+        listeners=listening(instance, MSA),
     )
 
 
@@ -47,6 +53,7 @@ def _list_file(instance: InstanceFacts) -> ListFile:
             f"{config} has no access map, so this Sendmail checks no senders",
             hint=f"put {WIRING} and FEATURE(`delay_checks')dnl into the .mc file of it, build the access map with "
             f"makemap and {config} with m4, restart Sendmail, and discover the host again",
+            probes=partial(_probes, instance),
         )
     return ListFile("sendmail", config, path.removesuffix(".db"), kind)
 
@@ -62,11 +69,10 @@ def _notes(instance: InstanceFacts, pattern: BlockPattern) -> tuple[str, ...]:
 
 
 def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses: tuple[str, ...]) -> tuple[Probe, ...]:
-    places = sorted(listening(instance), key=lambda each: (each[1] != 25, each[0].startswith(("127.", "::1"))))[:1]
     own = site.own_domains(instance) or ("localhost",)
     # root is an account of every host; postmaster is often missing in the aliases.
     recipients = tuple(f"{local}@{domain}" for domain in own[:2] for local in ("root", "postmaster"))
-    return sender_probes(places, pattern, job, addresses, host=own[0], recipients=recipients)
+    return sender_probes(listening(instance, MSA), pattern, job, addresses, host=own[0], recipients=recipients)
 
 
 SITES = one_site(site_of)

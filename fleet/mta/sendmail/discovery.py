@@ -62,7 +62,7 @@ def _instance(
     host: HostFacts, name: str, path: str, pairs: list[tuple[str, str]], common: dict[str, str], client: str
 ) -> InstanceFacts:
     patterns = _patterns(pairs)
-    maps = _maps(pairs)
+    maps, listeners = _maps(pairs), _listeners(pairs)
     directory, _, file = path.rpartition("/")
     options: dict[str, Any] = {
         "program": common.get("program", "/usr/sbin/sendmail"),
@@ -73,7 +73,8 @@ def _instance(
         "access_map": maps.get("access", ""),
         "mailertable": maps.get("mailertable", ""),
         "maps": maps,
-        "listen": _listen(pairs),
+        "listen": [place[:2] for place in listeners],
+        "listeners": listeners,
         "own_domains": sorted({value.lower() for word, value in pairs if word == "own"}),
         "relay_domains": sorted({value.lower() for word, value in pairs if word == "relay"}),
         "log_source": host.log_source,
@@ -134,8 +135,8 @@ def _maps(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return maps
 
 
-def _listen(pairs: list[tuple[str, str]]) -> list[list[Any]]:
-    """[address, port] of each DaemonPortOptions; without any, port 25 of all addresses."""
+def _listeners(pairs: list[tuple[str, str]]) -> list[list[Any]]:
+    """[address, port, name, "tls" where it begins with that] of each DaemonPortOptions; without any, port 25."""
     listeners: list[list[Any]] = []
     for value in _settings(pairs, "DaemonPortOptions"):
         options = {
@@ -143,5 +144,7 @@ def _listen(pairs: list[tuple[str, str]]) -> list[list[Any]]:
         }
         port = options.get("p", "smtp").lower()
         anywhere = "::" if options.get("f", "").lower() == "inet6" else "0.0.0.0"  # noqa: S104 - what is configured
-        listeners.append([options.get("a", anywhere), port_of(port) if port.isdigit() else PORTS.get(port, 25)])
-    return listeners or [["0.0.0.0", 25]]  # noqa: S104 - what is configured
+        number = port_of(port) if port.isdigit() else PORTS.get(port, 25)
+        mode = "tls" if "s" in options.get("m", "") else ""
+        listeners.append([options.get("a", anywhere), number, options.get("n", ""), mode])
+    return listeners or [["0.0.0.0", 25, "", ""]]  # noqa: S104 - what is configured

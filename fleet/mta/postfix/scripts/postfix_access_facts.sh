@@ -7,10 +7,12 @@ config=$1
 shift
 echo "== settings"
 postconf -c "$config" -x "$@" || exit
+echo "== written"
+postconf -c "$config" smtpd_sender_restrictions || exit
 echo "== services"
 postconf -c "$config" -M || exit
 echo "== overrides"
-postconf -c "$config" -xP 2>/dev/null
+postconf -c "$config" -xP 2>/dev/null || exit
 echo "== types"
 postconf -c "$config" -m || exit
 echo "== addresses"

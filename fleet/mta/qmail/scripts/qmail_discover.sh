@@ -1,10 +1,11 @@
 #!/bin/sh
 # qmail_discover.sh
 #
-# For every qmail home directory: "home DIRECTORY", what its queue looks like ("queue SPLIT TODO_SPLIT", or "queue
-# unreadable" for an account that may not look), "control FILE LINE" of the files that name our domains, and the programs
-# svc and svstat. Then every service of daemontools: "service DIRECTORY", "run LINE" of its run file, "log LINE" of its
-# log's. The last line is "end". Says "absent" where there is no qmail. Changes nothing.
+# For every qmail home directory: "home DIRECTORY", "flavour qmail" (1.03), netqmail or notqmail where its programs can be
+# read, what its queue looks like ("queue SPLIT TODO_SPLIT", or "queue unreadable" for an account that may not look),
+# "control FILE LINE" of the files that name our domains, and the programs svc and svstat. Then every service of
+# daemontools: "service DIRECTORY", "run LINE" of its run file, "log LINE" of its log's. The last line is "end". Says
+# "absent" where there is no qmail. Changes nothing.
 # shellcheck source=prologue.sh
 . "${0%/*}/prologue.sh"
 # shellcheck source=pipe.sh
@@ -45,8 +46,16 @@ marked() {
         -e '/[^[:space:]]/s/^/'"$word"' /p'
 }
 
+flavour() { # PROGRAM: whose home page smtpd's help names
+    [ -r "$1" ] || return 0
+    for word in notqmail netqmail qmail; do
+        ! grep -aqF "214 $word home page" "$1" || { echo "flavour $word" && return; }
+    done
+}
+
 tell_home() {
     echo "home $1"
+    flavour "$1/bin/qmail-smtpd"
     if [ -x "$1/queue" ] && [ -r "$1/queue/mess" ]; then
         echo "queue $(numbered "$1/queue/mess") $(numbered "$1/queue/todo")"
     else

@@ -1,0 +1,140 @@
+"""What Exim logs of mail that comes: accepted (receive.c) and refused (smtp_in.c, receive.c)."""
+
+import re
+from dataclasses import dataclass
+
+from fleet.mta.bounds import size_of
+from fleet.mta.exim.fields import UnclearError, fields_of, unwrapped
+
+LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
+CAME = re.compile(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)')
+# Selectors received_sender and received_recipients; or the word that syslog cut.
+TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: \S+)+)| [^\s=()\[\]]*)?")
+PLAIN = re.compile(r'[^\s"<>@]+@[^\s"<>@]+')
+
+PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
+HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
+VERB = r"(?:temporarily )?rejected "
+STAGE = (
+    rf"RCPT (?:<(?P<to>{LOCAL})>?|(?P<bare>[^\s:<>]+))[^:]*|MAIL <?(?P<mail>{LOCAL})>?[^:]*|(?:after )?DATA(?: PRDR)?|"
+    r"EHLO or HELO .*?|connection in .*?|during MIME ACL checks|DKIM.*?|by (?:local_scan\(\)|non-SMTP ACL)"
+)
+# With an address: by the host that it was passed on to meanwhile (cutthrough_delivery).
+REFUSED = re.compile(
+    rf"(?: (?P<passed>[^\s<>]+@[^\s<>]+)(?P<more>(?: [FPQ]=\S+)*))? {VERB}(?:{STAGE})(?:: ?(?P<reply>.*))?", re.DOTALL
+)
+DISCARDED = re.compile(rf" RCPT (?:<(?P<to>{LOCAL})>?|(?P<bare>\S+)): discarded by (?P<reply>(?:MAIL|RCPT) ACL.*)")
+# Refusals that ACLs have no part in begin with what was refused.
+ALONE = tuple(
+    re.compile(form, re.DOTALL)
+    for form in (
+        rf"rejected from <(?P<mail>{LOCAL})>(?: ?H={PEER})?(?: ?U=[^:\s]*)?: (?P<reply>.*)",
+        rf"rejected MAIL FROM:<(?P<mail>{LOCAL})> {HOST}: (?P<reply>message too big.*)",
+        rf"rejected MAIL (?:from|command) {HOST}: (?P<reply>.*)",
+        rf"unqualified (?P<reply>sender rejected): <(?P<mail>[^>]*)> {HOST}.*",
+        rf"unqualified (?P<reply>recipient rejected): <(?P<to>[^>]*)> {HOST}.*",
+        r"too many recipients: (?P<reply>message rejected|excess temporarily rejected): "
+        rf"sender=<(?P<mail>{LOCAL})> {HOST}",
+        rf"rejected (?:HELO|EHLO) from {HOST}: (?P<reply>.*)",
+        rf"(?:temporarily )?rejected \"(?P<reply>(?:HELO|EHLO) [^\"]*)\" from {HOST}",
+        rf"(?:temporarily )?refused connection from {HOST}(?:: | )(?P<reply>.*)",
+        rf"connection from {HOST} refused (?P<reply>.*)",
+        r"(?P<reply>SMTP protocol synchronization error \([^()]*\)): "
+        rf"rejected (?:connection from|\"[^\"]*\") {HOST} .*",
+    )
+)
+# One such word alone: a second may be somebody's.
+ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by ")
+BY_ACL = ("H=", "U=", "F=", "DS H=")
+DROPPED = re.compile(r" dropped by (?P<reply>.*)")
+NO_MAIL = re.compile(rf" {VERB}(?:VRFY|EXPN|AUTH|ETRN|ATRN|STARTTLS|QUIT|HELP)\b")
+
+
+@dataclass(slots=True)
+class Arrival:
+    """`client` "": this host. `recipients`: those that are named, and that we can name as Exim will."""
+
+    sender: str
+    client: str
+    size: int | None
+    message_id: str
+    recipients: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Refusal:
+    """`sender` None: not told."""
+
+    sender: str | None
+    recipient: str
+    client: str
+    reply: str
+    status: str = "rejected"
+
+
+def arrival_of(text: str) -> Arrival:
+    """A line that begins with `<=`, or `(=` where the client was told otherwise. Raises UnclearError, OutOfBounds."""
+    sender = CAME.match(text)
+    if sender is None:
+        raise UnclearError
+    fields, rest = fields_of(text, sender.end())
+    tail = TAIL.fullmatch(rest) if rest else None
+    if rest and tail is None:
+        raise UnclearError
+    named = tail["to"].split() if tail and tail["to"] else ()
+    client = without_port(fields.get("H", ""))
+    return Arrival(
+        sender[1].strip("<>"),
+        "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
+        size_of(fields["S"]) if fields.get("S", "").isdecimal() else None,
+        fields.get("id") or fields.get("id*") or "",
+        tuple(named) if all(PLAIN.fullmatch(each) for each in named) else (),
+    )
+
+
+def without_port(host: str) -> str:
+    """A host as rows have it."""
+    return host[: host.rindex("]") + 1] if "]" in host else host
+
+
+def refusal_of(text: str) -> Refusal | None:
+    """What the line refuses or throws away; None for one that does neither. Raises UnclearError."""
+    if not ("rejected" in text or "refused " in text or "discarded by " in text or "dropped by " in text):
+        return None
+    if text.startswith(BY_ACL):
+        return _by_acl(f" {text}")
+    for form in ALONE:
+        if match := form.fullmatch(text):
+            given = match.groupdict()
+            return Refusal(
+                given.get("mail"), given.get("to", ""), without_port(given.get("client") or ""), match["reply"]
+            )
+    if text.startswith("rejected ") and not text.startswith("rejected XCLIENT "):
+        raise UnclearError
+    return None
+
+
+def _by_acl(text: str) -> Refusal | None:
+    fields, rest = fields_of(text)
+    match = REFUSED.fullmatch(rest) or DISCARDED.fullmatch(rest) or DROPPED.fullmatch(rest)
+    if match is None:
+        is_told_by_others = rest.startswith(": ") or NO_MAIL.match(rest)
+        if ONCE.search(text) and not is_told_by_others:
+            raise UnclearError
+        return None
+    is_said_again = text.count("rejected ") + text.count("discarded by ") > 1
+    if (is_said_again and len(ONCE.findall(text)) > 1) or text.count(" F=<") > 1:
+        raise UnclearError
+    given = match.groupdict()
+    reply = match["reply"] or ""
+    if given.get("passed"):
+        fields |= fields_of(given["more"])[0]
+        reply = unwrapped(fields_of(f" {reply}")[0].get("C", reply))
+    sender = fields.get("F", given.get("mail"))
+    return Refusal(
+        None if sender is None else sender.removeprefix("<").removesuffix(">"),
+        given.get("passed") or given.get("to") or given.get("bare") or "",
+        without_port(fields.get("H", "")),
+        reply,
+        "discarded" if " discarded by " in rest else "rejected",
+    )
