@@ -42,10 +42,10 @@ def put(at: Path, name: str, text: str) -> None:
     (at / "tools" / name).chmod(0o755)
 
 
-def take(spool: Path, action: str, *names: str) -> Completed:
+def take(spool: Path, action: str, *names: str, word: object = CREATED) -> Completed:
     words = (str(spool.parent / "tools/smtpctl"), str(spool), action)
-    stdin = "".join(f"{line}\n" for line in ("job-1", *(f"{name} {CREATED}" for name in names)))
-    command = Command(words, script="opensmtpd_quarantine.sh", stdin=stdin.encode(), mutates=True)
+    stdin = "".join(f"{line}\n" for line in ("job-1", *(f"{name} {word}" for name in names)))
+    command = Command(words, script="opensmtpd_quarantine.sh", stdin=stdin.encode(), mutates=action != "look")
     return run_script(command, spool.parent / "tools")
 
 
@@ -136,3 +136,16 @@ def test_a_message_whose_file_has_another_in_its_place_is_kept(spool: Path) -> N
     (copy / "message").write_text("Subject: another\n")
     assert take(spool, "out", NAMES[1]).exit_status == 0
     assert (copy / "message").read_text() == "Subject: another\n"
+
+
+def test_a_paused_message_whose_file_did_not_come_back_is_brought_back_by_the_next_run(spool: Path) -> None:
+    pause(spool, NAMES[0])
+    assert take(spool, "out", NAMES[0]).exit_status == 0
+    home = spool / "queue" / NAMES[0][:2] / NAMES[0]
+    put(spool.parent, "mv", 'case $* in *.back*queue/*) kill -KILL $$ ;; esac; exec /usr/bin/mv "$@"')
+    assert take(spool, "back", NAMES[0], word="schedule").exit_status == 74
+    assert not (home / "message").exists()
+    put(spool.parent, "mv", 'exec /usr/bin/mv "$@"')
+    assert take(spool, "look").exit_status == 0
+    assert (home / "message").read_text().startswith(f"Subject: {NAMES[0]}")
+    assert {path.name for path in (spool / "mxfleet-quarantine").rglob("*")} <= {"lock", "job-1"}

@@ -105,7 +105,7 @@ settle='
             [ ! -e "$1/$2.back" ] || await_pause "$1" "$2"
         fi
         [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$home/message"
-        rm -f "$1/$2.coming"
+        [ ! -e "$1/$2.back" ] && rm -f "$1/$2.coming"
     }
 
     await_pause() { # DIRECTORY ID: until no attempt without the file runs any more
