@@ -32,7 +32,10 @@ from typing import Any, ClassVar
 
 
 class FleetError(Exception):
-    """Base: `code` as in the API, `detail` for people, `hint` what to do about it, `data` JSON values beside."""
+    """Base: `code` as in the API, `detail` for people, `hint` what to do about it, `data` JSON values beside.
+
+    `is_put_right`: what was changed before it is as it was again.
+    """
 
     code: ClassVar[str] = "remote_error"
 
@@ -41,6 +44,7 @@ class FleetError(Exception):
         self.detail = detail
         self.hint = hint
         self.data = data
+        self.is_put_right = False
 
     def as_dict(self) -> dict[str, Any]:
         """`error` of a run: code, detail, hint and what else is known."""

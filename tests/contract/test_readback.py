@@ -136,6 +136,15 @@ def test_what_lies_still_is_told_as_it_lies(mta: str, tmp_path: Path) -> None:
 
 
 @EVERY
+def test_what_was_put_back_into_the_queue_is_not_told_as_erased(mta: str, tmp_path: Path) -> None:
+    host = played(mta, tmp_path)
+    items = quarantined(host)
+    assert do(host, QuarantineRestore(items)).error is None
+    assert len(host.queued()) == 3
+    assert outcomes(read_back(host, QuarantineErase(items))) == {"already_gone"}
+
+
+@EVERY
 def test_a_deletion_read_back_counts_what_left_the_queue_and_claims_no_more(mta: str, tmp_path: Path) -> None:
     host = played(mta, tmp_path)
     frozen = planned(host, DELETE)

@@ -1,12 +1,23 @@
 """Changes of Exim's queue against a host played by hand: what is claimed of each message, and what is not."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from fleet import match
-from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
-from fleet.mta.exim import Exim
+from fleet.mta.errors import (
+    Conflict,
+    FleetError,
+    InDelivery,
+    MessageNotFound,
+    MtaNotFound,
+    OutcomeUnknown,
+    PlanStale,
+    UnparsedOutput,
+    Unsupported,
+)
+from fleet.mta.exim import Exim, commands
 from fleet.mta.exim.attempt import attempt_result
 from fleet.mta.exim.parse import StreamedEntry
 from fleet.mta.operations import (
@@ -22,7 +33,7 @@ from fleet.mta.operations import (
 )
 from fleet.mta.queue.outcome import fingerprint_of
 from fleet.mta.records import Ended, Fingerprint, MessageState, Result
-from fleet.mta.steps import Plan
+from fleet.mta.steps import Command, Completed, Plan
 from tests.unit.exim_host import INSTANCE, SPOOL, EximHost, Mail, context
 
 A, B, C = "1xUMSQ-00005F-0r", "1xUMSQ-00005F-0s", "1xUMSQ-00005F-0u"
@@ -234,6 +245,24 @@ def test_a_command_that_breaks_off_is_an_error_and_a_plan_comes_even_for_nothing
     assert isinstance(result, Result)
     assert result.ended is Ended.UNCHANGED
     assert {script for script, _, _ in empty.commands} == {"exim_list.sh"}
+
+
+@pytest.mark.parametrize(("number", "error"), [(1, MtaNotFound), (2, OutcomeUnknown)])
+def test_when_exim_is_gone_the_outcome_of_the_commands_before_is_unknown(
+    number: int, error: type[FleetError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while its package is exchanged."""
+    monkeypatch.setattr(commands, "BATCH", 1)
+    host = EximHost.of(Mail(A), Mail(B))
+    answer, ran = host.answer, Counter[bool]()
+
+    def gone(command: Command) -> Completed:
+        ran[command.mutates] += 1
+        return Completed(127) if command.mutates and ran[True] == number else answer(command)
+
+    host.answer = gone  # type: ignore[method-assign]
+    with pytest.raises(error):
+        host.run(EXIM.queue_purge(INSTANCE, QueuePurge(ALL), context()))
 
 
 def test_a_lot_of_messages_takes_a_few_commands_and_sudo_rules_have_no_wildcard() -> None:

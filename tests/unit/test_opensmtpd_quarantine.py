@@ -42,10 +42,10 @@ def put(at: Path, name: str, text: str) -> None:
     (at / "tools" / name).chmod(0o755)
 
 
-def take(spool: Path, action: str, *names: str) -> Completed:
+def take(spool: Path, action: str, *names: str, word: object = CREATED) -> Completed:
     words = (str(spool.parent / "tools/smtpctl"), str(spool), action)
-    stdin = "".join(f"{line}\n" for line in ("job-1", *(f"{name} {CREATED}" for name in names)))
-    command = Command(words, script="opensmtpd_quarantine.sh", stdin=stdin.encode(), mutates=True)
+    stdin = "".join(f"{line}\n" for line in ("job-1", *(f"{name} {word}" for name in names)))
+    command = Command(words, script="opensmtpd_quarantine.sh", stdin=stdin.encode(), mutates=action != "look")
     return run_script(command, spool.parent / "tools")
 
 
@@ -113,3 +113,39 @@ def test_names_that_smtpd_did_not_make_are_no_arguments(spool: Path) -> None:
     assert NAMES[1] in done.stdout.decode().split()
     assert {path.name for path in outside.iterdir()} == set()
     assert {path.name for path in spool.iterdir()} == {"queue", "mxfleet-quarantine"}
+
+
+def test_links_that_an_earlier_run_has_left_are_not_taken_for_what_is_queued_now(spool: Path) -> None:
+    """It gave the message back and was ended before it removed them; one recipient has his mail since."""
+    for name in NAMES[:2]:
+        copy = spool / "mxfleet-quarantine/job-1" / name
+        copy.mkdir(parents=True)
+        for at in (0, 5):
+            (copy / f"{name}{at:08x}").write_text("as it was\n")
+    put(spool.parent, "rm", f'case $* in -rf*/{NAMES[0]}) kill -KILL $$ ;; esac; exec /usr/bin/rm "$@"')
+    assert take(spool, "out", *NAMES[:2]).stdout.decode().split() == [NAMES[1], "end"]
+    copy = spool / "mxfleet-quarantine/job-1" / NAMES[1]
+    assert {path.name for path in copy.iterdir()} == {"message", f"{NAMES[1]}00000000", f"{NAMES[1]}00000001"}
+    assert "as it was" not in (copy / f"{NAMES[1]}00000000").read_text()
+    assert (spool / "queue" / NAMES[0][:2] / NAMES[0] / "message").exists()
+
+
+def test_a_message_whose_file_has_another_in_its_place_is_kept(spool: Path) -> None:
+    copy = spool / "mxfleet-quarantine/job-2" / NAMES[0]
+    copy.mkdir(parents=True)
+    (copy / "message").write_text("Subject: another\n")
+    assert take(spool, "out", NAMES[1]).exit_status == 0
+    assert (copy / "message").read_text() == "Subject: another\n"
+
+
+def test_a_paused_message_whose_file_did_not_come_back_is_brought_back_by_the_next_run(spool: Path) -> None:
+    pause(spool, NAMES[0])
+    assert take(spool, "out", NAMES[0]).exit_status == 0
+    home = spool / "queue" / NAMES[0][:2] / NAMES[0]
+    put(spool.parent, "mv", 'case $* in *.back*queue/*) kill -KILL $$ ;; esac; exec /usr/bin/mv "$@"')
+    assert take(spool, "back", NAMES[0], word="schedule").exit_status == 74
+    assert not (home / "message").exists()
+    put(spool.parent, "mv", 'exec /usr/bin/mv "$@"')
+    assert take(spool, "look").exit_status == 0
+    assert (home / "message").read_text().startswith(f"Subject: {NAMES[0]}")
+    assert {path.name for path in (spool / "mxfleet-quarantine").rglob("*")} <= {"lock", "job-1"}

@@ -498,6 +498,22 @@ def test_a_refused_requeue_leaves_nothing_on_hold(host: FakeHost) -> None:
     assert {mail.state for mail in host.mail.values()} == {"deferred"}
 
 
+def test_what_cannot_be_taken_off_hold_again_after_a_refusal_is_an_unknown_outcome(host: FakeHost) -> None:
+    """The configuration was taken away between two commands, so that the messages stay on hold."""
+    answer = host.answer
+
+    def broken(command: Command) -> Completed:
+        is_refused = {"-d", "-H"} & {*command.argv}
+        return (
+            Completed(1, stderr=b"postsuper: fatal: open /etc/postfix/main.cf: x\n") if is_refused else answer(command)
+        )
+
+    host.answer = broken  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        host.drive(POSTFIX.queue_purge(HERE, QueuePurge(by("from:news@*"), mode="delete"), context()))
+    assert "hold" in {mail.state for mail in host.mail.values()}
+
+
 def test_requeue_frees_no_hold_that_was_not_named(host: FakeHost) -> None:
     host.mail["AAAAAA1"].state = "hold"
     result = host.drive(POSTFIX.queue_requeue(HERE, QueueRequeue(by("from:news@* age>1s")), context()))

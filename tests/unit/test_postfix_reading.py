@@ -6,13 +6,21 @@ import re
 import pytest
 
 from fleet import match
-from fleet.mta.errors import Conflict, InDelivery, MessageNotFound, PlanStale, UnparsedOutput, Unsupported
+from fleet.mta.errors import (
+    Conflict,
+    InDelivery,
+    MessageNotFound,
+    OutcomeUnknown,
+    PlanStale,
+    UnparsedOutput,
+    Unsupported,
+)
 from fleet.mta.operations import MessageDeliver, MessageShow, QueueList, QueueSummary
 from fleet.mta.postfix import Postfix
 from fleet.mta.postfix.attempt import attempts_of, requeued, returned
 from fleet.mta.queue.content import parse_headers, parse_stored
 from fleet.mta.records import Ended, Fingerprint
-from fleet.mta.steps import Completed
+from fleet.mta.steps import Command, Completed
 from tests.recorded import exchanges
 from tests.unit.postfix_host import NOW, VERSIONS, FakeHost, Mail, context, instance
 
@@ -207,6 +215,28 @@ def test_an_attempt_that_nobody_saw_is_not_claimed(host: FakeHost) -> None:
     result = host.drive(POSTFIX.message_deliver(HERE, MessageDeliver("AAAAAA1"), context()))
     assert result.ended is Ended.FAILED
     assert result.error is not None
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_an_attempt_after_which_the_queue_does_not_tell_is_an_unknown_outcome(
+    host: FakeHost, is_readable: bool
+) -> None:
+    """A listing with what cannot be read, or none, proves not that the message left."""
+    answer = host.answer
+
+    def attempt(host: FakeHost, name: str) -> None:
+        del host.mail[name]
+        host.garbage = b"no line of postqueue's\n"
+        if not is_readable:
+            host.answer = unreadable  # type: ignore[method-assign]
+
+    def unreadable(command: Command) -> Completed:
+        is_listing = command.argv[0].endswith("postqueue")
+        return Completed(1, stderr=b"postqueue: fatal: open /etc/postfix") if is_listing else answer(command)
+
+    host.on_attempt = attempt
+    with pytest.raises(OutcomeUnknown):
+        host.drive(POSTFIX.message_deliver(HERE, MessageDeliver("AAAAAA1"), context()))
 
 
 def test_a_held_message_is_delivered_only_when_release_is_said(host: FakeHost) -> None:

@@ -41,7 +41,7 @@ from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts, queue_i
 from fleet.mta.postfix.queue import DOWN, QUEUE
 from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wanted
 from fleet.mta.queue.in_quarantine import Layout
-from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same
+from fleet.mta.queue.outcome import Chosen, Verb, Word, is_same, names, same, unless_changed
 from fleet.mta.queue.quarantine import fingerprint
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
 from fleet.mta.steps import Steps, T, run
@@ -223,11 +223,12 @@ def _check_running(chosen: Chosen, what: str) -> None:
 
 
 def on_held(instance: InstanceFacts, held: Held, change: Callable[[], Steps[T]]) -> Steps[T]:
-    """What it returns; when it is refused, nothing stays on hold because of us."""
+    """What it returns; when it is refused before it changed anything, nothing stays on hold because of us."""
     try:
-        return (yield from change())
-    except Refused:
+        return (yield from unless_changed(change)())
+    except Refused as error:
         yield from unhold(instance, held.ours)
+        error.is_put_right = True
         raise
 
 

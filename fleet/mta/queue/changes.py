@@ -14,7 +14,18 @@ from fleet.mta.operations import (
     QueueRequeue,
 )
 from fleet.mta.queue.driver import QueueDriver, Reported, Wanted
-from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, changed, fingerprint_of, judge, names, plan_of, same
+from fleet.mta.queue.outcome import (
+    Chosen,
+    Outcomes,
+    Verb,
+    changed,
+    fingerprint_of,
+    judge,
+    names,
+    plan_of,
+    same,
+    unless_changed,
+)
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
 from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
@@ -34,6 +45,7 @@ def verb_of(operation: ChangesMessages) -> Verb:
     return VERBS[type(operation)]
 
 
+@unless_changed
 def change(driver: QueueDriver, instance: InstanceFacts, operation: ChangesMessages, context: Context) -> Steps[Result]:
     """Any operation that changes messages of the queue."""
     verb = verb_of(operation)

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, PlanStale, RemoteError
+from fleet.mta.errors import (
+    Conflict,
+    FleetError,
+    InDelivery,
+    MessageNotFound,
+    OutcomeUnknown,
+    PlanStale,
+    Refused,
+    RemoteError,
+)
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.queue.listing import Listing, Queue
 from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
@@ -59,8 +68,18 @@ def message_deliver(
     attempt = delivery.attempt(instance, operation, context, entry, listing)
     yield plan_of(Chosen((entry,), listing.total), context, attempt.commands, attempt.notes)
     judge = yield from attempt.run()
-    after, _ = yield from delivery.queue.find(instance, entry.queue_id)
-    return judge(after)
+    return judge((yield from _found_after(delivery, instance, entry.queue_id)))
+
+
+def _found_after(delivery: Delivery, instance: InstanceFacts, queue_id: str) -> Steps[QueueEntry | None]:
+    """The message after the attempt. Raises OutcomeUnknown where the queue does not tell."""
+    try:
+        after, listing = yield from delivery.queue.find(instance, queue_id)
+    except Refused as error:
+        raise OutcomeUnknown(f"attempted, but then the queue could not be read: {error.detail}") from error
+    if after is None and listing.refused:
+        raise OutcomeUnknown(f"attempted, but then {queue_id} was not found: {listing.notes[-1]}")
+    return after
 
 
 def read_back_deliver(delivery: Delivery, instance: InstanceFacts, context: Context) -> Steps[Result | None]:

@@ -3,17 +3,19 @@
 A message is named by its fingerprint, never by its queue ID alone. Counts: operations.md, general rules.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from fleet.match import Entry
-from fleet.mta.errors import Conflict, FleetError, InDelivery, PlanStale, TooMany
+from fleet.mta.errors import Conflict, FleetError, InDelivery, OutcomeUnknown, PlanStale, Refused, TooMany
 from fleet.mta.operations import Limits
 from fleet.mta.records import Context, Ended, Fingerprint, MessageOutcome, MessageState, QueueEntry, Result
-from fleet.mta.steps import Plan
+from fleet.mta.steps import Command, Plan, Steps, T
 
+P = ParamSpec("P")
 SHOWN = 20
 UNDER_WAY = frozenset({"active", "incoming", "maildrop"})
 """States of a queued message that end by themselves, without us: it is being delivered, or is not yet in the queue."""
@@ -141,6 +143,35 @@ def _gone(verb: Verb, word: Word | None, *, is_lying: bool) -> MessageState:
         return MessageState.LEFT
     is_ours = word is Word.DONE and verb in (Verb.RELEASE, Verb.DELETE, Verb.BOUNCE, Verb.PUT_BACK)
     return MessageState.DONE if is_ours else MessageState.ALREADY_GONE
+
+
+def unless_changed(flow: Callable[P, Steps[T]]) -> Callable[P, Steps[T]]:
+    """The same flow, and OutcomeUnknown for what the host refuses after a changing command that it carried out.
+
+    Many messages take several commands, and no refusal of a later one says what the earlier ones have done. A refusal
+    after which the flow put that right stays one: `is_put_right`.
+    """
+
+    @wraps(flow)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> Steps[T]:
+        steps = flow(*args, **kwargs)
+        has_changed, answer, step = False, None, None
+        while True:
+            try:
+                following = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            except Refused as error:
+                if error.is_put_right or not has_changed:
+                    raise
+                detail = f"some messages were changed, and then: {error.detail}"
+                raise OutcomeUnknown(detail, hint=error.hint, cause=error.code) from error
+            has_changed = has_changed or (isinstance(step, Command) and step.mutates)
+            step = following
+            answer = yield step
+
+    return guarded
 
 
 def check_limits(limits: Limits, matched: int, total: int) -> None:

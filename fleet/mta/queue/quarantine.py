@@ -5,7 +5,19 @@ from itertools import groupby
 
 from fleet.mta.operations import Quarantined, QuarantineErase, QuarantineRestore
 from fleet.mta.queue.driver import Jobs, Move, QueueDriver, Reported
-from fleet.mta.queue.outcome import SHOWN, Chosen, Outcomes, Verb, Word, evidence, is_same, judge, plan_of, result_of
+from fleet.mta.queue.outcome import (
+    SHOWN,
+    Chosen,
+    Outcomes,
+    Verb,
+    Word,
+    evidence,
+    is_same,
+    judge,
+    plan_of,
+    result_of,
+    unless_changed,
+)
 from fleet.mta.records import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
 from fleet.mta.steps import Steps
 
@@ -25,6 +37,7 @@ def jobs_of(driver: QueueDriver, instance: InstanceFacts, items: Iterable[Quaran
     return {job: list(group) for job, group in groupby(ordered, key=job_of)}
 
 
+@unless_changed
 def restore(
     driver: QueueDriver, instance: InstanceFacts, operation: QuarantineRestore, context: Context
 ) -> Steps[Result]:
@@ -55,6 +68,7 @@ def restore(
     return reported.applied(result_of(chosen, outcomes, data=dict(reported.data), **evidences))
 
 
+@unless_changed
 def erase(driver: QueueDriver, instance: InstanceFacts, operation: QuarantineErase, context: Context) -> Steps[Result]:
     """`quarantine.erase`: removed for good. Done is what lay there before and does not afterwards."""
     jobs = jobs_of(driver, instance, operation.items)

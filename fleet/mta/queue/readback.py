@@ -189,6 +189,7 @@ def _items_read_back(
         placed = yield from placed_in_queue(driver.queue, instance, wanted)
         notes = (*placed.notes, *there.notes)
         outcomes.put(by_id, MessageState.DONE)
+        outcomes.put(placed.queued, MessageState.ALREADY_GONE)  # put back by others: nothing was erased
         outcomes.put(there.places, MessageState.LEFT)
     else:
         steps = partial(_lying_of_all, driver, instance, Verb.PUT_BACK, jobs)

@@ -84,7 +84,8 @@ function tell(path,  text, id, line, lines, at, time, usec, frozen, out, left, w
     text = contents(path "-H")
     if (text == "") return # it left, or is being received
     id = substr(path, substr(path, 4, 1) == "/" ? 5 : 3)
-    lines = split(text, line, "\n") - 1
+    lines = split(text, line, "\n")
+    if (line[lines] == "") lines--
     if (lines < 6 || line[1] != id "-H" || line[3] !~ /^<.*>$/ || line[4] !~ /^[0-9]+ [0-9]+$/) return broken(id)
     time = substr(line[4], 1, index(line[4], " ") - 1)
     usec = frozen = size = 0

@@ -105,7 +105,7 @@ settle='
             [ ! -e "$1/$2.back" ] || await_pause "$1" "$2"
         fi
         [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$home/message"
-        rm -f "$1/$2.coming"
+        [ ! -e "$1/$2.back" ] && rm -f "$1/$2.coming"
     }
 
     await_pause() { # DIRECTORY ID: until no attempt without the file runs any more
@@ -126,7 +126,7 @@ settle='
         id=${copy##*/}
         home=queue/${id%??????}/$id
         if [ ! -e "$copy.ready" ] && [ ! -e "$copy.coming" ] && [ -d "$home" ] && is_plain "$id"; then
-            mv -n -T "$message" "$home/message" && rm -rf "$copy"
+            mv -n -T "$message" "$home/message"
         fi
     done
     for mark in mxfleet-quarantine/*/*.coming; do
@@ -155,8 +155,10 @@ settle='
             mv -T "$ready" "$copy.erasing" && rm -rf "$copy" && rm -f "$copy.erasing"
         fi
     done
-    # Made for messages that a run did not get to, since it was cut off.
-    [ ! -d mxfleet-quarantine ] || find mxfleet-quarantine -mindepth 2 -maxdepth 2 -type d -empty -delete 2>/dev/null'
+    # Of a message that is back, or that a run did not get to: old links are nothing that a later run may find.
+    for copy in mxfleet-quarantine/*/*; do
+        [ ! -d "$copy" ] || [ -e "$copy/message" ] || [ -e "$copy.ready" ] || [ -e "$copy.coming" ] || rm -rf "$copy"
+    done'
 
 lock() { # from here on something may be half done: one at a time
     exec 9>>mxfleet-quarantine/lock || fail 73 "cannot make mxfleet-quarantine/lock"
@@ -211,7 +213,8 @@ move_out() { # the message files of the wanted; "ID ENVELOPES" of what was moved
     sure sed "s|^\(.*\) .*|$there/\1|" "$work/wanted" | sure uncut xargs -r mkdir 2>/dev/null
     while read -r id _; do
         home=queue/${id%??????}/$id
-        if [ -e "$home/message" ] && is_plain "$id" && [ -d "$there/$id" ] && [ ! -e "$there/$id/message" ]; then
+        set -- "$there/$id" "$there/$id"/* # what another run has left there is not for this one to take for its own
+        if [ -e "$home/message" ] && is_plain "$id" && [ -d "$1" ] && [ ! -e "$2" ]; then
             set -- "$home/$id"$eight
             echo "$id $#" >&3
             echo "$home/message $there/$id/message"
