@@ -7,10 +7,10 @@ from fleet.mta.bounds import size_of
 from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
 
 LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
-CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", "id", "id*")
+CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?")
 # Selectors received_sender and received_recipients; or the word that syslog cut.
-TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: \S+)+)| [^\s=()\[\]]*)?")
-PLAIN = re.compile(r'[^\s"<>@]+@[^\s"<>@]+')
+TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ =()\[\]]*)?")
+PLAIN = re.compile(r'[^ "<>@]++@[^ "<>@]++')
 
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
@@ -76,7 +76,7 @@ class Refusal:
 
 def arrival_of(text: str) -> Arrival:
     """A line that begins with `<=`, or `(=` where the client was told otherwise. Raises UnclearError, OutOfBounds."""
-    (sender, host, _, size, message_id, own_id), rest = fields_of(CAME, text)
+    (sender, host, _, size, message_id), rest = fields_of(CAME, text)
     tail = TAIL.fullmatch(rest) if rest else None
     if rest and tail is None:
         raise UnclearError
@@ -86,7 +86,7 @@ def arrival_of(text: str) -> Arrival:
         sender.strip("<>"),
         "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
         size_of(size) if size.isdecimal() else None,
-        message_id or own_id,
+        message_id,
         tuple(named) if all(PLAIN.fullmatch(each) for each in named) else (),
     )
 

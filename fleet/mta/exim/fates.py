@@ -24,17 +24,20 @@ WAITING = ("queued", "deferred")
 
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 PARENTS = r"(?: \(([^()]*)\))?"
-AFTER = r"(?= [A-Z]=|(?: [A-Z][A-Z0-9]*[*.-]*)* [A-Za-z]+\*?=| (?:routing )?defer \(| : | mua_wrapper | routing yielded |: |:?$)"
+AFTER = (
+    r"(?= [A-Z]=|(?: [A-Z][A-Z0-9]*[*.-]*)* [A-Za-z]+\*?=| (?:routing )?defer \("
+    r"| : | mua_wrapper | routing yielded |: |:?$)"
+)
 HEAD = re.compile(
-    rf'(>*(?:[^\s<>()"\\:,;\[]++|{QUOTED}|\\.|\[[^\]\s]*\])++|:blackhole:){PARENTS}'
-    rf'(?: <((?:[^\s"\\<>]++|{QUOTED}|\\.)*)>)?{AFTER}'
+    rf'(>*(?:[^ <>()"\\:,;\[]++|{QUOTED}|\\.|\[[^\] ]*\])++|:blackhole:){PARENTS}'
+    rf'(?: <((?:[^ "\\<>]++|{QUOTED}|\\.)*)>)?{AFTER}'
 )
 FIELDS = fields_after("", "R", "T", "H", "C")
 # Files, pipes and replies of filters, with whatever their commands have.
 PIPES = ("/", "|", ">", "save ")
 PIPED = re.compile(rf"((?:[|/>]|save ).*?){PARENTS} <([^<>]*)>{AFTER}")
 TOPS = re.compile(rf" <[^<>]*>{AFTER}")
-ODD_TOP = re.compile(rf' <(?=[^\s>]*["\\])((?:{QUOTED}|\\.|[^\s"\\<>])*)>{AFTER}')
+ODD_TOP = re.compile(rf' <(?=[^ >]*["\\])((?:[^ "\\<>]|{QUOTED}|\\.)*)>{AFTER}')
 MOST_TOPS = 8
 BEFORE = re.compile(rf"\A(.*?){PARENTS}\Z", re.DOTALL)
 # Of the system's errors, which have positive numbers, the name stands before further fields.
@@ -91,7 +94,7 @@ def fate_of(text: str, time: float) -> Fate:
 def _head(rest: str) -> tuple[str, str, str, int]:
     """Address, parents, top, and where they end. An odd top tells which address stands before it."""
     plain = HEAD.match(rest)
-    if plain and not _may_have_odd_top(rest, plain.end()):
+    if plain and (" <" not in rest or not _may_have_odd_top(rest, plain.end())):
         return plain[1], plain[2], plain[3] or "", plain.end()
     odd = list(islice(ODD_TOP.finditer(rest), MOST_TOPS + 1))
     fitting = [match for match in odd if _is_before(rest[: match.start()], match[1])]

@@ -17,7 +17,7 @@ ID = r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za
 HEAD = re.compile(PID + ID)
 # Before the ID stand the pid, where it is logged, and in syslog also the time again and the part of a long line.
 ANY_HEAD = re.compile(
-    r"(?:(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
+    r"(?:(?:\S+ )?[^\s\[\]:]++(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
     rf"(?:\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{{4}} )?)?)?{PID}(?:{ID})?"
 )
 MARKED = re.compile(r"address <(.*)> marked delivered by \S+")

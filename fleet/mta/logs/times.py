@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from fleet.mta.bounds import EPOCH_MOST
 
-ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
+ISO = re.compile(rb"(\d{4}-\d\d-\d\d[T _]\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
 """RFC 3339 with its looser kin: Exim's, svlogd's (`_`), a comma for the fraction."""
 TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 LOOSE = re.compile(
@@ -52,9 +52,9 @@ class LineClock:
             moment, rest = self._split(line[head.end() :])
             return moment, HEADER.sub(rb"\1 \2[\3]: ", rest, count=1) if head[1] else rest
         if match := ISO.match(line):
-            zone = (match[4] or b"").strip().replace(b":", b"")
-            seconds = self._local(match[1] + b" " + match[2], "ISO", zone)
-            return seconds + (float(b"." + match[3][1:]) if match[3] else 0.0), line[match.end() :]
+            stamp, fraction, zone = match.groups()
+            seconds = self._local(stamp, "ISO", zone.strip().replace(b":", b"") if zone else b"")
+            return seconds + float(b"." + fraction[1:]) if fraction else seconds, line[match.end() :]
         if match := TRADITIONAL.match(line):
             return self._local(match[1], "", b""), line[match.end() :]
         if match := TAI64N.match(line):
