@@ -22,6 +22,7 @@ UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
 ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
 TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DAY = 86_400
 YEARS = 9  # from one 29 February to the next at most 8, as from 1896 to 1904
 
@@ -84,10 +85,12 @@ class LineClock:
 
     def _with_year(self, text: str, zone: str) -> float:
         """The last such moment that is not in the future; a day is allowed for clocks and zones."""
+        month, time = MONTHS.index(text[:3]) + 1, text[7:]
         newest = datetime.fromtimestamp(self._now, UTC).year + 1
         for year in range(newest, newest - YEARS, -1):
             try:
-                moment = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+                stamp = f"{year}-{month:02}-{int(text[4:6]):02} {time}+00:00"
+                moment = datetime.fromisoformat(stamp).timestamp()
             except ValueError:  # 29 February of another year
                 continue
             if moment <= self._now + DAY:
