@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 
 from fleet.mta.bounds import size_of
-from fleet.mta.exim.fields import UnclearError, fields_of, unwrapped
+from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
 
 LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
-CAME = re.compile(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)')
+CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?")
 # Selectors received_sender and received_recipients; or the word that syslog cut.
-TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: \S+)+)| [^\s=()\[\]]*)?")
-PLAIN = re.compile(r'[^\s"<>@]+@[^\s"<>@]+')
+TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ =()\[\]]*)?")
+PLAIN = re.compile(r'[^ "<>@]++@[^ "<>@]++')
 
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
@@ -45,6 +45,8 @@ ALONE = tuple(
 )
 # One such word alone: a second may be somebody's.
 ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by ")
+ASKING = fields_after("", "H", "F")
+PASSED_ON = fields_after("", "H", "F", "C")
 BY_ACL = ("H=", "U=", "F=", "DS H=")
 DROPPED = re.compile(r" dropped by (?P<reply>.*)")
 NO_MAIL = re.compile(rf" {VERB}(?:VRFY|EXPN|AUTH|ETRN|ATRN|STARTTLS|QUIT|HELP)\b")
@@ -74,20 +76,17 @@ class Refusal:
 
 def arrival_of(text: str) -> Arrival:
     """A line that begins with `<=`, or `(=` where the client was told otherwise. Raises UnclearError, OutOfBounds."""
-    sender = CAME.match(text)
-    if sender is None:
-        raise UnclearError
-    fields, rest = fields_of(text, sender.end())
+    (sender, host, _, size, message_id), rest = fields_of(CAME, text)
     tail = TAIL.fullmatch(rest) if rest else None
     if rest and tail is None:
         raise UnclearError
     named = tail["to"].split() if tail and tail["to"] else ()
-    client = without_port(fields.get("H", ""))
+    client = without_port(host)
     return Arrival(
-        sender[1].strip("<>"),
+        sender.strip("<>"),
         "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
-        size_of(fields["S"]) if fields.get("S", "").isdecimal() else None,
-        fields.get("id") or fields.get("id*") or "",
+        size_of(size) if size.isdecimal() else None,
+        message_id,
         tuple(named) if all(PLAIN.fullmatch(each) for each in named) else (),
     )
 
@@ -115,7 +114,7 @@ def refusal_of(text: str) -> Refusal | None:
 
 
 def _by_acl(text: str) -> Refusal | None:
-    fields, rest = fields_of(text)
+    (host, asking), rest = fields_of(ASKING, text)
     match = REFUSED.fullmatch(rest) or DISCARDED.fullmatch(rest) or DROPPED.fullmatch(rest)
     if match is None:
         is_told_by_others = rest.startswith(": ") or NO_MAIL.match(rest)
@@ -128,13 +127,13 @@ def _by_acl(text: str) -> Refusal | None:
     given = match.groupdict()
     reply = match["reply"] or ""
     if given.get("passed"):
-        fields |= fields_of(given["more"])[0]
-        reply = unwrapped(fields_of(f" {reply}")[0].get("C", reply))
-    sender = fields.get("F", given.get("mail"))
+        asking = fields_of(PASSED_ON, given["more"])[0][1] or asking
+        reply = unwrapped(fields_of(PASSED_ON, f" {reply}")[0][2] or reply)
+    sender = asking or given.get("mail")
     return Refusal(
         None if sender is None else sender.removeprefix("<").removesuffix(">"),
         given.get("passed") or given.get("to") or given.get("bare") or "",
-        without_port(fields.get("H", "")),
+        without_port(host),
         reply,
         "discarded" if " discarded by " in rest else "rejected",
     )

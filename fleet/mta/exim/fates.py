@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from fleet.mta.exim.fields import UnclearError, fields_of, unwrapped
+from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
 from fleet.mta.logs.rows import Delivery, Recipient
 from fleet.mta.logs.tracing import dsn_of
 
@@ -25,17 +25,19 @@ WAITING = ("queued", "deferred")
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 PARENTS = r"(?: \(([^()]*)\))?"
 AFTER = (
-    r"(?=(?: [A-Z][A-Z0-9]*[*.-]*)* [A-Za-z]+\*?=| (?:routing )?defer \(| : | mua_wrapper | routing yielded |: |:?$)"
+    r"(?= [A-Z]=|(?: [A-Z][A-Z0-9]*[*.-]*)* [A-Za-z]+\*?=| (?:routing )?defer \("
+    r"| : | mua_wrapper | routing yielded |: |:?$)"
 )
 HEAD = re.compile(
-    rf'(>*(?:[^\s<>()"\\:,;\[]++|{QUOTED}|\\.|\[[^\]\s]*\])++|:blackhole:){PARENTS}'
-    rf'(?: <((?:{QUOTED}|\\.|[^\s"\\<>])*)>)?{AFTER}'
+    rf'(>*(?:[^ <>()"\\:,;\[]++|{QUOTED}|\\.|\[[^\] ]*\])++|:blackhole:){PARENTS}'
+    rf'(?: <((?:[^ "\\<>]++|{QUOTED}|\\.)*)>)?{AFTER}'
 )
+FIELDS = fields_after("", "R", "T", "H", "C")
 # Files, pipes and replies of filters, with whatever their commands have.
 PIPES = ("/", "|", ">", "save ")
 PIPED = re.compile(rf"((?:[|/>]|save ).*?){PARENTS} <([^<>]*)>{AFTER}")
 TOPS = re.compile(rf" <[^<>]*>{AFTER}")
-ODD_TOP = re.compile(rf' <(?=[^\s>]*["\\])((?:{QUOTED}|\\.|[^\s"\\<>])*)>{AFTER}')
+ODD_TOP = re.compile(rf' <(?=[^ >]*["\\])((?:[^ "\\<>]|{QUOTED}|\\.)*)>{AFTER}')
 MOST_TOPS = 8
 BEFORE = re.compile(rf"\A(.*?){PARENTS}\Z", re.DOTALL)
 # Of the system's errors, which have positive numbers, the name stands before further fields.
@@ -62,25 +64,24 @@ def fate_of(text: str, time: float) -> Fate:
     """What the line says, from its flag on. Raises UnclearError."""
     status, rest = STATUS[text[:2]], text[3:]
     address, parents, top, start = _head(rest)
-    fields, behind = fields_of(rest, start)
+    values, behind = fields_of(FIELDS, rest, start)
     if status == "deferred":
-        reply, fields = _deferral(behind, fields)
+        reply, values = _deferral(behind, values)
     elif status == "bounced":
         reply = _failure(behind)
         status = "expired" if _is_expired(reply) else status
-    elif fields and (not behind or CUT.fullmatch(behind)):
-        reply = unwrapped(fields.get("C", ""))
+    elif start + len(behind) < len(rest) and (not behind or CUT.fullmatch(behind)):
+        reply = unwrapped(values[-1])
     else:
         raise UnclearError
     if rest.count(" R=") > 1 and len(ROUTED.findall(rest)) > 1:
         raise UnclearError
-    transport = fields.get("T", "")
+    _, transport, host, _ = values
     if transport == BYPASSED:
         status = "discarded"
     elif top and address in DISCARDED:
         status, address = "discarded", top
     is_here = "@" not in address or (bool(top) and address.startswith(PIPES))
-    host = fields.get("H", "")
     relay = address if is_here else host or transport
     if top in (address, SYSTEM_FILTER):
         top = ""
@@ -93,7 +94,7 @@ def fate_of(text: str, time: float) -> Fate:
 def _head(rest: str) -> tuple[str, str, str, int]:
     """Address, parents, top, and where they end. An odd top tells which address stands before it."""
     plain = HEAD.match(rest)
-    if plain and not (" <" in rest and ('"' in rest or "\\" in rest)):
+    if plain and (" <" not in rest or not _may_have_odd_top(rest, plain.end())):
         return plain[1], plain[2], plain[3] or "", plain.end()
     odd = list(islice(ODD_TOP.finditer(rest), MOST_TOPS + 1))
     fitting = [match for match in odd if _is_before(rest[: match.start()], match[1])]
@@ -107,6 +108,13 @@ def _head(rest: str) -> tuple[str, str, str, int]:
         if plain is None or len(list(islice(TOPS.finditer(rest), 2))) > 1:
             raise UnclearError
     return plain[1], plain[2], plain[3] or "", plain.end()
+
+
+def _may_have_odd_top(rest: str, end: int) -> bool:
+    """Whether one may stand in or behind the head that ends there."""
+    if '"' not in rest and "\\" not in rest:
+        return False
+    return rest.find(" <", end) >= 0 or rest.find('"', 0, end) >= 0 or rest.find("\\", 0, end) >= 0
 
 
 def _unquoted(address: str) -> str:
@@ -124,15 +132,17 @@ def _is_before(before: str, top: str) -> bool:
     return local in _unquoted(top).rpartition("@")[0].casefold()
 
 
-def _deferral(text: str, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The reason, and all fields: some stand behind the number of the error."""
+def _deferral(text: str, values: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The reason, and the values of all fields: some stand behind the number of the error."""
     defer = DEFER.match(text)
     if defer is None:
         raise UnclearError
-    more, text = fields_of(text, defer.end())
-    if fields.keys() & more.keys():
+    more, text = fields_of(FIELDS, text, defer.end())
+    both = tuple(zip(values, more, strict=True))
+    if any(one and other for one, other in both):
         raise UnclearError
-    return ": ".join(filter(None, ((defer[1] or "")[2:], _failure(text)))), fields | more
+    reply = ": ".join(filter(None, ((defer[1] or "")[2:], _failure(text))))
+    return reply, tuple(one or other for one, other in both)
 
 
 def _failure(text: str) -> str:

@@ -1,7 +1,8 @@
 """How Exim writes the fields of its log lines (spec.txt, "Log files"; deliver.c, receive.c, smtp_in.c).
 
 `NAME=VALUE` and bare flags, a blank before each, in no order that we rely on; unknown ones pass. Texts of others stand
-in values: what a client calls itself, a Message-ID, a remote host's words. A line with one name twice tells nothing.
+in values: what a client calls itself, a Message-ID, a remote host's words. A line that has twice what we take from it
+tells nothing.
 """
 
 import re
@@ -13,32 +14,40 @@ class UnclearError(Exception):
 
 WITHIN = r'[^"\\]*(?:\\.[^"\\]*)*'
 # Without its end where syslog cut the line. A colon belongs to the text behind the fields.
-VALUE = rf'<?"{WITHIN}(?:"\S*(?<!:)|\\?$)|\S*(?<!:)'
+VALUE = rf'<?"{WITHIN}(?:"[^ ]*(?<!:)|\\?$)|[^ ]*(?<!:)'
 # The name that was looked up, what a client calls itself (in parentheses; it may be an address in brackets), and the
 # address; DS: found with DNSSEC. A local transport has a name alone.
-HOST = r"(?:[^\s()\[\]=]+ )?(?:DS )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?|[^\s()\[\]]+(?<![:*])"
+HOST = r"(?:[^ ()\[\]=]+ )?(?:DS )?(?:\([^)]*\) )?\[[^\] ]*\](?::\d+)?|[^ ()\[\]]+(?<![:*])"
 # A flag, or a further word of the name of an account.
 WORD = (
     r"(?!(?:rejected|temporarily|RCPT|dropped|sender|defer|routing|mua_wrapper|for|from) )"
-    r'[^\s=()\[\]<>":@]+(?=[ :]|$)'
+    r'[^ =()\[\]<>":@]+(?=[ :]|$)'
 )
-# A star behind a host: over a connection that was open already. Where there is no field any more, all the rest.
-FIELD = re.compile(
-    rf" (?:ST=\S+ \([^)]*\)|([A-Za-z][A-Za-z0-9]*+\*?)=((?<= H=)(?:{HOST})|(?<! H=)(?:{VALUE}))\*?|{WORD})|(.+)",
-    re.DOTALL,
-)
+# No field, where a line goes on so: a name that we take comes again, or a value has no form of a host.
+AGAIN = re.compile(r" [A-Za-z][A-Za-z0-9]*\*?=")
 
 
-def fields_of(text: str, start: int = 0) -> tuple[dict[str, str], str]:
-    """The fields that begin at `start`, and what follows them. Raises UnclearError for a name that comes twice."""
-    items = FIELD.findall(text, start)
-    rest = items.pop()[2] if items and items[-1][2] else ""
-    fields = {name: value for name, value, _ in items}
-    flags = sum(not name for name, _, _ in items) if "" in fields else 0
-    fields.pop("", None)
-    if len(fields) + flags != len(items):
+def fields_after(head: str, *names: str) -> re.Pattern[str]:
+    """`head` and all fields behind it; the last groups are the values of `names` (expressions), of which one is H.
+
+    It ends where one of them comes twice.
+    """
+    first = re.compile(head).groups + 1
+    # A star behind a host: over a connection that was open already.
+    ours = "|".join(
+        rf"{name}=(?({group})(?!)|({HOST if name == 'H' else VALUE})\*?)" for group, name in enumerate(names, first)
+    )
+    other = rf"(?!(?:{'|'.join(names)})=)[A-Za-z][A-Za-z0-9]*+\*?=(?:{VALUE})\*?"
+    return re.compile(rf"{head}(?: (?:{ours}|ST=\S+ \([^)]*\)|{other}|{WORD}))*", re.DOTALL)
+
+
+def fields_of(form: re.Pattern[str], text: str, start: int = 0) -> tuple[tuple[str, ...], str]:
+    """The groups of `form`, "" for what is not there, and what follows. Raises UnclearError."""
+    match = form.match(text, start)
+    rest = text[match.end() :] if match else ""
+    if match is None or (rest and AGAIN.match(rest)):
         raise UnclearError
-    return fields, rest
+    return match.groups(""), rest
 
 
 def unwrapped(value: str) -> str:

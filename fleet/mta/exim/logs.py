@@ -12,13 +12,14 @@ from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.records import InstanceFacts
 
+PID = r"(?:\[\d+\] )?"
+ID = r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})) "
+HEAD = re.compile(PID + ID)
 # Before the ID stand the pid, where it is logged, and in syslog also the time again and the part of a long line.
-SYSLOG = re.compile(
-    r"(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
-    r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{4} )?)?"
+ANY_HEAD = re.compile(
+    r"(?:(?:\S+ )?[^\s\[\]:]++(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
+    rf"(?:\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:[+-]\d{{4}} )?)?)?{PID}(?:{ID})?"
 )
-PID = re.compile(r"\[\d+\] ")
-ID = re.compile(r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})) ")
 MARKED = re.compile(r"address <(.*)> marked delivered by \S+")
 ADDED = re.compile(r"recipient <(.*)> added by \S+")
 RENAMED = re.compile(r"sender address changed to <(.*)> by \S+")
@@ -41,13 +42,9 @@ class Lines:
         self._trace = trace
 
     def take(self, time: float, rest: str) -> None:
-        head = ID.match(rest)
-        if head is None:
-            rest = rest[end.end() :] if (end := SYSLOG.match(rest)) else rest
-            rest = rest[end.end() :] if (end := PID.match(rest)) else rest
-            head = ID.match(rest)
-        queue_id, text = (head[1], rest[head.end() :]) if head else ("", rest)
-        flag = text[:2] if head else ""
+        head = HEAD.match(rest) or ANY_HEAD.match(rest)
+        queue_id, text = (head[1] or "", rest[head.end() :]) if head else ("", rest)
+        flag = text[:2] if queue_id else ""
         try:
             if flag in STATUS:
                 self._went(time, queue_id, text)
@@ -55,7 +52,7 @@ class Lines:
                 self._came(time, queue_id, text)
             elif text == "Completed" or text.startswith("Completed QT="):
                 self._completed(queue_id)
-            elif not head or not self._happened(time, queue_id, text):
+            elif not queue_id or not self._happened(time, queue_id, text):
                 self._refused(time, queue_id, text)
         except (UnclearError, OutOfBounds):
             if flag in STATUS and WHOLE.match(text):

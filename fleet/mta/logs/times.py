@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from fleet.mta.bounds import EPOCH_MOST
 
-ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T _](\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
+ISO = re.compile(rb"(\d{4}-\d\d-\d\d[T _]\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
 """RFC 3339 with its looser kin: Exim's, svlogd's (`_`), a comma for the fraction."""
 TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 LOOSE = re.compile(
@@ -22,6 +22,7 @@ UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
 ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
 TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DAY = 86_400
 YEARS = 9  # from one 29 February to the next at most 8, as from 1896 to 1904
 
@@ -52,9 +53,9 @@ class LineClock:
             moment, rest = self._split(line[head.end() :])
             return moment, HEADER.sub(rb"\1 \2[\3]: ", rest, count=1) if head[1] else rest
         if match := ISO.match(line):
-            zone = (match[4] or b"").strip().replace(b":", b"")
-            seconds = self._local(match[1] + b" " + match[2], "ISO", zone)
-            return seconds + (float(b"." + match[3][1:]) if match[3] else 0.0), line[match.end() :]
+            stamp, fraction, zone = match.groups()
+            seconds = self._local(stamp, "ISO", zone.strip().replace(b":", b"") if zone else b"")
+            return seconds + float(b"." + fraction[1:]) if fraction else seconds, line[match.end() :]
         if match := TRADITIONAL.match(line):
             return self._local(match[1], "", b""), line[match.end() :]
         if match := TAI64N.match(line):
@@ -84,10 +85,12 @@ class LineClock:
 
     def _with_year(self, text: str, zone: str) -> float:
         """The last such moment that is not in the future; a day is allowed for clocks and zones."""
+        month, time = MONTHS.index(text[:3]) + 1, text[7:]
         newest = datetime.fromtimestamp(self._now, UTC).year + 1
         for year in range(newest, newest - YEARS, -1):
             try:
-                moment = datetime.strptime(f"{year} {text}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+                stamp = f"{year}-{month:02}-{int(text[4:6]):02} {time}+00:00"
+                moment = datetime.fromisoformat(stamp).timestamp()
             except ValueError:  # 29 February of another year
                 continue
             if moment <= self._now + DAY:
