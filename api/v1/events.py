@@ -72,11 +72,13 @@ class _Caller:
     def read(self, after: int) -> tuple[str, int, Sequence[JobEvent]]:
         """The job's state, its newest event, and the next ones after that which he knows. Raises what ends the stream.
 
-        The state first: what ended the job was written with its last event, so what is read after it is complete.
+        The state first: what ended the job was written with its last event, so what is read after it is complete. Who
+        asks is looked at last: who was refused before an event came is not told of it.
         """
+        state, newest = selectors.news_of([self.job]).get(self.job, ("", 0))
+        batch = selectors.events_after(self.job, after, BATCH) if newest > after else ()
         self.authorise()
-        state, newest = selectors.news_of([self.job])[self.job]
-        return state, newest, selectors.events_after(self.job, after, BATCH) if newest > after else ()
+        return state, newest, batch
 
     def authorise(self) -> Actor:
         """Raises what refuses him."""

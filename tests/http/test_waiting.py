@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from socket import create_server
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -15,9 +16,11 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from rest_framework.exceptions import AuthenticationFailed
 
 from api import held, hub
 from api.models import StoredAnswer, Token
+from api.v1 import events
 from deploy.serve import options
 from deploy.server import Server
 from jobs import news, selectors
@@ -317,6 +320,23 @@ async def test_a_server_that_is_told_to_stop_lets_go_of_what_waits(api: Site, ca
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert answer.endswith(b"\r\n0\r\n\r\n")
     assert "Cancel" not in caplog.text
+
+
+def test_a_token_that_ends_while_events_are_read_is_told_none_of_them(
+    cast: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = cast.alice.post("jobs/", JOB)
+    caller = events._Caller(f"Bearer {cast.bob.token}", "127.0.0.1", UUID(answer.json()["id"]))
+    assert len(caller.read(0)[2]) == 1
+    read = selectors.events_after
+
+    def revoked(*asked: Any) -> Any:
+        Token.objects.filter(account__username="bob").delete()
+        return read(*asked)
+
+    monkeypatch.setattr(selectors, "events_after", revoked)
+    with pytest.raises(AuthenticationFailed):
+        caller.read(0)
 
 
 @pytest.mark.parametrize(
