@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fleet.match import parse, unsupported_fields
+from fleet.match import from_json, parse, unsupported_fields
 from fleet.mta import REGISTRY, operations
 from fleet.mta.adapter import adapter_for
 from fleet.mta.adapter import method_for as method_of
@@ -368,6 +368,23 @@ def test_every_sender_is_shown_as_it_is(mta: str, tmp_path: Path) -> None:
     host = played(mta, tmp_path, [raw for raw, _ in senders])
     entries = do(host, operations.QueueList(ALL)).value.data["entries"]
     assert sorted(entry["sender"] for entry in entries) == sorted(shown for _, shown in senders)
+
+
+BACKSLASH = {"qmail": [b"back\\slash@bulk.example"], "opensmtpd": []}
+"""As the MTA keeps it: qmail without quotes; OpenSMTPD takes no quoted local parts."""
+
+
+@pytest.mark.parametrize("mta", REGISTRY)
+def test_a_sender_that_a_listing_tells_selects_exactly_that_message(mta: str, tmp_path: Path) -> None:
+    odd = BACKSLASH.get(mta, [b'"back\\\\slash"@bulk.example'])
+    raw = [b"backslash@bulk.example", b"b*sh@bulk.example", b"b?ckslash@bulk.example", *odd]
+    host = played(mta, tmp_path, raw)
+    entries = do(host, operations.QueueList(ALL)).value.data["entries"]
+    assert len({entry["sender"] for entry in entries}) == len(raw)
+    for entry in entries:
+        match = from_json({"field": "from", "op": "is", "value": entry["sender"]})
+        found = do(host, operations.QueueList(match)).value.data["entries"]
+        assert [each["queue_id"] for each in found] == [entry["queue_id"]], entry["sender"]
 
 
 @pytest.mark.parametrize(("mta", "name"), supported(OF_MESSAGES))
