@@ -264,7 +264,7 @@ def test_a_purge_of_odd_senders_takes_exactly_what_was_asked(people: People, que
     assert named.keys() == {*ODD_SENDERS[:-1], "<>", "r?my@x.example"}
     for sender, queue_id in named.items():
         before = queue.ids()
-        match = {"field": "from", "op": "is", "value": sender.replace("*", "?")}
+        match = {"field": "from", "op": "is", "value": sender}
         people.alice.ended(people.changed("queue.purge", queue.instance, match=match))
         assert before - queue.ids() == {queue_id}, sender
     assert queue.ids() == set()
