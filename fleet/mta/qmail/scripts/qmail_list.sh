@@ -55,6 +55,7 @@ paths() { # of $kinds, of the messages $seen in $area
 }
 
 in_places() {
+    # shellcheck disable=SC2154 # by qmail_queue.sh
     awk -v places="$places" "$remainder"'
         BEGIN { count = split(places, word, " ") }
         {
