@@ -385,6 +385,8 @@ def test_reading_back_an_attempt_needs_that_the_message_left(host: FakeHost) -> 
     frozen = host.drive(OPENSMTPD.message_deliver(HERE, deliver_one, context()), until_plan=True).selected
     host.log.append(ATTEMPT.format("0000000100000000", "r@defer.test", "Ok", "250 ok"))
     assert read_back(host, deliver_one, frozen=frozen) is None
+    host.mail["00000001"].size = 10**30
+    assert read_back(host, deliver_one, frozen=frozen) is None, "it is there, and cannot be read"
     del host.mail["00000001"]
     assert read_back(host, deliver_one, frozen=frozen).data["outcome"] == "sent"
 

@@ -85,13 +85,15 @@ def _found_after(delivery: Delivery, instance: InstanceFacts, queue_id: str) -> 
 def read_back_deliver(delivery: Delivery, instance: InstanceFacts, context: Context) -> Steps[Result | None]:
     """How an attempt ended whose answer was lost. None when neither queue nor log can tell.
 
-    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made.
+    Of a message that is queued still, older attempts are in the log too, so that nothing says that ours was made. Nor
+    is one known to have left that was not found among messages that could not be read.
     """
     if not context.frozen or delivery.from_log is None:
         return None
     wanted = context.frozen[0]
-    after, _ = yield from delivery.queue.find(instance, wanted.queue_id)
-    if after is not None and is_same(after, wanted):
+    after, listing = yield from delivery.queue.find(instance, wanted.queue_id)
+    may_be_queued = listing.refused > 0 if after is None else is_same(after, wanted)
+    if may_be_queued:
         return None
     state = wanted.state
     before = QueueEntry(wanted.queue_id, state, state, wanted.arrival_time, wanted.sender, (), wanted.size)
