@@ -24,8 +24,8 @@ Entries = Sequence[Mapping[str, Any]]
 """As `queue.list` shows messages."""
 
 
-def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
-    """Write what one result changed. In the caller's transaction."""
+def apply(job: Job, run: Run, result: Result, found: Sequence[Fingerprint], now: datetime) -> None:
+    """Write what one result changed. In the caller's transaction. `found`: the messages as the change found them."""
     _outcomes(run, result.messages)
     _left_on_hold(run, result.data.get("held", []))
     if job.operation == "queue.hold":
@@ -33,22 +33,11 @@ def apply(job: Job, run: Run, result: Result, now: datetime) -> None:
     elif job.operation == "queue.release":
         _released(run)
     elif job.operation == "queue.purge":
-        _quarantined(job, run, result.data.get("places", {}), now)
+        _quarantined(job, run, result.data.get("places", {}), found, now)
     elif job.operation in ("quarantine.restore", "quarantine.erase"):
         _left_quarantine(job, run, result.messages)
     elif job.operation == "block.list":
         blocklist.compare(run, [line["pattern"] for line in result.data.get("ours", [])], now)
-
-
-def found_again(run: Run, selected: tuple[Fingerprint, ...]) -> None:
-    """The states in which a change found its messages: what somebody held or released since the plan goes back so."""
-    found = {each.queue_id: each.state for each in selected}
-    changed = []
-    for message in run.messages.only("pk", "queue_id", "state"):
-        if found.get(message.queue_id, message.state) != message.state:
-            message.state = found[message.queue_id]
-            changed.append(message)
-    Message.objects.bulk_update(changed, ["state"], batch_size=BATCH)
 
 
 def _outcomes(run: Run, outcomes: tuple[MessageOutcome, ...]) -> None:
@@ -109,8 +98,8 @@ def freed(run: Run, found: Sequence[Fingerprint], since: datetime) -> None:
         Message.objects.filter(pk__in=ids[start : start + BATCH]).update(is_held_by_us=False)
 
 
-def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> None:
-    """What a purge moved out is ours to put back."""
+def _quarantined(job: Job, run: Run, places: dict[str, str], found: Sequence[Fingerprint], now: datetime) -> None:
+    """What a purge moved out is ours to put back, as it was found: somebody may have held it since the plan."""
     operation = operation_for(job, run)
     if not isinstance(operation, QueuePurge):
         raise TypeError(f"{job.operation} is no purge")
@@ -121,6 +110,9 @@ def _quarantined(job: Job, run: Run, places: dict[str, str], now: datetime) -> N
         for message in run.messages.filter(outcome=MessageState.DONE).order_by("id")
         if message.queue_id in places and message.queue_id not in known
     ]
+    states = {each.queue_id: each.state for each in found}
+    for item in items:
+        item.native_state = states.get(item.queue_id, item.native_state)
     QuarantineItem.objects.bulk_create(items, batch_size=1000)
 
 

@@ -172,9 +172,7 @@ def _effects(job: Job, reports: Iterable[Report], ended: Sequence[Report], now: 
     for report in ended:
         run, value = report.run, report.value
         if isinstance(value, Result):
-            if report.applied is not None and job.operation == "queue.purge":
-                effects.found_again(run, report.applied.selected)
-            effects.apply(job, run, value, now)
+            effects.apply(job, run, value, report.applied.selected if report.applied else (), now)
         elif isinstance(value, tuple):
             effects.discovered(run.host, *value, now)
     effects.listed(
