@@ -90,6 +90,11 @@ class MessageState(StrEnum):
     LEFT = "left"
 
 
+WORST_FIRST = ("bounced", "discarded", "left_queue", "deferred")
+"""What came of an attempt, from the worst; whatever else is better. Of several recipients, or lines of one, the worst
+counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class MessageOutcome:
     queue_id: str

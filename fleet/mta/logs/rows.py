@@ -10,6 +10,7 @@ from fleet.match import wildcards
 from fleet.match.texts import address_test
 from fleet.mta.logs.source import Window
 from fleet.mta.operations import MessageTrace
+from fleet.mta.records import WORST_FIRST
 
 STATUSES = (
     "sent", "deferred", "bounced", "expired", "rejected", "discarded", "held", "queued", "handed_over", "unclear",
@@ -22,7 +23,7 @@ administrator."""
 STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 """What is not the last that can be told of a recipient."""
 
-WORST = {status: at for at, status in enumerate(("bounced", "discarded", "deferred"))}
+WORST = {status: at for at, status in enumerate(WORST_FIRST)}
 
 LONGEST_REPLY = 1000
 ROOM = 8 << 20

@@ -16,12 +16,20 @@ from fleet.mta.errors import (
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.queue.listing import Listing, Queue
 from fleet.mta.queue.outcome import UNDER_WAY, Chosen, fingerprint_of, is_same, plan_of
-from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
+from fleet.mta.records import (
+    WORST_FIRST,
+    Context,
+    Ended,
+    InstanceFacts,
+    MessageOutcome,
+    MessageState,
+    QueueEntry,
+    Result,
+)
 from fleet.mta.steps import Steps
 
 FROM_THE_LOG = "by the last attempt in the log, which may be older than this job"
 ENDS = frozenset({"sent", "bounced", "discarded"})
-WORST_FIRST = ("bounced", "discarded", "left_queue", "deferred", "sent")
 Judge = Callable[[QueueEntry | None], Result]
 """The result of an attempt, from the message as it is queued afterwards. Raises MessageNotFound."""
 
@@ -149,7 +157,7 @@ def outcome_of(attempts: Iterable[Attempt], *, is_queued: bool, is_returned: boo
         outcomes.add("deferred")
     elif not outcomes or not outcomes <= ENDS:
         outcomes.add("left_queue")
-    return next(outcome for outcome in WORST_FIRST if outcome in outcomes)
+    return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "sent")
 
 
 def attempted(
