@@ -1,7 +1,7 @@
 """One remote command that reads a mail log over its rotated files, as read_log.sh does it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from fleet.mta.bounds import count_of, moment_of, second_of
@@ -38,23 +38,14 @@ class Window:
 
 @dataclass(slots=True)
 class FileRead:
-    """What was read of one file. `first`, `last`: the times of its beginning and end, None where they are not known; a
-    packed file's end is not looked for. `lines`: those that were looked at here, `untimed` those without a time."""
+    """What was read of one file. `first_time`, `last_time`: those of its beginning and end, None where they are not
+    known; a packed file's end is not looked for. `lines`: those looked at here, `untimed` those without a time."""
 
     path: str
-    first: float | None = None
-    last: float | None = None
+    first_time: float | None = None
+    last_time: float | None = None
     lines: int = 0
     untimed: int = 0
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "path": self.path,
-            "first_time": self.first,
-            "last_time": self.last,
-            "lines": self.lines,
-            "untimed": self.untimed,
-        }
 
 
 @dataclass(slots=True)
@@ -72,7 +63,7 @@ class SourceRead:
         if not self.files and self.before:
             ended = f"{self.before} was last written to at {stamp(self.ended)}"
             return [f"{ended}; if the MTA logs elsewhere by now, discover the host again"]
-        first = self.files[0].first if self.files else None
+        first = self.files[0].first_time if self.files else None
         if first is not None and first > since and not self.before:
             return [f"{self.name} begins at {stamp(first)}: of what was before that nothing can be found"]
         return []
@@ -108,7 +99,7 @@ class Read:
 
     def as_json(self) -> dict[str, object]:
         """The part of a result that says what was read."""
-        return {"files": [each.path for each in self.read], "read": [each.as_json() for each in self.read]}
+        return {"files": [each.path for each in self.read], "read": [asdict(each) for each in self.read]}
 
 
 def stamp(moment: float) -> str:
@@ -167,9 +158,9 @@ class LogSink:
             raise UnparsedOutput(f"{SCRIPT} told a line before any file")
         moment, _ = self._clock.split(line)
         if word == b"=last":
-            self._file.last = self._file.last if moment is None else moment
-        elif self._file.first is None:
-            self._file.first = moment
+            self._file.last_time = self._file.last_time if moment is None else moment
+        elif self._file.first_time is None:
+            self._file.first_time = moment
 
     def _head(self, line: str) -> None:
         word, _, value = line.partition(" ")

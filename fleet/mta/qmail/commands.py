@@ -18,7 +18,6 @@ from fleet.mta.host.commands import (
     script_argv,
     whole_lines,
 )
-from fleet.mta.host.sudo import refusal_of
 from fleet.mta.operations import Quarantined
 from fleet.mta.qmail.address import bytes_of
 from fleet.mta.records import InstanceFacts, QueueEntry
@@ -157,7 +156,7 @@ def change(instance: InstanceFacts, action: str, job: str, messages: Iterable[Wa
 def parse_answer(done: Completed, *, stops: bool) -> Answer:
     """The answer of qmail_change.sh. Raises OutcomeUnknown when it did not come to its end, and refusals."""
     message = done.stderr.decode("utf-8", "backslashreplace").strip().removeprefix("qmail_change: ")
-    if done.exit_status in REFUSALS and not refusal_of(done):
+    if done.exit_status in REFUSALS:
         raise REFUSALS[done.exit_status](message[:500])
     if done.exit_status:
         raise error_of(done, CHANGE)

@@ -126,9 +126,9 @@ ends() { # PATH: lines of its beginning and, where that is cheap, of its end
 tell() { # SOURCE: its files and what of them is wanted
     echo "=source $1"
     files_of "$1" >"$work/of"
-    sure awk -v since="$((since - 1))" '$1 < since { at = $1; path = $3 } END { if (path != "") print "=before", at, path }' \
-        "$work/of"
-    sure awk -v since="$((since - 1))" '$1 >= since { print $3 }' "$work/of" >"$work/those"
+    : >"$work/those"
+    sure awk -v since="$((since - 1))" -v those="$work/those" '$1 >= since { print $3 >those; next } { before = $1 " " $3 }
+        END { if (before != "") print "=before", before }' "$work/of"
     while read -r path; do
         echo "=file $path"
         ends "$path"
