@@ -132,7 +132,7 @@ async def test_the_deadline_comes_before_further_tries(pool: Pool, hostile: Endp
     begun = time.monotonic()
     with pytest.raises(Unreachable, match="Connect call failed"):
         await transport(pool, at(hostile, free_port()), 0.5).run(Command(("true",)))
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 1.5  # a second try would come after 1.6 s at least
 
 
 def test_a_silent_host_is_given_up_within_a_minute() -> None:

