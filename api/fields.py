@@ -8,9 +8,13 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from jobs.jsonvalues import rfc3339
+
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+NAME = (r"[A-Za-z0-9][A-Za-z0-9._-]*", "a name of letters, digits, dots, hyphens and underscores")
+NAME_LENGTH = 63
 JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
@@ -38,12 +42,32 @@ class Text(serializers.CharField):
         return str(value)
 
 
-class Name(Text):
-    """A reference by name: shown as the related row's own name."""
+class OrNull(Text):
+    """A text of an answer; null where there is none."""
 
     def __init__(self, **options: Any) -> None:
-        words = "a name of letters, digits, dots, hyphens and underscores"
-        super().__init__(pattern=(r"[A-Za-z0-9][A-Za-z0-9._-]*", words), max_length=63, **options)
+        super().__init__(allow_null=True, **options)
+
+    def to_representation(self, value: Any) -> Any:
+        return value or None
+
+
+class Reference(Text):
+    """Another row by the name that it has in `attribute`; that there is such a row is looked at by who takes it."""
+
+    def __init__(self, attribute: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.attribute = attribute
+
+    def to_representation(self, value: Any) -> str:
+        return str(getattr(value, self.attribute))
+
+
+class Name(Text):
+    """A name, as objects have it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(pattern=NAME, max_length=NAME_LENGTH, **options)
 
 
 class Integer(serializers.IntegerField):
@@ -82,6 +106,13 @@ class Instant(serializers.DateTimeField):
         if not isinstance(value, str):
             raise wrong_type("a time as a string", value)
         return parse_instant(value)
+
+
+class Epoch(Instant):
+    """The same, kept in seconds since 1970."""
+
+    def to_representation(self, value: Any) -> str:
+        return rfc3339(value)
 
 
 def parse_instant(text: str) -> datetime:

@@ -40,7 +40,7 @@ def bounded(app: App) -> App:
             await _refuse(error.problem, receive, send)
             return
         if body is not None:
-            await app(scope, _replay(body, receive), send)
+            await app(_with_length(scope, len(body)), _replay(body, receive), send)
 
     return guarded
 
@@ -82,6 +82,13 @@ async def _read(receive: Receive) -> bytes | None:
             raise TooMuch(Problem(413, "too_large", f"a body has at most {settings.BODY_LIMIT} bytes"))
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _with_length(scope: Message, length: int) -> Message:
+    """The scope with its body's length, which a chunked one does not tell: without it the framework reads no body."""
+    if any(name == b"content-length" for name, _ in scope["headers"]):
+        return scope
+    return {**scope, "headers": [*scope["headers"], (b"content-length", str(length).encode())]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -12,6 +12,7 @@ class Token(models.Model):
     `customers`: slugs of those it is good for, null: all that the account's roles name. `minted_by`: usernames of all
     who had a hand in it besides its account, through any number of tokens; empty: the account's person made it.
     `made_with`: the token that it was made with, and ends with; null: made on the server, or before that was recorded.
+    `secret`: the token itself, in the row of one that was made a moment ago.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -26,6 +27,7 @@ class Token(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    secret: str
 
     class Meta:
         ordering = ["-id"]

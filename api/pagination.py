@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,9 @@ from uuid import UUID
 from django.conf import settings
 from django.db import models
 from django.db.models import Q, QuerySet
+from rest_framework.pagination import BasePagination
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
 from api.errors import Problem
@@ -27,6 +30,8 @@ HEAVY = 4 << 20
 """Characters of JSON in the rows of a page, after which it ends, whatever its limit: a row may have a whole body's."""
 
 Ordering = tuple[str, ...]
+PAGE_PARAMETERS = ("limit", "cursor", "ordering")
+ADDRESS = {"type": ["string", "null"], "format": "uri"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,41 @@ class Page:
     next: str | None
     previous: str | None
 
-    def of(self, render: Callable[[list[Any]], list[Any]]) -> dict[str, Any]:
-        """The page as JSON."""
-        return {"next": self.next, "previous": self.previous, "results": render(self.rows)}
+    def of(self, results: Any) -> dict[str, Any]:
+        """The page as JSON. `results`: its rows as that."""
+        return {"next": self.next, "previous": self.previous, "results": results}
+
+
+class SignedCursorPagination(BasePagination):
+    """A page of the view's rows, in one of its `orderings`."""
+
+    found: Page
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
+        url = request.build_absolute_uri(request.path)
+        self.found = paginate(queryset, request.query_params.dict(), url, view.orderings)
+        return self.found.rows
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response(self.found.of(data))
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": {"next": ADDRESS, "previous": ADDRESS, "results": schema},
+            "required": ["next", "previous", "results"],
+            "additionalProperties": False,
+        }
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        words = [word for name in view.orderings for word in (name, _flip(name))]
+        limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+        cursor = {"type": "string", "description": "from `next` or `previous` of a page"}
+        schemas = (limit, cursor, {"type": "string", "enum": words})
+        return [
+            {"in": "query", "name": name, "schema": schema}
+            for name, schema in zip(PAGE_PARAMETERS, schemas, strict=True)
+        ]
 
 
 def first_page(rows: list[Any], limit: int, url: str, orderings: Mapping[str, Ordering]) -> Page:

@@ -1,7 +1,7 @@
 """The readers that the API uses. Everything here is narrowed to what the actor may see."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,12 +19,17 @@ from jobs.models import (
     AuditEvent,
     Block,
     Job,
+    JobDetails,
     JobEvent,
     Message,
     QuarantineItem,
     Role,
     Run,
 )
+from jobs.rules.state import JobState
+
+FINAL = frozenset(state.value for state in JobState.final())
+NOTHING_DONE = frozenset({JobState.FAILED, JobState.REJECTED, JobState.EXPIRED, JobState.CANCELLED})
 
 
 def visible_customers(actor: Actor) -> QuerySet[Customer]:
@@ -128,7 +133,34 @@ def with_details(jobs: QuerySet[Job]) -> QuerySet[Job]:
     return jobs.select_related("requested_by").prefetch_related("customers", approvals, undos)
 
 
-def runs_by_state(jobs: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
+def detailed(rows: Sequence[Job]) -> list[Job]:
+    """Jobs that came from `with_details`, with their `details`, in a few statements for all of them."""
+    runs = _runs_by_state([row.pk for row in rows])
+    whole = [row for row in rows if row.totals is None]
+    gone = gone_messages([row.pk for row in whole if row.is_changing and row.state in FINAL])
+    planned = planned_runs([row.pk for row in whole if row.frozen_at])
+    for row in rows:
+        if row.totals is not None:
+            gone[row.pk], planned[row.pk] = Counter(row.totals), row.totals["instances"]
+        counts = gone.get(row.pk, Counter())
+        undos = [undo.pk for undo in row.undos.all() if undo.state not in NOTHING_DONE]
+        row.details = JobDetails(
+            runs=runs.get(row.pk, {}),
+            done=counts[MessageState.DONE],
+            left_queue=counts[MessageState.LEFT_QUEUE],
+            planned_instances=planned[row.pk],
+            undone_by=max(undos, default=None),
+        )
+    return list(rows)
+
+
+def made_now(row: Job) -> Job:
+    """A job that was made a moment ago, with its `details`: what it cannot have yet is not looked for."""
+    row.details = JobDetails(runs=_runs_by_state([row.pk]).get(row.pk, {}))
+    return row
+
+
+def _runs_by_state(jobs: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
     """{job: {run state: how many}}."""
     found: dict[UUID, dict[str, int]] = {}
     rows = Run.objects.filter(job__in=list(jobs)).order_by().values_list("job", "state").annotate(n=Count("pk"))
@@ -168,7 +200,16 @@ def messages_of_run(run: Run) -> QuerySet[Message]:
     return Message.objects.filter(run=run)
 
 
-def first_messages(runs: Iterable[UUID], most: int) -> dict[UUID, list[Message]]:
+def with_messages(rows: Sequence[Run], most: int) -> list[Run]:
+    """Runs with their `first_messages`, at most so many, where their result counts messages (else None)."""
+    counted = [row.pk for row in rows if isinstance(row.result, dict) and "asked" in row.result]
+    found = _first_messages(counted, most) if counted else {}
+    for row in rows:
+        row.first_messages = found.get(row.pk, []) if row.pk in counted else None
+    return list(rows)
+
+
+def _first_messages(runs: Iterable[UUID], most: int) -> dict[UUID, list[Message]]:
     """The first `most` messages of each run, in one statement."""
     rank = Window(RowNumber(), partition_by=[F("run_id")], order_by=F("id").asc())
     rows = Message.objects.filter(run__in=list(runs)).annotate(rank=rank).filter(rank__lte=most).order_by("id")

@@ -14,8 +14,8 @@ from api.auth import scoped_actor
 from api.errors import Problem, as_problem, respond
 from api.held import Exchange, Unread, exchange_of
 from api.hub import Listener
-from api.v1.render import FINAL
-from api.view import found
+from api.v1.serializers.jobs import FINAL
+from api.viewsets import found
 from jobs import selectors
 from jobs.actor import Actor
 from jobs.models import JobEvent

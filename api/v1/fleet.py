@@ -4,33 +4,32 @@ from functools import cache
 from typing import Any
 
 from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework.decorators import action
+from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import prefer
 from api.errors import Problem
-from api.filters import equals, flag, label
+from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
-from api.v1.render import instant
-from api.v1.shapes_fleet import (
-    CredentialShape,
-    EmptyShape,
-    HostKeyShape,
-    HostShape,
-    InstanceShape,
-    OperationShape,
-    UnlockedShape,
-    UnlockRequest,
+from api.v1.serializers.fleet import (
+    CredentialSerializer,
+    EmptySerializer,
+    HostKeySerializer,
+    HostSerializer,
+    InstanceSerializer,
+    OperationSerializer,
+    UnlockedSerializer,
+    UnlockRequestSerializer,
 )
-from api.v1.shapes_jobs import JobShape
-from api.view import ApiView, ListView, Method, ObjectView, Rows, found
+from api.v1.serializers.jobs import JobSerializer
+from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
-from fleet.models import Host as HostRow
-from fleet.models import Instance as InstanceRow
-from fleet.mta import REGISTRY
-from fleet.mta.adapter import adapter_for, capability
+from fleet.models import Host
 from fleet.mta.errors import FleetError
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
@@ -44,73 +43,63 @@ FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DE
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
 
 
-class Credentials(ListView):
-    """SSH keys. The private key is never returned."""
+@extend_schema(tags=["fleet"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_credentials", summary="List credentials"),
+    create=extend_schema(operation_id="post_credentials", summary="Add a credential"),
+    retrieve=extend_schema(operation_id="get_credential", summary="Show a credential"),
+    partial_update=extend_schema(operation_id="patch_credential", summary="Change a credential"),
+    destroy=extend_schema(operation_id="delete_credential", summary="Delete a credential"),
+)
+class Credentials(ObjectViewSet):
+    """SSH keys; the private key is never returned. Names are unique per customer: `?customer=` says whose, where the
+    caller sees several."""
 
-    tag = "fleet"
     scopes = FLEET
-    serializer = CredentialShape
+    serializer_class = CredentialSerializer
+    lookup_field = "name"
+    lookup_value_converter = "name"
     orderings = {"name": ("name", "id")}
     filters = {"customer": CUSTOMER}
-    methods = {
-        "GET": Method("List credentials", CredentialShape, is_page=True),
-        "POST": Method("Add a credential", CredentialShape, CredentialShape, 201),
-    }
+    filtered = frozenset({"list", "retrieve", "partial_update", "destroy"})
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return selectors.visible_credentials(self.actor)
 
-    def post(self, request: Request) -> Response:
-        values = self.read(CredentialShape)
-
-        def work() -> Answer:
-            row = inventory.create_credential(self.actor, values)
-            location = self.url(f"/api/v1/credentials/{row.name}/?customer={row.customer.slug}")
-            return Answer(201, dict(CredentialShape(row).data), {"Location": location})
-
-        return self.answered(work)
-
-
-class Credential(ObjectView):
-    """One credential. Names are unique per customer: `?customer=` says whose, where the caller sees several."""
-
-    tag = "fleet"
-    scopes = FLEET
-    serializer = CredentialShape
-    filters = {"customer": CUSTOMER}
-    queried = frozenset({"GET", "PATCH", "DELETE"})
-    methods = {
-        "GET": Method("Show a credential", CredentialShape),
-        "PATCH": Method("Change a credential", CredentialShape, CredentialShape),
-        "DELETE": Method("Delete a credential", status=204),
-    }
-
-    def _row(self, name: str) -> Any:
-        rows = self.filtered(selectors.visible_credentials(self.actor)).filter(name=name)
+    def get_object(self) -> Any:
+        rows = self.filter_queryset(self.get_queryset()).filter(name=self.kwargs["name"])
         if len(rows[:2]) == 2:
-            raise Clash("ambiguous", f"several customers have a credential {name}; say ?customer=")
+            raise Clash("ambiguous", f"several customers have a credential {self.kwargs['name']}; say ?customer=")
         return found(rows)
 
-    def get(self, request: Request, name: str) -> Response:
-        return self.detail_response(self.render(self._row(name)))
+    def location(self, row: Any) -> str:
+        return f"{super().location(row)}?customer={row.customer.slug}"
 
-    def patch(self, request: Request, name: str) -> Response:
-        pk = self._row(name).pk
-        rows = selectors.visible_credentials(self.actor)
-        return self.change(
-            lambda: found(rows, pk=pk), lambda row, new: inventory.update_credential(self.actor, row, new)
-        )
+    def perform_create(self, serializer: Any) -> None:
+        serializer.instance = inventory.create_credential(self.actor, dict(serializer.validated_data))
 
-    def delete(self, request: Request, name: str) -> Response:
-        return self.remove(lambda: self._row(name), lambda row: inventory.delete_credential(self.actor, row))
+    def perform_update(self, serializer: Any) -> None:
+        inventory.update_credential(self.actor, serializer.instance, dict(serializer.validated_data))
+
+    def perform_destroy(self, row: Any) -> None:
+        inventory.delete_credential(self.actor, row)
 
 
-class Hosts(ListView):
+@extend_schema(tags=["fleet"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_hosts", summary="List hosts"),
+    create=extend_schema(operation_id="post_hosts", summary="Add a host"),
+    retrieve=extend_schema(operation_id="get_host", summary="Show a host"),
+    partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
+    destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
+)
+class Hosts(ObjectViewSet):
     """MX hosts."""
 
-    tag = "fleet"
     scopes = FLEET
-    serializer = HostShape
+    serializer_class = HostSerializer
+    lookup_field = "name"
+    lookup_value_converter = "name"
     orderings = {"name": ("name",), "last_added": ("-id",)}
     filters = {
         "customer": CUSTOMER,
@@ -118,68 +107,73 @@ class Hosts(ListView):
         "enabled": flag("enabled", "Only the enabled, or the disabled ones."),
         "label": label("Only those with this label, as key=value."),
     }
-    methods = {
-        "GET": Method("List hosts", HostShape, is_page=True),
-        "POST": Method("Add a host", HostShape, HostShape, 201),
-    }
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return selectors.visible_hosts(self.actor)
 
-    def post(self, request: Request) -> Response:
-        values = self.read(HostShape)
+    def perform_create(self, serializer: Any) -> None:
+        serializer.instance = inventory.create_host(self.actor, dict(serializer.validated_data))
+
+    def perform_update(self, serializer: Any) -> None:
+        inventory.update_host(self.actor, serializer.instance, dict(serializer.validated_data))
+
+    def perform_destroy(self, row: Any) -> None:
+        inventory.delete_host(self.actor, row)
+
+    @extend_schema(
+        operation_id="post_scan_host_key",
+        summary="Show the key that the host has",
+        responses=HostKeySerializer,
+    )
+    @action(
+        methods=["post"],
+        detail=True,
+        url_path="scan-host-key",
+        serializer_class=EmptySerializer,
+        throttle_classes=[TokenBucket, ScanBucket],
+    )
+    def scan_host_key(self, request: Request, name: str) -> Response:
+        """Ask a host for its key. Nothing is trusted by that."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        self.body()
+        return self.answered(lambda: _scan(row), is_long=True)
+
+    @extend_schema(operation_id="post_discover", summary="Make a host.discover job", responses={202: JobSerializer})
+    @action(methods=["post"], detail=True, serializer_class=EmptySerializer, scopes={"POST": "jobs:request"})
+    def discover(self, request: Request, name: str) -> Response:
+        """Find the host's MTA instances."""
+        row = self.get_object()
+        self.body()
+        requested = JobRequest(operation="host.discover", target={"hosts": [row.name]})
+        hold = prefer.holder(request, job_answer)
+        return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
+
+    @extend_schema(operation_id="post_unlock", summary="Free a host by hand", responses=UnlockedSerializer)
+    @action(methods=["post"], detail=True, serializer_class=UnlockRequestSerializer)
+    def unlock(self, request: Request, name: str) -> Response:
+        """Free a host from the job that has it, when that does not let go by itself."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        reason = self.body()["reason"]
 
         def work() -> Answer:
-            row = inventory.create_host(self.actor, values)
-            return Answer(201, dict(HostShape(row).data), {"Location": self.url(f"/api/v1/hosts/{row.name}/")})
+            job = unlock(self.actor, row, reason)
+            freed = UnlockedSerializer({"host": row.name, "job": job.pk, "state": job.state})
+            return Answer(200, freed.data)
 
         return self.answered(work)
 
+    @extend_schema(operation_id="get_sudoers", summary="Show the sudoers file", responses={(200, "text/plain"): str})
+    @action(detail=True)
+    def sudoers(self, request: Request, name: str) -> HttpResponse:
+        """The least-privilege sudoers file for what discovery found."""
+        from jobs.sudoers import sudoers_file
 
-class Host(ObjectView):
-    """One host."""
-
-    tag = "fleet"
-    scopes = FLEET
-    serializer = HostShape
-    methods = {
-        "GET": Method("Show a host", HostShape),
-        "PATCH": Method("Change a host", HostShape, HostShape),
-        "DELETE": Method("Delete a host", status=204),
-    }
-
-    def get(self, request: Request, name: str) -> Response:
-        return self.detail_response(self.render(self._row(name)))
-
-    def _row(self, name: str) -> HostRow:
-        row: HostRow = found(selectors.visible_hosts(self.actor), name=name)
-        return row
-
-    def patch(self, request: Request, name: str) -> Response:
-        pk = self._row(name).pk
-        rows = selectors.visible_hosts(self.actor)
-        return self.change(lambda: found(rows, pk=pk), lambda row, new: inventory.update_host(self.actor, row, new))
-
-    def delete(self, request: Request, name: str) -> Response:
-        return self.remove(lambda: self._row(name), lambda row: inventory.delete_host(self.actor, row))
+        return HttpResponse(sudoers_file(self.get_object()), content_type="text/plain; charset=utf-8")
 
 
-class ScanHostKey(ApiView):
-    """Ask a host for its key. Nothing is trusted by that."""
-
-    tag = "fleet"
-    scopes = FLEET
-    throttle_classes = [TokenBucket, ScanBucket]
-    methods = {"POST": Method("Show the key that the host has", HostKeyShape, EmptyShape)}
-
-    def post(self, request: Request, name: str) -> Response:
-        row = found(selectors.visible_hosts(self.actor), name=name)
-        inventory.must_administer(self.actor, row.customer)
-        self.read(EmptyShape)
-        return self.answered(lambda: _scan(row), is_long=True)
-
-
-def _scan(row: HostRow) -> Answer:
+def _scan(row: Host) -> Answer:
     from jobs.worker.runner import scan_host_key  # the runner brings asyncssh, which no other request needs
 
     try:
@@ -188,139 +182,46 @@ def _scan(row: HostRow) -> Answer:
         problem = Problem(502, error.code, error.detail)
         problem.extra = {"error": error.as_dict()}
         raise problem from error
-    return Answer(200, {"host_key": key.host_key, "fingerprint": key.fingerprint, "algorithm": key.algorithm})
+    return Answer(200, HostKeySerializer(key).data)
 
 
-class Discover(ApiView):
-    """Find the host's MTA instances."""
-
-    tag = "fleet"
-    scopes = {"POST": "jobs:request"}
-    methods = {"POST": Method("Make a host.discover job", JobShape, EmptyShape, 202, makes_job=True)}
-
-    def post(self, request: Request, name: str) -> Response:
-        row = found(selectors.visible_hosts(self.actor), name=name)
-        self.read(EmptyShape)
-        requested = JobRequest(operation="host.discover", target={"hosts": [row.name]})
-        hold = prefer.holder(request, job_answer)
-        return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
-
-
-class Unlock(ApiView):
-    """Free a host from the job that has it, when that does not let go by itself."""
-
-    tag = "fleet"
-    scopes = FLEET
-    methods = {"POST": Method("Free a host by hand", UnlockedShape, UnlockRequest)}
-
-    def post(self, request: Request, name: str) -> Response:
-        row = found(selectors.visible_hosts(self.actor), name=name)
-        inventory.must_administer(self.actor, row.customer)
-        data = self.read(UnlockRequest)
-
-        def work() -> Answer:
-            job = unlock(self.actor, row, data["reason"])
-            return Answer(200, {"host": row.name, "job": str(job.pk), "state": job.state})
-
-        return self.answered(work)
-
-
-class Sudoers(ApiView):
-    """The least-privilege sudoers file for what discovery found."""
-
-    tag = "fleet"
-    scopes = FLEET
-    methods = {"GET": Method("Show the sudoers file", media="text/plain")}
-
-    def get(self, request: Request, name: str) -> HttpResponse:
-        from jobs.sudoers import sudoers_file
-
-        row = found(selectors.visible_hosts(self.actor), name=name)
-        return HttpResponse(sudoers_file(row), content_type="text/plain; charset=utf-8")
-
-
-class Instances(ListView):
+@extend_schema(tags=["fleet"])
+@extend_schema_view(list=extend_schema(operation_id="get_instances", summary="List instances"))
+class Instances(ListModelMixin, ApiViewSet):
     """MTA instances, as discovery found them."""
 
-    tag = "fleet"
     scopes = FLEET
-    serializer = InstanceShape
+    serializer_class = InstanceSerializer
     orderings = {"id": ("host__name", "name")}
     filters = {
         "host": equals("host__name", "Only those on this host."),
         "customer": equals("host__customer__slug", "Only those of this customer."),
         "mta": equals("mta", "Only those of this MTA."),
     }
-    methods = {"GET": Method("List instances", InstanceShape, is_page=True)}
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return selectors.visible_instances(self.actor)
 
-    def render(self, rows: list[Any]) -> list[Any]:
-        return [render_instance(row) for row in rows]
+    @extend_schema(operation_id="get_instance", summary="Show an instance")
+    @action(detail=False, url_path="<name:host>/<name:name>")
+    def one(self, request: Request, host: str, name: str) -> Response:
+        """One MTA instance."""
+        row = found(self.get_queryset().filter(called(name)), host__name=host)
+        return self.tagged(self.get_serializer(row).data)
 
 
-class Instance(ApiView):
-    """One MTA instance."""
-
-    tag = "fleet"
-    scopes = FLEET
-    methods = {"GET": Method("Show an instance", InstanceShape)}
-
-    def get(self, request: Request, host: str, name: str) -> Response:
-        rows = selectors.visible_instances(self.actor).filter(called(name))
-        return self.detail_response(render_instance(found(rows, host__name=host)))
-
-
-def render_instance(row: InstanceRow) -> dict[str, Any]:
-    """The row as JSON."""
-    same = ("mta", "version", "config_dir", "queue_dirs", "front_ends", "options", "enabled")
-    return {
-        "id": str(row),
-        "host": row.host.name,
-        "customer": row.host.customer.slug,
-        **{name: getattr(row, name) for name in same},
-        "orphans": _orphans(row),
-        "capabilities": _capabilities(row.mta),
-    }
-
-
-def _orphans(row: InstanceRow) -> dict[str, Any] | None:
-    look = getattr(row, "quarantine_look", None)
-    if look is None or not (look.looked_at or look.error):
-        return None
-    same = ("more", "odd", "sample", "error")
-    return {"count": look.orphans, **{name: getattr(look, name) for name in same}, "seen_at": instant(look.looked_at)}
-
-
-@cache
-def _capabilities(mta: str) -> dict[str, dict[str, str]]:
-    adapter = adapter_for(mta)
-    able = {name: capability(adapter, name) for name in CATALOGUE if name != "host.discover"}
-    return {name: {"support": str(each.support), "note": each.note} for name, each in able.items()}
-
-
-class Operations(ApiView):
+class Operations(ApiViewSet):
     """The catalogue: every operation, its params, and which MTA can do it."""
 
-    tag = "fleet"
-    methods = {"GET": Method("List operations", OperationShape, is_page=True)}
+    serializer_class = OperationSerializer
+    filtered = paged = frozenset()
 
-    def get(self, request: Request) -> Response:
+    @extend_schema(operation_id="get_operations", summary="List operations", tags=["fleet"])
+    def list(self, request: Request) -> Response:
         return Response({"next": None, "previous": None, "results": catalogue()})
 
 
 @cache
-def catalogue() -> list[dict[str, Any]]:
+def catalogue() -> Any:
     """The operations as JSON."""
-    return [
-        {
-            "name": spec.name,
-            "description": spec.description,
-            "changes": spec.changes,
-            "deadline": spec.deadline,
-            "params": spec.schema,
-            "mtas": {mta: _capabilities(mta)[spec.name] for mta in REGISTRY if spec.name != "host.discover"},
-        }
-        for spec in CATALOGUE.values()
-    ]
+    return OperationSerializer(CATALOGUE.values(), many=True).data

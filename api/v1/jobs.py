@@ -1,70 +1,67 @@
 """Jobs: ask for one, look at it, decide on it, stop it, put it back."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import prefer
-from api.filters import equals, instance, one_of, when
+from api.filters import Rows, equals, instance, one_of, when
 from api.idempotency import Answer
-from api.pagination import Ordering, Page, first_page, paginate
-from api.v1 import render
-from api.v1.answers import job_answer, made
-from api.v1.shapes_fleet import EmptyShape
-from api.v1.shapes_jobs import (
+from api.v1.answers import POLL_AGAIN, job_answer, made
+from api.v1.serializers.fleet import EmptySerializer
+from api.v1.serializers.jobs import (
+    BY_ID,
+    EMBEDDED,
+    FINAL,
     JOB_STATES,
     RUN_STATES,
-    CancelledShape,
-    DecisionRequest,
-    JobRequest,
-    JobShape,
-    MessageShape,
-    PlanShape,
-    RejectionRequest,
-    RunShape,
-    UndoRequest,
+    CancelledSerializer,
+    DecisionRequestSerializer,
+    JobRequestSerializer,
+    JobSerializer,
+    MessageSerializer,
+    PlanSerializer,
+    RejectionRequestSerializer,
+    RunSerializer,
+    UndoRequestSerializer,
 )
-from api.view import ApiView, Method, found
+from api.viewsets import CreateMixin, ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
 from jobs.lifecycle import approval, cancel, followup, submit
-from jobs.models import Job as JobRow
-from jobs.models import Message
-from jobs.models import Run as RunRow
+from jobs.models import Job, Run
 
 JOBS = {"GET": "jobs:read", "POST": "jobs:request"}
 DECIDE = {"POST": "jobs:approve"}
-BY_ID = {"id": ("id",)}
+RUN_FILTERS = {
+    "state": one_of("state", RUN_STATES, "Only runs in this state."),
+    "instance": instance("instance__", "Only the run on this instance, as host/name."),
+    "host": equals("host__name", "Only runs on this host."),
+}
 
 
-class JobView(ApiView):
-    """Base of what concerns one job."""
-
-    tag = "jobs"
-    scopes = JOBS
-
-    def job(self, pk: UUID) -> JobRow:
-        """The job, when the caller may see it."""
-        row: JobRow = found(selectors.visible_jobs(self.actor).select_related("requested_by"), pk=pk)
-        return row
-
-    def new_job(self, work: Any) -> Response:
-        """Answer with the job that `work` makes, as late as the caller prefers."""
-        hold = prefer.holder(self.request, job_answer)
-        return self.answered(lambda: made(self.url, work()), hold=hold)
-
-    def current(self, pk: UUID) -> Answer:
-        """200 and the job as it is now."""
-        answer = job_answer(self.url, JobRow(pk=pk))
-        return Answer(200, answer.body)
-
-
-class Jobs(JobView):
+@extend_schema(tags=["jobs"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_jobs", summary="List jobs"),
+    create=extend_schema(
+        operation_id="post_jobs",
+        summary="Ask for a job",
+        request=JobRequestSerializer,
+        responses={202: JobSerializer},
+    ),
+    retrieve=extend_schema(operation_id="get_job", summary="Show a job"),
+)
+class Jobs(CreateMixin, ReadViewSet):
     """Jobs that concern only customers that the caller may see."""
 
+    scopes = JOBS
+    serializer_class = JobSerializer
+    lookup_value_converter = "uuid"
     orderings = {"-created_at": ("-id",)}
     filters = {
         "state": one_of("state", JOB_STATES, "Only jobs in this state."),
@@ -75,162 +72,135 @@ class Jobs(JobView):
         "created_after": when("created_at__gt", "Only jobs made after this time."),
         "created_before": when("created_at__lt", "Only jobs made before this time."),
     }
-    methods = {
-        "GET": Method("List jobs", JobShape, is_page=True),
-        "POST": Method("Ask for a job", JobShape, JobRequest, 202, makes_job=True),
-    }
+    filtered = frozenset({"list", "runs", "messages"})
+    paged = frozenset({"list", "runs", "messages", "plan"})
 
-    def get(self, request: Request) -> Response:
-        rows = selectors.with_details(selectors.visible_jobs(self.actor))
-        return Response(self.page(rows, lambda page: render.jobs(page, self.url)))
+    def get_queryset(self) -> Rows:
+        return selectors.with_details(selectors.visible_jobs(self.actor))
 
-    def post(self, request: Request) -> Response:
-        requested = submit.Request(**self.read(JobRequest))
+    def paginate_queryset(self, queryset: Any) -> list[Any]:
+        """With what the rows' representation needs, in a few statements for all of them."""
+        rows = list(super().paginate_queryset(queryset) or ())
+        if self.action == "list":
+            return selectors.detailed(rows)
+        return selectors.with_messages(rows, EMBEDDED + 1) if self.action == "runs" else rows
+
+    def job(self) -> Job:
+        """The job that the address names, when the caller may see it; without its details."""
+        row: Job = found(selectors.visible_jobs(self.actor).select_related("requested_by"), pk=self.kwargs["pk"])
+        return row
+
+    def new_job(self, work: Callable[[], Job]) -> Response:
+        """Answer with the job that `work` makes, as late as the caller prefers."""
+        hold = prefer.holder(self.request, job_answer)
+        return self.answered(lambda: made(self.url, work()), hold=hold)
+
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        serializer = JobRequestSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        requested = submit.Request(**serializer.validated_data)
         return self.new_job(lambda: submit.submit(self.actor, requested))
 
-
-class Job(JobView):
-    """One job."""
-
-    methods = {"GET": Method("Show a job", JobShape)}
-
-    def get(self, request: Request, pk: UUID) -> Response:
-        row = found(selectors.with_details(selectors.visible_jobs(self.actor)), pk=pk)
-        answer = self.detail_response(render.jobs([row], self.url)[0])
-        if row.state not in render.FINAL:
-            answer.headers["Retry-After"] = "1"
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        row = selectors.detailed([self.get_object()])[0]
+        answer = self.tagged(self.get_serializer(row).data)
+        if row.state not in FINAL:
+            answer.headers["Retry-After"] = POLL_AGAIN
         return answer
 
+    @extend_schema(operation_id="get_runs", summary="List the runs of a job", responses=RunSerializer(many=True))
+    @action(detail=True, serializer_class=RunSerializer, filters=RUN_FILTERS, orderings=BY_ID)
+    def runs(self, request: Request, pk: UUID) -> Response:
+        """The job's runs, one per instance."""
+        return self.page(selectors.runs_of(self.job()))
 
-class Runs(JobView):
-    """The job's runs, one per instance."""
+    def _run(self) -> Run:
+        row: Run = found(selectors.runs_of(self.job()), pk=self.kwargs["run"])
+        return row
 
-    orderings: ClassVar[Mapping[str, Ordering]] = BY_ID
-    filters = {
-        "state": one_of("state", RUN_STATES, "Only runs in this state."),
-        "instance": instance("instance__", "Only the run on this instance, as host/name."),
-        "host": equals("host__name", "Only runs on this host."),
-    }
-    methods = {"GET": Method("List the runs of a job", RunShape, is_page=True)}
+    @extend_schema(operation_id="get_run", summary="Show a run")
+    @action(detail=True, url_path="runs/<uuid:run>", serializer_class=RunSerializer)
+    def run(self, request: Request, pk: UUID, run: UUID) -> Response:
+        """One run."""
+        row = selectors.with_messages([self._run()], EMBEDDED + 1)[0]
+        return self.tagged(self.get_serializer(row).data)
 
-    def get(self, request: Request, pk: UUID) -> Response:
-        rows = selectors.runs_of(self.job(pk))
-        return Response(self.page(rows, lambda page: render.runs(page, self.messages)))
+    @extend_schema(
+        operation_id="get_run_messages", summary="List the messages of a run", responses=MessageSerializer(many=True)
+    )
+    @action(
+        detail=True,
+        url_path="runs/<uuid:run>/messages",
+        serializer_class=MessageSerializer,
+        filters={"outcome": equals("outcome", "Only those with this outcome.")},
+        orderings=BY_ID,
+    )
+    def messages(self, request: Request, pk: UUID, run: UUID) -> Response:
+        """The messages that a run was to change, and what became of them."""
+        return self.page(selectors.messages_of_run(self._run()))
 
-    def messages(self, run: RunRow, rows: list[Message]) -> Page:
-        """The first page of a run's messages; its `next` leads to the run's own list."""
-        url = self.url(f"/api/v1/jobs/{run.job_id}/runs/{run.pk}/messages/")
-        return first_page(rows, render.EMBEDDED, url, BY_ID)
-
-
-class Run(Runs):
-    """One run."""
-
-    orderings = {}
-    filters = {}
-    methods = {"GET": Method("Show a run", RunShape)}
-
-    def get(self, request: Request, pk: UUID, run: UUID) -> Response:  # type: ignore[override]  # its address has more
-        row = found(selectors.runs_of(self.job(pk)), pk=run)
-        return self.detail_response(render.runs([row], self.messages)[0])
-
-
-class RunMessages(JobView):
-    """The messages that a run was to change, and what became of them."""
-
-    orderings = BY_ID
-    filters = {"outcome": equals("outcome", "Only those with this outcome.")}
-    methods = {"GET": Method("List the messages of a run", MessageShape, is_page=True)}
-
-    def get(self, request: Request, pk: UUID, run: UUID) -> Response:
-        row = found(selectors.runs_of(self.job(pk)), pk=run)
-        return Response(self.page(selectors.messages_of_run(row), render.outcomes))
-
-
-class Plan(JobView):
-    """The frozen plan: what an approver agrees to."""
-
-    orderings = BY_ID
-    methods = {"GET": Method("Show the plan", PlanShape)}
-
-    def get(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
+    @extend_schema(operation_id="get_plan", summary="Show the plan")
+    @action(detail=True, serializer_class=PlanSerializer, orderings=BY_ID)
+    def plan(self, request: Request, pk: UUID) -> Response:
+        """The frozen plan: what an approver agrees to."""
+        job = self.job()
         if job.frozen_at is None:
             raise NotFound("no_plan", f"the job has no plan; it is {job.state}")
         if job.totals is not None:
             raise NotFound("no_plan", "the job is old, and its plan is kept no longer")
-        messages = paginate(selectors.messages_of_job(job), self.params(), self.url(), self.orderings)
-        content = {
-            "digest": job.digest,
-            "frozen_at": render.instant(job.frozen_at),
-            "instances": render.plan_instances(list(selectors.runs_of(job).filter(plan__isnull=False))),
-            "messages": messages.of(render.planned_messages),
-        }
-        return Response(content)
+        rows = self.paginate_queryset(selectors.messages_of_job(job))
+        page = self.get_paginated_response(rows).data
+        runs = selectors.runs_of(job).filter(plan__isnull=False)
+        content = {"digest": job.digest, "frozen_at": job.frozen_at, "instances": runs, "messages": page}
+        return Response(self.get_serializer(content).data)
 
+    def _decided(self) -> Answer:
+        """200 and the job as it is now."""
+        return Answer(200, job_answer(self.url, Job(pk=self.kwargs["pk"])).body)
 
-class Approve(JobView):
-    """Agree to the plan with that digest."""
-
-    scopes = DECIDE
-    methods = {"POST": Method("Approve", JobShape, DecisionRequest)}
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
-        data = self.read(DecisionRequest)
+    @extend_schema(operation_id="post_approve", summary="Approve", responses=JobSerializer)
+    @action(methods=["post"], detail=True, serializer_class=DecisionRequestSerializer, scopes=DECIDE)
+    def approve(self, request: Request, pk: UUID) -> Response:
+        """Agree to the plan with that digest."""
+        job, data = self.job(), self.body()
 
         def work() -> Answer:
             approval.approve(self.actor, job, data["digest"], data.get("comment", ""))
-            return self.current(pk)
+            return self._decided()
 
         return self.answered(work)
 
-
-class Reject(JobView):
-    """Refuse the plan with that digest; that ends the job."""
-
-    scopes = DECIDE
-    methods = {"POST": Method("Reject", JobShape, RejectionRequest)}
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
-        data = self.read(RejectionRequest)
+    @extend_schema(operation_id="post_reject", summary="Reject", responses=JobSerializer)
+    @action(methods=["post"], detail=True, serializer_class=RejectionRequestSerializer, scopes=DECIDE)
+    def reject(self, request: Request, pk: UUID) -> Response:
+        """Refuse the plan with that digest; that ends the job."""
+        job, data = self.job(), self.body()
 
         def work() -> Answer:
             approval.reject(self.actor, job, data["digest"], data["comment"])
-            return self.current(pk)
+            return self._decided()
 
         return self.answered(work)
 
+    @extend_schema(operation_id="post_cancel", summary="Cancel", responses=CancelledSerializer)
+    @action(methods=["post"], detail=True, serializer_class=EmptySerializer)
+    def cancel(self, request: Request, pk: UUID) -> Response:
+        """Stop a job: runs not begun are cancelled, runs in flight finish."""
+        job = self.job()
+        self.body()
+        return self.answered(lambda: Answer(200, CancelledSerializer(cancel.cancel(self.actor, job)).data))
 
-class Cancel(JobView):
-    """Stop a job: runs not begun are cancelled, runs in flight finish."""
-
-    methods = {"POST": Method("Cancel", CancelledShape, EmptyShape)}
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
-        self.read(EmptyShape)
-        return self.answered(lambda: Answer(200, cancel.cancel(self.actor, job)))
-
-
-class Retry(JobView):
-    """A new job on the runs that failed or were unreachable."""
-
-    methods = {"POST": Method("Retry", JobShape, EmptyShape, 202, makes_job=True)}
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
-        self.read(EmptyShape)
+    @extend_schema(operation_id="post_retry", summary="Retry", responses={202: JobSerializer})
+    @action(methods=["post"], detail=True, serializer_class=EmptySerializer)
+    def retry(self, request: Request, pk: UUID) -> Response:
+        """A new job on the runs that failed or were unreachable."""
+        job = self.job()
+        self.body()
         return self.new_job(lambda: followup.retry(self.actor, job))
 
-
-class Undo(JobView):
-    """A new job that puts back what this one changed."""
-
-    methods = {"POST": Method("Undo", JobShape, UndoRequest, 202, makes_job=True)}
-
-    def post(self, request: Request, pk: UUID) -> Response:
-        job = self.job(pk)
-        data = self.read(UndoRequest)
+    @extend_schema(operation_id="post_undo", summary="Undo", responses={202: JobSerializer})
+    @action(methods=["post"], detail=True, serializer_class=UndoRequestSerializer)
+    def undo(self, request: Request, pk: UUID) -> Response:
+        """A new job that puts back what this one changed."""
+        job, data = self.job(), self.body()
         return self.new_job(lambda: followup.undo(self.actor, job, data["reason"]))

@@ -2,19 +2,19 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.fields import Flag, Instant, JsonObject, StrictSerializer, Text, Texts
 from api.idempotency import Answer
-from api.v1 import render
-from api.view import ApiView, Method
+from api.viewsets import ApiViewSet
 from jobs.lifecycle import resume
 from jobs.models import Pause as PauseRow
 from jobs.restore import pause
 
 
-class PauseShape(StrictSerializer):
+class PauseSerializer(StrictSerializer):
     """Whether it is paused; what it found, what there is now and what is missing only to who administers everything."""
 
     paused = Flag()
@@ -25,30 +25,30 @@ class PauseShape(StrictSerializer):
     not_acknowledged = Texts(allow_null=True)
 
 
-class EndRequest(StrictSerializer):
+class EndRequestSerializer(StrictSerializer):
     """Why the service may go on."""
 
     reason = Text(max_length=2000)
 
 
-class EndedShape(StrictSerializer):
+class EndedSerializer(StrictSerializer):
     """What there is, now that it goes on."""
 
     now = JsonObject()
 
 
-class Pause(ApiView):
+class Pause(ApiViewSet):
     """Whether the service is paused: nothing new is begun, what was sent is read back."""
 
-    tag = "service"
-    scopes = {"GET": "jobs:read"}
-    methods = {"GET": Method("Show the pause", PauseShape)}
+    scopes = {"GET": "jobs:read", "POST": "admin"}
+    serializer_class = PauseSerializer
 
-    def get(self, request: Request) -> Response:
+    @extend_schema(operation_id="get_pause", summary="Show the pause", tags=["service"])
+    def retrieve(self, request: Request) -> Response:
         row = PauseRow.objects.first()
         content: dict[str, Any] = {
             "paused": row is not None,
-            "since": render.instant(row.since) if row else None,
+            "since": row.since if row else None,
             "reason": row.reason if row else "",
             "found": None,
             "now": None,
@@ -57,16 +57,10 @@ class Pause(ApiView):
         if self.actor.may_everywhere("administer"):
             missing = [str(each) for each in pause.unacknowledged()]
             content |= {"found": row.found if row else None, "now": pause.census(), "not_acknowledged": missing}
-        return Response(content)
+        return Response(self.get_serializer(content).data)
 
-
-class PauseEnd(ApiView):
-    """Let the service go on. A gap in the audit trail is acknowledged before, on the server's machine."""
-
-    tag = "service"
-    scopes = {"POST": "admin"}
-    methods = {"POST": Method("End the pause", EndedShape, EndRequest)}
-
-    def post(self, request: Request) -> Response:
-        data = self.read(EndRequest)
-        return self.answered(lambda: Answer(200, {"now": resume.end(self.actor, data["reason"])}))
+    @extend_schema(operation_id="post_pause_end", summary="End the pause", tags=["service"], responses=EndedSerializer)
+    def end(self, request: Request) -> Response:
+        """Let the service go on. A gap in the audit trail is acknowledged before, on the server's machine."""
+        reason = self.body()["reason"]
+        return self.answered(lambda: Answer(200, EndedSerializer({"now": resume.end(self.actor, reason)}).data))

@@ -2,14 +2,22 @@
 
 from typing import Any, ClassVar
 
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
-from api.filters import flag
-from api.idempotency import Answer
+from api.filters import Rows, flag
 from api.tokens import effective_scopes, issue, revoke, visible_tokens
-from api.v1.shapes_fleet import CustomerShape, NewTokenShape, ServiceAccountShape, TokenShape, UserShape, WhoamiShape
-from api.view import ApiView, ListView, Method, ObjectView, Rows, found
+from api.v1.serializers.people import (
+    CustomerSerializer,
+    NewTokenSerializer,
+    ServiceAccountSerializer,
+    TokenSerializer,
+    UserSerializer,
+    WhoamiSerializer,
+)
+from api.viewsets import ApiViewSet, CreateMixin, DestroyMixin, ObjectViewSet, ReadViewSet
 from jobs import selectors
 from jobs.administration import accounts, inventory
 from jobs.models import AccountKind
@@ -17,206 +25,143 @@ from jobs.models import AccountKind
 NARROW_ADMIN = {"GET": "fleet:read", "POST": "admin", "PATCH": "admin", "DELETE": "admin"}
 
 
-class Customers(ListView):
+@extend_schema(tags=["people"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_customers", summary="List customers"),
+    create=extend_schema(operation_id="post_customers", summary="Add a customer"),
+    retrieve=extend_schema(operation_id="get_customer", summary="Show a customer"),
+    partial_update=extend_schema(operation_id="patch_customer", summary="Change a customer"),
+    destroy=extend_schema(operation_id="delete_customer", summary="Delete a customer"),
+)
+class Customers(ObjectViewSet):
     """The customers that the caller may see."""
 
-    tag = "people"
     scopes = NARROW_ADMIN
-    serializer = CustomerShape
+    serializer_class = CustomerSerializer
+    lookup_field = "slug"
+    lookup_value_converter = "name"
     orderings = {"slug": ("slug",)}
     filters = {"enabled": flag("enabled", "Only the enabled, or the disabled ones.")}
-    methods = {
-        "GET": Method("List customers", CustomerShape, is_page=True),
-        "POST": Method("Add a customer", CustomerShape, CustomerShape, 201),
-    }
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return selectors.visible_customers(self.actor)
 
-    def post(self, request: Request) -> Response:
-        values = self.read(CustomerShape)
+    def perform_create(self, serializer: Any) -> None:
+        serializer.instance = inventory.create_customer(self.actor, dict(serializer.validated_data))
 
-        def work() -> Answer:
-            row = inventory.create_customer(self.actor, values)
-            return Answer(201, dict(CustomerShape(row).data), {"Location": self.url(f"/api/v1/customers/{row.slug}/")})
+    def perform_update(self, serializer: Any) -> None:
+        inventory.update_customer(self.actor, serializer.instance, dict(serializer.validated_data))
 
-        return self.answered(work)
+    def perform_destroy(self, row: Any) -> None:
+        inventory.delete_customer(self.actor, row)
 
 
-class Customer(ObjectView):
-    """One customer."""
+class Accounts(ObjectViewSet):
+    """Accounts of one kind: oneself, and those that the caller administers."""
 
-    tag = "people"
     scopes = NARROW_ADMIN
-    serializer = CustomerShape
-    methods = {
-        "GET": Method("Show a customer", CustomerShape),
-        "PATCH": Method("Change a customer", CustomerShape, CustomerShape),
-        "DELETE": Method("Delete a customer", status=204),
-    }
-
-    def _row(self, slug: str) -> Any:
-        return found(selectors.visible_customers(self.actor), slug=slug)
-
-    def get(self, request: Request, slug: str) -> Response:
-        return self.detail_response(self.render(self._row(slug)))
-
-    def patch(self, request: Request, slug: str) -> Response:
-        return self.change(lambda: self._row(slug), lambda row, new: inventory.update_customer(self.actor, row, new))
-
-    def delete(self, request: Request, slug: str) -> Response:
-        return self.remove(lambda: self._row(slug), lambda row: inventory.delete_customer(self.actor, row))
-
-
-class Users(ListView):
-    """People: oneself, and those that the caller administers."""
-
-    tag = "people"
-    scopes = NARROW_ADMIN
-    serializer = UserShape
-    kind: ClassVar[AccountKind] = AccountKind.PERSON
-    path: ClassVar[str] = "users"
+    lookup_field = "username"
+    lookup_value_converter = "name"
     orderings = {"username": ("username",)}
     filters = {"enabled": flag("is_active", "Only the enabled, or the disabled ones.")}
-    methods = {
-        "GET": Method("List people", UserShape, is_page=True),
-        "POST": Method("Add a person", UserShape, UserShape, 201),
-    }
+    kind: ClassVar[AccountKind]
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return selectors.visible_accounts(self.actor, self.kind)
 
-    def post(self, request: Request) -> Response:
-        values = self.read(self.serializer)
-        values.pop("kind", None)
+    def perform_create(self, serializer: Any) -> None:
+        serializer.instance = accounts.create_account(self.actor, self.kind, _without_kind(serializer))
 
-        def work() -> Answer:
-            row = accounts.create_account(self.actor, self.kind, values)
-            location = self.url(f"/api/v1/{self.path}/{row.username}/")
-            return Answer(201, self.render([row])[0], {"Location": location})
+    def perform_update(self, serializer: Any) -> None:
+        accounts.update_account(self.actor, serializer.instance, _without_kind(serializer))
 
-        return self.answered(work)
-
-    def render(self, rows: list[Any]) -> list[Any]:
-        return [dict(self.serializer(row, context={"actor": self.actor}).data) for row in rows]
+    def perform_destroy(self, row: Any) -> None:
+        accounts.delete_account(self.actor, row)
 
 
-class User(ObjectView):
-    """One person."""
-
-    tag = "people"
-    scopes = NARROW_ADMIN
-    serializer = UserShape
-    kind: ClassVar[AccountKind] = AccountKind.PERSON
-    methods = {
-        "GET": Method("Show a person", UserShape),
-        "PATCH": Method("Change a person", UserShape, UserShape),
-        "DELETE": Method("Delete a person", status=204),
-    }
-
-    def _row(self, username: str) -> Any:
-        return found(selectors.visible_accounts(self.actor, self.kind), username=username)
-
-    def render(self, row: Any) -> dict[str, Any]:
-        return dict(self.serializer(row, context={"actor": self.actor}).data)
-
-    def get(self, request: Request, username: str) -> Response:
-        return self.detail_response(self.render(self._row(username)))
-
-    def patch(self, request: Request, username: str) -> Response:
-        def update(row: Any, values: dict[str, Any]) -> None:
-            values.pop("kind", None)
-            accounts.update_account(self.actor, row, values)
-
-        return self.change(lambda: self._row(username), update)
-
-    def delete(self, request: Request, username: str) -> Response:
-        return self.remove(lambda: self._row(username), lambda row: accounts.delete_account(self.actor, row))
+def _without_kind(serializer: Any) -> dict[str, Any]:
+    return {name: value for name, value in serializer.validated_data.items() if name != "kind"}
 
 
-class ServiceAccounts(Users):
+@extend_schema(tags=["people"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_users", summary="List people"),
+    create=extend_schema(operation_id="post_users", summary="Add a person"),
+    retrieve=extend_schema(operation_id="get_user", summary="Show a person"),
+    partial_update=extend_schema(operation_id="patch_user", summary="Change a person"),
+    destroy=extend_schema(operation_id="delete_user", summary="Delete a person"),
+)
+class Users(Accounts):
+    """People: oneself, and those that the caller administers."""
+
+    serializer_class = UserSerializer
+    kind = AccountKind.PERSON
+
+
+@extend_schema(tags=["people"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_service_accounts", summary="List integrations"),
+    create=extend_schema(operation_id="post_service_accounts", summary="Add an integration"),
+    retrieve=extend_schema(operation_id="get_service_account", summary="Show an integration"),
+    partial_update=extend_schema(operation_id="patch_service_account", summary="Change an integration"),
+    destroy=extend_schema(operation_id="delete_service_account", summary="Delete an integration"),
+)
+class ServiceAccounts(Accounts):
     """Integrations."""
 
-    serializer = ServiceAccountShape
+    serializer_class = ServiceAccountSerializer
     kind = AccountKind.SERVICE
-    path = "service-accounts"
-    methods = {
-        "GET": Method("List integrations", ServiceAccountShape, is_page=True),
-        "POST": Method("Add an integration", ServiceAccountShape, ServiceAccountShape, 201),
-    }
 
 
-class ServiceAccount(User):
-    """One integration."""
+@extend_schema(tags=["people"])
+@extend_schema_view(
+    list=extend_schema(operation_id="get_tokens", summary="List tokens"),
+    create=extend_schema(
+        operation_id="post_tokens",
+        summary="Make a token; it is told once",
+        request=TokenSerializer,
+        responses={201: NewTokenSerializer},
+    ),
+    retrieve=extend_schema(operation_id="get_token_view", summary="Show a token"),
+    destroy=extend_schema(operation_id="delete_token_view", summary="Revoke a token"),
+)
+class Tokens(CreateMixin, DestroyMixin, ReadViewSet):
+    """The caller's tokens, and those of accounts that the caller administers. DELETE revokes one at once."""
 
-    serializer = ServiceAccountShape
-    kind = AccountKind.SERVICE
-    methods = {
-        "GET": Method("Show an integration", ServiceAccountShape),
-        "PATCH": Method("Change an integration", ServiceAccountShape, ServiceAccountShape),
-        "DELETE": Method("Delete an integration", status=204),
-    }
-
-
-class Tokens(ListView):
-    """The caller's tokens, and those of accounts that the caller administers."""
-
-    tag = "people"
-    serializer = TokenShape
+    serializer_class = TokenSerializer
+    lookup_value_converter = "uuid"
     orderings = {"-created_at": ("-id",)}
-    methods = {
-        "GET": Method("List tokens", TokenShape, is_page=True),
-        "POST": Method("Make a token; it is told once", NewTokenShape, TokenShape, 201),
-    }
 
-    def rows(self) -> Rows:
+    def get_queryset(self) -> Rows:
         return visible_tokens(self.actor)
 
-    def post(self, request: Request) -> Response:
-        values = self.read(TokenShape)
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return NewTokenSerializer if self.action == "create" else TokenSerializer
 
-        def work() -> Answer:
-            row, secret = issue(self.actor, values)
-            body = {**TokenShape(row).data, "token": secret}
-            return Answer(201, body, {"Location": self.url(f"/api/v1/tokens/{row.pk}/")})
+    def perform_create(self, serializer: Any) -> None:
+        serializer.instance, secret = issue(self.actor, dict(serializer.validated_data))
+        serializer.instance.secret = secret
 
-        return self.answered(work)
-
-
-class TokenView(ObjectView):
-    """One token. DELETE revokes it at once."""
-
-    tag = "people"
-    serializer = TokenShape
-    methods = {"GET": Method("Show a token", TokenShape), "DELETE": Method("Revoke a token", status=204)}
-
-    def _row(self, pk: Any) -> Any:
-        return found(visible_tokens(self.actor), pk=pk)
-
-    def get(self, request: Request, pk: Any) -> Response:
-        return self.detail_response(self.render(self._row(pk)))
-
-    def delete(self, request: Request, pk: Any) -> Response:
-        return self.remove(lambda: self._row(pk), lambda row: revoke(self.actor, row))
+    def perform_destroy(self, row: Any) -> None:
+        revoke(self.actor, row)
 
 
-class Whoami(ApiView):
+class Whoami(ApiViewSet):
     """The caller."""
 
-    tag = "people"
-    methods = {"GET": Method("Who am I", WhoamiShape)}
+    serializer_class = WhoamiSerializer
 
-    def get(self, request: Request) -> Response:
+    @extend_schema(operation_id="get_whoami", summary="Who am I", tags=["people"])
+    def retrieve(self, request: Request) -> Response:
         account = self.actor.account
-        roles = UserShape(account, context={"actor": self.actor}).data["roles"]
         of_others = visible_tokens(self.actor).filter(account=account).exclude(minted_by=[]).order_by("-id")
-        content = {
+        caller = {
             "username": account.username,
             "kind": account.kind,
-            "customers": list(selectors.visible_customers(self.actor).values_list("slug", flat=True)),
-            "roles": roles,
+            "customers": selectors.visible_customers(self.actor).values_list("slug", flat=True),
+            "roles": account,
             "scopes": effective_scopes(self.actor),
-            "minted_by": list(self.actor.minted_by),
-            "tokens_by_others": [dict(TokenShape(row).data) for row in of_others],
+            "minted_by": self.actor.minted_by,
+            "tokens_by_others": of_others,
         }
-        return Response(content)
+        return Response(self.get_serializer(caller).data)

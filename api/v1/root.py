@@ -3,13 +3,14 @@
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import Problem, respond
 from api.fields import StrictSerializer
-from api.view import ApiView, Method
+from api.viewsets import ApiViewSet
 
 API = "/api/v1/"
 PLACES = (
@@ -26,18 +27,18 @@ def home(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(f"{API}docs/")
 
 
-class RootShape(StrictSerializer):
+class RootSerializer(StrictSerializer):
     """The address of each collection."""
 
     def get_fields(self) -> dict[str, Any]:
         return {name: serializers.URLField(read_only=True) for name in PLACES}
 
 
-class Root(ApiView):
+class Root(ApiViewSet):
     """The collections."""
 
-    tag = "root"
-    methods = {"GET": Method("List the collections", RootShape)}
+    serializer_class = RootSerializer
 
-    def get(self, request: Request) -> Response:
+    @extend_schema(operation_id="get_root", summary="List the collections", tags=["root"])
+    def retrieve(self, request: Request) -> Response:
         return Response({name: self.url(f"{API}{name}/") for name in PLACES})

@@ -39,6 +39,11 @@ class Block(models.Model):
     def __str__(self) -> str:
         return self.pattern
 
+    @property
+    def reply(self) -> str:
+        """The SMTP reply that refuses the sender."""
+        return f"{self.code} {self.enhanced} {self.text}"
+
 
 class BlockState(models.TextChoices):
     APPLIED = "applied"

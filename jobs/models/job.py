@@ -1,5 +1,8 @@
 """A request and its outcome: a Job, its Runs (one per instance), their messages, and the events of their stream."""
 
+from dataclasses import dataclass, field
+from uuid import UUID
+
 from django.db import models
 from django.db.models import F, Q
 
@@ -22,11 +25,27 @@ class Thinned(models.IntegerChoices):
     DETAILS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class JobDetails:
+    """What a job's rows in other tables come to.
+
+    `runs`: how many are in each state; `done`, `left_queue`: messages with that outcome; `planned_instances`: runs
+    that have a plan; `undone_by`: the newest job that undoes it and did not come to nothing.
+    """
+
+    runs: dict[str, int] = field(default_factory=dict)
+    done: int = 0
+    left_queue: int = 0
+    planned_instances: int = 0
+    undone_by: UUID | None = None
+
+
 class Job(models.Model):
     """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version).
 
     `minted_by`: who had a hand in the token that requested it, besides the requester; null: nobody.
     `totals`: what its messages came to and how many instances its plan had; there from when the rows that tell so go.
+    `details` are there once it has been through a selector that says so.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -66,6 +85,7 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     thinned = models.PositiveSmallIntegerField(choices=Thinned.choices, default=Thinned.NOTHING)
     totals = models.JSONField(null=True, blank=True)
+    details: JobDetails
 
     class Meta:
         ordering = ["-id"]
@@ -93,7 +113,8 @@ class Run(models.Model):
 
     `dispatched_at` is committed before the first byte of a changing command leaves. `lease_until` is moved on by the
     process (`worker`) that has the run; one whose lease ended was lost. `fence` names the claim and no other one.
-    `attempts` counts claims. `slot` and `site` name a queue.
+    `attempts` counts claims. `slot` and `site` name a queue. `first_messages` are there once it has been through a
+    selector that says so.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -120,6 +141,7 @@ class Run(models.Model):
     reconciled = models.PositiveSmallIntegerField(default=0)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    first_messages: "list[Message] | None"
 
     class Meta:
         ordering = ["id"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from api.v1 import render
+from api.v1.serializers.jobs import CountsSerializer
 from fleet.mta.errors import InDelivery, LeaseLost, OutcomeUnknown, UnparsedOutput
 from fleet.mta.records import Ended, MessageState, Result
 from fleet.mta.steps import Plan
 from fleet.ssh.engine import Outcome, Request
-from jobs import queues
+from jobs import queues, selectors
 from jobs.clock import db_now
 from jobs.lifecycle import hosts, reconcile
 from jobs.lifecycle.record import Report
@@ -65,7 +65,8 @@ def test_a_deletion_read_back_counts_what_has_left_the_queue_in_result_audit_and
     counts = {"asked": 2, "done": 0, "left_queue": 2, "already_gone": 0, "in_delivery": 0, "left": 0}
     assert (job.state, job.runs.get().result) == ("succeeded", counts)
     assert AuditEvent.objects.filter(job=job.pk, action="run.ended").latest("id").data["counts"] == counts
-    assert render.jobs([job], str)[0]["counts"] == {"runs": {"succeeded": 1}, "messages": 0, "left_queue": 2}
+    row = selectors.detailed([job])[0]
+    assert CountsSerializer(row).data == {"runs": {"succeeded": 1}, "messages": 0, "left_queue": 2}
 
 
 def test_an_instance_whose_host_is_silent_delays_the_look_at_no_other_one_of_its_job(

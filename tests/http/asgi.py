@@ -83,6 +83,8 @@ class Site:
         parts = urlsplit(API + path)
         given = {"Host": "testserver", "Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        content = b"" if body is None else json.dumps(body).encode()
+        given["Content-Length"] = str(len(content))
         scope = {
             "type": "http",
             "http_version": "1.1",
@@ -94,7 +96,7 @@ class Site:
             "client": ("127.0.0.1", 40_000),
             "server": ("127.0.0.1", 8000),
         }
-        return Asked(self.app, scope, b"" if body is None else json.dumps(body).encode(), room)
+        return Asked(self.app, scope, content, room)
 
     @property
     def waiting(self) -> int:

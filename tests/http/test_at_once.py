@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from api.view import ApiView
+from api.viewsets import ApiViewSet
 from tests.http.cast import Caller, build_world
 
 CHANGES = {
@@ -26,7 +26,7 @@ def test_of_two_that_change_what_both_have_read_the_second_is_told_so(
     world = build_world()
     tag = {"If_Match": world.dana.get(path).headers["ETag"]}
     told: list[int] = []
-    check = ApiView.check_match
+    check = ApiViewSet.check_match
 
     def late() -> None:
         told.append(Caller(world.dana.token).delete(path, **tag).status_code)
@@ -34,13 +34,13 @@ def test_of_two_that_change_what_both_have_read_the_second_is_told_so(
 
     other = threading.Thread(target=late)
 
-    def checked(view: ApiView, content: Any) -> None:
+    def checked(view: ApiViewSet, content: Any) -> None:
         check(view, content)
         if other.ident is None:
             other.start()
             other.join(0.3)  # time for who does not wait
 
-    monkeypatch.setattr(ApiView, "check_match", checked)
+    monkeypatch.setattr(ApiViewSet, "check_match", checked)
     changed = world.dana.patch(path, CHANGES[path], **tag)
     other.join(20)
     assert (changed.status_code, told) == (200, [412])

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 
 from api import held
 from api.models import Token
-from api.v1 import records
+from api.v1 import audit
 from jobs.audit import trail
 from jobs.audit.verify import verify_lines
 from jobs.models import AuditEvent, Role
@@ -35,7 +35,7 @@ def prepared() -> World:
 
 @pytest_asyncio.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(records, "LINES", 1)
+    monkeypatch.setattr(audit, "LINES", 1)
     monkeypatch.setattr(trail, "BATCH", 2)
     return await sync_to_async(prepared)()
 
@@ -108,8 +108,8 @@ async def test_who_does_not_read_has_no_connection_and_one_export_and_others_hav
 async def test_long_entries_make_a_part_of_few_of_them(
     api: Site, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "LINES", 500)
-    monkeypatch.setattr(records, "PART", 1000)
+    monkeypatch.setattr(audit, "LINES", 500)
+    monkeypatch.setattr(audit, "PART", 1000)
     whole = (await export(api, world.alice)).content
     asked = await api.ask(world.alice.token, "GET", PATH).begun()
     parts = [await asked.part()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api import body
+from api import parsers
 from api.errors import ERRORS_LISTED, Problem
 from fleet.match import parse_any
 from tests.http.cast import World
@@ -26,7 +26,7 @@ def test_a_doubled_key_among_many_is_found_in_linear_time() -> None:
 
     def refuse() -> None:
         with pytest.raises(Problem, match="'6d5f' stands twice") as caught:
-            body.parse(raw)
+            parsers.parse(raw)
         assert caught.value.code == "duplicate_key"
 
     assert cpu(refuse) < 2

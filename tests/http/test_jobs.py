@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from api import pagination
-from api.v1.shapes_jobs import JobShape, RunShape
+from api.v1.serializers.jobs import JobSerializer, RunSerializer
 from jobs.lifecycle import retention
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
 from tests.http.cast import Caller, World
@@ -86,7 +86,7 @@ def test_a_job_is_taken_at_once_and_rung_for(
     assert answer.status_code == 202
     assert answer.headers["Location"] == f"http://testserver/api/v1/jobs/{body['id']}/"
     assert answer.headers["Retry-After"] == "1"
-    assert set(body) == set(JobShape().fields)
+    assert set(body) == set(JobSerializer().fields)
     assert (body["state"], body["requested_by"], body["channel"]) == ("planning", "alice", "api")
     assert (body["customers"], body["ticket"], body["plan"], body["approval"]) == (["acme"], "OPS-123", None, None)
     assert body["counts"] == {"runs": {"pending": 1}, "messages": 0, "left_queue": 0}
@@ -258,7 +258,7 @@ def test_runs_show_the_first_messages_and_where_the_others_are(world: World) -> 
     job = planned(world, messages=130)
     ended(job, done=130)
     body = world.alice.get(f"jobs/{job.pk}/runs/").json()["results"]
-    assert set(body[0]) == set(RunShape().fields)
+    assert set(body[0]) == set(RunSerializer().fields)
     messages = body[0]["result"]["messages"]
     assert len(messages["results"]) == 100
     assert messages["results"][0] == {"queue_id": "3F5A0000", "outcome": "done", "new_id": None}

@@ -20,6 +20,7 @@ class Server:
         self.read = 0
         self.sent: list[dict[str, Any]] = []
         self.seen = b""
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def receive(self) -> dict[str, Any]:
         self.read += 1
@@ -33,7 +34,7 @@ class Server:
         self.sent.append(message)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        self.seen = (await receive())["body"]
+        self.seen, self.headers = (await receive())["body"], scope["headers"]
 
     async def run(self) -> None:
         await bounded(self.app)(dict(SCOPE), self.receive, self.send)
@@ -43,10 +44,11 @@ def part(body: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-async def test_a_body_in_parts_arrives_whole() -> None:
+async def test_a_body_in_parts_arrives_whole_and_with_its_length() -> None:
     server = Server(part(b"ab"), part(b"cd", more=False))
     await server.run()
     assert (server.seen, server.sent) == (b"abcd", [])
+    assert server.headers == [(b"content-length", b"4")]  # else the framework takes a chunked body for none
 
 
 async def test_an_endless_body_is_413_after_the_limit() -> None:

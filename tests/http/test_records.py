@@ -12,10 +12,11 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
 from api import metrics
-from api.v1.render import jobs as render_jobs
-from api.v1.shapes_jobs import AuditShape, BlockShape, CheckpointShape, JobRequest, QuarantineShape
+from api.v1.serializers.jobs import JobRequestSerializer
+from api.v1.serializers.records import AuditSerializer, BlockSerializer, CheckpointSerializer, QuarantineSerializer
 from api.v1.urls import urlpatterns
 from fleet.mta.params.catalogue import CATALOGUE
+from jobs import selectors
 from jobs.audit import trail
 from jobs.audit.trail import Entry, append
 from jobs.models import AuditChain, AuditEvent
@@ -31,7 +32,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 def test_a_block_says_how_far_each_instance_has_got(world: World) -> None:
     pk = fill(world)["blocks"]
     body = world.alice.get(f"blocks/{pk}/").json()
-    assert set(body) == set(BlockShape().fields)
+    assert set(body) == set(BlockSerializer().fields)
     assert (body["reply"], body["owner"]) == ("550 5.7.1 no", "alice")
     assert body["instances"] == [{"instance": "mx1/postfix", "state": "pending", "detail": ""}]
     for query, count in (
@@ -47,7 +48,7 @@ def test_a_block_says_how_far_each_instance_has_got(world: World) -> None:
 def test_the_quarantine_is_filtered_by_the_selection_language(world: World) -> None:
     names = fill(world)
     body = world.alice.get(f"quarantine/{names['quarantine']}/").json()
-    assert set(body) == set(QuarantineShape().fields)
+    assert set(body) == set(QuarantineSerializer().fields)
     for query, count in (
         (f"job={names['jobs'].split()[0]}", 1),
         ("state=kept", 1),
@@ -67,7 +68,7 @@ def test_the_audit_trail_is_listed_and_verified(world: World) -> None:
     trail.checkpoint()
     page = world.dana.get(f"audit/?job={job['id']}").json()
     entry = page["results"][0]
-    assert set(entry) == set(AuditShape().fields)
+    assert set(entry) == set(AuditSerializer().fields)
     assert (entry["actor"], entry["action"], entry["customer"]) == ("alice", "job.submitted", "acme")
     assert entry["source"] == "127.0.0.1"
     assert len(world.dana.get("audit/?actor=alice&action=job.submitted&customer=acme").json()["results"]) == 1
@@ -76,7 +77,7 @@ def test_the_audit_trail_is_listed_and_verified(world: World) -> None:
     assert (verdict["ok"], verdict["first_bad"]) == (True, None)
     assert verdict["checked"] < world.dana.get("audit/verify/").json()["checked"]
     checkpoints = world.alice.get("audit/checkpoints/").json()["results"]
-    assert set(checkpoints[0]) == set(CheckpointShape().fields)
+    assert set(checkpoints[0]) == set(CheckpointSerializer().fields)
     assert {row["customer"] for row in checkpoints} == {"acme"}
 
 
@@ -158,7 +159,7 @@ def test_the_document_says_what_each_operations_params_are(document: Any) -> Non
     for name, spec in CATALOGUE.items():
         assert schemas[f"params.{name}"]["properties"].keys() == spec.params.keys()
     request = schemas["JobRequestRequest"]
-    assert request["properties"].keys() == JobRequest().fields.keys()
+    assert request["properties"].keys() == JobRequestSerializer().fields.keys()
     assert request["additionalProperties"] is False
     assert len(request["anyOf"]) == len(CATALOGUE)
 
@@ -171,5 +172,5 @@ def test_the_schema_and_its_pages_are_served_without_a_token_and_without_other_h
     assert "https://" not in page
 
 
-def test_rendering_nothing_asks_nothing(db: None) -> None:
-    assert render_jobs([], str) == []
+def test_of_no_jobs_there_are_no_details(db: None) -> None:
+    assert selectors.detailed([]) == []

@@ -1,11 +1,13 @@
 """A request's JSON body, read strictly: what two parsers could read differently is refused."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.request import UnreadablePostError
+from rest_framework.parsers import BaseParser
 
 from api.errors import Problem
 
@@ -14,13 +16,17 @@ MAX_NUMBER = 1 << 53
 """Beyond this two readers of JSON may see different numbers (RFC 7493 2.2), and the audit trail takes none."""
 
 
-def read_json(request: HttpRequest) -> Any:
-    """The body as Python values; an empty body is `{}`. Raises Problem: 400, 413 or 415."""
-    raw = _raw(request)
-    if not raw:
-        return {}
-    _check_type(request)
-    return parse(raw)
+class StrictJSONParser(BaseParser):
+    """What stands behind `request.data`. Raises Problem: 400, 413 or 415."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
+        raw = _raw(stream)
+        if not raw:
+            return {}
+        _check_type(stream)
+        return parse(raw)
 
 
 def parse(raw: bytes) -> Any:

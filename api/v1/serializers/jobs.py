@@ -1,0 +1,272 @@
+"""Jobs, their runs and plans as JSON, and what is asked of them."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from api.fields import (
+    Choice,
+    Duration,
+    Epoch,
+    Flag,
+    Instant,
+    Integer,
+    JsonObject,
+    OrNull,
+    StrictSerializer,
+    Text,
+    Texts,
+)
+from api.pagination import Page, first_page
+from jobs.jsonvalues import readable
+from jobs.models import Decision, Job
+from jobs.rules.state import JobState, RunState
+
+JOB_STATES = [state.value for state in JobState]
+RUN_STATES = [state.value for state in RunState]
+FINAL = frozenset(state.value for state in JobState.final())
+EMBEDDED = 100
+"""Messages of a run that stand in its `result` at once; the others follow by the page's `next`."""
+BY_ID = {"id": ("id",)}
+CHANNELS = ["api", "cli", "web", "slack", "mattermost", "ticket", "schedule"]
+
+
+class JobRequestSerializer(StrictSerializer):
+    """A job as it is asked for. What `target` and `params` hold is checked against the fleet and the catalogue."""
+
+    operation = Text(max_length=32)
+    target = JsonObject()
+    params = JsonObject(required=False)
+    reason = Text(required=False, allow_blank=True, max_length=2000)
+    ticket = Text(required=False, allow_blank=True, max_length=200)
+    dry_run = Flag(required=False)
+    approval_ttl = Duration(required=False)
+
+    def validate_approval_ttl(self, value: int) -> int:
+        """More than a year is a typing error."""
+        if value > 366 * 86_400:
+            raise serializers.ValidationError("at most 366d", code="out_of_range")
+        return value
+
+    def validate_target(self, value: dict[str, Any]) -> dict[str, Any]:
+        """JSON types only; which keys there are is the inventory's business."""
+        return dict(value)
+
+
+class DecisionRequestSerializer(StrictSerializer):
+    """A decision on the plan that was seen."""
+
+    digest = Text(max_length=80)
+    comment = Text(required=False, allow_blank=True, max_length=2000)
+
+
+class RejectionRequestSerializer(StrictSerializer):
+    """A refusal says why."""
+
+    digest = Text(max_length=80)
+    comment = Text(max_length=2000)
+
+
+class UndoRequestSerializer(StrictSerializer):
+    """Why the job is undone."""
+
+    reason = Text(max_length=2000)
+
+
+class PlanSummarySerializer(StrictSerializer):
+    """What a job's plan comes to."""
+
+    digest = Text()
+    messages = Integer(source="planned_messages")
+    instances = Integer(source="details.planned_instances")
+    frozen_at = Instant()
+
+    def to_representation(self, instance: Job) -> Any:
+        return super().to_representation(instance) if instance.frozen_at else None
+
+
+class DecisionSerializer(StrictSerializer):
+    """A person's decision."""
+
+    person = Text(source="person.username")
+    decision = Choice(choices=Decision.values)
+    comment = Text(allow_blank=True)
+    at = Instant()
+
+
+class Deadline(Instant):
+    """Until when people may decide; null when they need not, or cannot any more."""
+
+    def get_attribute(self, instance: Job) -> Any:
+        return instance.expires_at if instance.state == JobState.AWAITING_APPROVAL else None
+
+
+class Given(Integer):
+    """How many have agreed."""
+
+    def get_attribute(self, instance: Job) -> int:
+        return sum(each.decision == Decision.APPROVED for each in instance.approvals.all())
+
+
+class ApprovalSerializer(StrictSerializer):
+    """How far the approval of a job has come."""
+
+    needed = Integer(source="approvals_needed")
+    given = Given()
+    deadline = Deadline(allow_null=True)
+    rule = Text(allow_blank=True)
+    why = Text(allow_blank=True)
+    decisions = DecisionSerializer(many=True, source="approvals.all")
+
+    def to_representation(self, instance: Job) -> Any:
+        return super().to_representation(instance) if instance.approvals_needed else None
+
+
+class CountsSerializer(StrictSerializer):
+    """`messages`: planned while the job is not final, done after. `left_queue`: those that were no longer queued when a
+    deletion that was cut off was read back."""
+
+    runs = serializers.DictField(child=Integer(), source="details.runs")
+    messages = Integer(source="planned_messages")
+    left_queue = Integer(source="details.left_queue")
+
+    def to_representation(self, instance: Job) -> Any:
+        counts = super().to_representation(instance)
+        if instance.state in FINAL and instance.state != JobState.PLANNED:
+            counts["messages"] = instance.details.done
+        return counts
+
+
+class Slugs(Texts):
+    """Customers by their slugs."""
+
+    def to_representation(self, data: Any) -> list[str]:
+        return sorted(customer.slug for customer in data.all())
+
+
+class Links(serializers.DictField):
+    """Where what belongs to a job is."""
+
+    child = Text()
+
+    def to_representation(self, value: Any) -> dict[str, str]:
+        base = self.context["url"](f"/api/v1/jobs/{value.pk}/")
+        links = {"self": base, "runs": f"{base}runs/", "events": f"{base}events/"}
+        return {**links, "plan": f"{base}plan/"} if value.frozen_at and value.totals is None else links
+
+
+class JobSerializer(StrictSerializer):
+    """A job. Its row has been through `selectors.detailed`."""
+
+    id = serializers.UUIDField()
+    operation = Text()
+    target = JsonObject()
+    params = JsonObject()
+    reason = Text(allow_blank=True)
+    ticket = Text(allow_blank=True)
+    dry_run = Flag()
+    state = Choice(choices=JOB_STATES)
+    error = JsonObject(allow_null=True)
+    requested_by = Text(source="requested_by.username")
+    channel = Choice(choices=CHANNELS)
+    created_at = Instant()
+    started_at = Instant(allow_null=True)
+    finished_at = Instant(allow_null=True)
+    expires_at = Instant(allow_null=True)
+    customers = Slugs()
+    undo_of = serializers.UUIDField(allow_null=True, source="undo_of_id")
+    undone_by = serializers.UUIDField(allow_null=True, source="details.undone_by")
+    retry_of = serializers.UUIDField(allow_null=True, source="retry_of_id")
+    links = Links(source="*")
+    plan = PlanSummarySerializer(allow_null=True, source="*")
+    approval = ApprovalSerializer(allow_null=True, source="*")
+    counts = CountsSerializer(source="*")
+
+
+class EvidenceSerializer(StrictSerializer):
+    """What the host showed before and after."""
+
+    before = serializers.JSONField(allow_null=True)
+    after = serializers.JSONField(allow_null=True)
+
+
+class MessageSerializer(StrictSerializer):
+    """What became of a message; `outcome` is null until that is known, `new_id` where it got none."""
+
+    queue_id = Text()
+    outcome = OrNull()
+    new_id = OrNull()
+
+
+class Result(JsonObject):
+    """What a run came to, with the first page of its messages where it counts messages (`selectors.with_messages`)."""
+
+    def to_representation(self, value: Any) -> Any:
+        if value.first_messages is None:
+            return value.result
+        return {
+            **value.result,
+            "messages": self._page(value).of(MessageSerializer(value.first_messages[:EMBEDDED], many=True).data),
+        }
+
+    def _page(self, run: Any) -> Page:
+        """The first one; its `next` leads to the run's own list."""
+        url = self.context["url"](f"/api/v1/jobs/{run.job_id}/runs/{run.pk}/messages/")
+        return first_page(run.first_messages, EMBEDDED, url, BY_ID)
+
+
+class RunSerializer(StrictSerializer):
+    """A job on one instance (on one host, for discovery). Its row has been through `selectors.with_messages`."""
+
+    id = serializers.UUIDField()
+    instance = Text(allow_null=True)
+    host = Text(source="host.name")
+    state = Choice(choices=RUN_STATES)
+    error = JsonObject(allow_null=True)
+    result = Result(allow_null=True, source="*")
+    commands = serializers.ListField(child=JsonObject())
+    evidence = EvidenceSerializer(source="*")
+    started_at = Instant(allow_null=True)
+    finished_at = Instant(allow_null=True)
+
+
+class PlannedMessageSerializer(StrictSerializer):
+    """A message that the plan names."""
+
+    instance = Text(source="run.planned_name")
+    queue_id = Text()
+    arrival_time = Epoch()
+    sender = Text()
+    size = Integer()
+
+
+class PlannedPageSerializer(StrictSerializer):
+    """A list page."""
+
+    next = Text(allow_null=True)
+    previous = Text(allow_null=True)
+    results = PlannedMessageSerializer(many=True)
+
+
+class PlannedInstance(JsonObject):
+    """An instance's part of a plan."""
+
+    def to_representation(self, value: Any) -> dict[str, Any]:
+        plan = value.plan or {}
+        return {"instance": value.planned_name, **plan, "sample": readable(plan.get("sample", []))}
+
+
+class PlanSerializer(StrictSerializer):
+    """A frozen plan: the job's digest, its runs that have a plan, and a page of its messages."""
+
+    digest = Text()
+    frozen_at = Instant()
+    instances = serializers.ListField(child=PlannedInstance())
+    messages = PlannedPageSerializer()
+
+
+class CancelledSerializer(StrictSerializer):
+    """Which runs (ids) were cancelled, and which are in flight and finish."""
+
+    cancelled = Texts()
+    in_flight = Texts()
