@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import is_list_serializer
 
+from api.codes import FIELD_CODES, HOST_CODES, PROBLEM_CODES
 from api.errors import ERRORS_LISTED, JSON_TYPE
 from api.fields import StrictSerializer, Text
 from fleet.mta.params.catalogue import CATALOGUE
@@ -86,30 +87,26 @@ def _header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def document_operations(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """A post-processing hook: the problem, the token, and for each operation what its job's params are."""
+    """A post-processing hook: the problem, the token, and what each operation's params are."""
     components = result.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas[PROBLEM] = _problem_schema()
     for spec in CATALOGUE.values():
-        schemas[f"params.{spec.name}"] = {k: v for k, v in spec.schema.items() if k != "$schema"}
-    if "JobRequestRequest" in schemas:
-        schemas["JobRequestRequest"]["anyOf"] = [_params_of(name) for name in CATALOGUE]
+        schemas[f"{component_name(spec.name)}Params"] = {k: v for k, v in spec.schema.items() if k != "$schema"}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "mxf_..."}}
     return result
 
 
-def _params_of(name: str) -> dict[str, Any]:
-    return {
-        "title": name,
-        "properties": {"operation": {"const": name}, "params": {"$ref": f"#/components/schemas/params.{name}"}},
-    }
+def component_name(operation: str) -> str:
+    """`queue.purge` as in names of the document: `QueuePurge`."""
+    return "".join(part.capitalize() for part in operation.split("."))
 
 
 def _problem_schema() -> dict[str, Any]:
     text = {"type": "string"}
     error = {
         "type": "object",
-        "properties": {"field": text, "code": text, "detail": text},
+        "properties": {"field": text, "code": {"type": "string", "enum": list(FIELD_CODES)}, "detail": text},
         "required": ["field", "code", "detail"],
     }
     properties = {
@@ -117,7 +114,7 @@ def _problem_schema() -> dict[str, Any]:
         "title": text,
         "status": {"type": "integer"},
         "detail": text,
-        "code": text,
+        "code": {"type": "string", "enum": sorted({*PROBLEM_CODES, *HOST_CODES})},
         "request_id": text,
         "errors": {"type": "array", "items": error, "maxItems": ERRORS_LISTED},
         "more_errors": {"type": "integer", "description": "how many are not in `errors`"},

@@ -10,6 +10,7 @@ from fleet.models import Customer, Host, Instance
 from fleet.mta import REGISTRY
 from fleet.mta.records import InstanceFacts
 
+MOST_NAMES = 1000
 KEYS = ("all", "customers", "hosts", "labels", "mta", "instances")
 AN_INSTANCE = "expected HOST/NAME as instances/ lists them"
 
@@ -69,8 +70,8 @@ def _check_labels(value: Any) -> None:
 def _check_names(field: str, value: Any) -> None:
     if not isinstance(value, list) or not value:
         raise TargetError(field, "wrong_type", "a list with at least one name is expected")
-    if len(value) > 1000:
-        raise TargetError(field, "invalid", "at most 1000 names are taken")
+    if len(value) > MOST_NAMES:
+        raise TargetError(field, "invalid", f"at most {MOST_NAMES} names are taken")
     for index, name in enumerate(value):
         if not isinstance(name, str) or not name:
             raise TargetError(f"{field}[{index}]", "wrong_type", "a name is expected")

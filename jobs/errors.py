@@ -59,7 +59,6 @@ TOP_CODES = frozenset(
         "unsupported",
         "unusable_key",
         "name_taken",
-        "null_sender",
         "scope_mismatch",
     }
 )

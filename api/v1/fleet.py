@@ -24,7 +24,7 @@ from api.v1.serializers.fleet import (
     InstanceSerializer,
     OperationSerializer,
     UnlockedSerializer,
-    UnlockRequestSerializer,
+    UnlockSerializer,
 )
 from api.v1.serializers.jobs import JobSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
@@ -150,7 +150,7 @@ class Hosts(ObjectViewSet):
         return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
 
     @extend_schema(operation_id="post_unlock", summary="Free a host by hand", responses=UnlockedSerializer)
-    @action(methods=["post"], detail=True, serializer_class=UnlockRequestSerializer)
+    @action(methods=["post"], detail=True, serializer_class=UnlockSerializer)
     def unlock(self, request: Request, name: str) -> Response:
         """Free a host from the job that has it, when that does not let go by itself."""
         row = self.get_object()

@@ -20,16 +20,17 @@ from api.v1.serializers.jobs import (
     FINAL,
     JOB_STATES,
     RUN_STATES,
+    ApproveSerializer,
     CancelledSerializer,
-    DecisionRequestSerializer,
     JobRequestSerializer,
     JobSerializer,
     MessageSerializer,
     PlanSerializer,
-    RejectionRequestSerializer,
+    RejectSerializer,
     RunSerializer,
-    UndoRequestSerializer,
+    UndoSerializer,
 )
+from api.v1.serializers.requests import ANY_REQUEST
 from api.viewsets import CreateMixin, ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
@@ -51,7 +52,7 @@ RUN_FILTERS = {
     create=extend_schema(
         operation_id="post_jobs",
         summary="Ask for a job",
-        request=JobRequestSerializer,
+        request=ANY_REQUEST,
         responses={202: JobSerializer},
     ),
     retrieve=extend_schema(operation_id="get_job", summary="Show a job"),
@@ -159,7 +160,7 @@ class Jobs(CreateMixin, ReadViewSet):
         return Answer(200, job_answer(self.url, Job(pk=self.kwargs["pk"])).body)
 
     @extend_schema(operation_id="post_approve", summary="Approve", responses=JobSerializer)
-    @action(methods=["post"], detail=True, serializer_class=DecisionRequestSerializer, scopes=DECIDE)
+    @action(methods=["post"], detail=True, serializer_class=ApproveSerializer, scopes=DECIDE)
     def approve(self, request: Request, pk: UUID) -> Response:
         """Agree to the plan with that digest."""
         job, data = self.job(), self.body()
@@ -171,7 +172,7 @@ class Jobs(CreateMixin, ReadViewSet):
         return self.answered(work)
 
     @extend_schema(operation_id="post_reject", summary="Reject", responses=JobSerializer)
-    @action(methods=["post"], detail=True, serializer_class=RejectionRequestSerializer, scopes=DECIDE)
+    @action(methods=["post"], detail=True, serializer_class=RejectSerializer, scopes=DECIDE)
     def reject(self, request: Request, pk: UUID) -> Response:
         """Refuse the plan with that digest; that ends the job."""
         job, data = self.job(), self.body()
@@ -199,7 +200,7 @@ class Jobs(CreateMixin, ReadViewSet):
         return self.new_job(lambda: followup.retry(self.actor, job))
 
     @extend_schema(operation_id="post_undo", summary="Undo", responses={202: JobSerializer})
-    @action(methods=["post"], detail=True, serializer_class=UndoRequestSerializer)
+    @action(methods=["post"], detail=True, serializer_class=UndoSerializer)
     def undo(self, request: Request, pk: UUID) -> Response:
         """A new job that puts back what this one changed."""
         job, data = self.job(), self.body()

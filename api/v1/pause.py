@@ -25,7 +25,7 @@ class PauseSerializer(StrictSerializer):
     not_acknowledged = Texts(allow_null=True)
 
 
-class EndRequestSerializer(StrictSerializer):
+class PauseEndSerializer(StrictSerializer):
     """Why the service may go on."""
 
     reason = Text(max_length=2000)

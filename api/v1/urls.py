@@ -39,7 +39,7 @@ urlpatterns = [
     path("", root.Root.as_view({"get": "retrieve"})),
     path("whoami/", people.Whoami.as_view({"get": "retrieve"})),
     path("pause/", pause.Pause.as_view({"get": "retrieve"})),
-    path("pause/end/", pause.Pause.as_view({"post": "end"}, serializer_class=pause.EndRequestSerializer)),
+    path("pause/end/", pause.Pause.as_view({"post": "end"}, serializer_class=pause.PauseEndSerializer)),
     path("jobs/<uuid:pk>/events/", events.events),
     *router.urls,
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

@@ -156,12 +156,19 @@ def test_the_document_has_every_route(document: Any) -> None:
 
 def test_the_document_says_what_each_operations_params_are(document: Any) -> None:
     schemas = document["components"]["schemas"]
+    mapping = schemas["JobRequest"]["discriminator"]["mapping"]
+    assert mapping.keys() == CATALOGUE.keys()
     for name, spec in CATALOGUE.items():
-        assert schemas[f"params.{name}"]["properties"].keys() == spec.params.keys()
-    request = schemas["JobRequestRequest"]
-    assert request["properties"].keys() == JobRequestSerializer().fields.keys()
-    assert request["additionalProperties"] is False
-    assert len(request["anyOf"]) == len(CATALOGUE)
+        whole = schemas[mapping[name].rpartition("/")[2]]
+        assert whole["properties"].keys() == JobRequestSerializer().fields.keys()
+        assert (whole["properties"]["operation"]["enum"], whole["additionalProperties"]) == ([name], False)
+        assert ("reason" in whole["required"]) is spec.changes
+        params = schemas[whole["properties"]["params"]["$ref"].rpartition("/")[2]]
+        assert params["properties"].keys() == spec.params.keys()
+
+
+def test_no_name_of_the_document_has_a_dot(document: Any) -> None:
+    assert not [name for name in document["components"]["schemas"] if "." in name]
 
 
 def test_the_schema_and_its_pages_are_served_without_a_token_and_without_other_hosts(db: None) -> None:

@@ -172,7 +172,7 @@ class EmptySerializer(StrictSerializer):
     """`{}`"""
 
 
-class UnlockRequestSerializer(StrictSerializer):
+class UnlockSerializer(StrictSerializer):
     """Why a host is freed by hand."""
 
     reason = Text(max_length=2000)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from api.codes import HOST_CODES
 from api.fields import (
     Choice,
     Duration,
@@ -18,6 +20,9 @@ from api.fields import (
     Texts,
 )
 from api.pagination import Page, first_page
+from fleet.inventory import MOST_NAMES
+from fleet.mta import REGISTRY
+from fleet.mta.params.catalogue import CATALOGUE
 from jobs.jsonvalues import readable
 from jobs.models import Decision, Job
 from jobs.rules.state import JobState, RunState
@@ -31,11 +36,40 @@ BY_ID = {"id": ("id",)}
 CHANNELS = ["api", "cli", "web", "slack", "mattermost", "ticket", "schedule"]
 
 
+class TargetSerializer(StrictSerializer):
+    """What a job is about: keys narrow each other, values of one key widen. `all` is the only way to say everything."""
+
+    all = Flag(required=False)
+    customers = Texts(required=False, min_length=1, max_length=MOST_NAMES)
+    hosts = Texts(required=False, min_length=1, max_length=MOST_NAMES)
+    labels = serializers.DictField(child=Texts(min_length=1, max_length=MOST_NAMES), required=False)
+    mta = Texts(child=Choice(choices=list(REGISTRY)), required=False, min_length=1)
+    instances = Texts(required=False, min_length=1, max_length=MOST_NAMES)
+
+
+@extend_schema_field(TargetSerializer)
+class Target(JsonObject):
+    """A target; what it may hold is the inventory's business."""
+
+
+class HostErrorSerializer(StrictSerializer):
+    """Why something did not come to what was asked; what else is known stands beside."""
+
+    code = Choice(choices=HOST_CODES)
+    detail = Text()
+    hint = Text(allow_blank=True)
+
+
+@extend_schema_field(HostErrorSerializer)
+class HostError(JsonObject):
+    """Such an error as it was recorded."""
+
+
 class JobRequestSerializer(StrictSerializer):
     """A job as it is asked for. What `target` and `params` hold is checked against the fleet and the catalogue."""
 
     operation = Text(max_length=32)
-    target = JsonObject()
+    target = Target()
     params = JsonObject(required=False)
     reason = Text(required=False, allow_blank=True, max_length=2000)
     ticket = Text(required=False, allow_blank=True, max_length=200)
@@ -53,21 +87,21 @@ class JobRequestSerializer(StrictSerializer):
         return dict(value)
 
 
-class DecisionRequestSerializer(StrictSerializer):
+class ApproveSerializer(StrictSerializer):
     """A decision on the plan that was seen."""
 
     digest = Text(max_length=80)
     comment = Text(required=False, allow_blank=True, max_length=2000)
 
 
-class RejectionRequestSerializer(StrictSerializer):
+class RejectSerializer(StrictSerializer):
     """A refusal says why."""
 
     digest = Text(max_length=80)
     comment = Text(max_length=2000)
 
 
-class UndoRequestSerializer(StrictSerializer):
+class UndoSerializer(StrictSerializer):
     """Why the job is undone."""
 
     reason = Text(max_length=2000)
@@ -159,14 +193,14 @@ class JobSerializer(StrictSerializer):
     """A job. Its row has been through `selectors.detailed`."""
 
     id = serializers.UUIDField()
-    operation = Text()
-    target = JsonObject()
+    operation = Choice(choices=list(CATALOGUE))
+    target = Target()
     params = JsonObject()
     reason = Text(allow_blank=True)
     ticket = Text(allow_blank=True)
     dry_run = Flag()
     state = Choice(choices=JOB_STATES)
-    error = JsonObject(allow_null=True)
+    error = HostError(allow_null=True)
     requested_by = Text(source="requested_by.username")
     channel = Choice(choices=CHANNELS)
     created_at = Instant()
@@ -222,7 +256,7 @@ class RunSerializer(StrictSerializer):
     instance = Text(allow_null=True)
     host = Text(source="host.name")
     state = Choice(choices=RUN_STATES)
-    error = JsonObject(allow_null=True)
+    error = HostError(allow_null=True)
     result = Result(allow_null=True, source="*")
     commands = serializers.ListField(child=JsonObject())
     evidence = EvidenceSerializer(source="*")

@@ -3,6 +3,7 @@
 from rest_framework import serializers
 
 from api.fields import Choice, Epoch, Flag, Instant, Integer, JsonObject, OrNull, StrictSerializer, Text, Texts
+from api.v1.serializers.jobs import Target
 from jobs.models import BlockState, QuarantineState
 
 
@@ -21,7 +22,7 @@ class BlockSerializer(StrictSerializer):
     pattern = Text()
     action = Text()
     reply = Text()
-    target = JsonObject()
+    target = Target()
     reason = Text(allow_blank=True)
     ticket = Text(allow_blank=True)
     owner = Text(source="owner.username")
