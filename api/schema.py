@@ -17,6 +17,23 @@ PROBLEM = "Problem"
 ERROR_STATUSES = (
     "400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "429", "431", "500", "502", "503",
 )  # fmt: skip
+TRY_AGAIN = ("429", "503")
+
+
+def _described(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+HEADERS = {
+    "ETag": _described("for If-None-Match and If-Match"),
+    "Idempotency-Replayed": _described(
+        "`true`: this is the answer of an earlier request with the same Idempotency-Key"
+    ),
+    "Location": _described("the address of what was made"),
+    "Preference-Applied": _described("how long the answer was held at most"),
+    "Retry-After": _described("seconds"),
+}
+EVENTS = "/api/v1/jobs/{id}/events/"
 
 
 class ApiSchema(AutoSchema):
@@ -60,13 +77,28 @@ class ApiSchema(AutoSchema):
             status: {**body, "description": self.get_summary() if "content" in body else "done"}
             for status, body in super()._get_response_bodies(direction).items()
         }
+        for status, names in self._headers().items():
+            bodies[status]["headers"] = {name: HEADERS[name] for name in names}
         if self._makes_job():
             bodies["200"] = {**bodies["202"], "description": "the job has ended, or awaits people"}
         if self.method == "GET":
             bodies["304"] = {"description": "unchanged: If-None-Match names what is there"}
         reference = {"schema": {"$ref": f"#/components/schemas/{PROBLEM}"}}
         problem = {"content": {JSON_TYPE: reference}, "description": "a problem"}
-        return {**bodies, **dict.fromkeys(ERROR_STATUSES, problem)}
+        again = {**problem, "headers": {"Retry-After": HEADERS["Retry-After"]}}
+        return {**bodies, **dict.fromkeys(ERROR_STATUSES, problem), **dict.fromkeys(TRY_AGAIN, again)}
+
+    def _headers(self) -> dict[str, tuple[str, ...]]:
+        """What answers of this operation have besides their body, by status."""
+        if self._makes_job():
+            return {"202": ("Location", "Retry-After", "Idempotency-Replayed", "Preference-Applied")}
+        if self.view.action == "create":
+            return {"201": ("Location", "Idempotency-Replayed")}
+        if self.method == "POST":
+            return {"200": ("Idempotency-Replayed",)}
+        is_object = self.view.detail or self.view.action == "one"
+        is_tagged = is_object and self.view.action in ("retrieve", "partial_update", "one", "run")
+        return {"200": ("ETag",)} if is_tagged else {}
 
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         bypass = bypass_extensions
@@ -93,8 +125,33 @@ def document_operations(result: dict[str, Any], generator: Any, request: Any, pu
     schemas[PROBLEM] = _problem_schema()
     for spec in CATALOGUE.values():
         schemas[f"{component_name(spec.name)}Params"] = {k: v for k, v in spec.schema.items() if k != "$schema"}
+    result["paths"][EVENTS] = {"get": _events(result["paths"]["/api/v1/jobs/{id}/"]["get"])}
+    result["paths"] = dict(sorted(result["paths"].items()))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "mxf_..."}}
     return result
+
+
+def _events(job: dict[str, Any]) -> dict[str, Any]:
+    """The stream, which is no view of the framework's. `job`: GET of the job itself, whose problems it shares."""
+    problems = {status: body for status, body in job["responses"].items() if status in ERROR_STATUSES}
+    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "get_job_events",
+        "summary": "Follow a job",
+        "description": "What happens to it: events `job`, `run` and `progress`, with data in JSON.",
+        "parameters": [
+            *(each for each in job["parameters"] if each["in"] == "path"),
+            {"in": "query", "name": "after", "schema": {"type": "integer"}, "description": "as Last-Event-ID"},
+            _header("Last-Event-ID", {"type": "integer"}),
+        ],
+        "tags": job["tags"],
+        "security": job["security"],
+        "responses": {
+            "200": {"content": stream, "description": "the events from then on"},
+            "204": {"description": "the job has ended, and all of it is known"},
+            **problems,
+        },
+    }
 
 
 def component_name(operation: str) -> str:

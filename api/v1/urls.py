@@ -1,7 +1,7 @@
 """Addresses below /api/v1/. Names of hosts and the like are matched as they may be written, so nothing else gets in."""
 
 from django.urls import path, register_converter
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularJSONAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
 from api.v1 import audit, events, fleet, jobs, pause, people, records, root
@@ -42,6 +42,7 @@ urlpatterns = [
     path("pause/end/", pause.Pause.as_view({"post": "end"}, serializer_class=pause.PauseEndSerializer)),
     path("jobs/<uuid:pk>/events/", events.events),
     *router.urls,
+    path("schema/json/", SpectacularJSONAPIView.as_view()),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
 ]
