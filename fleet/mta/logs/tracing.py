@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
+from fleet.mta.logs.heads import once
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Trace, Wanted
 from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
@@ -12,14 +13,6 @@ from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
-
-SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
-REPEATED = re.compile(
-    r"(?P<head>(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: )message repeated (?P<times>\d{1,9}) times: \[ (?P<text>.*)\]",
-    re.DOTALL,
-)
-"""rsyslog, $RepeatedMsgReduction."""
-MOST_REPEATED = 10_000
 
 # What stands before it is looked at last, so that a search goes from one such digit to the next.
 DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{1,3})\b")
@@ -69,14 +62,6 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         **read.as_json(),
         "notes": [*read.notes, *unclear, *notes],
     }
-
-
-def once(text: str) -> tuple[str, int]:
-    """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
-    match = REPEATED.fullmatch(text) if "message repeated " in text else None
-    if match is None:
-        return text, 1
-    return match["head"] + match["text"], min(int(match["times"]), MOST_REPEATED)
 
 
 def dsn_of(reply: str) -> str:

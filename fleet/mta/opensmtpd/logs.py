@@ -3,9 +3,10 @@
 import re
 
 from fleet.mta.bounds import OutOfBounds, size_of
+from fleet.mta.logs.heads import SYSLOG
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.opensmtpd.lines import SESSION, delivery_line, fields_of, given_up_line, original
 
 ADDRESS = re.compile(r"address=(\S+)")

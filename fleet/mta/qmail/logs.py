@@ -13,11 +13,10 @@ from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
-from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line
+from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line, words_of
 from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.records import InstanceFacts
 
-SPLOGGER = re.compile(r"(?:\S+ )?qmail(?:\[\d+\])?: \d+\.\d+ ")
 NEW = re.compile(r"(new|end) msg (\d+)$")
 INFO = re.compile(r"info msg (\d+): bytes (\d+) from <(.*)> qp (\d+) uid \d+$")
 DELIVERY = re.compile(r"delivery (\d+): ")
@@ -71,7 +70,7 @@ class Lines:
         self._clients: dict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def take(self, time: float, rest: str) -> None:
-        text = rest[end.end() :] if (end := SPLOGGER.match(rest)) else rest
+        text = words_of(rest)
         if match := STARTING.fullmatch(text):
             self._starting(time, *match.groups())
         elif match := DELIVERY.match(text):

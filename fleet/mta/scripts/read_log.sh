@@ -160,7 +160,7 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
     postfix | sendmail)
         # The last two: under what ID it goes on, behind a filter of this host or a .forward file.
         sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" \
-            -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* - [^0-9A-Za-z]*$id: .*/\1/p" \
+            -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \(-\|\(\[\(\\\\.\|[^]\]\)*]\)*\) [^0-9A-Za-z]*$id: .*/\4/p" \
             -e g -e "s/^.* relay=[^ ]*\[[1:][2:][17][].].* queued as $id)\$/\1/p" \
             -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" |
             sure seek -vxE 'NOQUEUE|warning|statistics'

@@ -3,9 +3,10 @@
 import re
 
 from fleet.mta.bounds import OutOfBounds, size_of
+from fleet.mta.logs.heads import SYSLOG
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.sendmail.lines import (
     AT_CONNECT,
     AT_DELIVERY,
