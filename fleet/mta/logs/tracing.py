@@ -7,8 +7,9 @@ from typing import Any
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.logs.heads import once
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
@@ -18,6 +19,10 @@ from fleet.mta.text import text_of
 DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{1,3})\b")
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
+UNNAMED = (
+    "mails that were held, thrown away or refused as a whole, of which the log may name not every recipient: {}; the one "
+    "looked for may be among theirs (a trace by sender shows such mails)"
+)
 
 
 def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
@@ -45,13 +50,14 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
 
         return take
 
-    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh, log.zone(instance))
+    texts = wanted.texts(log.unnamed)
+    read = yield from read_log(log.kind, sources, window.since, texts, fresh, log.zone(instance))
     return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 
 def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
     rows = trace.rows()
-    unclear = [UNCLEAR.format(trace.unclear)] if trace.unclear else []
+    counted = ((UNCLEAR, trace.unclear), (UNNAMED, trace.unnamed))
     return {
         "rows": rows,
         "totals": trace.totals,
@@ -60,7 +66,7 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         "since": window.since,
         "until": window.until,
         **read.as_json(),
-        "notes": [*read.notes, *unclear, *notes],
+        "notes": [*read.notes, *(text.format(count) for text, count in counted if count), *notes],
     }
 
 

@@ -44,6 +44,7 @@ VERDICT = re.compile(r"(?:milter-(?:[a-z-]+-)?|proxy-)?(reject|hangup|discard|ho
 VERDICTS = {"reject": "rejected", "hangup": "rejected", "discard": "discarded", "hold": "held", "accept": ""}
 AT = re.compile(r"(\S+(?: content)?) from ([^\s\[]*\[[^\]]*\])(?::\d+)?: (.*)", re.DOTALL)
 OF_CONTENT = ("header ", "body ", "content ", "mime-error ")
+AFTER_RECIPIENTS = ("DATA", "END-OF-MESSAGE")
 ORIGIN = re.compile(r" from (\S+)$")
 FROM = "from=<"
 NAMED = (" from=<", " to=<", " proto=", " helo=<")
@@ -74,6 +75,11 @@ class Refusal(NamedTuple):
     sender: str | None
     recipient: str
     reply: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is about the mail with all recipients, of whom cleanup and milters tell the first."""
+        return self.status in ("held", "discarded") or not self.at or self.at.startswith(AFTER_RECIPIENTS)
 
     @property
     def dsn(self) -> str:

@@ -31,6 +31,7 @@ MISUSED = re.compile(r"50[0-4] |5[23][458] ")
 """Replies to what is no SMTP, comes at the wrong time or is a failed login: no mail."""
 LOGGED_LATER = 60  # seconds between the front end's line and qmail-send's
 SESSIONS = 10_000
+MOST_RECIPIENTS = 100
 NOTES = ("qmail logs no Message-ID, and writes blanks, percent signs and 8-bit characters of addresses as _",)
 
 
@@ -55,7 +56,7 @@ class Front:
     def __init__(self, client: str) -> None:
         self.client = client
         self.sender: str | None = None
-        self.recipient = ""
+        self.recipients: list[str] = []
         self.refused = ""
 
 
@@ -131,9 +132,9 @@ class Lines:
         before, session.refused = session.refused, ""
         if match := PATH.match(text):
             if match[1] == "MAIL FROM":
-                session.sender, session.recipient = null_or(match[2]), ""
+                session.sender, session.recipients = null_or(match[2]), []
             else:
-                session.recipient = match[2]
+                session.recipients = [*session.recipients[1 - MOST_RECIPIENTS :], match[2]]
         elif match := ACCEPTED.fullmatch(text):
             self._clients[match[1]].append((time, session.client))
         elif REPLY.match(text) and not MISUSED.match(text):
@@ -141,7 +142,10 @@ class Lines:
             if session.refused == before:
                 return  # another line of the same reply: mailfront logs each, and commands between replies
             message = Message("", time, time, client=session.client, sender=session.sender)
-            self._trace.rejected(message, session.recipient, text, dsn_of(text))
+            # Of the last recipient, or of the mail after DATA, which is not logged.
+            recipient = session.recipients.pop() if session.recipients else ""
+            message.is_partly_named = bool(session.recipients)
+            self._trace.rejected(message, recipient, text, dsn_of(text))
 
     def _client_of(self, qp: str, time: float) -> str:
         """The client of the message that qmail-queue took as process `qp` around that time."""

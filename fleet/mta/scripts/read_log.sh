@@ -1,10 +1,10 @@
 #!/bin/sh
-# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT"
+# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT\n..."
 #
 # Lines of mail logs since then (epoch seconds). ZONE: the TZ of stamps without an offset, none for the host's. SOURCE: a
 # file, with those that it was rotated to; a directory of multilog(8); or journald. KIND any: the lines that contain TEXT.
-# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with TEXT, in any case, is about,
-# and that line. No TEXT: every line.
+# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with a TEXT, in any case, is about,
+# and that line. An empty TEXT: every line.
 #
 # Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
 # source with the newest of its files that were last written to before then ("=before MTIME PATH"), each file with some
@@ -33,7 +33,7 @@ case $tz in
 *) export TZ="$tz" ;;
 esac
 cat >"$work/text" || exit 74
-[ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
+[ "$(wc -l <"$work/text")" -ge 1 ] || exit 64
 text=$(cat "$work/text")
 now=$(date +%s)
 
@@ -174,7 +174,8 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
 }
 
 # shellcheck disable=SC2016
-qmail='FILENAME == ARGV[1] { wanted[$1]; next }
+qmail='BEGIN { split(ENVIRON["text"], texts, "\n") }
+    FILENAME == ARGV[1] { wanted[$1]; next }
     match($0, /delivery [0-9]+: msg [0-9]+ to /) {
         split(substr($0, RSTART, RLENGTH), word, " ")
         if (word[4] in wanted) { live[word[2]]; print } else delete live[word[2]]
@@ -191,7 +192,7 @@ qmail='FILENAME == ARGV[1] { wanted[$1]; next }
     match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) print; next }
     match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
     match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
-    index(tolower($0), ENVIRON["text"])'
+    { said = tolower($0); for (at in texts) if (index(said, texts[at])) { print; next } }'
 
 wanted() { # what goes into the answer
     if [ "$kind" = any ]; then
