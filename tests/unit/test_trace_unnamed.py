@@ -69,9 +69,13 @@ def traced(directory: Path, mta: str, lines: list[str], **criteria: Any) -> tupl
     """Recipients with their fates, and of how many mails the run says that they may have been for the one asked for."""
     host = LogHost(mta, directory)
     head = "2026-11-21T19:39:00Z " + ("" if mta == "qmail" else "mx1 ")
-    host.put("mail.log", "".join(f"{head if mta != 'exim' else '2026-11-21 19:39:00 '}{line}\n" for line in lines).encode())
+    host.put(
+        "mail.log", "".join(f"{head if mta != 'exim' else '2026-11-21 19:39:00 '}{line}\n" for line in lines).encode()
+    )
     data = host.data(TRACES[mta].message_trace, MessageTrace(**criteria))
-    counts = [int(note.partition("every recipient: ")[2].partition(";")[0]) for note in data["notes"] if "every" in note]
+    counts = [
+        int(note.partition("every recipient: ")[2].partition(";")[0]) for note in data["notes"] if "every" in note
+    ]
     return [(row["recipient"], row["status"]) for row in data["rows"]], sum(counts)
 
 

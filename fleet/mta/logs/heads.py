@@ -9,19 +9,48 @@ from collections.abc import Iterable, Iterator
 from fleet.mta.logs.times import LineClock
 from fleet.mta.text import text_of
 
-SYSLOG = re.compile(r"(?:\S*[^\s:] )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
+HOST = r"(?:(?P<host>\S*[^\s:]) )?"
+SYSLOG = re.compile(HOST + r"(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
 REPEATED = re.compile(
     r"(?P<head>(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: )message repeated (?P<times>\d{1,9}) times: \[ (?P<text>.*)\]",
     re.DOTALL,
 )
 """rsyslog, $RepeatedMsgReduction."""
+LAST = re.compile(
+    HOST + r"(?:[^\s\[\]:]+(?:\[\d+\])?: )?[Ll]ast message (?:'.*' )?repeated (?P<times>\d{1,9}) times?"
+    r"(?:, suppressed by syslog-ng on \S+)?",
+    re.DOTALL,
+)
+"""Of the line before it in that file: syslogd of the BSDs, sysklogd, syslog-ng."""
 MOST_REPEATED = 10_000
 ANY_TIME = LineClock((), float(1 << 31))
 """For who asks for no times: they only have to be possible ones."""
 
 
+class Repeats:
+    """Lines of one reading, and how often each came: syslog writes equal lines once, and then how many more came."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._before: str | None = None
+
+    def of(self, text: str, file: str) -> tuple[str, int]:
+        """The line that came, and how often; 0 where it stands for one that is not known."""
+        if file != self._file:
+            self._file, self._before = file, None
+        last = LAST.fullmatch(text) if "ast message " in text else None
+        if last is None:
+            text, times = once(text)
+            self._before = text
+            return text, times
+        # On a loghost a line of another host may have come between them.
+        if self._before is None or (last["host"] and not self._before.startswith(f"{last['host']} ")):
+            return text, 0
+        return self._before, min(int(last["times"]), MOST_REPEATED)
+
+
 def once(text: str) -> tuple[str, int]:
-    """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
+    """A line that rsyslog wrote, and how often it came."""
     match = REPEATED.fullmatch(text) if "message repeated " in text else None
     if match is None:
         return text, 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
-from fleet.mta.logs.heads import once
+from fleet.mta.logs.heads import Repeats
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
@@ -36,12 +36,14 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
     def fresh() -> Take:
         nonlocal trace
         trace = Trace(wanted, window)
-        read_line = log.parser(trace, instance)
+        read_line, repeats = log.parser(trace, instance), Repeats()
 
         def take(moment: float | None, rest: bytes, line: bytes, file: str) -> None:
+            text, times = repeats.of(text_of(rest), file)
             if moment is None or window.is_past(moment):
                 return
-            text, times = once(text_of(rest))
+            if not times:
+                trace.not_understood("", moment, text)
             try:
                 for _ in range(times):
                     read_line(moment, text)
