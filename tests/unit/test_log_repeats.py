@@ -1,4 +1,4 @@
-"""Equal lines that syslogd wrote once: "last message repeated 3 times" counts for the line before it in that file alone."""
+"""Equal lines that syslogd wrote once: "last message repeated 3 times" counts for the line before it in its file."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ REFUSED = {
     "exim": "exim[1]: H=c.example [192.0.2.4] F=<s@c.example> rejected RCPT <r@d.example>: no",
     "opensmtpd": 'smtpd[1]: b8b4f4bba48aeccc smtp failed-command command="RCPT TO:<r@d.example>" result="550 no"',
 }
-OTHER = "postfix/smtpd[2]: NOQUEUE: reject: RCPT from c.example[192.0.2.4]: 550 5.1.1 no; from=<x@c.example> to=<y@e.example>"
+OTHER = REFUSED["postfix"].replace("s@c.example", "x@c.example").replace("r@d.example", "y@e.example")
 TWICE = "last message repeated 2 times"
 TRACES: dict[str, Any] = {
     "postfix": postfix.Postfix, "sendmail": sendmail.Sendmail, "exim": exim.Exim, "opensmtpd": opensmtpd.OpenSmtpd,

@@ -1,5 +1,6 @@
 """A trace by a recipient tells "nothing found" from "could not know": mail whose recipients the log names not all."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,11 @@ NAMED = [
 def traced(directory: Path, mta: str, lines: list[str], **criteria: Any) -> tuple[list[tuple[str, str]], int]:
     """Recipients with their fates, and of how many mails the run says that they may have been for the one asked for."""
     host = LogHost(mta, directory)
-    head = "2026-11-21T19:39:00Z " + ("" if mta == "qmail" else "mx1 ")
-    host.put(
-        "mail.log", "".join(f"{head if mta != 'exim' else '2026-11-21 19:39:00 '}{line}\n" for line in lines).encode()
-    )
+    head = "2026-11-21 19:39:00Z " + ("" if mta in ("qmail", "exim") else "mx1 ")
+    host.put("mail.log", "".join(f"{head}{line}\n" for line in lines).encode())
     data = host.data(TRACES[mta].message_trace, MessageTrace(**criteria))
-    counts = [
-        int(note.partition("every recipient: ")[2].partition(";")[0]) for note in data["notes"] if "every" in note
-    ]
-    return [(row["recipient"], row["status"]) for row in data["rows"]], sum(counts)
+    counts = [re.search(r"not every recipient: (\d+);", note) for note in data["notes"]]
+    return [(row["recipient"], row["status"]) for row in data["rows"]], sum(int(count[1]) for count in counts if count)
 
 
 @pytest.mark.parametrize(("mta", "lines"), UNNAMED)

@@ -20,8 +20,8 @@ DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
 UNNAMED = (
-    "mails that were held, thrown away or refused as a whole, of which the log may name not every recipient: {}; the one "
-    "looked for may be among theirs (a trace by sender shows such mails)"
+    "mails that were held, thrown away or refused as a whole, of which the log may name not every recipient: {}; the "
+    "one looked for may be among theirs (a trace by sender shows such mails)"
 )
 
 
