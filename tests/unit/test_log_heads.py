@@ -45,6 +45,7 @@ SENT = {
         ("postfix/qmgr", "4A1B2C3D4E: from=<s@c.example>, size=500, nrcpt=1 (queue active)"),
         ("postfix/smtp", "4A1B2C3D4E: to=<r@d.example>, relay=d.example[192.0.2.9]:25, delay=1, delays=1/0/0/0, "
          "dsn=2.0.0, status=sent (250 ok)"),
+        ("postfix/cleanup", "4A1B2C3D4E: message-id=<m1@c.example>"),
         ("postfix/qmgr", "4A1B2C3D4E: removed"),
     ],
     "sendmail": [
@@ -130,6 +131,44 @@ def test_the_host_finds_a_messages_lines_in_every_form_of_head(head: str, tmp_pa
     script = ["sh", "-c", script_text("postfix_log.sh")[0], "postfix_log.sh", *command.argv]
     done = subprocess.run(script, input=command.stdin, capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == [*lines[:-1], "end"]
+
+
+RSYSLOG = "<22>1 2026-11-21T19:39:00.169910+00:00 mx1 {} 7 - -  "
+"""It cuts a tag off at its slash there: `postfix` is all that it says of the program."""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("postfix", [("r@d.example", "sent")]), ("postfix-out", []), ("opendkim", [])]
+)
+def test_postfix_is_known_by_its_name_alone_where_rsyslog_cut_the_program_off(
+    name: str, expected: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    lines = [RSYSLOG.format(name) + text for _, text in SENT["postfix"]]
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
+    data = host.data(TRACES["postfix"].message_trace, MessageTrace(sender="s@c.example"))
+    assert [(row["recipient"], row["status"]) for row in data["rows"]] == expected
+    assert [each.outcome for each in postfix_attempts(lines, ID["postfix"])] == ["sent"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["client=c.example[192.0.2.4]", "message-id=<m1@c.example>", "removed"], [("", "unclear")]),
+        (["from=<s@c.example>, size=500, nrcpt=1 (queue active)", "to=<r@d.example>, relay=none, delay=1, "
+          "delays=1/0/0/0, dsn=4.4.1, status=deferred (later)", "removed"], [("r@d.example", "removed")]),
+        (["message-id=<m1@c.example>", "placed on hold"], [("", "held")]),
+        (["hold: header Subject: x from c.example[192.0.2.4]; from=<s@c.example> to=<r@d.example> proto=ESMTP "
+          "helo=<c.example>", "message-id=<m1@c.example>"], [("r@d.example", "held")]),
+        (["uid=0 from=<s@c.example>", "message-id=<m1@c.example>",
+          "from=<s@c.example>, status=expired, returned to sender", "removed"], [("", "unclear")]),
+    ],
+)  # fmt: skip
+def test_what_postfix_says_tells_who_says_it(texts: list[str], expected: list[tuple[str, str]], tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", "".join(f"{RSYSLOG.format('postfix')}4A1B2C3D4E: {text}\n" for text in texts).encode())
+    data = host.data(TRACES["postfix"].message_trace, MessageTrace(queue_id="4A1B2C3D4E"))
+    assert [(row["recipient"], row["status"]) for row in data["rows"]] == expected
 
 
 def test_of_equal_lines_that_syslog_wrote_once_an_attempt_is_read() -> None:

@@ -124,6 +124,11 @@ class Trace:
         """The message that has this queue ID now, if a line was about it."""
         return self._open.get(queue_id)
 
+    def is_waiting(self, queue_id: str) -> bool:
+        """Whether the last that was told of a recipient of the message is not the last that can be."""
+        message = self._open.get(queue_id)
+        return message is not None and any(each.status in STILL_QUEUED for each in message.recipients.values())
+
     def forget(self, queue_id: str) -> None:
         """The lines were of no message of their own."""
         self._open.pop(queue_id, None)

@@ -55,8 +55,9 @@ GIVEN_UP = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender
 
 
 class Line(NamedTuple):
-    """`process`: tag and pid. `name`: the instance's syslog_name, and what master.cf adds to it. `queue_id`: NOQUEUE,
-    or "" of what smtpd says of a filter in front of the queue."""
+    """`process`: tag and pid. `name`: the instance's syslog_name, and what master.cf adds to it. `program`: "" where
+    rsyslog cut the tag off at its slash, as it does for RFC 5424. `queue_id`: NOQUEUE, or "" of what smtpd says of a
+    filter in front of the queue."""
 
     process: str
     name: str
@@ -91,7 +92,7 @@ class Refusal(NamedTuple):
 def _service(process: str) -> tuple[str, str]:
     """Name and program of `postfix/relay/smtp[12]`."""
     name, _, program = process.partition("[")[0].rpartition("/")
-    return name, program
+    return (name, program) if name else (program, "")
 
 
 def line_of(text: str) -> Line | None:

@@ -31,6 +31,8 @@ BY_OPERATOR = {"placed on hold": "held", "released from hold": ""}
 NOT_TAKEN = ("lost connection after ", "timeout after ", "too many errors after ")
 """smtpd, with the queue ID since 3.10."""
 OF_INSTANCE = frozenset({"cleanup", "qmgr", "nqmgr"})
+OF_QUEUE = re.compile(r"message-id=|from=<|removed\b|canceled$")
+"""What they say, and no other program, but for postsuper's "removed"."""
 UNNAMED = (
     ": hold: ", "-hold: ", ": discard: ", "-discard: ", "Ok, discarded", "reject: DATA ", "reject: END-OF-MESSAGE ",
     "reject: header ", "reject: body ", "reject: content ", "reject: mime-error ",
@@ -64,16 +66,16 @@ class Lines:
 
     def take(self, time: float, rest: str) -> None:
         line = line_of(rest)
-        if line is None:
+        if line is None or (not line.program and line.name != self._name):
             return
         queue_id, text = line.queue_id, line.text
         if not queue_id or queue_id == "NOQUEUE":
             self._refused(time, line)
         elif text[:4] == "to=<":
             self._delivered(time, queue_id, text)
-        elif line.program in OF_INSTANCE:
+        elif line.program in OF_INSTANCE or (not line.program and OF_QUEUE.match(text)):
             self._described(time, line, queue_id)
-        elif line.program == "postsuper":
+        elif line.program == "postsuper" or (not line.program and text in BY_OPERATOR):
             self._by_operator(time, queue_id, text)
         else:
             self._came(time, line, queue_id)
@@ -135,7 +137,8 @@ class Lines:
         """By cleanup or the queue manager."""
         text, trace = line.text, self._trace
         if text == "removed":
-            trace.close(queue_id, "", time)
+            # Without a program it may be postsuper's word too, of mail that is not done.
+            trace.close(queue_id, "" if line.program or not trace.is_waiting(queue_id) else "removed", time)
             return
         if text in ("removed (canceled)", "canceled"):
             self._not_taken(queue_id)
