@@ -133,6 +133,21 @@ def test_the_host_finds_a_messages_lines_in_every_form_of_head(head: str, tmp_pa
     assert done.stdout.decode().splitlines() == [*lines[:-1], "end"]
 
 
+@pytest.mark.parametrize("mta", ["postfix", "sendmail", "exim", "opensmtpd"])
+@pytest.mark.parametrize(
+    ("asked", "stands"),
+    [("s@c.example", '"s"@c.example'), ('"s"@c.example', "s@c.example"), ('"s"@c.example', '"s"@c.example')],
+)
+def test_the_host_finds_an_address_that_was_quoted_without_need(
+    mta: str, asked: str, stands: str, tmp_path: Path
+) -> None:
+    host = LogHost(mta, tmp_path)
+    lines = [line.replace("s@c.example", stands) for line in logged(mta, "ISO")]
+    host.put("mail.log", "".join(f"{line}\n" for line in lines).encode())
+    data = host.data(TRACES[mta].message_trace, MessageTrace(sender=asked))
+    assert [(row["recipient"], row["status"]) for row in data["rows"]] == [("r@d.example", "sent")]
+
+
 RSYSLOG = "<22>1 2026-11-21T19:39:00.169910+00:00 mx1 {} 7 - -  "
 """It cuts a tag off at its slash there: `postfix` is all that it says of the program."""
 
