@@ -31,22 +31,19 @@ class Repeats:
     """Lines of one reading, and how often each came: syslog writes equal lines once, and then how many more came."""
 
     def __init__(self) -> None:
-        self._file = ""
-        self._before: str | None = None
+        self._file = self._before = ""
 
     def of(self, text: str, file: str) -> tuple[str, int]:
         """The line that came, and how often; 0 where it stands for one that is not known."""
-        if file != self._file:
-            self._file, self._before = file, None
-        last = LAST.fullmatch(text) if "ast message " in text else None
-        if last is None:
+        times = 1
+        if " repeated " in text:
+            if last := LAST.fullmatch(text):
+                # On a loghost a line of another host may have come between them.
+                is_known = file == self._file and self._before.startswith(f"{last['host']} " if last["host"] else "")
+                return (self._before, min(int(last["times"]), MOST_REPEATED)) if is_known else (text, 0)
             text, times = once(text)
-            self._before = text
-            return text, times
-        # On a loghost a line of another host may have come between them.
-        if self._before is None or (last["host"] and not self._before.startswith(f"{last['host']} ")):
-            return text, 0
-        return self._before, min(int(last["times"]), MOST_REPEATED)
+        self._file, self._before = file, text
+        return text, times
 
 
 def once(text: str) -> tuple[str, int]:

@@ -66,16 +66,18 @@ class Lines:
 
     def take(self, time: float, rest: str) -> None:
         line = line_of(rest)
-        if line is None or (not line.program and line.name != self._name):
+        if line is None:
             return
-        queue_id, text = line.queue_id, line.text
+        _, name, program, queue_id, text = line
+        if not program and name != self._name:
+            return
         if not queue_id or queue_id == "NOQUEUE":
             self._refused(time, line)
         elif text[:4] == "to=<":
             self._delivered(time, queue_id, text)
-        elif line.program in OF_INSTANCE or (not line.program and OF_QUEUE.match(text)):
+        elif program in OF_INSTANCE or (not program and OF_QUEUE.match(text)):
             self._described(time, line, queue_id)
-        elif line.program == "postsuper" or (not line.program and text in BY_OPERATOR):
+        elif program == "postsuper" or (not program and text in BY_OPERATOR):
             self._by_operator(time, queue_id, text)
         else:
             self._came(time, line, queue_id)
