@@ -127,8 +127,8 @@ class HostFacts:
     """What discovery learnt about the host itself.
 
     `clock_skew`: seconds the host is ahead of us, None if unknown. `exchange`: by which program two files can be
-    exchanged in one step (exchange.sh), "none", or "" if unknown. `login_noise`: what the login prints before each
-    command, as far as it was kept.
+    exchanged in one step (exchange.sh), "none", or "" if unknown. `login_noise`: what the login prints beside
+    each command, as far as it was kept.
     """
 
     os: str = ""
@@ -149,7 +149,7 @@ class HostFacts:
             return []
         first = self.login_noise.strip().partition("\n")[0][:200]
         return [
-            f"the login prints text before each command, beginning with {first!r}; it is left out here, but scp, rsync "
+            f"the login prints text beside each command, beginning with {first!r}; it is left out here, but scp, rsync "
             "and others may fail by it: make it silent for logins that are not interactive"
         ]
 

@@ -55,7 +55,7 @@ class Command:
 class Completed:
     """A remote command that ended by itself. A missing exit status is never a Completed.
 
-    `noise`: what the login printed before the command's own output, which is not in `stdout`.
+    `noise`: what the login printed before and behind the command's own output, which is not in `stdout`.
     """
 
     exit_status: int

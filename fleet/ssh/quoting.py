@@ -24,6 +24,9 @@ TAKES_IN = re.compile(r'^# shellcheck source=(\w+\.sh)\n\. "\$\{0%/\*\}/\1"\n', 
 BEGIN = b"mxfleet::begin\n"
 """Comes before the command's own output, behind whatever the login's profile prints."""
 PREFIX = f"echo {BEGIN.decode().strip()}; exec env LC_ALL=C PATH={PATH} "
+END = "mxfleet::end"
+# Ends as the command did: by its signal too, so that sshd tells that.
+ENDING = """"$@"; s=$?; echo "{end} $s"; [ $s -le 128 ] || kill -$((s - 128)) $$ 2>/dev/null; exit $s"""
 NOTHING: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -82,7 +85,15 @@ def words(command: Command, helpers: frozenset[tuple[str, str]] = NOTHING) -> tu
     return ("/bin/sh", "-c", text, command.script, *command.argv)
 
 
-def render(command: Command, become: str, helpers: frozenset[tuple[str, str]] = NOTHING) -> str:
+def end_mark(token: str) -> bytes:
+    """Comes behind the command's own output, before its exit status and what a wrapper of the login (ForceCommand)
+    prints. `token`: of this command alone, so that nothing that it tells of others is taken for its end."""
+    return f"{END}-{token} ".encode()
+
+
+def render(
+    command: Command, become: str, helpers: frozenset[tuple[str, str]] = NOTHING, end: bytes = end_mark("0")
+) -> str:
     """The line to send. `become` is the endpoint's: with "none" the account itself has the rights.
 
     sudo stands outside timeout(1): only root's timeout can kill what root runs. Bytes that are no UTF-8 are carried as
@@ -92,7 +103,8 @@ def render(command: Command, become: str, helpers: frozenset[tuple[str, str]] = 
     line = f"timeout -k {KILL_AFTER} {command.timeout} {shlex.join(argv)}"
     if command.become and become == "sudo":
         line = f"sudo -n {line}"
-    line = PREFIX + line
+    ending = ENDING.format(end=end.decode().strip())
+    line = f"{PREFIX}/bin/sh -c {shlex.quote(ending)} sh {line}"
     if "\0" in line:
         raise ValueError("an argument contains NUL, which no command line can carry")
     if len(line) > LONGEST:

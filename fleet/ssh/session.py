@@ -25,11 +25,16 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
     """The life of one command. `began`: from the moment its bytes may be on their way to the host.
 
     `was_refused`: sshd opened no channel for it. `may_change`: asked about a changing command when its channel stands,
-    as the last thing before it is sent.
+    as the last thing before it is sent. `end`: stands before its exit status, behind its output.
     """
 
-    def __init__(self, command: Command, loop: asyncio.AbstractEventLoop, may_change: Callable[[], bool]) -> None:
+    def __init__(
+        self, command: Command, loop: asyncio.AbstractEventLoop, may_change: Callable[[], bool], end: bytes
+    ) -> None:
         self._command = command
+        self._end = end
+        self._held = b""
+        self._behind: bytes | None = None
         self._may_change = may_change
         self._loop = loop
         self._sink = command.sink
@@ -60,7 +65,7 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         if self._failure is not None:
             return
         if datatype is None and self._has_begun:
-            self._take_output(data)
+            self._await_end(data)
         elif datatype is None:
             self._await_begin(data)
         else:
@@ -75,9 +80,21 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
         noise, begin, rest = (self._noise + data).partition(BEGIN)
         self._noise, self._has_begun = noise, bool(begin)
         if rest:
-            self._take_output(rest)
+            self._await_end(rest)
         elif len(noise) > NOISE_MOST:
             self._stop(UnparsedOutput(f"the login prints more than {NOISE_MOST} bytes before a command", hint=SILENCE))
+
+    def _await_end(self, data: bytes) -> None:
+        """What a wrapper of the login prints is not the command's either: its exit status, and what is behind that."""
+        if self._behind is not None:
+            self._behind = (self._behind + data)[:NOISE_MOST]
+            return
+        output, end, behind = (self._held + data).partition(self._end)
+        keep = 0 if end else _begun(output, self._end)
+        self._held = output[len(output) - keep :]
+        self._behind = behind if end else None
+        if len(output) > keep:
+            self._take_output(output[: len(output) - keep])
 
     def _take_output(self, data: bytes) -> None:
         self._room -= len(data)
@@ -124,14 +141,20 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
 
     def completed(self, duration: float) -> Completed:
         """What the command did. Raises ConnectionLost without an exit status, and what stopped the reading."""
+        if self._held and self._failure is None:
+            self._take_output(self._held)
         if self._failure is not None:
             raise self._failure
         if self._signal:
             self._status = self._status_of_signal()
         if self._status is None:
             raise ConnectionLost("the connection ended before the command's exit status came")
+        own, line, behind = (self._behind or b"").partition(b"\n")
+        if line and own.isdigit():
+            self._status = int(own)  # a wrapper has a status of its own
         result = None if self._sink is None else self._closed(self._sink)
-        return Completed(self._status, b"".join(self._out), b"".join(self._err), result, duration, self._noise)
+        noise = self._noise + behind
+        return Completed(self._status, b"".join(self._out), b"".join(self._err), result, duration, noise)
 
     def _status_of_signal(self) -> int:
         """What a shell would tell of it, for a hint. Raises RemoteError for any other command."""
@@ -159,3 +182,9 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
 
     def _too_large(self, stream: str, most: int) -> FleetError:
         return OutputTooLarge(f"{stream} is larger than {most} bytes; what came was cut and is not judged")
+
+
+def _begun(data: bytes, mark: bytes) -> int:
+    """How many bytes at its end may be the beginning of the mark."""
+    most = min(len(data), len(mark) - 1)
+    return next((size for size in range(most, 0, -1) if data.endswith(mark[:size])), 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import Protocol, TypeVar, cast
 
 import asyncssh
@@ -12,7 +13,7 @@ from fleet.ssh.dns import inquire
 from fleet.ssh.endpoint import Endpoint
 from fleet.ssh.gate import Lane
 from fleet.ssh.pool import SESSIONS, Pool, Warm
-from fleet.ssh.quoting import KILL_AFTER, encode, render, stdin_of
+from fleet.ssh.quoting import KILL_AFTER, encode, end_mark, render, stdin_of
 from fleet.ssh.session import CommandSession
 from fleet.ssh.smtp import converse
 
@@ -83,12 +84,13 @@ class AsyncsshTransport:
 
     async def run(self, command: Command) -> Completed:
         """Run it and return what it did. Raises the errors of `Transport`, ValueError for what cannot be quoted."""
-        line = encode(render(command, self._endpoint.become, self._endpoint.helpers))
+        end = end_mark(token_hex(8))
+        line = encode(render(command, self._endpoint.become, self._endpoint.helpers, end))
         broken = refused = 0
         while True:
             warm = await self._acquired()
             try:
-                return await self._run_on(warm, line, command)
+                return await self._run_on(warm, line, command, end)
             except _NotOpened as error:
                 if warm.is_usable:
                     refused += 1
@@ -131,8 +133,8 @@ class AsyncsshTransport:
             self._is_stopped = None
         return warm
 
-    async def _run_on(self, warm: Warm, line: bytes, command: Command) -> Completed:
-        session = CommandSession(command, self._loop, self._may_change)
+    async def _run_on(self, warm: Warm, line: bytes, command: Command, end: bytes) -> Completed:
+        session = CommandSession(command, self._loop, self._may_change, end)
         begun = self._loop.time()
         try:
             async with asyncio.timeout_at(self._until) as limit, warm.room(self._lane):

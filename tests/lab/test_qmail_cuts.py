@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from fleet.mta.steps import Command
-from fleet.ssh.quoting import render
+from fleet.ssh.quoting import end_mark, render
 from tests.lab.cuts import ROUNDS, SEED
 from tests.lab.lab import Host, Lab
 from tests.lab.qmail.control import SERVICE, fill, start_send, stop_send, violations
@@ -61,8 +61,8 @@ QUIET = (
 ENDS = {
     "client": "",
     "session": "pkill -KILL -f '^sshd: fleetops'",
-    "shells": "pkill -KILL -f '^/bin/sh -c .*[q]mail_change.sh [a-z]'",
-    "oldest shell": "pkill -KILL -o -f '^/bin/sh -c .*[q]mail_change.sh [a-z]'",
+    "shells": "pkill -KILL -f '^/bin/sh -c #.*[q]mail_change.sh [a-z]'",
+    "oldest shell": "pkill -KILL -o -f '^/bin/sh -c #.*[q]mail_change.sh [a-z]'",
     "sudo and timeout": "pkill -KILL -f '^(sudo|timeout) -.*[q]mail_change.sh [a-z]'",
     "timeout's TERM": "pkill -TERM -f '^timeout -.*[q]mail_change.sh [a-z]'",
     "parts": (
@@ -118,7 +118,7 @@ def end(host: Host, process: subprocess.Popen[str], how: str) -> str:
     if how == "client":
         process.kill()
     assert process.stdout
-    said = process.stdout.read()
+    said = process.stdout.read().partition(end_mark("0").decode())[0]
     process.wait(60)
     return said
 

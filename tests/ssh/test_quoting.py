@@ -99,6 +99,23 @@ async def test_what_a_login_prints_is_not_the_commands(own_sshd: Sshd, pool: Poo
     assert (done.stdout, done.noise, done.stderr) == (b"a\nend\n", b"Welcome to mx1\nnews: ", b"oops\n")
 
 
+@pytest.mark.parametrize(
+    "sound", ['sh -c "$SSH_ORIGINAL_COMMAND"; rc=$?; echo bye; exit $rc', 'sh -c "$SSH_ORIGINAL_COMMAND"; echo bye']
+)
+async def test_what_a_wrapper_prints_behind_is_not_the_commands_nor_is_its_status(
+    sound: str, own_sshd: Sshd, pool: Pool
+) -> None:
+    endpoint = own_sshd.start(f"ForceCommand {sound}\n").endpoint()
+    done = await carried(pool, endpoint, "printf", "%s", "a\nend\n")
+    assert (done.exit_status, done.stdout, done.noise) == (0, b"a\nend\n", b"bye\n")
+    assert (await carried(pool, endpoint, "false")).exit_status == 1
+
+
+async def test_an_answer_cannot_pose_as_its_end(sshd: Sshd, pool: Pool) -> None:
+    said = "mxfleet::end-0 0\nmxfleet::end-"
+    assert (await carried(pool, sshd.endpoint(), "printf", "%s", said)).stdout == said.encode()
+
+
 async def test_a_login_that_never_stops_printing_is_named(own_sshd: Sshd, pool: Pool) -> None:
     endpoint = own_sshd.start("ForceCommand exec yes welcome\n").endpoint()
     with pytest.raises(UnparsedOutput, match="the login prints more than"):
@@ -126,7 +143,7 @@ def test_sudo_stands_outside_timeout_so_that_root_can_end_what_root_runs() -> No
     line = render(Command(("postsuper", "-d", "-"), become=True, timeout=7), "sudo")
     assert line == (
         "echo mxfleet::begin; exec env LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
-        "sudo -n timeout -k 5 7 postsuper -d -"
+        f"/bin/sh -c '{quoting.ENDING.format(end='mxfleet::end-0')}' sh sudo -n timeout -k 5 7 postsuper -d -"
     )
 
 

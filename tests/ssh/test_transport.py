@@ -14,6 +14,7 @@ from fleet.mta.errors import ConnectionLost, OutputTooLarge, RemoteError, Remote
 from fleet.mta.steps import Command
 from fleet.ssh import session
 from fleet.ssh.pool import SESSIONS, Pool
+from fleet.ssh.transport import always
 from tests.ssh.carry import carried, shell, transport
 from tests.ssh.sshd import Sshd
 
@@ -111,6 +112,24 @@ async def test_a_connection_that_ends_in_mid_command_is_lost_and_the_next_comman
     with pytest.raises(ConnectionLost):
         await running
     assert (await carried(pool, own_sshd.endpoint(), "true")).exit_status == 0
+
+
+async def test_an_end_that_comes_byte_by_byte_is_the_end() -> None:
+    ours = session.CommandSession(Command(("x",)), asyncio.get_running_loop(), always, b"mxfleet::end-1 ")
+    for byte in b"noise\nmxfleet::begin\na mxfleet::end-0 0\nmxfleet::end-mxfleet::end-1 3\nbye\n":
+        ours.data_received(bytes([byte]), None)
+    ours.exit_status_received(0)
+    done = ours.completed(0.0)
+    assert (done.exit_status, done.noise) == (3, b"noise\nbye\n")
+    assert done.stdout == b"a mxfleet::end-0 0\nmxfleet::end-"
+
+
+async def test_output_that_stops_in_its_end_is_all_there_and_has_the_status_that_sshd_tells() -> None:
+    ours = session.CommandSession(Command(("x",)), asyncio.get_running_loop(), always, b"mxfleet::end-1 ")
+    ours.data_received(b"mxfleet::begin\na\nmxfleet::en", None)
+    ours.exit_status_received(137)
+    done = ours.completed(0.0)
+    assert (done.exit_status, done.stdout) == (137, b"a\nmxfleet::en")
 
 
 async def test_a_signal_is_no_exit_status(sshd: Sshd, pool: Pool) -> None:

@@ -16,8 +16,9 @@ PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
 VERB = r"(?:temporarily )?rejected "
 STAGE = (
-    rf"RCPT (?:<(?P<to>{LOCAL})>?|(?P<bare>[^\s:<>]+))[^:]*|MAIL <?(?P<mail>{LOCAL})>?[^:]*|(?:after )?DATA(?: PRDR)?|"
-    r"EHLO or HELO .*?|connection in .*?|during MIME ACL checks|DKIM.*?|by (?:local_scan\(\)|non-SMTP ACL)"
+    rf"RCPT (?:<(?P<to>{LOCAL})>?|(?P<bare>[^\s:<>]+))[^:]*|MAIL <?(?P<mail>{LOCAL})>?[^:]*|"
+    r"EHLO or HELO .*?|connection in .*?|"
+    r"(?P<whole>(?:after )?DATA(?: PRDR)?|during MIME ACL checks|DKIM.*?|by (?:local_scan\(\)|non-SMTP ACL))"
 )
 # With an address: by the host that it was passed on to meanwhile (cutthrough_delivery).
 REFUSED = re.compile(
@@ -65,13 +66,14 @@ class Arrival:
 
 @dataclass(slots=True)
 class Refusal:
-    """`sender` None: not told."""
+    """`sender` None: not told. `is_whole`: of the mail with all recipients."""
 
     sender: str | None
     recipient: str
     client: str
     reply: str
     status: str = "rejected"
+    is_whole: bool = False
 
 
 def arrival_of(text: str) -> Arrival:
@@ -136,4 +138,5 @@ def _by_acl(text: str) -> Refusal | None:
         without_port(host),
         reply,
         "discarded" if " discarded by " in rest else "rejected",
+        is_whole=given.get("whole") is not None,
     )

@@ -25,6 +25,11 @@ ADDED = re.compile(r"recipient <(.*)> added by \S+")
 RENAMED = re.compile(r"sender address changed to <(.*)> by \S+")
 # How a line ends a message as a whole, by its first two words.
 ENDS = {"removed by": "removed", "Message removed": "removed", "rescind the": "rejected"}
+UNNAMED = (
+    "=> blackhole ", "=> discarded (", "mua_wrapper is set but ", "frozen", "rejected DATA", "rejected after DATA",
+    "rejected during MIME ACL", "rejected DKIM", "rejected by local_scan()", "rejected by non-SMTP ACL",
+)  # fmt: skip
+"""Such a line is about mail whose recipients may not have been named yet."""
 
 
 def _beside(instance: InstanceFacts) -> tuple[str, ...]:
@@ -56,6 +61,8 @@ class Lines:
                 self._refused(time, queue_id, text)
         except (UnclearError, OutOfBounds):
             if flag in STATUS and WHOLE.match(text):
+                message = self._trace.message(queue_id, time)
+                message.is_partly_named = not message.recipients
                 self._trace.close(queue_id, STATUS_OF_ALL[flag], time)
             else:
                 self._trace.not_understood(queue_id if flag in STATUS else "", time, text)
@@ -125,7 +132,7 @@ class Lines:
         refusal = refusal_of(text)
         if refusal is None:
             return
-        message = Message(queue_id, time, time, client=refusal.client)
+        message = Message(queue_id, time, time, client=refusal.client, is_partly_named=refusal.is_whole)
         message.sender = None if refusal.sender is None else null_or(refusal.sender)
         self._trace.rejected(message, refusal.recipient, refusal.reply, dsn_of(refusal.reply), refusal.status)
 
@@ -134,5 +141,6 @@ LOG = MailLog(
     "exim",
     lambda trace, instance: Lines(trace).take,
     beside=_beside,
+    unnamed=UNNAMED,
     zone=lambda instance: str(instance.options.get("log_zone") or ""),
 )

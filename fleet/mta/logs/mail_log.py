@@ -22,8 +22,9 @@ class MailLog:
     `kind`: the MTA's word for read_log.sh. `parser`: of one reading's lines; puts what they tell into the trace.
     `notes`: what this MTA does not log. `as_logged`: an address as it writes it. `sources`: the logs that are read;
     raises Unsupported where none is known. `beside`: those that only a search reads besides. `without_message_id`: the
-    MTA's name where it logs no Message-ID. `zone`: the value of TZ that its stamps without an offset have, "" for the
-    host's.
+    MTA's name where it logs no Message-ID. `unnamed`: what stands in lines about mail that was held, thrown away or
+    refused and whose recipients the log may not all name. `zone`: the value of TZ that its stamps without an offset
+    have, "" for the host's.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class MailLog:
     sources: Sources = sources_of
     beside: Sources = lambda instance: ()
     without_message_id: str = ""
+    unnamed: tuple[str, ...] = ()
     zone: Callable[[InstanceFacts], str] = lambda instance: ""
 
     def check(self, operation: MessageTrace) -> None:

@@ -1,15 +1,11 @@
 """Rows of messages, joined from log lines while they stream in: one for each message and recipient."""
 
 import heapq
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleet.match import wildcards
-from fleet.match.texts import address_test
 from fleet.mta.logs.source import Window
-from fleet.mta.operations import MessageTrace
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.records import WORST_FIRST
 
 STATUSES = (
@@ -30,11 +26,6 @@ ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
-
-INTERNATIONAL = re.compile(r"(?:xn--|[^\s@.]*[^\x00-\x7f])[^\s@.]*", re.IGNORECASE)
-"""A label of a domain that is logged in one form and may be asked for in the other, RFC 5890."""
-PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
-
 
 Recipient = tuple[str, str]
 """An address as finally reached, and as first given ("" where that is the same): two aliases may have one target."""
@@ -67,7 +58,8 @@ class Delivery:
 class Message:
     """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host.
 
-    `earlier`: the queue IDs that it had before, in other queues of this host.
+    `earlier`: the queue IDs that it had before, in other queues of this host. `is_partly_named`: as a whole something
+    was done with it, and the log may name not all of its recipients.
     """
 
     queue_id: str
@@ -83,6 +75,7 @@ class Message:
     recipients: dict[Recipient, Delivery] = field(default_factory=dict)
     unclear: Delivery | None = None
     is_handed_over: bool = False
+    is_partly_named: bool = False
     earlier: tuple[str, ...] = ()
 
     def goes_on_as(self, then: "Message") -> None:
@@ -92,61 +85,9 @@ class Message:
         then.earlier = (*self.earlier, self.queue_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The criteria of a trace; a row fits when it fits all that are given."""
-
-    operation: MessageTrace
-    is_sender: Callable[[str], bool]
-    is_recipient: Callable[[str], bool]
-
-    @classmethod
-    def of(cls, operation: MessageTrace, as_logged: Callable[[str], str]) -> "Wanted":
-        return cls(
-            operation,
-            address_test(as_logged(operation.sender)),
-            address_test(as_logged(operation.recipient)),
-        )
-
-    def text(self) -> str:
-        """What a line about such a message must contain, in any case, so that the host can look for it."""
-        given = self.operation
-        named = given.queue_id or longest_plain(given.message_id)
-        return named or max(fixed_text(given.sender), fixed_text(given.recipient), key=len)
-
-    def has_message(self, message: Message) -> bool:
-        given = self.operation
-        if given.queue_id and given.queue_id not in (message.queue_id, *message.earlier):
-            return False
-        if given.message_id and message.message_id.strip("<>") != given.message_id.strip("<>"):
-            return False
-        return not given.sender or (message.sender is not None and self.is_sender(message.sender))
-
-    def has_recipient(self, address: str, orig_to: str) -> bool:
-        if not self.operation.recipient:
-            return True
-        return self.is_recipient(address) or bool(orig_to and self.is_recipient(orig_to))
-
-    def may_be_in(self, line: str) -> bool:
-        """Whether a line that was not understood may be about the recipient that is looked for."""
-        return fixed_text(self.operation.recipient).lower() in line.lower()
-
-
-def fixed_text(pattern: str) -> str:
-    """The longest plain part of a pattern. The null sender is looked for as it is logged."""
-    if pattern == "<>":
-        return pattern
-    literals = (token for token in wildcards.tokens(pattern) if isinstance(token, str))
-    return max((longest_plain(INTERNATIONAL.sub(" ", literal)) for literal in literals), key=len, default="")
-
-
-def longest_plain(text: str) -> str:
-    """The longest run of characters that no MTA writes otherwise in its log."""
-    return max("".join(char if char in PLAIN else " " for char in text).split(), key=len, default="")
-
-
 class Trace:
     """Collects rows of the window that fit. The newest `limit` are kept, and no more than ROOM; totals count them all.
+    `unnamed`: mails that may have been for the recipient who is looked for, too.
 
     A parser says what a line tells by `message`, `delivered`, `handed_over`, `rejected`, `expired` and `close`. Of a
     line that it does not understand, or that could be read in two ways because texts of others stand in it, it takes
@@ -163,6 +104,7 @@ class Trace:
         self.totals = dict.fromkeys(STATUSES, 0)
         self.matched = 0
         self.unclear = 0
+        self.unnamed = 0
 
     def message(self, queue_id: str, time: float, *, begins: bool = False) -> Message:
         """The message that has this queue ID now. `begins`: the line is the first of a new one, whatever was before."""
@@ -181,6 +123,11 @@ class Trace:
     def known(self, queue_id: str) -> Message | None:
         """The message that has this queue ID now, if a line was about it."""
         return self._open.get(queue_id)
+
+    def is_waiting(self, queue_id: str) -> bool:
+        """Whether the last that was told of a recipient of the message is not the last that can be."""
+        message = self._open.get(queue_id)
+        return message is not None and any(each.status in STILL_QUEUED for each in message.recipients.values())
 
     def forget(self, queue_id: str) -> None:
         """The lines were of no message of their own."""
@@ -281,15 +228,24 @@ class Trace:
         self._report(message)
 
     def _report(self, message: Message) -> None:
-        if not message.is_ours or not self._wanted.has_message(message):
+        queue_ids = message.queue_id, *message.earlier
+        if not message.is_ours or not self._wanted.has_message(queue_ids, message.message_id, message.sender):
             return
         self._settle(message)
+        self._count_unnamed(message)
         for (address, orig_to), delivery in message.recipients.items():
             is_named = self._wanted.has_recipient(address, orig_to)
             if not is_named and not (delivery.status == "unclear" and self._wanted.may_be_in(delivery.reply)):
                 continue
             if self._window.has(delivery.time):
                 self._keep(row_of(message, address, delivery))
+
+    def _count_unnamed(self, message: Message) -> None:
+        """Of a mail that was held without a recipient being named, none is."""
+        recipients = message.recipients
+        is_partly_named = message.is_partly_named or (message.held == "held" and ("", "") in recipients)
+        if is_partly_named and not any(self._wanted.has_recipient(*key) for key in recipients):
+            self.unnamed += any(self._window.has(each.time) for each in recipients.values())
 
     def _settle(self, message: Message) -> None:
         """The state of the whole goes to each recipient."""

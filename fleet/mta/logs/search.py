@@ -65,7 +65,7 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
         lines = Lines(fits, window.has, operation.limit)
         return lines.take
 
-    read = yield from read_log("any", sources, window.since, text, fresh, log.zone(instance))
+    read = yield from read_log("any", sources, window.since, (text,), fresh, log.zone(instance))
     rows = lines.as_json()
     data = {
         "lines": rows,

@@ -216,12 +216,12 @@ def read_log(
     kind: str,
     sources: Sequence[str],
     since: float,
-    text: str,
+    texts: Sequence[str],
     fresh: Callable[[], Take],
     zone: str = "",
 ) -> Steps[Read]:
     """Reads the log; `fresh` gives the taker of each attempt, since a log that was rotated meanwhile is read again.
-    `zone`: see MailLog.
+    `texts`: lines with one of them are meant, all lines with ("",). `zone`: see MailLog.
 
     Raises SudoDenied, UnparsedOutput, RemoteError (there is no such log), OutputTooLarge.
     """
@@ -229,7 +229,7 @@ def read_log(
         command = reading(
             SCRIPT,
             (kind, *sources),
-            f"{max(0, int(since))} {zone}".rstrip().encode() + f"\n{text}\n".encode(),
+            f"{max(0, int(since))} {zone}".rstrip().encode() + "".join(f"\n{text}" for text in texts).encode() + b"\n",
             seconds=LISTING_SECONDS,
             sink=LogSink(fresh(), since),
         )

@@ -16,8 +16,8 @@ LOOSE = re.compile(
 """RFC 3164's with a year (syslog-ng), a fraction (rsyslog, OpenWrt) or an offset."""
 PRIORITY = re.compile(rb"<\d{1,3}>(1 )?")
 """RFC 3164 and, with its version, 5424: what a daemon writes that keeps the lines as they came."""
-HEADER = re.compile(rb"(\S+) (\S+) (\S+) \S+ (?:-|(?:\[[^\]]*\])+) ?(?:\xef\xbb\xbf)?")
-"""RFC 5424: host, program, process, message's kind and structured data, behind the time."""
+HEADER = re.compile(rb"(\S+) (\S+) (?:-|(\S+)) \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+) ?(?:\xef\xbb\xbf)? ?")
+"""RFC 5424: host, program, process, message's kind and structured data, behind the time. rsyslog writes two blanks."""
 UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
 ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
@@ -51,7 +51,7 @@ class LineClock:
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
         if line[:1] == b"<" and (head := PRIORITY.match(line)):
             moment, rest = self._split(line[head.end() :])
-            return moment, HEADER.sub(rb"\1 \2[\3]: ", rest, count=1) if head[1] else rest
+            return moment, HEADER.sub(_as_traditional, rest, count=1) if head[1] else rest
         if match := ISO.match(line):
             stamp, fraction, zone = match.groups()
             seconds = self._local(stamp, "ISO", zone.strip().replace(b":", b"") if zone else b"")
@@ -102,6 +102,11 @@ class LineClock:
             if local - offset < after[0]:
                 return local - offset if local - offset >= begin or begin == self._zones[0][0] else begin
         raise AssertionError("the last zone has no end")
+
+
+def _as_traditional(header: re.Match[bytes]) -> bytes:
+    host, program, process = header.groups()
+    return b"%b %b[%b]: " % (host, program, process) if process else b"%b %b: " % (host, program)
 
 
 def offset_of(zone: str) -> int:

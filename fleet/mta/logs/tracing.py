@@ -5,26 +5,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
+from fleet.mta.logs.heads import Repeats
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
-SYSLOG = re.compile(r"(?:\S+ )?(?P<tag>[^\s\[\]:]+)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
-REPEATED = re.compile(
-    r"(?P<head>(?:\S+ )?[^\s\[\]:]+(?:\[\d+\])?: )message repeated (?P<times>\d{1,9}) times: \[ (?P<text>.*)\]",
-    re.DOTALL,
-)
-"""rsyslog, $RepeatedMsgReduction."""
-MOST_REPEATED = 10_000
-
 # What stands before it is looked at last, so that a search goes from one such digit to the next.
 DSN = re.compile(r"([245]\.(?:(?<=\b\d{3}[ -][245]\.)|(?<=#[245]\.))\d{1,3}\.\d{1,3})\b")
 
 UNCLEAR = "lines that could be read in two ways or not at all and were left out (log.search shows them): {}"
+UNNAMED = (
+    "mails that were held, thrown away or refused as a whole, of which the log may name not every recipient: {}; the "
+    "one looked for may be among theirs (a trace by sender shows such mails)"
+)
 
 
 def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace, context: Context) -> Steps[Result]:
@@ -38,12 +36,14 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
     def fresh() -> Take:
         nonlocal trace
         trace = Trace(wanted, window)
-        read_line = log.parser(trace, instance)
+        read_line, repeats = log.parser(trace, instance), Repeats()
 
         def take(moment: float | None, rest: bytes, line: bytes, file: str) -> None:
+            text, times = repeats.of(text_of(rest), file)
             if moment is None or window.is_past(moment):
                 return
-            text, times = once(text_of(rest))
+            if not times:
+                trace.not_understood("", moment, text)
             try:
                 for _ in range(times):
                     read_line(moment, text)
@@ -52,13 +52,14 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
 
         return take
 
-    read = yield from read_log(log.kind, sources, window.since, wanted.text(), fresh, log.zone(instance))
+    texts = wanted.texts(log.unnamed)
+    read = yield from read_log(log.kind, sources, window.since, texts, fresh, log.zone(instance))
     return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 
 def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
     rows = trace.rows()
-    unclear = [UNCLEAR.format(trace.unclear)] if trace.unclear else []
+    counted = ((UNCLEAR, trace.unclear), (UNNAMED, trace.unnamed))
     return {
         "rows": rows,
         "totals": trace.totals,
@@ -67,16 +68,8 @@ def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dic
         "since": window.since,
         "until": window.until,
         **read.as_json(),
-        "notes": [*read.notes, *unclear, *notes],
+        "notes": [*read.notes, *(text.format(count) for text, count in counted if count), *notes],
     }
-
-
-def once(text: str) -> tuple[str, int]:
-    """A line, and how often it came: syslog writes equal lines once, and then how many more there were."""
-    match = REPEATED.fullmatch(text) if "message repeated " in text else None
-    if match is None:
-        return text, 1
-    return match["head"] + match["text"], min(int(match["times"]), MOST_REPEATED)
 
 
 def dsn_of(reply: str) -> str:

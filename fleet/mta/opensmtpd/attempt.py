@@ -1,6 +1,5 @@
 """message.deliver, with what came of it by the log and the queue."""
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import MtaNotRunning, OutcomeUnknown
 from fleet.mta.host.commands import changing, lines_of, reading
+from fleet.mta.logs.heads import SYSLOG, without_times
 from fleet.mta.logs.source import log_source
 from fleet.mta.opensmtpd.commands import (
     DELIVER,
@@ -18,7 +18,7 @@ from fleet.mta.opensmtpd.commands import (
     deliver_arguments,
     smtpctl_argv,
 )
-from fleet.mta.opensmtpd.lines import Attempted, delivery_line
+from fleet.mta.opensmtpd.lines import SESSION, Attempted, delivery_line
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
@@ -27,8 +27,7 @@ from fleet.mta.queue.listing import Listing
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 
-# From the beginning of the line: commands of clients are logged too.
-DELIVERED = re.compile(r"[^\]]*\]: [0-9a-f]{16} m[td]a (?:event=)?delivery (.*)", re.DOTALL)
+ATTEMPTS = frozenset({"mta", "mda"})
 
 
 def attempt(
@@ -67,7 +66,7 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
 def attempts_of(lines: Sequence[str], queue_id: str) -> tuple[Attempt, ...]:
     """The last attempt for each recipient of the message."""
     attempts: dict[tuple[str, str], Attempt] = {}
-    for line in lines:
+    for line in without_times(lines):
         told = _told(line)
         if told is not None and told.queue_id == queue_id:
             outcome = "bounced" if told.status == "expired" else told.status
@@ -77,9 +76,11 @@ def attempts_of(lines: Sequence[str], queue_id: str) -> tuple[Attempt, ...]:
 
 
 def _told(line: str) -> Attempted | None:
-    match = DELIVERED.match(line)
+    """Of a delivery: commands of clients are logged too."""
+    parsed = SYSLOG.fullmatch(line)
+    match = SESSION.fullmatch(parsed["text"]) if parsed else None
     with suppress(OutOfBounds):
-        return delivery_line(match[1]) if match else None
+        return delivery_line(match[4]) if match and match[2] in ATTEMPTS and match[3] == "delivery" else None
     return None
 
 

@@ -3,9 +3,10 @@
 import re
 
 from fleet.mta.bounds import OutOfBounds, size_of
+from fleet.mta.logs.heads import SYSLOG
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.opensmtpd.lines import SESSION, delivery_line, fields_of, given_up_line, original
 
 ADDRESS = re.compile(r"address=(\S+)")
@@ -19,6 +20,7 @@ HERE = re.compile(r"127\.|\[?(?:IPv6:)?::1\b")
 ACCEPTED = re.compile(r"\b([0-9a-f]{8}) Message accepted for delivery")
 OTHERS = frozenset({"", "HELO", "EHLO", "DATA", "."})
 """Commands besides those, "" when the client was refused at connect, whose refusal is one of mail."""
+OF_ALL = frozenset({"DATA", "."})
 MISUSED = ("500", "501", "502", "503", "504")
 """Replies to what is no SMTP, or comes at the wrong time, as DATA does after all recipients were refused."""
 OURSELVES = frozenset({"local", "127.0.0.1", "::1", "[::1]", "IPv6:::1", "[IPv6:::1]"})
@@ -139,6 +141,7 @@ class Lines:
                 return
         message = Message("", time, time, client=self._clients.get(session, ""))
         message.sender = null_or(sender[1]) if sender else None
+        message.is_partly_named = command.upper() in OF_ALL
         self._trace.rejected(message, recipient[1] if recipient else "", reply, dsn_of(reply))
 
 
@@ -148,4 +151,10 @@ def envelope_of(fields: str) -> str:
     return match[1] if match else ""
 
 
-LOG = MailLog("opensmtpd", lambda trace, instance: Lines(trace).take, NOTES, without_message_id="OpenSMTPD")
+LOG = MailLog(
+    "opensmtpd",
+    lambda trace, instance: Lines(trace).take,
+    NOTES,
+    without_message_id="OpenSMTPD",
+    unnamed=('command="DATA"', 'command="."'),
+)

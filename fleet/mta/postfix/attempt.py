@@ -11,6 +11,7 @@ from fleet.match.nodes import Op, Term
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.errors import Conflict, MtaNotRunning
 from fleet.mta.host.commands import changing, lines_of, pause, reading
+from fleet.mta.logs.heads import without_times
 from fleet.mta.logs.rows import Delivery as Outcome
 from fleet.mta.logs.source import log_source
 from fleet.mta.operations import MessageDeliver, Selection
@@ -25,7 +26,7 @@ from fleet.mta.postfix.commands import (
     postsuper_argv,
     program,
 )
-from fleet.mta.postfix.lines import delivery_of, is_given_up, line_of
+from fleet.mta.postfix.lines import Line, delivery_of, is_given_up, line_of
 from fleet.mta.postfix.logs import PICKUP
 from fleet.mta.postfix.parse import error_of, ids_input, parse_verdicts
 from fleet.mta.postfix.queue import DOWN, QUEUE
@@ -69,19 +70,24 @@ def _outcome_of(text: str) -> tuple[str, Outcome]:
 
 def said_of(lines: Iterable[str], queue_id: str) -> Iterator[str]:
     """What Postfix's lines say of the message."""
-    for line in map(line_of, lines):
-        if line is not None and line.queue_id == queue_id:
+    for line in told_by(lines):
+        if line.queue_id == queue_id:
             yield line.text
+
+
+def told_by(lines: Iterable[str]) -> Iterator[Line]:
+    """Postfix's lines about mail, whatever form their heads have."""
+    return filter(None, map(line_of, without_times(lines)))
 
 
 def returned(lines: Iterable[str]) -> frozenset[str]:
     """The queue IDs that the queue manager says it returned to their senders."""
-    return frozenset(line.queue_id for line in map(line_of, lines) if line and line.queue_id and is_given_up(line.text))
+    return frozenset(line.queue_id for line in told_by(lines) if line.queue_id and is_given_up(line.text))
 
 
 def requeued(lines: Iterable[str]) -> dict[str, str]:
     """Old queue ID to the new one, as pickup(8) logs it."""
-    picked = ((line.queue_id, PICKUP.fullmatch(line.text)) for line in map(line_of, lines) if line)
+    picked = ((line.queue_id, PICKUP.fullmatch(line.text)) for line in told_by(lines))
     return {match[2]: name for name, match in picked if name and match and match[2]}
 
 
@@ -166,7 +172,7 @@ def _attempt(instance: InstanceFacts, entry: QueueEntry) -> Steps[Judge]:
 
 def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None]:
     """How the last attempt of a message that left the queue ended."""
-    return attempt_result(before, None, (yield from log_lines(instance, [f": {before.queue_id}: "])))
+    return attempt_result(before, None, (yield from log_lines(instance, [f"{before.queue_id}: "])))
 
 
 def attempt_result(before: QueueEntry, after: QueueEntry | None, lines: Sequence[str]) -> Result:

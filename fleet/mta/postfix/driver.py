@@ -192,7 +192,7 @@ def _bounced(instance: InstanceFacts, chosen: Chosen) -> Steps[Reported]:
     yield from unhold(instance, [name for name in held.entries if name in expired or name in held.ours])
     yield from attempt(instance, sorted(expired))
     now = yield from wait_until(instance, held.entries, lambda there: not any(name in there for name in expired), LOOKS)
-    logged = returned((yield from log_lines(instance, (f": {name}: from=<" for name in expired))))
+    logged = returned((yield from log_lines(instance, (f"{name}: from=<" for name in expired))))
     has_log = log_source(instance) != "none"
     proven = [name for name in expired if name in logged or not has_log]
     return Reported(dict.fromkeys(proven, Word.DONE), _without(held) | now)

@@ -44,6 +44,7 @@ VERDICT = re.compile(r"(?:milter-(?:[a-z-]+-)?|proxy-)?(reject|hangup|discard|ho
 VERDICTS = {"reject": "rejected", "hangup": "rejected", "discard": "discarded", "hold": "held", "accept": ""}
 AT = re.compile(r"(\S+(?: content)?) from ([^\s\[]*\[[^\]]*\])(?::\d+)?: (.*)", re.DOTALL)
 OF_CONTENT = ("header ", "body ", "content ", "mime-error ")
+AFTER_RECIPIENTS = ("DATA", "END-OF-MESSAGE")
 ORIGIN = re.compile(r" from (\S+)$")
 FROM = "from=<"
 NAMED = (" from=<", " to=<", " proto=", " helo=<")
@@ -54,8 +55,9 @@ GIVEN_UP = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender
 
 
 class Line(NamedTuple):
-    """`process`: tag and pid. `name`: the instance's syslog_name, and what master.cf adds to it. `queue_id`: NOQUEUE,
-    or "" of what smtpd says of a filter in front of the queue."""
+    """`process`: tag and pid. `name`: the instance's syslog_name, and what master.cf adds to it. `program`: "" where
+    rsyslog cut the tag off at its slash, as it does for RFC 5424. `queue_id`: NOQUEUE, or "" of what smtpd says of a
+    filter in front of the queue."""
 
     process: str
     name: str
@@ -76,6 +78,11 @@ class Refusal(NamedTuple):
     reply: str
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is about the mail with all recipients, of whom cleanup and milters tell the first."""
+        return self.status in ("held", "discarded") or not self.at or self.at.startswith(AFTER_RECIPIENTS)
+
+    @property
     def dsn(self) -> str:
         code = CODE.match(self.reply)
         return code[1] if code else dsn_of(self.reply)
@@ -85,7 +92,7 @@ class Refusal(NamedTuple):
 def _service(process: str) -> tuple[str, str]:
     """Name and program of `postfix/relay/smtp[12]`."""
     name, _, program = process.partition("[")[0].rpartition("/")
-    return name, program
+    return (name, program) if name else (program, "")
 
 
 def line_of(text: str) -> Line | None:

@@ -31,6 +31,13 @@ BY_OPERATOR = {"placed on hold": "held", "released from hold": ""}
 NOT_TAKEN = ("lost connection after ", "timeout after ", "too many errors after ")
 """smtpd, with the queue ID since 3.10."""
 OF_INSTANCE = frozenset({"cleanup", "qmgr", "nqmgr"})
+OF_QUEUE = re.compile(r"message-id=|from=<|removed\b|canceled$")
+"""What they say, and no other program, but for postsuper's "removed"."""
+UNNAMED = (
+    ": hold: ", "-hold: ", ": discard: ", "-discard: ", "Ok, discarded", "reject: DATA ", "reject: END-OF-MESSAGE ",
+    "reject: header ", "reject: body ", "reject: content ", "reject: mime-error ",
+)  # fmt: skip
+"""Such a line names the first recipient of several, or none."""
 SAME_DIALOGUE = 60.0
 """Seconds from what was decided about a dialogue's mail to its queue ID."""
 LONGEST_NAME = 200
@@ -61,14 +68,16 @@ class Lines:
         line = line_of(rest)
         if line is None:
             return
-        queue_id, text = line.queue_id, line.text
+        _, name, program, queue_id, text = line
+        if not program and name != self._name:
+            return
         if not queue_id or queue_id == "NOQUEUE":
             self._refused(time, line)
         elif text[:4] == "to=<":
             self._delivered(time, queue_id, text)
-        elif line.program in OF_INSTANCE:
+        elif program in OF_INSTANCE or (not program and OF_QUEUE.match(text)):
             self._described(time, line, queue_id)
-        elif line.program == "postsuper":
+        elif program == "postsuper" or (not program and text in BY_OPERATOR):
             self._by_operator(time, queue_id, text)
         else:
             self._came(time, line, queue_id)
@@ -109,6 +118,7 @@ class Lines:
             return
         self._trace.forget(process)
         message.sender, message.held, message.is_ours = decided.sender, decided.held, True
+        message.is_partly_named = decided.is_partly_named
         message.recipients.update(decided.recipients)
 
     def _not_taken(self, queue_id: str) -> None:
@@ -129,7 +139,8 @@ class Lines:
         """By cleanup or the queue manager."""
         text, trace = line.text, self._trace
         if text == "removed":
-            trace.close(queue_id, "", time)
+            # Without a program it may be postsuper's word too, of mail that is not done.
+            trace.close(queue_id, "" if line.program or not trace.is_waiting(queue_id) else "removed", time)
             return
         if text in ("removed (canceled)", "canceled"):
             self._not_taken(queue_id)
@@ -143,6 +154,7 @@ class Lines:
         elif text.startswith(FROM) and text.endswith(TAKEN):
             sender, _, fields = text[len(FROM) : -len(TAKEN)].rpartition(">")
             message.sender, message.held = null_or(sender), ""
+            message.is_partly_named = False  # from now on there is a line for each
             message.size = size_of(fields.partition(", size=")[2].partition(",")[0])
         elif is_given_up(text):
             trace.expired(queue_id, time)
@@ -195,7 +207,7 @@ class Lines:
             return
         is_sure = line.name == self._name or not self._others
         message = Message("", time, time, client=refusal.client, sender=_sender(refusal))
-        message.instance = self._name if is_sure else ""
+        message.instance, message.is_partly_named = self._name if is_sure else "", refusal.is_whole
         if refusal.status == "rejected":
             decided = self._trace.known(line.process)
             if decided is not None and (refusal.recipient, "") in decided.recipients:
@@ -224,6 +236,7 @@ class Lines:
 
     def _apply(self, message: Message, refusal: Refusal, time: float) -> None:
         delivery = Delivery(time, refusal.status, dsn=refusal.dsn, reply=refusal.reply, is_local=True)
+        message.is_partly_named = message.is_partly_named or refusal.is_whole
         if refusal.status == "held":
             message.held, delivery.status = "held", "queued"  # its recipients are not final yet
             message.recipients.setdefault((refusal.recipient, ""), delivery)
@@ -250,4 +263,4 @@ def put(kept: dict[str, str], name: str, value: str) -> None:
     kept[name] = value
 
 
-LOG = MailLog("postfix", lambda trace, instance: Lines(trace, instance).take)
+LOG = MailLog("postfix", lambda trace, instance: Lines(trace, instance).take, unnamed=UNNAMED)

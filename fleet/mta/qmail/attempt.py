@@ -3,16 +3,16 @@
 The log tells of deliveries by number, and of the bounce of a message.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from fleet.mta.errors import Conflict, FleetError, InDelivery, MessageNotFound, RemoteError, Unsupported
 from fleet.mta.host.commands import lines_of, reading
+from fleet.mta.logs.heads import without_times
 from fleet.mta.operations import MessageDeliver
 from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, UP, WATCH, Answer, change, change_argv, log_source
-from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line
+from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line, words_of
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
@@ -23,8 +23,6 @@ from fleet.mta.steps import Steps, run
 
 WAIT_SECONDS = 40
 DELIVERED = "sent"
-# A time stands before qmail-send's words, and what syslog writes; texts of others have no blanks.
-WORDS = re.compile(r"(?:^|(?<= ))(?:starting delivery|delivery|bounce msg|triple bounce:) .*", re.DOTALL)
 
 
 def check_watchable(instance: InstanceFacts) -> None:
@@ -52,10 +50,9 @@ def to_do(entry: QueueEntry) -> int:
     return sum(each.state != "delivered" for each in entry.recipients)
 
 
-def said(line: str) -> str:
-    """qmail-send's words in a line of the log, or ""."""
-    match = WORDS.search(line)
-    return match[0] if match else ""
+def said_in(lines: Iterable[str]) -> Iterator[str]:
+    """qmail-send's words in lines of its log."""
+    return map(words_of, without_times(lines))
 
 
 def attempts_of(lines: Sequence[str], queue_id: str, virtual: Virtual = NONE) -> tuple[Attempt, ...]:
@@ -65,8 +62,7 @@ def attempts_of(lines: Sequence[str], queue_id: str, virtual: Virtual = NONE) ->
     """
     attempts: dict[str, Attempt] = {}
     live: dict[str, str] = {}
-    for line in lines:
-        text = said(line)
+    for text in said_in(lines):
         began, ended = STARTING.fullmatch(text), ended_line(text)
         if began:
             live.pop(began[1], None)
@@ -84,7 +80,7 @@ def attempts_of(lines: Sequence[str], queue_id: str, virtual: Virtual = NONE) ->
 
 def returned(lines: Sequence[str]) -> frozenset[str]:
     """The messages that were given up: bounced to their sender, or discarded as a bounce that bounced twice."""
-    matches = (BOUNCE.fullmatch(said(line)) for line in lines)
+    matches = map(BOUNCE.fullmatch, said_in(lines))
     return frozenset(match[1] or match[2] for match in matches if match)
 
 

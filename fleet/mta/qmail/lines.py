@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fleet.mta.logs.tracing import dsn_of
 
+SPLOGGER = re.compile(r"(?:\S+ )?qmail(?:\[\d+\])?: \d+\.\d+ ")
 STARTING = re.compile(r"starting delivery (\d+): msg (\d+) to (local|remote) (.*)")
 ENDED = re.compile(r"delivery (\d+): (?:(success|deferral|failure): ?|(report mangled, will defer))(.*)", re.DOTALL)
 # The second is the end of mail whose sender is #@[], a double bounce that bounced.
@@ -29,6 +30,11 @@ class Report:
     @property
     def dsn(self) -> str:
         return dsn_of(self.reply)
+
+
+def words_of(rest: str) -> str:
+    """What qmail-send says in a line, from behind its time on: through syslog or not."""
+    return rest[head.end() :] if (head := SPLOGGER.match(rest)) else rest
 
 
 def ended_line(text: str) -> Report | None:

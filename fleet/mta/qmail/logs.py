@@ -13,11 +13,10 @@ from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.source import sources_of
 from fleet.mta.logs.tracing import dsn_of, null_or
-from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line
+from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line, words_of
 from fleet.mta.qmail.virtual import NONE, Virtual
 from fleet.mta.records import InstanceFacts
 
-SPLOGGER = re.compile(r"(?:\S+ )?qmail(?:\[\d+\])?: \d+\.\d+ ")
 NEW = re.compile(r"(new|end) msg (\d+)$")
 INFO = re.compile(r"info msg (\d+): bytes (\d+) from <(.*)> qp (\d+) uid \d+$")
 DELIVERY = re.compile(r"delivery (\d+): ")
@@ -32,6 +31,7 @@ MISUSED = re.compile(r"50[0-4] |5[23][458] ")
 """Replies to what is no SMTP, comes at the wrong time or is a failed login: no mail."""
 LOGGED_LATER = 60  # seconds between the front end's line and qmail-send's
 SESSIONS = 10_000
+MOST_RECIPIENTS = 100
 NOTES = ("qmail logs no Message-ID, and writes blanks, percent signs and 8-bit characters of addresses as _",)
 
 
@@ -56,7 +56,7 @@ class Front:
     def __init__(self, client: str) -> None:
         self.client = client
         self.sender: str | None = None
-        self.recipient = ""
+        self.recipients: list[str] = []
         self.refused = ""
 
 
@@ -71,7 +71,7 @@ class Lines:
         self._clients: dict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def take(self, time: float, rest: str) -> None:
-        text = rest[end.end() :] if (end := SPLOGGER.match(rest)) else rest
+        text = words_of(rest)
         if match := STARTING.fullmatch(text):
             self._starting(time, *match.groups())
         elif match := DELIVERY.match(text):
@@ -132,9 +132,9 @@ class Lines:
         before, session.refused = session.refused, ""
         if match := PATH.match(text):
             if match[1] == "MAIL FROM":
-                session.sender, session.recipient = null_or(match[2]), ""
+                session.sender, session.recipients = null_or(match[2]), []
             else:
-                session.recipient = match[2]
+                session.recipients = [*session.recipients[1 - MOST_RECIPIENTS :], match[2]]
         elif match := ACCEPTED.fullmatch(text):
             self._clients[match[1]].append((time, session.client))
         elif REPLY.match(text) and not MISUSED.match(text):
@@ -142,7 +142,10 @@ class Lines:
             if session.refused == before:
                 return  # another line of the same reply: mailfront logs each, and commands between replies
             message = Message("", time, time, client=session.client, sender=session.sender)
-            self._trace.rejected(message, session.recipient, text, dsn_of(text))
+            # Of the last recipient, or of the mail after DATA, which is not logged.
+            recipient = session.recipients.pop() if session.recipients else ""
+            message.is_partly_named = bool(session.recipients)
+            self._trace.rejected(message, recipient, text, dsn_of(text))
 
     def _client_of(self, qp: str, time: float) -> str:
         """The client of the message that qmail-queue took as process `qp` around that time."""

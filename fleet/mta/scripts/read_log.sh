@@ -1,10 +1,10 @@
 #!/bin/sh
-# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT"
+# read_log.sh KIND SOURCE... <"SINCE ZONE\nTEXT\n..."
 #
 # Lines of mail logs since then (epoch seconds). ZONE: the TZ of stamps without an offset, none for the host's. SOURCE: a
 # file, with those that it was rotated to; a directory of multilog(8); or journald. KIND any: the lines that contain TEXT.
-# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with TEXT, in any case, is about,
-# and that line. No TEXT: every line.
+# KIND postfix, sendmail, exim, opensmtpd, qmail: all lines of the messages that a line with a TEXT, in any case, is about,
+# and that line. An empty TEXT: every line.
 #
 # Log lines are told with a space before them, what is ours with "=": the time, the time zone's offsets since then, each
 # source with the newest of its files that were last written to before then ("=before MTIME PATH"), each file with some
@@ -33,7 +33,7 @@ case $tz in
 *) export TZ="$tz" ;;
 esac
 cat >"$work/text" || exit 74
-[ "$(wc -l <"$work/text")" -eq 1 ] || exit 64
+[ "$(wc -l <"$work/text")" -ge 1 ] || exit 64
 text=$(cat "$work/text")
 now=$(date +%s)
 
@@ -132,7 +132,7 @@ tell() { # SOURCE: its files and what of them is wanted
     while read -r path; do
         echo "=file $path"
         ends "$path"
-        content "$path" | bounded "$path" wanted | bounded "$path" sed 's/^/ /'
+        content "$path" | bounded "$path" wanted | bounded "$path" as_lines
     done <"$work/those"
 }
 
@@ -160,7 +160,7 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
     postfix | sendmail)
         # The last two: under what ID it goes on, behind a filter of this host or a .forward file.
         sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" \
-            -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* - [^0-9A-Za-z]*$id: .*/\1/p" \
+            -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \(-\|\(\[\(\\\\.\|[^]\]\)*]\)*\) [^0-9A-Za-z]*$id: .*/\4/p" \
             -e g -e "s/^.* relay=[^ ]*\[[1:][2:][17][].].* queued as $id)\$/\1/p" \
             -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" |
             sure seek -vxE 'NOQUEUE|warning|statistics'
@@ -173,25 +173,37 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
     esac
 }
 
+# What syslogd writes for equal lines: it stands for the line before it in that file, and is told where that is.
+repeated='^[^=<]*[Ll]ast message repeated [0-9]+ times?$|[Ll]ast message .* repeated [0-9]+ times, suppressed by syslog-ng on [^ ]+$'
+
 # shellcheck disable=SC2016
-qmail='FILENAME == ARGV[1] { wanted[$1]; next }
+qmail='function tell() { print; told = NR }
+    BEGIN { split(ENVIRON["text"], texts, "\n") }
+    FILENAME == ARGV[1] { wanted[$1]; next }
+    /ast message / && $0 ~ ENVIRON["repeated"] { if (told == NR - 1) tell(); next }
     match($0, /delivery [0-9]+: msg [0-9]+ to /) {
         split(substr($0, RSTART, RLENGTH), word, " ")
-        if (word[4] in wanted) { live[word[2]]; print } else delete live[word[2]]
+        if (word[4] in wanted) { live[word[2]]; tell() } else delete live[word[2]]
         next
     }
     match($0, / delivery [0-9]+: /) {
         split(substr($0, RSTART, RLENGTH), word, " ")
-        if (word[2] in live) { delete live[word[2]]; print; next }
+        if (word[2] in live) { delete live[word[2]]; tell(); next }
     }
     match($0, / (new|info|end|bounce) msg [0-9]+/) {
         split(substr($0, RSTART, RLENGTH), word, " ")
-        if (word[3] in wanted) { print; next }
+        if (word[3] in wanted) { tell(); next }
     }
-    match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) print; next }
-    match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
-    match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
-    index(tolower($0), ENVIRON["text"])'
+    match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) tell(); next }
+    match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) tell(); next }
+    match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { tell(); next }
+    { said = tolower($0); for (at in texts) if (index(said, texts[at])) { tell(); next } }'
+
+# shellcheck disable=SC2016
+numbered='{ # as grep -n says it
+    at = index($0, ":"); number = substr($0, 1, at - 1); line = substr($0, at + 1) }
+    number != before + 1 && line ~ /ast message / && line ~ ENVIRON["repeated"] { next }
+    { before = number; print " " line }'
 
 wanted() { # what goes into the answer
     if [ "$kind" = any ]; then
@@ -199,9 +211,17 @@ wanted() { # what goes into the answer
     elif [ -z "$text" ]; then
         cat
     elif [ "$kind" = qmail ]; then
-        text=$(printf %s "$text" | tr '[:upper:]' '[:lower:]') awk "$qmail" "$work/ids" -
+        text=$(printf %s "$text" | tr '[:upper:]' '[:lower:]') repeated=$repeated awk "$qmail" "$work/ids" -
     else
-        grep -aiF -f "$work/ids"
+        grep -aniF -e 'last message ' -f "$work/ids"
+    fi
+}
+
+as_lines() {
+    if [ "$kind" = any ] || [ "$kind" = qmail ] || [ -z "$text" ]; then
+        sed 's/^/ /'
+    else
+        repeated=$repeated awk "$numbered"
     fi
 }
 

@@ -3,9 +3,10 @@
 import re
 
 from fleet.mta.bounds import OutOfBounds, size_of
+from fleet.mta.logs.heads import SYSLOG
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
-from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
+from fleet.mta.logs.tracing import dsn_of, null_or
 from fleet.mta.sendmail.lines import (
     AT_CONNECT,
     AT_DELIVERY,
@@ -138,6 +139,7 @@ class Lines:
         if line.text.upper() in NO_MESSAGE:
             return
         self._trace.message(queue_id, time).recipients.pop(("", ""), None)
+        self._trace.message(queue_id, time).is_partly_named = False
         verb = "discard" if line.text == "discarded" else "reject"
         said = self._refused.get(queue_id, "")
         reply = "" if verb == "discard" else said if line.text in said else line.text
@@ -198,8 +200,9 @@ class Lines:
         status = "discarded" if verb == "discard" else "rejected"
         if reply:
             keep(self._refused, queue_id, reply)
-        known = self._trace.message(queue_id, time).recipients.values()
-        if not any((each.status, each.reply) == (status, reply) for each in known):
+        message = self._trace.message(queue_id, time)
+        message.is_partly_named = message.is_partly_named or verb == "discard"
+        if not any((each.status, each.reply) == (status, reply) for each in message.recipients.values()):
             self._end(time, queue_id, "", verb, reply)
 
     def _told(self, time: float, queue_id: str, text: str) -> None:
@@ -264,4 +267,4 @@ def delivery_of(line: Line, time: float, delay: float | None, address: str, expa
     )
 
 
-LOG = MailLog("sendmail", lambda trace, instance: Lines(trace).take, NOTES)
+LOG = MailLog("sendmail", lambda trace, instance: Lines(trace).take, NOTES, unnamed=(": discarded", ", discard"))

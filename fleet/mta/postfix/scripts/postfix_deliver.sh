@@ -24,7 +24,7 @@ esac
 mark_log
 
 lines() {
-    since_mark | grep -aF ": $id: "
+    since_mark | grep -aF "$id: "
 }
 
 is_under_way() {
@@ -40,7 +40,7 @@ check_fence
 waited=0
 sleep 1
 while [ "$waited" -lt "$seconds" ]; do
-    if [ "$log" != none ] && lines | grep -aqF ": $id: removed"; then break; fi
+    if [ "$log" != none ] && lines | grep -aq "[^0-9A-Za-z]$id: removed"; then break; fi
     if has_begun && ! is_under_way; then
         sleep 1 # syslog may lag behind the queue
         break
