@@ -155,6 +155,13 @@ with_text() { grep -aiF -f "$work/text"; }
 
 id='\([0-9A-Za-z]\{6,\}\)'
 
+# What smtpd decides before a mail has its queue ID, and then that, are lines of one process.
+before='NOQUEUE: [a-z-]*\(hold\|discard\): '
+case $text in
+*[!0-9A-Za-z]*) ;;
+*) before="$text: client=" ;;
+esac
+
 ids() { # of lines with TEXT: what the other lines of the same messages contain
     case $kind in
     postfix | sendmail)
@@ -162,7 +169,8 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
         sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" \
             -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* - [^0-9A-Za-z]*$id: .*/\1/p" \
             -e g -e "s/^.* relay=[^ ]*\[[1:][2:][17][].].* queued as $id)\$/\1/p" \
-            -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" |
+            -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" \
+            -e g -e "s/^[^]]*[^a-z]\(smtpd\[[0-9]*]: \)$before.*/\1/p" |
             sure seek -vxE 'NOQUEUE|warning|statistics'
         ;;
     exim) sure seek -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
@@ -211,6 +219,9 @@ choose() { # the messages, and TEXT itself for lines that belong to none
         printf '%s\n' ': DSN: ' ': return to sender: ' ': postmaster notify: ' >>"$work/text"
     fi
     each with_text | (ulimit -v "$memory" && ids) | sure awk '!seen[$0]++' >"$work/all"
+    if [ "$kind:${before%%:*}" = postfix:NOQUEUE ] && grep -a '^smtpd\[' "$work/all" >"$work/smtpd"; then
+        each grep -aF -f "$work/smtpd" | (ulimit -v "$memory" && sure sed -n "s/^[^]]*]: $id: client=.*/\1/p") >>"$work/all"
+    fi
     sure tail -n "$most" "$work/all" >"$work/ids"
     [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"
     [ "$kind" = qmail ] || sure cat "$work/text" >>"$work/ids"
