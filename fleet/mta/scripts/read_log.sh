@@ -177,7 +177,10 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
     opensmtpd)
         sure seek -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' | sure sed 's/^.*id=\(.*\)/&\n for \1/'
         ;;
-    qmail) sure seek -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sure sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
+    qmail)
+        sure seek -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: |qp [0-9]+' |
+            sure sed 's/^msg //;s/^qp /q/;s/^.\[\([0-9]*\).*/p\1/'
+        ;;
     esac
 }
 
@@ -197,8 +200,20 @@ qmail='FILENAME == ARGV[1] { wanted[$1]; next }
         if (word[3] in wanted) { print; next }
     }
     match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) print; next }
-    match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) print; next }
-    match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { print; next }
+    match($0, /[a-z]\[[0-9]+\]: /) {
+        process = substr($0, RSTART + 2, RLENGTH - 5)
+        if ("p" process in wanted) print
+        else if (match($0, /Accepted message qp [0-9]+ /) && "q" substr($0, RSTART + 20, RLENGTH - 21) in wanted) {
+            if (process in client) print client[process]
+            print
+        }
+        next
+    }
+    match($0, /tcpserver: pid [0-9]+ /) {
+        process = substr($0, RSTART + 15, RLENGTH - 16)
+        client[process] = $0
+        if ("p" process in wanted) { print; next }
+    }
     index(tolower($0), ENVIRON["text"])'
 
 wanted() { # what goes into the answer
