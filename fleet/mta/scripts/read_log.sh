@@ -203,7 +203,7 @@ qmail='FILENAME == ARGV[1] { wanted[$1]; next }
     match($0, /[a-z]\[[0-9]+\]: /) {
         process = substr($0, RSTART + 2, RLENGTH - 5)
         if ("p" process in wanted) print
-        else if (match($0, /Accepted message qp [0-9]+ /) && "q" substr($0, RSTART + 20, RLENGTH - 21) in wanted) {
+        else if ((at = index($0, "Accepted message qp ")) && ("q" (substr($0, at + 20) + 0)) in wanted) {
             if (process in client) print client[process]
             print
         }
