@@ -48,7 +48,7 @@ def test_every_term_has_both_forms(value: dict[str, Any], text: str) -> None:
         ({"field": "sender", "op": "is", "value": "a"}, "field", "expected a field"),
         ({"field": "from", "op": "equals", "value": "a"}, "op", "expected one of is, contains, regex"),
         ({"field": "body", "op": "is", "value": "a"}, "op", "expected one of contains, regex for body, got 'is'"),
-        ({"field": "size", "op": "glob", "value": "3*"}, "op", "expected one of is, gt, gte, lt, lte for size, got 'glob'"),
+        ({"field": "size", "op": "glob", "value": "3*"}, "op", "one of is, gt, gte, lt, lte for size, got 'glob'"),
         ({"field": "size", "op": "gt", "value": 30.5}, "value", "a text or a whole number"),
         ({"field": "size", "op": "gt", "value": -1}, "value", "a text or a whole number"),
         ({"field": "from", "op": "is"}, "value", 'expected "value"'),

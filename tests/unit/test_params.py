@@ -133,7 +133,7 @@ BAD_MEANING: list[tuple[str, dict[str, Any], str, str]] = [
     *[
         ("message.trace", {field: pasted}, field, "bad_pattern")
         for field in ("from", "to")
-        for pasted in ('"Joe" <joe@d.test>', "<*@d.test>", "mailto:joe@d.test", "joe@d.test,", " joe@d.test", "a b@d.test")
+        for pasted in ('"Joe" <joe@d.test>', "<*@d.test>", "mailto:j@d.test", "j@d.test,", " j@d.test", "a b@d.test")
     ],
     ("message.trace", {"message_id": " <1@d.test>"}, "message_id", "bad_text"),
     ("message.trace", {"message_id": "Message-ID: <1@d.test>"}, "message_id", "bad_text"),

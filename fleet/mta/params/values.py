@@ -165,7 +165,7 @@ def _parse_message_id(value: Any) -> str:
     """What is pasted with it is refused: looked for as it stands it would find nothing."""
     text: str = _message_id.parse(value)
     if text != text.strip() or re.match(r"message-id:", text, re.IGNORECASE) or not text.strip("<>"):
-        raise BadValue("bad_text", f"{text[:80]!r} does not fit; expected what stands behind Message-ID: without blanks")
+        raise BadValue("bad_text", f"{text[:80]!r} does not fit; expected a Message-ID without its name and blanks")
     return text
 
 
