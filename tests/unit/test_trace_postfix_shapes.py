@@ -154,7 +154,7 @@ def test_what_was_decided_before_the_queue_id_is_found_on_the_host_with_it(
     )
     [row] = traced(tmp_path, *lines, **criteria)["rows"]
     assert (row["queue_id"], row["sender"], row["recipient"]) == (A, "s@c.example", "r@d.example")
-    assert (row["status"], row["client"]) == (status, C)
+    assert (row["status"], row["client"], row["instance"]) == (status, C, "postfix")
     if status == "held":
         [row] = traced(tmp_path, *lines, f"postsuper[105]: {A}: removed", **criteria)["rows"]
         assert row["status"] == "removed"

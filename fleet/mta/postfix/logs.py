@@ -109,6 +109,7 @@ class Lines:
             return
         self._trace.forget(process)
         message.sender, message.held, message.is_ours = decided.sender, decided.held, True
+        message.instance = message.instance or decided.instance
         message.recipients.update(decided.recipients)
 
     def _not_taken(self, queue_id: str) -> None:
