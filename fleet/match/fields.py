@@ -136,6 +136,8 @@ def _check_pattern(name: str, field: Field, pattern: str) -> None:
         raise MatchError("invalid", "expected a domain, such as example.com, or .example.com with its sub-domains")
     if field.kind is Kind.WORD and not text.strip():
         raise MatchError("invalid", f"expected a value behind {name}, got nothing")
+    if name == "state" and text.lower() == "held":  # the status of a trace; no queue has that word
+        raise MatchError("invalid", "expected hold, which finds whatever is held")
 
 
 def _check_characters(value: str) -> None:
