@@ -184,7 +184,8 @@ def _runs(choice: Choice, operation: Operation | QuarantineIds, name: str) -> li
     if reasons and len(reasons) == len(runs):
         if isinstance(operation, MessageTrace) and operation.queue_id:
             raise Invalid.field("params.queue_id", "bad_queue_id", _of_each(runs))
-        raise Invalid.field("operation", "unsupported", reasons[0])
+        able = any(capability(adapter_for(each.mta), name).support is not Support.ABSENT for each in instances)
+        raise Invalid.field("params.match" if able else "operation", "unsupported", "; ".join(dict.fromkeys(reasons)))
     return runs
 
 

@@ -128,7 +128,8 @@ def test_queue_ids_name_exactly_one_instance(people: Cast) -> None:
 
 
 def test_a_field_that_no_targeted_mta_keeps_is_unsupported(people: Cast) -> None:
-    assert refused(people, "queue.hold", params={"match": "attempts>3"}).code == "unsupported"
+    error = refused(people, "queue.hold", params={"match": "attempts>3"})
+    assert (error.code, error.errors[0].field) == ("unsupported", "params.match")
 
 
 def test_a_job_that_cannot_be_audited_is_not_begun(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
