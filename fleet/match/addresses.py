@@ -10,6 +10,22 @@ from functools import lru_cache
 NULL_SENDER = "<>"
 
 
+def pasted(text: str) -> str:
+    """What stands around an address, or a pattern of addresses, as people paste it, and what to write; "" where it is
+    bare. Looked for as it stands it would find nothing."""
+    if text != text.strip():
+        return "an address without blanks around it"
+    if text != NULL_SENDER and text.endswith(">") and "<" in text:
+        return f"an address without angle brackets and name ({NULL_SENDER} is the null sender)"
+    if text.lower().startswith("mailto:"):
+        return "an address without mailto:"
+    if text.endswith((",", ";")):
+        return f"one address, without the {text[-1]} behind it"
+    if text[:1] == text[-1:] == "'" and "@" in text:
+        return "an address without the ' around it"
+    return ""
+
+
 def is_plain(lowered: str) -> bool:
     """No other spelling exists, which holds for nearly every address: the fast path."""
     return lowered.isascii() and '"' not in lowered and "xn--" not in lowered

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fleet.match import patterns, units, wildcards
-from fleet.match.addresses import NULL_SENDER
+from fleet.match.addresses import NULL_SENDER, pasted
 from fleet.match.errors import MatchError
 from fleet.match.nodes import Op, Term
 
@@ -115,31 +115,29 @@ def make_term(name: str, op: Op, value: str, *, ignore_case: bool = False, is_qu
     return Term(name, op, pattern)
 
 
+def check_address(pattern: str) -> None:
+    """A wildcard pattern of addresses. Raises MatchError 'invalid' for what cannot be one."""
+    if expected := pasted(pattern):
+        raise MatchError("invalid", f"expected {expected}")
+    text = wildcards.literal(pattern)
+    if text == "":
+        raise MatchError("invalid", f"expected an address, got nothing (the null sender is {NULL_SENDER})")
+    if text and not text.startswith('"') and any(char.isspace() for char in text):
+        raise MatchError("invalid", "expected an address: blanks stand in a quoted local part only")
+
+
 def _check_pattern(name: str, field: Field, pattern: str) -> None:
+    if field.kind is Kind.ADDRESS:
+        check_address(pattern)
     text = wildcards.literal(pattern)
     if text is None:
         return
-    if field.kind is Kind.ADDRESS:
-        if not text:
-            raise MatchError("invalid", f"expected an address, got nothing (the null sender is {NULL_SENDER})")
-        _check_address(text)
     if field.kind is Kind.DOMAIN and ("@" in text or text == "."):
         raise MatchError("invalid", "expected a domain, such as example.com, or .example.com with its sub-domains")
     if field.kind is Kind.WORD and not text.strip():
         raise MatchError("invalid", f"expected a value behind {name}, got nothing")
-
-
-def _check_address(text: str) -> None:
-    """What people paste with an address is refused by name: looked for as it stands it would find nothing."""
-    local = text.rpartition("@")[0]
-    if text != NULL_SENDER and text.endswith(">") and "<" in text:
-        raise MatchError("invalid", f"expected an address without angle brackets ({NULL_SENDER} is the null sender)")
-    if text.lower().startswith("mailto:"):
-        raise MatchError("invalid", "expected an address without mailto:")
-    if text.endswith((",", ";")):
-        raise MatchError("invalid", f"expected one address, without the {text[-1]} behind it; several are joined by OR")
-    if not local.startswith('"') and any(char.isspace() for char in text):
-        raise MatchError("invalid", "expected an address: blanks stand in a quoted local part only")
+    if name == "state" and text.lower() == "held":  # the status of a trace; no queue has that word
+        raise MatchError("invalid", "expected hold, which finds whatever is held")
 
 
 def _check_characters(value: str) -> None:

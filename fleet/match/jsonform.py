@@ -7,7 +7,7 @@ be sent back as it stands. Wildcards are in `glob` only, as behind `:` in the te
 
 from fleet.match import wildcards
 from fleet.match.errors import MatchError
-from fleet.match.fields import check_op, field_name, known, make_term
+from fleet.match.fields import field_name, known, make_term
 from fleet.match.limits import DEPTH_LIMIT, checked
 from fleet.match.nodes import All, And, Node, Not, Op, Or, Term, join
 from fleet.match.units import excerpt
@@ -84,13 +84,12 @@ def _term(value: dict[str, object], place: str) -> Term:
         name = field_name(name)
     except MatchError as error:
         raise error.at(place=_under(place, "field")) from None
-    if op_name not in _OPS or (op_name == GLOB and known(name).parse is not None):
-        raise _wrong(f"expected one of {', '.join(_OPS)}", _under(place, "op"))
+    taken = [each for each, op in _OPS.items() if op in known(name).ops]
+    if known(name).parse is not None:
+        taken = [each for each in taken if each != GLOB]
+    if op_name not in taken:
+        raise _wrong(f"expected one of {', '.join(taken)} for {name}, got {excerpt(op_name)}", _under(place, "op"))
     op = _OPS[op_name]
-    try:
-        check_op(name, op)
-    except MatchError as error:
-        raise error.at(place=_under(place, "op")) from None
     flags = value.get("flags", "")
     if flags not in ("", "i") or (flags and op is not Op.REGEX):
         raise _wrong('expected "i", beside a regex only', _under(place, "flags"))
@@ -105,8 +104,11 @@ def _term(value: dict[str, object], place: str) -> Term:
 
 def _value(value: dict[str, object], name: str, place: str) -> str:
     given = value.get("value")
-    if type(given) is int and name in ("size", "attempts") and 0 <= given < 1 << 63:
+    may_be_number = name in ("size", "attempts")
+    if type(given) is int and may_be_number and 0 <= given < 1 << 63:
         return str(given)
+    if may_be_number and type(given) in (int, float):
+        raise _wrong("expected a text or a whole number of at least 0", _under(place, "value"))
     return _text(value, "value", place)
 
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 import idna
 
+from fleet.match.addresses import pasted
+
 MAX_LOCAL = 64
 MAX_DOMAIN = 255
 MAX_MAILBOX = 254  # a path of 256 octets, less its angle brackets
@@ -113,6 +115,8 @@ def _unicode_label(label: str) -> str:
 def parse_address(text: str) -> Address:
     """`local@domain`, the local part a dot-string or a quoted string. Raises AddressError (bad_pattern)."""
     _refuse_hidden(text)
+    if expected := pasted(text):
+        raise AddressError("bad_pattern", f"{text!r} is no address; expected {expected}")
     local_text, domain_text = _split(text)
     address = Address(_unquote(local_text), parse_domain(domain_text))
     if len(quote_local(address.local).encode()) > MAX_LOCAL:

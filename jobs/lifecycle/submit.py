@@ -169,9 +169,8 @@ def _authorise(actor: Actor, spec: OperationSpec, choice: Choice) -> None:
 def _check_single(spec: OperationSpec, operation: Operation | QuarantineIds, choice: Choice) -> None:
     by_ids = isinstance(operation, ChangesMessages) and bool(operation.selection.queue_ids)
     if (spec.single_instance or by_ids) and len(choice.instances) != 1:
-        raise Invalid.field(
-            "target", "invalid", f"a queue ID belongs to one instance, and the target names {len(choice.instances)}"
-        )
+        named = f"a queue ID belongs to one instance, and the target names {len(choice.instances)}"
+        raise Invalid.field("target", "invalid", f"{named}; expected one as target.instances, in the form HOST/NAME")
 
 
 def _runs(choice: Choice, operation: Operation | QuarantineIds, name: str) -> list[Run]:
@@ -184,9 +183,18 @@ def _runs(choice: Choice, operation: Operation | QuarantineIds, name: str) -> li
     reasons = [run.error["detail"] for run in runs if run.error]
     if reasons and len(reasons) == len(runs):
         if isinstance(operation, MessageTrace) and operation.queue_id:
-            raise Invalid.field("params.queue_id", "bad_queue_id", reasons[0])
-        raise Invalid.field("operation", "unsupported", reasons[0])
+            raise Invalid.field("params.queue_id", "bad_queue_id", _of_each(runs))
+        able = any(capability(adapter_for(each.mta), name).support is not Support.ABSENT for each in instances)
+        raise Invalid.field("params.match" if able else "operation", "unsupported", "; ".join(dict.fromkeys(reasons)))
     return runs
+
+
+def _of_each(runs: list[Run]) -> str:
+    """Why no run can be: the reason, or that of each MTA."""
+    reasons = {run.instance.mta: run.error["detail"] for run in runs if run.instance and run.error}
+    if len(set(reasons.values())) == 1:
+        return str(next(iter(reasons.values())))
+    return "; ".join(f"{mta}: {reason}" for mta, reason in reasons.items())
 
 
 def _instances_of(requested: QuarantineIds, choice: Choice) -> list[Instance]:

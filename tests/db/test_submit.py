@@ -124,10 +124,12 @@ def test_a_match_that_is_always_true_must_say_all(people: Cast) -> None:
 def test_queue_ids_name_exactly_one_instance(people: Cast) -> None:
     error = refused(people, "queue.hold", {"hosts": ["mx1"]}, params={"queue_ids": ["3F5DD30C44F"]})
     assert error.errors[0].field == "target"
+    assert "expected one as target.instances" in error.errors[0].detail
 
 
 def test_a_field_that_no_targeted_mta_keeps_is_unsupported(people: Cast) -> None:
-    assert refused(people, "queue.hold", params={"match": "attempts>3"}).code == "unsupported"
+    error = refused(people, "queue.hold", params={"match": "attempts>3"})
+    assert (error.code, error.errors[0].field) == ("unsupported", "params.match")
 
 
 def test_a_job_that_cannot_be_audited_is_not_begun(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,5 +102,9 @@ def test_a_queue_id_of_another_mta_is_unsupported_there_and_refused_when_it_fits
     assert made.status_code == 202, made.content
     states = dict(Run.objects.filter(job_id=made.json()["id"]).values_list("instance__name", "state"))
     assert states == {"exim": "pending", "postfix": "unsupported"}
-    body["params"] = {"queue_id": "zz"}
-    assert fields(world.alice.post("jobs/", body)) == {("params.queue_id", "bad_queue_id")}
+    body["params"] = {"queue_id": "3f5dd30c44f"}
+    refused = world.alice.post("jobs/", body)
+    assert fields(refused) == {("params.queue_id", "bad_queue_id")}
+    [error] = refused.json()["errors"]
+    assert "exim: no Exim message ID" in error["detail"]
+    assert "postfix: short queue IDs are upper-case hexadecimal: perhaps '3F5DD30C44F'" in error["detail"]

@@ -141,6 +141,7 @@ async def test_sudos_refusal_is_told_from_the_programs_own_status_one() -> None:
     denied = await failure(trace, Scripted(OK, refusal), CHANGE)
     assert type(denied) is SudoDenied
     assert "password" in denied.detail
+    assert "discover the host again" in denied.hint
     assert not trace.mutated
     own = Completed(1, b"", b"postsuper: fatal: sudo: what?\n")
     assert (await drive(change(CHANGE), Scripted(OK, own), Trace(), until_plan=False))[1] == own

@@ -75,6 +75,21 @@ def test_a_legal_address_is_carried_exactly(text: str) -> None:
     assert parse_address(text).smtp == text
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"Joe" <joe@d.test>', "without angle brackets"),
+        ("Joe <joe@d.test>", "without angle brackets"),
+        ("mailto:joe@d.test", "without mailto:"),
+        ("joe@d.test,", "without the ,"),
+    ],
+)
+def test_what_is_pasted_around_an_address_is_named(text: str, expected: str) -> None:
+    for parse in (parse_address, parse_block_pattern):
+        with pytest.raises(AddressError, match=expected):
+            parse(text)
+
+
 @pytest.mark.parametrize("text", NO_ADDRESS)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError) as caught:

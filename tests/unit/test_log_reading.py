@@ -410,6 +410,30 @@ def test_a_log_that_nobody_writes_to_any_more_is_not_a_log_in_which_nothing_was_
     assert note.startswith(f"{tmp_path}/mail.log was last written to at 2026-11-01T19:40:00Z; ")
 
 
+def test_an_empty_log_is_not_a_log_in_which_nothing_was_found(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    host.put("mail.log", b"")
+    [note] = search(host, contains="needle")["notes"]
+    assert note.startswith(f"{tmp_path}/mail.log has no lines; if ")
+    host.put("mail.log.1", line(NOW - 9 * DAY, "old"), age=8 * DAY)
+    [note] = search(host, contains="needle")["notes"]
+    assert f"; {tmp_path}/mail.log.1 was last written to at 2026-11-13T19:40:00Z; if " in note
+    host.put("mail.log", line(NOW - 60, "other"))
+    assert search(host, contains="needle")["notes"] == []
+
+
+def test_a_log_that_is_ahead_of_the_hosts_clock_says_so(tmp_path: Path) -> None:
+    host = LogHost("postfix", tmp_path)
+    clock = datetime.now(UTC).timestamp()  # read_log.sh tells the machine's own
+    host.put("mail.log", line(NOW - DAY, "old") + line(clock + 9 * 3600, "needle"))
+    [note] = search(host, contains="needle", since=timedelta(hours=1))["notes"]
+    ahead = f"{datetime.fromtimestamp(clock + 9 * 3600, UTC):%Y-%m-%dT%H:%M}"
+    assert note.startswith(f"{tmp_path}/mail.log ends at {ahead}")
+    assert note.endswith("; if the MTA has a time zone of its own, discover the host again")
+    host.put("mail.log", line(NOW - DAY, "old") + line(clock + 60, "needle"))
+    assert search(host, contains="needle", since=timedelta(hours=1))["notes"] == []
+
+
 def test_a_source_that_is_none_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(RemoteError):
         search(LogHost("postfix", tmp_path), "../x", contains="needle")

@@ -147,6 +147,17 @@ def test_an_unblock_after_which_the_sender_is_still_refused_fails(mta: Mapped, h
     assert unblock(mta, host).ended is Ended.FAILED
 
 
+def test_an_unblock_that_no_dialogue_proves_says_so(mta: Mapped, host: ListHost) -> None:
+    block(mta, host)
+    host.judge = lambda found, sender: "451 4.3.5 Server configuration error"
+    for ended in (Ended.SUCCEEDED, Ended.UNCHANGED):
+        freed = unblock(mta, host)
+        assert freed.ended is ended
+        [note] = freed.data["notes"]
+        assert note.startswith(f"it is not proven that {SENDER} is accepted at ")
+        assert "451 4.3.5 Server configuration error" in note
+
+
 def test_reading_back_tells_what_was_done(mta: Mapped, host: ListHost) -> None:
     assert host.plan_of(mta.adapter.sender_block(mta.instance, BLOCK, CONTEXT))
 

@@ -91,10 +91,15 @@ def test_wildcards_of_the_json_form_are_in_glob() -> None:
         ("Joe Smith", "quoted local part"),
         ("joe smith@d.test", "quoted local part"),
         ("joe@d.test ann@d.test", "quoted local part"),
+        ("'joe@d.test'", "the ' around it"),
+        (" joe@d.test", "blanks around it"),
+        ("Joe <*@d.test>", "angle brackets"),
+        ("mailto:*@d.test", "mailto:"),
+        ("*@d.test;", "the ; behind it"),
     ],
 )
 def test_what_is_pasted_around_an_address_is_refused_and_never_looked_for(pasted: str, why: str) -> None:
-    for match in ({"field": "from", "op": "is", "value": pasted}, f'from:"{pasted}"'):
+    for match in ({"field": "from", "op": "glob", "value": pasted}, f'from:"{pasted}"'):
         with pytest.raises(MatchError, match=why):
             takes(match, queued(pasted))
 

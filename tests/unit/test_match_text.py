@@ -103,6 +103,7 @@ def test_or_binds_weaker_than_and() -> None:
         ("header[]:x", 1, "expected a header name"),
         ("header[a:b]:x", 1, "expected a header name"),
         ("from:<a@x.test>", 6, "without angle brackets"),
+        ("state:held", 7, "expected hold"),
         ('from:""', 6, "the null sender is <>"),
         ("from-domain:@x.test", 13, "expected a domain"),
         ("from:a\u202eb", 6, "direction-changing"),

@@ -130,6 +130,14 @@ BAD_MEANING: list[tuple[str, dict[str, Any], str, str]] = [
     ("log.search", {"contains": "a", "since": "2030-01-01T12:00:01Z"}, "since", "out_of_range"),
     ("log.search", {"contains": "a", "until": "2030-01-02T00:00:00Z"}, "until", "out_of_range"),
     ("message.trace", {"to": "a@b.c", "since": "1h", "until": "2030-01-01T10:59:59Z"}, "until", "out_of_range"),
+    *[
+        ("message.trace", {field: pasted}, field, "bad_pattern")
+        for field in ("from", "to")
+        for pasted in ('"Joe" <joe@d.test>', "<*@d.test>", "mailto:j@d.test", "j@d.test,", " j@d.test", "a b@d.test")
+    ],
+    ("message.trace", {"message_id": " <1@d.test>"}, "message_id", "bad_text"),
+    ("message.trace", {"message_id": "Message-ID: <1@d.test>"}, "message_id", "bad_text"),
+    ("message.trace", {"message_id": "<>"}, "message_id", "bad_text"),
     ("address.test", {"address": "<>"}, "address", "bad_pattern"),
     ("address.test", {"address": "a@b.c\r\nDATA"}, "address", "bad_pattern"),
     ("smtp.probe", {"from": "example.com", "to": "a@b.c"}, "from", "bad_pattern"),

@@ -140,15 +140,35 @@ def test_held_mail_that_was_released_is_what_came_of_it_then() -> None:
     assert told(parsed(first, HOLD, named, active, by_alias, removed())) == [("joe@d.example", "sent")]
 
 
+@pytest.mark.parametrize(("verb", "status"), [("hold", "held"), ("milter-discard", "discarded")])
+@pytest.mark.parametrize("criteria", [{"sender": "s@c.example"}, {"queue_id": A}])
+def test_what_was_decided_before_the_queue_id_is_found_on_the_host_with_it(
+    verb: str, status: str, criteria: dict[str, str], tmp_path: Path
+) -> None:
+    lines = (
+        *came(B, sender="x@c.example"),
+        f"smtpd[100]: NOQUEUE: {verb}: RCPT from {C}: <r@d.example>: triggers it; {ENVELOPE}",
+        f"smtpd[100]: {A}: client={C}",
+        *([f"cleanup[101]: {A}: message-id=<m2@c.example>"] if status == "held" else []),
+        f"smtpd[100]: disconnect from {C} ehlo=1 mail=1 rcpt=1 data=1 quit=1 commands=5",
+    )
+    [row] = traced(tmp_path, *lines, **criteria)["rows"]
+    assert (row["queue_id"], row["sender"], row["recipient"]) == (A, "s@c.example", "r@d.example")
+    assert (row["status"], row["client"], row["instance"]) == (status, C, "postfix")
+    if status == "held":
+        [row] = traced(tmp_path, *lines, f"postsuper[105]: {A}: removed", **criteria)["rows"]
+        assert row["status"] == "removed"
+
+
 @pytest.mark.parametrize(
     ("verb", "status"), [("discard", "discarded"), ("milter-discard", "discarded"), ("hold", "held")]
 )
 def test_what_was_decided_before_the_queue_id_is_told_of_the_message(verb: str, status: str, tmp_path: Path) -> None:
     decided = f"smtpd[100]: NOQUEUE: {verb}: RCPT from {C}: <r@d.example>: triggers it; {ENVELOPE}"
     first, named, active = came()
-    for criteria, queue_id in (({"sender": "s@c.example"}, ""), ({"recipient": "*"}, A)):
+    for criteria in ({"sender": "s@c.example"}, {"recipient": "*"}):
         [row] = traced(tmp_path, decided, first, named, **criteria)["rows"]
-        assert (row["status"], row["queue_id"], row["recipient"]) == (status, queue_id, "r@d.example")
+        assert (row["status"], row["queue_id"], row["recipient"]) == (status, A, "r@d.example")
     if status == "held":
         assert told(traced(tmp_path, decided, first, named, active, went(), removed())) == [("r@d.example", "sent")]
     refused = f"smtpd[100]: NOQUEUE: reject: RCPT from {C}: {UNKNOWN}; {ENVELOPE}"

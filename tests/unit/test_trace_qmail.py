@@ -107,6 +107,18 @@ def test_how_a_delivery_ends(report: str, expected: tuple[str, str, str], tmp_pa
     assert told(data, "status", "relay", "dsn") == [expected]
 
 
+@pytest.mark.parametrize("criteria", [{"queue_id": "3245"}, {"sender": "s@c.example"}])
+def test_the_client_of_a_message_is_known_by_whatever_it_is_traced(criteria: dict[str, str], tmp_path: Path) -> None:
+    front = (
+        "tcpserver: pid 9 from 192.0.2.4", "mailfront[9]: MAIL FROM:<s@c.example>", "tcpserver: pid 8 from 192.0.2.9",
+        "mailfront[8]: MAIL FROM:<x@c.example>", "mailfront[9]: RCPT TO:<list@mx1.example>",
+        "mailfront[9]: 2.6.0 Accepted message qp 180 bytes 304", "mailfront[8]: 2.6.0 Accepted message qp 181 bytes 4",
+    )  # fmt: skip
+    lines = (*NEW, "starting delivery 1: msg 3245 to local ann@mx1.example", "delivery 1: success: did_1+0+0/")
+    data = traced(tmp_path, *lines, front=front, **criteria)
+    assert told(data, "client", "direction", "status") == [("192.0.2.4", "in", "sent")]
+
+
 def test_a_double_bounce_that_fails_is_thrown_away(tmp_path: Path) -> None:
     lines = (
         "new msg 9", "info msg 9: bytes 1 from <#@[]> qp 3 uid 1",

@@ -84,6 +84,7 @@ def test_a_message_id_is_found_with_and_without_brackets(recorded: str, tmp_path
     named = traced(recorded, tmp_path, sender="news@bulk.example")["rows"][0]["message_id"].strip("<>")
     assert outcomes(traced(recorded, tmp_path, message_id=named)) == NEWS
     assert outcomes(traced(recorded, tmp_path, message_id=f"<{named}>")) == NEWS
+    assert outcomes(traced(recorded, tmp_path, message_id=named.upper())) == NEWS
 
 
 @pytest.mark.parametrize("recorded", RECORDED)

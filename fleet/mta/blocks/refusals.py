@@ -10,6 +10,7 @@ from fleet.mta.blocks.proof import ProbeResult, one_line
 from fleet.mta.blocks.site import ListState
 
 NOT_OURS = "not ours"
+UNPROVEN = "it is not proven that {} is accepted at {}: {}"
 REFUSING = ("REJECT", "DEFER", "DISCARD", "ERROR", "4", "5")
 """How values of access maps begin that let nobody pass: access(5), cf/README of Sendmail."""
 
@@ -63,17 +64,18 @@ def still_refused(
 ) -> dict[str, list[str]]:
     """`still_refused_by` and `notes` of a result, nothing where the sender passes. `in_effect`: of the pattern's keys.
 
-    Where no dialogue proves anything, what is in effect and our own blocks count.
+    Where no dialogue proves anything, what is in effect and our own blocks count, and a note says so.
     """
     refused = [each for each in looks if each.is_refused]
     by = [rule for rule in rules if _is_due_to(rule, refused, looks, in_effect)]
+    unproven = [UNPROVEN.format(each.sender, each.listener.name, each.reason) for each in looks if not each.is_provable]
     if not (refused or by):
-        return {}
+        return {"notes": unproven} if unproven else {}
     notes = [f"{each.sender} is still answered {one_line(each.reply)!r} at {each.listener.name}" for each in refused]
     whose = (
         "; ".join(dict.fromkeys(rule.name for rule in by)) or "a rule that is not ours, in none of the lists we know"
     )
-    return {"still_refused_by": list(keys_of(by)) or [NOT_OURS], "notes": [*notes, f"what decides: {whose}"]}
+    return {"still_refused_by": list(keys_of(by)) or [NOT_OURS], "notes": [*notes, f"what decides: {whose}", *unproven]}
 
 
 def _is_due_to(

@@ -13,6 +13,10 @@ from fleet.mta.steps import Steps, run
 
 SCRIPT = "read_log.sh"
 LONGEST_LINE = 65_536
+AHEAD = 300
+"""Seconds that a log may be ahead of the host's clock, which is set back now and then."""
+ELSEWHERE = "if the MTA logs elsewhere by now, discover the host again"
+OTHER_ZONE = "if the MTA has a time zone of its own, discover the host again"
 ATTEMPTS = 3
 
 
@@ -47,6 +51,10 @@ class FileRead:
     lines: int = 0
     untimed: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        return self.first_time is None and self.last_time is None and not self.untimed
+
 
 @dataclass(slots=True)
 class SourceRead:
@@ -58,15 +66,20 @@ class SourceRead:
     before: str = ""
     ended: float = 0.0
 
-    def notes(self, since: float) -> list[str]:
-        """Where the log does not reach."""
-        if not self.files and self.before:
-            ended = f"{self.before} was last written to at {stamp(self.ended)}"
-            return [f"{ended}; if the MTA logs elsewhere by now, discover the host again"]
-        first = self.files[0].first_time if self.files else None
+    def notes(self, since: float, now: float) -> list[str]:
+        """Where the log does not reach. `since`, `now`: by the host's clock."""
+        ended = f"{self.before} was last written to at {stamp(self.ended)}" if self.before else ""
+        if not self.files:
+            return [f"{ended}; {ELSEWHERE}"] if ended else []
+        if all(each.is_empty for each in self.files):
+            return ["; ".join(filter(None, (f"{self.name} has no lines", ended, ELSEWHERE)))]
+        notes = []
+        first, last = self.files[0].first_time, self.files[-1].last_time
         if first is not None and first > since and not self.before:
-            return [f"{self.name} begins at {stamp(first)}: of what was before that nothing can be found"]
-        return []
+            notes.append(f"{self.name} begins at {stamp(first)}: of what was before that nothing can be found")
+        if last is not None and last > now + AHEAD:
+            notes.append(f"{self.name} ends at {stamp(last)}, after the host's {stamp(now)}; {OTHER_ZONE}")
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class Read:
     """How the reading ended. `unread`: files that could not be read; `cut`: only so many messages were joined."""
 
     since: float = 0.0
+    now: float = 0.0
     sources: tuple[SourceRead, ...] = ()
     unread: tuple[str, ...] = ()
     cut: int = 0
@@ -87,7 +101,8 @@ class Read:
     def notes(self) -> list[str]:
         notes = [f"{path} could not be read" for path in self.unread]
         for source in self.sources:
-            notes += source.notes(self.since)
+            if not any(each.path in self.unread for each in source.files):
+                notes += source.notes(self.since, self.now)
         notes += [
             f"lines of {each.path} whose time was not understood: {each.untimed}" for each in self.read if each.untimed
         ]
@@ -196,7 +211,7 @@ class LogSink:
         """Raises UnparsedOutput when the end did not come."""
         if self._pending or not self._ended:
             raise UnparsedOutput(f"{SCRIPT} did not come to its end")
-        return Read(self._since, tuple(self._sources), tuple(self._unread), self._cut, self._moved)
+        return Read(self._since, self._now, tuple(self._sources), tuple(self._unread), self._cut, self._moved)
 
 
 def log_source(instance: InstanceFacts) -> str:

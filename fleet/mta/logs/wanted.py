@@ -44,7 +44,7 @@ class Wanted:
         given = self.operation
         if given.queue_id and given.queue_id not in queue_ids:
             return False
-        if given.message_id and message_id.strip("<>") != given.message_id.strip("<>"):
+        if given.message_id and message_id.strip("<>").lower() != given.message_id.strip("<>").lower():
             return False
         return not given.sender or (sender is not None and self.is_sender(sender))
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from fleet.match import Expression, MatchError, parse_any, patterns
+from fleet.match.fields import check_address
 from fleet.mta.address import AddressError, parse_block_pattern
 from fleet.mta.params.kinds import DURATION, BadValue, Kind, as_items, as_string, matching, seconds_of, wrong_type
 
@@ -155,15 +156,37 @@ SINCE = Kind(
 )
 _A_LINE = "one line without control characters"
 LOG_TEXT = matching("The line contains this, case and all.", "bad_text", _LINE, f"{_A_LINE}, up to 256 long", 256)
-MESSAGE_ID = matching(
+_message_id = matching(
     "The Message-ID header, with or without < and >.", "bad_text", _LINE, f"{_A_LINE}, up to 998 long", 998
 )
+
+
+def _parse_message_id(value: Any) -> str:
+    """What is pasted with it is refused: looked for as it stands it would find nothing."""
+    text: str = _message_id.parse(value)
+    if text != text.strip() or re.match(r"message-id:", text, re.IGNORECASE) or not text.strip("<>"):
+        raise BadValue("bad_text", f"{text[:80]!r} does not fit; expected a Message-ID without its name and blanks")
+    return text
+
+
+MESSAGE_ID = Kind(_message_id.schema, _parse_message_id)
 
 
 def address_pattern(description: str) -> Kind:
     """An address without regard to case, in which `*` is any text and `?` any character."""
     full = f"{description} Any case; * is any text, ? any character, a backslash before them takes that away."
-    return matching(full, "bad_pattern", _LINE, f"an address or a pattern of addresses: {_A_LINE}, up to 320 long", 320)
+    expected = f"an address or a pattern of addresses: {_A_LINE}, up to 320 long"
+    line = matching(full, "bad_pattern", _LINE, expected, 320)
+
+    def parse_address_pattern(value: Any) -> str:
+        text: str = line.parse(value)
+        try:
+            check_address(text)
+        except MatchError as error:
+            raise BadValue("bad_pattern", str(error)) from error
+        return text
+
+    return Kind(line.schema, parse_address_pattern)
 
 
 _parse_line = matching("", "bad_pattern", _LINE, _A_LINE, patterns.LENGTH_LIMIT).parse

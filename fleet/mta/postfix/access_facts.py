@@ -185,7 +185,8 @@ def listeners(facts: BlockFacts, access_map: AccessMap) -> tuple[Listener, ...]:
 
 def _what_holds(facts: BlockFacts, service: Service, access_map: AccessMap) -> str:
     """Of a block by the map at a service by which strangers' mail does not come."""
-    who = "programs of this host" if is_loopback(facts.addresses[service.name]) else "those who log in"
+    is_inside = is_loopback(facts.addresses[service.name])
+    who = "programs of this host" if is_inside else "those who log in"
     if not service.smtpd:
         return "Postfix's smtpd does not answer there"
     if facts.asks_first(service, access_map):
@@ -199,7 +200,7 @@ def _what_holds(facts: BlockFacts, service: Service, access_map: AccessMap) -> s
         )
     return (
         f"{where} smtpd_sender_restrictions for it ({own}), which do not ask {access_map.name}: the block does not "
-        f"hold there, and {who} still send"
+        f"hold there, and {who} still send" + ("" if is_inside else ", as does whoever else may send there")
     )
 
 

@@ -119,6 +119,7 @@ class Lines:
         self._trace.forget(process)
         message.sender, message.held, message.is_ours = decided.sender, decided.held, True
         message.is_partly_named = decided.is_partly_named
+        message.instance = message.instance or decided.instance
         message.recipients.update(decided.recipients)
 
     def _not_taken(self, queue_id: str) -> None:

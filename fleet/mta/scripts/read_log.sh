@@ -155,6 +155,13 @@ with_text() { grep -aiF -f "$work/text"; }
 
 id='\([0-9A-Za-z]\{6,\}\)'
 
+# What smtpd decides before a mail has its queue ID, and then that, are lines of one process.
+before='NOQUEUE: [a-z-]*\(hold\|discard\): '
+case $text in
+*[!0-9A-Za-z]*) ;;
+*) before="$text: client=" ;;
+esac
+
 ids() { # of lines with TEXT: what the other lines of the same messages contain
     case $kind in
     postfix | sendmail)
@@ -162,14 +169,18 @@ ids() { # of lines with TEXT: what the other lines of the same messages contain
         sure sed -n -e h -e "s/^[^]]*\]: $id: .*/\1/p" -e g -e "s/^[^]]*\]: $id: $id: .*/\2/p" \
             -e g -e "s/^<[0-9]*>1 [^ ]* [^ ]* [^ ]* [^ ]* [^ ]* \(-\|\(\[\(\\\\.\|[^]\]\)*]\)*\) [^0-9A-Za-z]*$id: .*/\4/p" \
             -e g -e "s/^.* relay=[^ ]*\[[1:][2:][17][].].* queued as $id)\$/\1/p" \
-            -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" |
+            -e g -e "s/^.* relay=local, .*(forwarded as $id)\$/\1/p" \
+            -e g -e "s/^[^]]*[^a-z]\(smtpd\[[0-9]*]: \)$before.*/\1/p" |
             sure seek -vxE 'NOQUEUE|warning|statistics'
         ;;
     exim) sure seek -aoE '[0-9A-Za-z]{6}-([0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})' ;;
     opensmtpd)
         sure seek -aoE 'evpid=[0-9a-f]{8}|msgid=[0-9a-f]{8}|[0-9a-f]{16} smtp ' | sure sed 's/^.*id=\(.*\)/&\n for \1/'
         ;;
-    qmail) sure seek -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: ' | sure sed 's/^msg //;s/^.\[\([0-9]*\).*/p\1/' ;;
+    qmail)
+        sure seek -aoE 'msg [0-9]+|[a-z]\[[0-9]+\]: |qp [0-9]+' |
+            sure sed 's/^msg //;s/^qp /q/;s/^.\[\([0-9]*\).*/p\1/'
+        ;;
     esac
 }
 
@@ -195,8 +206,20 @@ qmail='function tell() { print; told = NR }
         if (word[3] in wanted) { tell(); next }
     }
     match($0, / bounce\/[0-9]+$/) { if (substr($0, RSTART + 8, RLENGTH - 8) in wanted) tell(); next }
-    match($0, /[a-z]\[[0-9]+\]: /) { if ("p" substr($0, RSTART + 2, RLENGTH - 5) in wanted) tell(); next }
-    match($0, /tcpserver: pid [0-9]+ /) && "p" substr($0, RSTART + 15, RLENGTH - 16) in wanted { tell(); next }
+    match($0, /[a-z]\[[0-9]+\]: /) {
+        process = substr($0, RSTART + 2, RLENGTH - 5)
+        if ("p" process in wanted) tell()
+        else if ((at = index($0, "Accepted message qp ")) && ("q" (substr($0, at + 20) + 0)) in wanted) {
+            if (process in client) print client[process]
+            tell()
+        }
+        next
+    }
+    match($0, /tcpserver: pid [0-9]+ /) {
+        process = substr($0, RSTART + 15, RLENGTH - 16)
+        client[process] = $0
+        if ("p" process in wanted) { tell(); next }
+    }
     { said = tolower($0); for (at in texts) if (index(said, texts[at])) { tell(); next } }'
 
 # shellcheck disable=SC2016
@@ -231,6 +254,9 @@ choose() { # the messages, and TEXT itself for lines that belong to none
         printf '%s\n' ': DSN: ' ': return to sender: ' ': postmaster notify: ' >>"$work/text"
     fi
     each with_text | (ulimit -v "$memory" && ids) | sure awk '!seen[$0]++' >"$work/all"
+    if [ "$kind:${before%%:*}" = postfix:NOQUEUE ] && grep -a '^smtpd\[' "$work/all" >"$work/smtpd"; then
+        each grep -aF -f "$work/smtpd" | (ulimit -v "$memory" && sure sed -n "s/^[^]]*]: $id: client=.*/\1/p") >>"$work/all"
+    fi
     sure tail -n "$most" "$work/all" >"$work/ids"
     [ "$(wc -l <"$work/all")" -le "$most" ] || echo "=cut $most"
     [ "$kind" = qmail ] || sure cat "$work/text" >>"$work/ids"

@@ -42,6 +42,7 @@ LOCAL_MAILERS = frozenset({"local", "prog", "*file*", "*include*", "cyrus", "cyr
 NOTES = (
     "all Sendmail instances of the host write to this log; a row's instance is the tag of its lines",
     "Sendmail logs the first 100 characters of a Message-ID",
+    "of an alias to other hosts Sendmail logs only the addresses that it leads to, and `to` finds only those",
 )
 
 
