@@ -8,10 +8,11 @@ from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapp
 
 LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
 CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?")
-# Selectors received_sender and received_recipients; or the word that syslog cut.
-TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ =()\[\]]*)?")
-PLAIN = re.compile(r'[^ "<>@]++@[^ "<>@]++')
+# Behind them, by the selectors received_sender and received_recipients; or the word that syslog cut.
+TAIL = re.compile(r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?')
+PLAIN = re.compile(r'(?: [^ "<>@]++@[^ "<>@]++)++')
 
+ENDED = re.compile(r"\) (\[[\da-fA-F:.]+\])")
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
 VERB = r"(?:temporarily )?rejected "
@@ -44,7 +45,9 @@ ALONE = tuple(
     )
 )
 # One such word alone: a second may be somebody's.
-ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by ")
+ONCE = re.compile(
+    r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by | dropped by '"
+)
 ASKING = fields_after("", "H", "F")
 PASSED_ON = fields_after("", "H", "F", "C")
 BY_ACL = ("H=", "U=", "F=", "DS H=")
@@ -80,15 +83,27 @@ def arrival_of(text: str) -> Arrival:
     tail = TAIL.fullmatch(rest) if rest else None
     if rest and tail is None:
         raise UnclearError
-    named = tail["to"].split() if tail and tail["to"] else ()
-    client = without_port(host)
+    named = (tail["to"] or "") if tail else ""
+    client = _checked(without_port(host), text.rpartition(" P=")[0] or text)
     return Arrival(
         sender.strip("<>"),
         "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
         size_of(size) if size.isdecimal() else None,
         message_id,
-        tuple(named) if all(PLAIN.fullmatch(each) for each in named) else (),
+        tuple(named.split()) if PLAIN.fullmatch(named) else (),
     )
+
+
+def _checked(client: str, text: str) -> str:
+    """The client that `text` names. Raises UnclearError where that may be what another client calls itself.
+
+    By helo_accept_junk_hosts this may be anything, but `) [ADDRESS]` of the client itself is always behind it.
+    """
+    if text.count(") [") > 1 and "(" in client:
+        address = client[client.rindex("[") :]
+        if any(other != address for other in ENDED.findall(text.partition(client)[2])):
+            raise UnclearError
+    return client
 
 
 def without_port(host: str) -> str:
@@ -106,7 +121,10 @@ def refusal_of(text: str) -> Refusal | None:
         if match := form.fullmatch(text):
             given = match.groupdict()
             return Refusal(
-                given.get("mail"), given.get("to", ""), without_port(given.get("client") or ""), match["reply"]
+                given.get("mail"),
+                given.get("to", ""),
+                _checked(without_port(given.get("client") or ""), text),
+                match["reply"],
             )
     if text.startswith("rejected ") and not text.startswith("rejected XCLIENT "):
         raise UnclearError
@@ -121,7 +139,7 @@ def _by_acl(text: str) -> Refusal | None:
         if ONCE.search(text) and not is_told_by_others:
             raise UnclearError
         return None
-    is_said_again = text.count("rejected ") + text.count("discarded by ") > 1
+    is_said_again = sum(map(text.count, ("rejected ", "discarded by ", "dropped by "))) > 1
     if (is_said_again and len(ONCE.findall(text)) > 1) or text.count(" F=<") > 1:
         raise UnclearError
     given = match.groupdict()
@@ -133,7 +151,7 @@ def _by_acl(text: str) -> Refusal | None:
     return Refusal(
         None if sender is None else sender.removeprefix("<").removesuffix(">"),
         given.get("passed") or given.get("to") or given.get("bare") or "",
-        without_port(host),
+        _checked(without_port(host), text),
         reply,
         "discarded" if " discarded by " in rest else "rejected",
     )

@@ -13,8 +13,9 @@ class UnclearError(Exception):
 
 
 WITHIN = r'[^"\\]*(?:\\.[^"\\]*)*'
-# Without its end where syslog cut the line. A colon belongs to the text behind the fields.
-VALUE = rf'<?"{WITHIN}(?:"[^ ]*(?<!:)|\\?$)|[^ ]*(?<!:)'
+# Quotes stand around all of a value or a local part, and nowhere else: if one stands in what a client calls itself, each
+# behind it seems to be the other of its pair. Without an end where syslog cut the line. A colon belongs to what follows.
+VALUE = rf'<?"{WITHIN}(?:"(?:@[^ "]*(?<!:))?(?=[ :]|$)|\\?$)|[^ "]*(?<!:)'
 # The name that was looked up, what a client calls itself (in parentheses; it may be an address in brackets), and the
 # address; DS: found with DNSSEC. A local transport has a name alone.
 HOST = r"(?:[^ ()\[\]=]+ )?(?:DS )?(?:\([^)]*\) )?\[[^\] ]*\](?::\d+)?|[^ ()\[\]]+(?<![:*])"
@@ -38,7 +39,7 @@ def fields_after(head: str, *names: str) -> re.Pattern[str]:
         rf"{name}=(?({group})(?!)|({HOST if name == 'H' else VALUE})\*?)" for group, name in enumerate(names, first)
     )
     other = rf"(?!(?:{'|'.join(names)})=)[A-Za-z][A-Za-z0-9]*+\*?=(?:{VALUE})\*?"
-    return re.compile(rf"{head}(?: (?:{ours}|ST=\S+ \([^)]*\)|{other}|{WORD}))*", re.DOTALL)
+    return re.compile(rf"{head}(?: (?:{ours}|ST=\S+ \([^)]*\)|{other}|{WORD}))*+", re.DOTALL)
 
 
 def fields_of(form: re.Pattern[str], text: str, start: int = 0) -> tuple[tuple[str, ...], str]:
