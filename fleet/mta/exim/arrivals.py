@@ -7,9 +7,9 @@ from fleet.mta.bounds import size_of
 from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
 
 LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
-CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?")
-# Behind them, by the selectors received_sender and received_recipients; or the word that syslog cut.
-TAIL = re.compile(r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?')
+# Behind the fields, by the selectors received_sender and received_recipients; or the word that syslog cut.
+TAIL = r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?'
+CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?", tail=TAIL)
 PLAIN = re.compile(r'(?: [^ "<>@]++@[^ "<>@]++)++')
 
 ENDED = re.compile(r"\) (\[[\da-fA-F:.]+\])")
@@ -79,11 +79,10 @@ class Refusal:
 
 def arrival_of(text: str) -> Arrival:
     """A line that begins with `<=`, or `(=` where the client was told otherwise. Raises UnclearError, OutOfBounds."""
-    (sender, host, _, size, message_id), rest = fields_of(CAME, text)
-    tail = TAIL.fullmatch(rest) if rest else None
-    if rest and tail is None:
+    match = CAME.fullmatch(text)
+    if match is None:
         raise UnclearError
-    named = (tail["to"] or "") if tail else ""
+    sender, host, _, size, message_id, named = match.groups("")
     client = _checked(without_port(host), text.rpartition(" P=")[0] or text)
     return Arrival(
         sender.strip("<>"),
