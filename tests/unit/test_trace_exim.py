@@ -160,6 +160,8 @@ def test_a_name_in_helo_with_a_quote_or_the_lines_end_is_not_the_client_of_exim(
         f"unqualified sender rejected: <s> H={HELO} y{BEHIND}",
         f"unqualified recipient rejected: <r> {HELO} y{BEHIND}",
         f"refused connection from {HELO} y{BEHIND} (by host)",
+        f"H={HELO} y) [fe80::1%eth0] rejected MAIL <s@a.test>: no",
+        f"H={HELO} F=<v@b.test> rejected RCPT <r@b.test>: no) [fe80::1%eth0] Warning: slow",
         f"rejected EHLO from {HELO}: y{BEHIND}: syntactically invalid argument(s): z",
         f"rejected MAIL FROM:<s@a.test> {HELO}: message too big: y{BEHIND}: message too big: size=9 max=8",
         f'SMTP protocol synchronization error (next input): rejected "MAIL" H={HELO} y{BEHIND} next input="QUIT"',

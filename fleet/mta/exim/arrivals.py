@@ -12,7 +12,7 @@ TAIL = r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?'
 CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?", tail=TAIL)
 PLAIN = re.compile(r'(?: [^ "<>@]++@[^ "<>@]++)++')
 
-ENDED = re.compile(r"\) (\[[\da-fA-F:.]+\])")
+ENDED = re.compile(r"\) (\[[\da-fA-F:.]+(?:%[^\] ]+)?\])")
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
 VERB = r"(?:temporarily )?rejected "
