@@ -171,6 +171,12 @@ def test_a_name_in_helo_is_not_the_client_of_a_refusal(line: str) -> None:
     assert told(line) == ([], 1)
 
 
+@pytest.mark.parametrize("line", [f'{ID}<= s@a.test H={HELO} P=esmtp T="x', f"H={HELO} rejected MAIL <s@a.test>: x"])
+def test_a_name_in_helo_that_takes_all_of_exims_room_for_a_line_is_not_the_client(line: str) -> None:
+    assert told(f"{line}**** log string overflowed log buffer ****") == ([], 1)
+    assert told(f"{line}**** log string overflowed log buffer **** for r@b.test") == ([], 1)
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -12,6 +12,7 @@ TAIL = r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?'
 CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?", tail=TAIL)
 PLAIN = re.compile(r'(?: [^ "<>@]++@[^ "<>@]++)++')
 
+OVERFLOWED = "**** log string overflowed log buffer ****"  # in place of what was more than 8 KB
 ENDED = re.compile(r"\) (\[[\da-fA-F:.]+(?:%[^\] ]+)?\])")
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
@@ -83,7 +84,7 @@ def arrival_of(text: str) -> Arrival:
     if match is None:
         raise UnclearError
     sender, host, _, size, message_id, named = match.groups("")
-    client = _checked(without_port(host), text.rpartition(" P=")[0] or text)
+    client = _client_of(host, text, before=" P=")
     return Arrival(
         sender.strip("<>"),
         "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
@@ -93,21 +94,22 @@ def arrival_of(text: str) -> Arrival:
     )
 
 
-def _checked(client: str, text: str) -> str:
-    """The client that `text` names. Raises UnclearError where that may be what another client calls itself.
+def _client_of(host: str, text: str, *, before: str = "") -> str:
+    """The host as rows have it, without a port. Raises UnclearError where it may be what another client calls itself.
 
-    By helo_accept_junk_hosts this may be anything, but `) [ADDRESS]` of the client itself is always behind it.
+    By helo_accept_junk_hosts this may be anything, but the end of the client itself is always behind it: in `text`, and
+    there in front of the last `before`.
     """
-    if text.count(") [") > 1 and "(" in client:
+    client = host[: host.rindex("]") + 1] if "]" in host else host
+    if "(" in client:
+        behind = text.partition(client)[2]
+        if before and before in behind:
+            behind = behind.rpartition(before)[0]
         address = client[client.rindex("[") :]
-        if any(other != address for other in ENDED.findall(text.partition(client)[2])):
+        is_other = ") [" in behind and any(other != address for other in ENDED.findall(behind))
+        if is_other or OVERFLOWED in text:
             raise UnclearError
     return client
-
-
-def without_port(host: str) -> str:
-    """A host as rows have it."""
-    return host[: host.rindex("]") + 1] if "]" in host else host
 
 
 def refusal_of(text: str) -> Refusal | None:
@@ -122,7 +124,7 @@ def refusal_of(text: str) -> Refusal | None:
             return Refusal(
                 given.get("mail"),
                 given.get("to", ""),
-                _checked(without_port(given.get("client") or ""), text),
+                _client_of(given.get("client") or "", text),
                 match["reply"],
             )
     if text.startswith("rejected ") and not text.startswith("rejected XCLIENT "):
@@ -150,7 +152,7 @@ def _by_acl(text: str) -> Refusal | None:
     return Refusal(
         None if sender is None else sender.removeprefix("<").removesuffix(">"),
         given.get("passed") or given.get("to") or given.get("bare") or "",
-        _checked(without_port(host), text),
+        _client_of(host, text),
         reply,
         "discarded" if " discarded by " in rest else "rejected",
     )
