@@ -85,6 +85,26 @@ def test_the_local_hour_that_comes_twice_is_the_first_and_the_missing_one_ends_a
     assert spring.split(b"Mar 29 03:00:00 x y")[0] == utc("2026-03-29T01:00:00")
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "moment", "rest"),
+    [
+        (b"2026-11-21 12:56:07 x", b"2026-11-21 12:56:07 y", utc("2026-11-21T11:56:07"), b"y"),
+        (b"2026-11-21 12:56:07 x", b"2026-11-21 12:56:07 -0500 y", utc("2026-11-21T17:56:07"), b"y"),
+        (b"2026 Nov 21 12:56:07 x", b"2026 Nov 21 12:56:07 Z y", utc("2026-11-21T12:56:07"), b"y"),
+        (b"Nov 21 12:56:07 x", b"Nov 21 12:56:08 y", utc("2026-11-21T11:56:08"), b"y"),
+        (b"<22>1 2026-11-21T11:56:07Z x", b"<22>1 2026-11-21T11:56:07Z pf1 a 7 - - y", utc("2026-11-21T11:56:07"),
+         b"pf1 a[7]: y"),
+        (b"2026-13-41 12:56:07 x", b"2026-13-41 12:56:07 y", None, b"2026-13-41 12:56:07 y"),
+    ],
+)  # fmt: skip
+def test_a_line_is_read_the_same_behind_one_that_begins_alike(
+    first: bytes, then: bytes, moment: float | None, rest: bytes
+) -> None:
+    clock = LineClock(BERLIN, NOW)
+    clock.split(first)
+    assert clock.split(then) == LineClock(BERLIN, NOW).split(then) == (moment, rest)
+
+
 def test_a_clock_that_is_ahead_writes_no_last_years_lines() -> None:
     now = utc("2026-12-31T23:59:30")
     assert LineClock((), now).split(b"Jan  1 00:00:10 x y")[0] == utc("2027-01-01T00:00:10")

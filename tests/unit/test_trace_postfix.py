@@ -1,5 +1,6 @@
 """message.trace and message.deliver of Postfix: shapes of lines from the field."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,24 @@ def test_a_message_that_was_given_up_is_expired_with_its_last_reply(word: str, s
     )
     [row] = parsed(*lines)["rows"]
     assert (row["status"], row["reply"]) == (status, "451 later")
+
+
+def test_what_has_left_the_queue_takes_little_room() -> None:
+    """Besides its queue ID, which may be asked for by a filter's line: no Message-ID, and no number of a process."""
+    trace = Trace(Wanted.of(MessageTrace(), str), Window(0, 1))
+    take = LOG.parser(trace, InstanceFacts("mx1", "postfix", "postfix", "3", "/etc", ()))
+
+    def messages(start: int, end: int) -> int:
+        for number in range(start, end):
+            name = f"postfix/qmgr[{number}]: {number:010X}:"
+            take(2.0, f"postfix/cleanup[{number}]: {number:010X}: message-id=<{number:0190}@c.example>")
+            take(2.0, f"{name} from=<s@c.example>, size=500, nrcpt=1 (queue active)")
+            take(2.0, f"{name} removed")
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = messages(0, 600)
+        assert (messages(600, 1200) - before) / 600 < 200
+    finally:
+        tracemalloc.stop()

@@ -7,11 +7,13 @@ from fleet.mta.bounds import size_of
 from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
 
 LOCAL = r'(?:[^<>"\s]++|"(?:[^"\\]|\\.)*")*+'
-CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?")
-# Selectors received_sender and received_recipients; or the word that syslog cut.
-TAIL = re.compile(r"(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ =()\[\]]*)?")
-PLAIN = re.compile(r'[^ "<>@]++@[^ "<>@]++')
+# Behind the fields, by the selectors received_sender and received_recipients; or the word that syslog cut.
+TAIL = r'(?: from <[^>]*>)?(?: for(?P<to>(?: [^ ]++)++)| [^ "=()\[\]]*)?'
+CAME = fields_after(r'[<(]= ((?:[^" ]+|"(?:[^"\\]|\\.)*")*+)', "H", "P", "S", r"id\*?", tail=TAIL)
+PLAIN = re.compile(r'(?: [^ "<>@]++@[^ "<>@]++)++')
 
+OVERFLOWED = "**** log string overflowed log buffer ****"  # in place of what was more than 8 KB
+ENDED = re.compile(r"\) (\[[\da-fA-F:.]+(?:%[^\] ]+)?\])")
 PEER = r"(?P<client>(?:[^\s()\[\]=]+ )?(?:\([^)]*\) )?\[[^\]\s]*\](?::\d+)?)"
 HOST = rf"(?:(?:H=)?{PEER}|(?:U=)?[^\s\[\]()]+)(?: (?:I|U|Ci)=[^\s:]*\S)*"
 VERB = r"(?:temporarily )?rejected "
@@ -45,7 +47,9 @@ ALONE = tuple(
     )
 )
 # One such word alone: a second may be somebody's.
-ONCE = re.compile(r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by ")
+ONCE = re.compile(
+    r" rejected (?:RCPT|MAIL|DATA|after|EHLO|HELO|connection|from|by|during)| discarded by | dropped by '"
+)
 ASKING = fields_after("", "H", "F")
 PASSED_ON = fields_after("", "H", "F", "C")
 BY_ACL = ("H=", "U=", "F=", "DS H=")
@@ -78,24 +82,36 @@ class Refusal:
 
 def arrival_of(text: str) -> Arrival:
     """A line that begins with `<=`, or `(=` where the client was told otherwise. Raises UnclearError, OutOfBounds."""
-    (sender, host, _, size, message_id), rest = fields_of(CAME, text)
-    tail = TAIL.fullmatch(rest) if rest else None
-    if rest and tail is None:
+    match = CAME.fullmatch(text)
+    if match is None:
         raise UnclearError
-    named = tail["to"].split() if tail and tail["to"] else ()
-    client = without_port(host)
+    sender, host, _, size, message_id, named = match.groups("")
+    client = _client_of(host, text, before=" P=")
     return Arrival(
         sender.strip("<>"),
         "" if client.endswith(("[127.0.0.1]", "[::1]")) else client,
         size_of(size) if size.isdecimal() else None,
         message_id,
-        tuple(named) if all(PLAIN.fullmatch(each) for each in named) else (),
+        tuple(named.split()) if PLAIN.fullmatch(named) else (),
     )
 
 
-def without_port(host: str) -> str:
-    """A host as rows have it."""
-    return host[: host.rindex("]") + 1] if "]" in host else host
+def _client_of(host: str, text: str, *, before: str = "") -> str:
+    """The host as rows have it, without a port. Raises UnclearError where it may be what another client calls itself.
+
+    By helo_accept_junk_hosts this may be anything, but the end of the client itself is always behind it: in `text`, and
+    there in front of the last `before`.
+    """
+    client = host[: host.rindex("]") + 1] if "]" in host else host
+    if "(" in client:
+        behind = text.partition(client)[2]
+        if before and before in behind:
+            behind = behind.rpartition(before)[0]
+        address = client[client.rindex("[") :]
+        is_other = ") [" in behind and any(other != address for other in ENDED.findall(behind))
+        if is_other or OVERFLOWED in text:
+            raise UnclearError
+    return client
 
 
 def refusal_of(text: str) -> Refusal | None:
@@ -108,7 +124,10 @@ def refusal_of(text: str) -> Refusal | None:
         if match := form.fullmatch(text):
             given = match.groupdict()
             return Refusal(
-                given.get("mail"), given.get("to", ""), without_port(given.get("client") or ""), match["reply"]
+                given.get("mail"),
+                given.get("to", ""),
+                _client_of(given.get("client") or "", text),
+                match["reply"],
             )
     if text.startswith("rejected ") and not text.startswith("rejected XCLIENT "):
         raise UnclearError
@@ -123,7 +142,7 @@ def _by_acl(text: str) -> Refusal | None:
         if ONCE.search(text) and not is_told_by_others:
             raise UnclearError
         return None
-    is_said_again = text.count("rejected ") + text.count("discarded by ") > 1
+    is_said_again = sum(map(text.count, ("rejected ", "discarded by ", "dropped by "))) > 1
     if (is_said_again and len(ONCE.findall(text)) > 1) or text.count(" F=<") > 1:
         raise UnclearError
     given = match.groupdict()
@@ -135,7 +154,7 @@ def _by_acl(text: str) -> Refusal | None:
     return Refusal(
         None if sender is None else sender.removeprefix("<").removesuffix(">"),
         given.get("passed") or given.get("to") or given.get("bare") or "",
-        without_port(host),
+        _client_of(host, text),
         reply,
         "discarded" if " discarded by " in rest else "rejected",
         is_whole=given.get("whole") is not None,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, unwrapped
+from fleet.mta.exim.fields import UnclearError, fields_after, fields_of, parts_of, unwrapped
 from fleet.mta.logs.rows import Delivery, Recipient
 from fleet.mta.logs.tracing import dsn_of
 
@@ -28,14 +28,15 @@ AFTER = (
     r"(?= [A-Z]=|(?: [A-Z][A-Z0-9]*[*.-]*)* [A-Za-z]+\*?=| (?:routing )?defer \("
     r"| : | mua_wrapper | routing yielded |: |:?$)"
 )
-HEAD = re.compile(
+HEAD = (
     rf'(>*(?:[^ <>()"\\:,;\[]++|{QUOTED}|\\.|\[[^\] ]*\])++|:blackhole:){PARENTS}'
-    rf'(?: <((?:[^ "\\<>]++|{QUOTED}|\\.)*)>)?{AFTER}'
+    rf'(?: <((?:[^ "\\<>]++|{QUOTED}|\\.)*)>)?{AFTER}(?P<fields>)'
 )
+LINE = fields_after(HEAD, "R", "T", "H", "C")
 FIELDS = fields_after("", "R", "T", "H", "C")
 # Files, pipes and replies of filters, with whatever their commands have.
 PIPES = ("/", "|", ">", "save ")
-PIPED = re.compile(rf"((?:[|/>]|save ).*?){PARENTS} <([^<>]*)>{AFTER}")
+PIPED = re.compile(rf"((?:[|/>]|save ).*?){PARENTS} <([^<>]*)>{AFTER}(?P<fields>)")
 TOPS = re.compile(rf" <[^<>]*>{AFTER}")
 ODD_TOP = re.compile(rf' <(?=[^ >]*["\\])((?:[^ "\\<>]|{QUOTED}|\\.)*)>{AFTER}')
 MOST_TOPS = 8
@@ -63,8 +64,13 @@ class Fate:
 def fate_of(text: str, time: float) -> Fate:
     """What the line says, from its flag on. Raises UnclearError."""
     status, rest = STATUS[text[:2]], text[3:]
-    address, parents, top, start = _head(rest)
-    values, behind = fields_of(FIELDS, rest, start)
+    line = LINE.match(rest)
+    if line is None or (" <" in rest and _may_have_odd_top(rest, line.end("fields"))):
+        address, parents, top, start = _odd_head(rest, line)
+        values, behind = fields_of(FIELDS, rest, start)
+    else:
+        groups, behind = parts_of(line, rest)
+        address, parents, top, start, values = *groups[:3], line.end("fields"), groups[4:]
     if status == "deferred":
         reply, values = _deferral(behind, values)
     elif status == "bounced":
@@ -91,14 +97,11 @@ def fate_of(text: str, time: float) -> Fate:
     return Fate(address, top, parents.split(", ") if parents else (), is_here, delivery)
 
 
-def _head(rest: str) -> tuple[str, str, str, int]:
+def _odd_head(rest: str, plain: re.Match[str] | None) -> tuple[str, str, str, int]:
     """Address, parents, top, and where they end. An odd top tells which address stands before it."""
-    plain = HEAD.match(rest)
-    if plain and (" <" not in rest or not _may_have_odd_top(rest, plain.end())):
-        return plain[1], plain[2], plain[3] or "", plain.end()
     odd = list(islice(ODD_TOP.finditer(rest), MOST_TOPS + 1))
     fitting = [match for match in odd if _is_before(rest[: match.start()], match[1])]
-    if len(odd) > MOST_TOPS or len(fitting) > 1 or (fitting and plain and plain.end() != fitting[0].end()):
+    if len(odd) > MOST_TOPS or len(fitting) > 1 or (fitting and plain and plain.end("fields") != fitting[0].end()):
         raise UnclearError
     if fitting:
         [(address, parents)] = BEFORE.findall(rest, 0, fitting[0].start())
@@ -107,7 +110,7 @@ def _head(rest: str) -> tuple[str, str, str, int]:
         plain = PIPED.match(rest)
         if plain is None or len(list(islice(TOPS.finditer(rest), 2))) > 1:
             raise UnclearError
-    return plain[1], plain[2], plain[3] or "", plain.end()
+    return plain[1], plain[2], plain[3] or "", plain.end("fields")
 
 
 def _may_have_odd_top(rest: str, end: int) -> bool:

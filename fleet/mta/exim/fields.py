@@ -13,8 +13,9 @@ class UnclearError(Exception):
 
 
 WITHIN = r'[^"\\]*(?:\\.[^"\\]*)*'
-# Without its end where syslog cut the line. A colon belongs to the text behind the fields.
-VALUE = rf'<?"{WITHIN}(?:"[^ ]*(?<!:)|\\?$)|[^ ]*(?<!:)'
+# Quotes stand around all of a value or a local part, and nowhere else: behind one in what a client calls itself, those
+# that open a value would close it. Without an end where syslog cut the line. A colon belongs to what follows.
+VALUE = rf'<?"{WITHIN}(?:"(?:@[^ "]*(?<!:))?(?=[ :]|$)|\\?$)|[^ "]*(?<!:)'
 # The name that was looked up, what a client calls itself (in parentheses; it may be an address in brackets), and the
 # address; DS: found with DNSSEC. A local transport has a name alone.
 HOST = r"(?:[^ ()\[\]=]+ )?(?:DS )?(?:\([^)]*\) )?\[[^\] ]*\](?::\d+)?|[^ ()\[\]]+(?<![:*])"
@@ -27,10 +28,10 @@ WORD = (
 AGAIN = re.compile(r" [A-Za-z][A-Za-z0-9]*\*?=")
 
 
-def fields_after(head: str, *names: str) -> re.Pattern[str]:
-    """`head` and all fields behind it; the last groups are the values of `names` (expressions), of which one is H.
+def fields_after(head: str, *names: str, tail: str = "") -> re.Pattern[str]:
+    """`head`, all fields behind it, and `tail`; the groups between are the values of `names` (expressions).
 
-    It ends where one of them comes twice.
+    The fields end where one of these comes twice.
     """
     first = re.compile(head).groups + 1
     # A star behind a host: over a connection that was open already.
@@ -38,12 +39,16 @@ def fields_after(head: str, *names: str) -> re.Pattern[str]:
         rf"{name}=(?({group})(?!)|({HOST if name == 'H' else VALUE})\*?)" for group, name in enumerate(names, first)
     )
     other = rf"(?!(?:{'|'.join(names)})=)[A-Za-z][A-Za-z0-9]*+\*?=(?:{VALUE})\*?"
-    return re.compile(rf"{head}(?: (?:{ours}|ST=\S+ \([^)]*\)|{other}|{WORD}))*", re.DOTALL)
+    return re.compile(rf"{head}(?: (?:{ours}|ST=\S+ \([^)]*\)|{other}|{WORD}))*+{tail}", re.DOTALL)
 
 
 def fields_of(form: re.Pattern[str], text: str, start: int = 0) -> tuple[tuple[str, ...], str]:
     """The groups of `form`, "" for what is not there, and what follows. Raises UnclearError."""
-    match = form.match(text, start)
+    return parts_of(form.match(text, start), text)
+
+
+def parts_of(match: re.Match[str] | None, text: str) -> tuple[tuple[str, ...], str]:
+    """As `fields_of`, of fields that were looked for already."""
     rest = text[match.end() :] if match else ""
     if match is None or (rest and AGAIN.match(rest)):
         raise UnclearError

@@ -15,6 +15,8 @@ from fleet.mta.records import InstanceFacts
 PID = r"(?:\[\d+\] )?"
 ID = r"([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})) "
 HEAD = re.compile(PID + ID)
+# The most frequent lines that tell no mail's fate.
+NO_FATE = re.compile(PID + r"(?:SMTP connection from |no host name found |no IP address found )")
 # Before the ID stand the pid, where it is logged, and in syslog also the time again and the part of a long line.
 ANY_HEAD = re.compile(
     r"(?:(?:\S+ )?[^\s\[\]:]++(?:\[\d+\])?: (?:\[\d+[/\\]\d+\] )?"
@@ -47,7 +49,11 @@ class Lines:
         self._trace = trace
 
     def take(self, time: float, rest: str) -> None:
-        head = HEAD.match(rest) or ANY_HEAD.match(rest)
+        head = HEAD.match(rest)
+        if head is None:
+            if NO_FATE.match(rest):
+                return
+            head = ANY_HEAD.match(rest)
         queue_id, text = (head[1] or "", rest[head.end() :]) if head else ("", rest)
         flag = text[:2] if queue_id else ""
         try:

@@ -20,6 +20,8 @@ HEADER = re.compile(rb"(\S+) (\S+) (?:-|(\S+)) \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])
 """RFC 5424: host, program, process, message's kind and structured data, behind the time. rsyslog writes two blanks."""
 UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
 TAI64N = re.compile(rb"@([0-9a-f]{16})([0-9a-f]{8}) ")
+OFFSETS = (b"+", b"-", b"Z")
+"""How an offset begins, which may stand behind a stamp."""
 ZONE = re.compile(r"Z|[+-]\d{4}", re.ASCII)
 TAI_OF_EPOCH = (1 << 62) + 10  # what multilog(8) adds to the system's seconds, whatever the leap seconds since
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -38,15 +40,22 @@ class LineClock:
         self._zones = tuple(zones) or ((0.0, 0),)
         self._now = now
         self._local = lru_cache(4096)(self._epoch_of)
+        self._stamp, self._moment = b"\n", 0.0  # of the last line; none begins so
 
     def split(self, line: bytes) -> tuple[float | None, bytes]:
         """Epoch seconds and the rest of the line; None and the whole line where it begins with no time."""
+        stamp = self._stamp
+        if line.startswith(stamp) and line[len(stamp) : len(stamp) + 1] not in OFFSETS:
+            return self._moment, line[len(stamp) :]
         try:
             moment, rest = self._split(line)
         except ValueError:
             return None, line
-        is_time = moment is not None and 0 <= moment <= EPOCH_MOST
-        return (moment, rest) if is_time else (None, line)
+        if moment is None or not 0 <= moment <= EPOCH_MOST:
+            return None, line
+        if moment.is_integer() and line[:1] != b"<":
+            self._stamp, self._moment = line[: len(line) - len(rest)], moment
+        return moment, rest
 
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
         if line[:1] == b"<" and (head := PRIORITY.match(line)):

@@ -88,10 +88,10 @@ class Refusal(NamedTuple):
         return code[1] if code else dsn_of(self.reply)
 
 
-@lru_cache(maxsize=4096)
-def _service(process: str) -> tuple[str, str]:
-    """Name and program of `postfix/relay/smtp[12]`."""
-    name, _, program = process.partition("[")[0].rpartition("/")
+@lru_cache(maxsize=256)
+def _service(tag: str) -> tuple[str, str]:
+    """Name and program of `postfix/relay/smtp`."""
+    name, _, program = tag.rpartition("/")
     return (name, program) if name else (program, "")
 
 
@@ -104,7 +104,7 @@ def line_of(text: str) -> Line | None:
             return None
         queue_id, rest = "", said
     process = head[head.rfind(" ") + 1 :]
-    name, program = _service(process)
+    name, program = _service(process.partition("[")[0])
     return Line(process, name, program, queue_id, rest) if name else None
 
 

@@ -62,7 +62,7 @@ class Lines:
         self._before: dict[str, str] = {}
         """Queue ID to the one that the mail had before a filter, as that says itself (XFORWARD)."""
         self._named: dict[str, str] = {}
-        """Message-ID to the last queue ID with it."""
+        """Message-ID to the last queue ID with it, while that is there."""
 
     def take(self, time: float, rest: str) -> None:
         line = line_of(rest)
@@ -140,6 +140,7 @@ class Lines:
         """By cleanup or the queue manager."""
         text, trace = line.text, self._trace
         if text == "removed":
+            self._forget_name(queue_id)
             # Without a program it may be postsuper's word too, of mail that is not done.
             trace.close(queue_id, "" if line.program or not trace.is_waiting(queue_id) else "removed", time)
             return
@@ -191,6 +192,12 @@ class Lines:
         if "[" not in delivery.relay and self._came_back(queue_id):
             delivery.status = "handed_over"
         return ""
+
+    def _forget_name(self, queue_id: str) -> None:
+        message = self._trace.known(queue_id)
+        name = message.message_id[:LONGEST_NAME] if message else ""
+        if self._named.get(name) == queue_id:
+            del self._named[name]
 
     def _came_back(self, queue_id: str) -> bool:
         """Whether a program that took the message gave it back meanwhile, by its Message-ID (FILTER_README)."""
