@@ -16,8 +16,9 @@ from fleet.mta.exim.discovery import log_zone
 from fleet.mta.exim.logs import Lines
 from fleet.mta.exim.parse import StreamedEntry
 from fleet.mta.exim.queue import QUEUE
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Window
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import LogSearch, MessageTrace
 from fleet.mta.records import QueueEntry, Recipient
 from tests.unit.exim_host import INSTANCE

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.logs.rows import Delivery, Trace, Wanted
+from fleet.mta.logs.rows import Delivery, Trace
 from fleet.mta.logs.source import Window
 from fleet.mta.logs.tracing import once
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.queue.delivery import Attempt, outcome_of
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Window
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.opensmtpd.attempt import attempt_result, attempts_of
 from fleet.mta.opensmtpd.lines import fields_of, seconds_of

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Window
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.postfix import Postfix
 from fleet.mta.postfix.attempt import attempts_of

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import match
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Window
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace, QueueList, QueuePurge, Selection
 from fleet.mta.qmail import Qmail
 from fleet.mta.qmail.address import recipient_of

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Window
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import QueueEntry, Recipient
 from fleet.mta.sendmail import Sendmail

@@ -1,15 +1,11 @@
 """Rows of messages, joined from log lines while they stream in: one for each message and recipient."""
 
 import heapq
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleet.match import wildcards
-from fleet.match.texts import address_test
 from fleet.mta.logs.source import Window
-from fleet.mta.operations import MessageTrace
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.records import WORST_FIRST
 
 STATUSES = (
@@ -25,16 +21,14 @@ STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 
 WORST = {status: at for at, status in enumerate(WORST_FIRST)}
 
-LONGEST_REPLY = 1000
+LONGEST_TEXT = 1000
+"""Characters that are kept of a reply, and of a line."""
 ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
-
-INTERNATIONAL = re.compile(r"(?:xn--|[^\s@.]*[^\x00-\x7f])[^\s@.]*", re.IGNORECASE)
-"""A label of a domain that is logged in one form and may be asked for in the other, RFC 5890."""
-PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
-
+MOST_RECIPIENTS = 100_000
+"""Theirs; likewise, until half of these are left. A message may have any number, and a dialogue refuse as many."""
 
 Recipient = tuple[str, str]
 """An address as finally reached, and as first given ("" where that is the same): two aliases may have one target."""
@@ -67,7 +61,8 @@ class Delivery:
 class Message:
     """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host.
 
-    `earlier`: the queue IDs that it had before, in other queues of this host.
+    `earlier`: the queue IDs that it had before, in other queues of this host. `is_named`: recipients were named before
+    any attempt. `may_be_wanted`: the line that was not understood may be about the recipient that is looked for.
     """
 
     queue_id: str
@@ -84,65 +79,14 @@ class Message:
     unclear: Delivery | None = None
     is_handed_over: bool = False
     earlier: tuple[str, ...] = ()
+    is_named: bool = False
+    may_be_wanted: bool = False
 
     def goes_on_as(self, then: "Message") -> None:
         """The other is the same mail: what only this one tells is known of it."""
         then.client = then.client or self.client
         then.message_id = then.message_id or self.message_id
         then.earlier = (*self.earlier, self.queue_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The criteria of a trace; a row fits when it fits all that are given."""
-
-    operation: MessageTrace
-    is_sender: Callable[[str], bool]
-    is_recipient: Callable[[str], bool]
-
-    @classmethod
-    def of(cls, operation: MessageTrace, as_logged: Callable[[str], str]) -> "Wanted":
-        return cls(
-            operation,
-            address_test(as_logged(operation.sender)),
-            address_test(as_logged(operation.recipient)),
-        )
-
-    def text(self) -> str:
-        """What a line about such a message must contain, in any case, so that the host can look for it."""
-        given = self.operation
-        named = given.queue_id or longest_plain(given.message_id)
-        return named or max(fixed_text(given.sender), fixed_text(given.recipient), key=len)
-
-    def has_message(self, message: Message) -> bool:
-        given = self.operation
-        if given.queue_id and given.queue_id not in (message.queue_id, *message.earlier):
-            return False
-        if given.message_id and message.message_id.strip("<>") != given.message_id.strip("<>"):
-            return False
-        return not given.sender or (message.sender is not None and self.is_sender(message.sender))
-
-    def has_recipient(self, address: str, orig_to: str) -> bool:
-        if not self.operation.recipient:
-            return True
-        return self.is_recipient(address) or bool(orig_to and self.is_recipient(orig_to))
-
-    def may_be_in(self, line: str) -> bool:
-        """Whether a line that was not understood may be about the recipient that is looked for."""
-        return fixed_text(self.operation.recipient).lower() in line.lower()
-
-
-def fixed_text(pattern: str) -> str:
-    """The longest plain part of a pattern. The null sender is looked for as it is logged."""
-    if pattern == "<>":
-        return pattern
-    literals = (token for token in wildcards.tokens(pattern) if isinstance(token, str))
-    return max((longest_plain(INTERNATIONAL.sub(" ", literal)) for literal in literals), key=len, default="")
-
-
-def longest_plain(text: str) -> str:
-    """The longest run of characters that no MTA writes otherwise in its log."""
-    return max("".join(char if char in PLAIN else " " for char in text).split(), key=len, default="")
 
 
 class Trace:
@@ -160,12 +104,15 @@ class Trace:
         self._left: dict[str, tuple[str, ...]] = {}
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
         self._size = 0
+        self._recipients = 0
         self.totals = dict.fromkeys(STATUSES, 0)
         self.matched = 0
         self.unclear = 0
 
     def message(self, queue_id: str, time: float, *, begins: bool = False) -> Message:
         """The message that has this queue ID now. `begins`: the line is the first of a new one, whatever was before."""
+        if self._recipients > MOST_RECIPIENTS:
+            self._make_room()
         known = self._open.get(queue_id)
         if begins and known is not None and (known.arrived is not None or known.recipients):
             self._report(self._open.pop(queue_id))
@@ -177,6 +124,13 @@ class Trace:
         if begins:
             known.arrived = time
         return known
+
+    def _make_room(self) -> None:
+        self._recipients = sum(len(each.recipients) for each in self._open.values())
+        while self._recipients > MOST_RECIPIENTS // 2:
+            first = self._open.pop(next(iter(self._open)))
+            self._recipients -= len(first.recipients)
+            self._report(first)
 
     def known(self, queue_id: str) -> Message | None:
         """The message that has this queue ID now, if a line was about it."""
@@ -198,12 +152,25 @@ class Trace:
                 if known is not None and known.status == "queued":
                     del recipients[address, ""]  # what was logged before the alias was
         key = recipient, delivery.orig_to
+        delivery.reply = delivery.reply[:LONGEST_TEXT]
+        self._recipients += key not in recipients
         recipients[key] = delivery.after(recipients[key]) if key in recipients else delivery
         message.time = delivery.time
 
     def named(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
         """A recipient of the message, of whom something else may be known already."""
-        self.message(queue_id, delivery.time).recipients.setdefault((recipient, delivery.orig_to), delivery)
+        message = self.message(queue_id, delivery.time)
+        self._recipients += 1
+        message.is_named = True
+        message.recipients.setdefault((recipient, delivery.orig_to), delivery)
+
+    def forget_named(self, queue_id: str) -> None:
+        """Who was named before any attempt: from the first on, each is told by his own."""
+        message = self._open.get(queue_id)
+        if message is not None and message.is_named:
+            message.is_named = False
+            for key in [key for key, each in message.recipients.items() if each.status == "queued"]:
+                del message.recipients[key]
 
     def handed_over(self, queue_id: str, recipient: str, delivery: Delivery, following: str = "") -> None:
         """Mail that went on to another queue or program of this host, as the message `following`: one mail, not two.
@@ -251,7 +218,9 @@ class Trace:
         """A line that tells what became of the message, or "" of mail without a queue ID, and could not be read."""
         self.unclear += 1
         if queue_id:
-            self.message(queue_id, time).unclear = Delivery(time, "unclear", reply=line)
+            message = self.message(queue_id, time)
+            message.unclear = Delivery(time, "unclear", reply=line[:LONGEST_TEXT])
+            message.may_be_wanted = self._wanted.may_be_in(line)
 
     def close(self, queue_id: str, status: str = "", time: float | None = None) -> None:
         """The message has left the queue. `status`: what became of recipients whose mail was not delivered; "": by
@@ -281,12 +250,14 @@ class Trace:
         self._report(message)
 
     def _report(self, message: Message) -> None:
-        if not message.is_ours or not self._wanted.has_message(message):
+        names = message.queue_id, *message.earlier
+        if not message.is_ours or not self._wanted.has_message(names, message.message_id, message.sender):
             return
         self._settle(message)
         for (address, orig_to), delivery in message.recipients.items():
             is_named = self._wanted.has_recipient(address, orig_to)
-            if not is_named and not (delivery.status == "unclear" and self._wanted.may_be_in(delivery.reply)):
+            is_about = message.may_be_wanted or self._wanted.may_be_in(delivery.reply)
+            if not is_named and not (delivery.status == "unclear" and is_about):
                 continue
             if self._window.has(delivery.time):
                 self._keep(row_of(message, address, delivery))
@@ -343,7 +314,7 @@ def row_of(message: Message, address: str, delivery: Delivery) -> dict[str, Any]
         "relay": delivery.relay,
         "status": delivery.status,
         "dsn": delivery.dsn,
-        "reply": delivery.reply[:LONGEST_REPLY],
+        "reply": delivery.reply[:LONGEST_TEXT],
         "delay": delivery.delay,
         "instance": message.instance,
     }

@@ -6,8 +6,9 @@ from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.logs.mail_log import MailLog
-from fleet.mta.logs.rows import Trace, Wanted
+from fleet.mta.logs.rows import Trace
 from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
+from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps

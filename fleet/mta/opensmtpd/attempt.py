@@ -18,7 +18,7 @@ from fleet.mta.opensmtpd.commands import (
     deliver_arguments,
     smtpctl_argv,
 )
-from fleet.mta.opensmtpd.lines import Attempted, delivery_line
+from fleet.mta.opensmtpd.lines import Attempted, delivery_line, envelope_of
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
@@ -27,8 +27,8 @@ from fleet.mta.queue.listing import Listing
 from fleet.mta.records import Context, InstanceFacts, QueueEntry, Result
 from fleet.mta.steps import Steps, run
 
-# From the beginning of the line: commands of clients are logged too.
-DELIVERED = re.compile(r"[^\]]*\]: [0-9a-f]{16} m[td]a (?:event=)?delivery (.*)", re.DOTALL)
+# From the beginning of the line, behind the first tag: commands of clients are logged too.
+DELIVERED = re.compile(r"(?:(?!: )[^\]])*\]: [0-9a-f]{16} m[td]a (?:event=)?delivery (.*)", re.DOTALL)
 
 
 def attempt(
@@ -65,21 +65,23 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> tuple[Attempt, ...]:
-    """The last attempt for each recipient of the message."""
+    """The last attempt for each recipient of the message; a line that was not understood tells one to somebody that is
+    `unclear`."""
     attempts: dict[tuple[str, str], Attempt] = {}
-    for line in lines:
-        told = _told(line)
-        if told is not None and told.queue_id == queue_id:
+    for fields in (match[1] for match in map(DELIVERED.match, lines) if match):
+        told = _told(fields)
+        if told is None and envelope_of(fields) == queue_id:
+            attempts["", fields] = Attempt("", "unclear", reply=fields)
+        elif told is not None and told.queue_id == queue_id:
             outcome = "bounced" if told.status == "expired" else told.status
             relay = "" if told.is_local else told.relay
             attempts[told.recipient, told.orig_to] = Attempt(told.recipient, outcome, relay, told.reply, told.orig_to)
     return tuple(attempts.values())
 
 
-def _told(line: str) -> Attempted | None:
-    match = DELIVERED.match(line)
+def _told(fields: str) -> Attempted | None:
     with suppress(OutOfBounds):
-        return delivery_line(match[1]) if match else None
+        return delivery_line(fields)
     return None
 
 

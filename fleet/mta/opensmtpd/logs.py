@@ -6,15 +6,15 @@ from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import SYSLOG, dsn_of, null_or
-from fleet.mta.opensmtpd.lines import SESSION, delivery_line, fields_of, given_up_line, original
+from fleet.mta.opensmtpd.lines import SESSION, delivery_line, envelope_of, fields_of, given_up_line, original
 
 ADDRESS = re.compile(r"address=(\S+)")
 GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: ")
 CORRUPT = re.compile(r"warn: invalid envelope ([0-9a-f]{8})[0-9a-f]{8}: ")
 """The envelope is put aside, in corrupt/."""
 FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*?)"?', re.DOTALL)
-RCPT = re.compile(r"RCPT TO: ?<(.*)>", re.IGNORECASE)
-MAIL = re.compile(r"MAIL FROM: ?<(.*)>", re.IGNORECASE)
+RCPT = re.compile(r"RCPT TO: ?<([^>]*)>", re.IGNORECASE)
+MAIL = re.compile(r"MAIL FROM: ?<([^>]*)>", re.IGNORECASE)
 HERE = re.compile(r"127\.|\[?(?:IPv6:)?::1\b")
 ACCEPTED = re.compile(r"\b([0-9a-f]{8}) Message accepted for delivery")
 OTHERS = frozenset({"", "HELO", "EHLO", "DATA", "."})
@@ -140,12 +140,6 @@ class Lines:
         message = Message("", time, time, client=self._clients.get(session, ""))
         message.sender = null_or(sender[1]) if sender else None
         self._trace.rejected(message, recipient[1] if recipient else "", reply, dsn_of(reply))
-
-
-def envelope_of(fields: str) -> str:
-    """The message ID of the first envelope that a line names, or ""."""
-    match = re.search(r"\bevpid=([0-9a-f]{8})", fields)
-    return match[1] if match else ""
 
 
 LOG = MailLog("opensmtpd", lambda trace, instance: Lines(trace).take, NOTES, without_message_id="OpenSMTPD")

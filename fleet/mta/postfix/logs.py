@@ -31,6 +31,8 @@ BY_OPERATOR = {"placed on hold": "held", "released from hold": ""}
 NOT_TAKEN = ("lost connection after ", "timeout after ", "too many errors after ")
 """smtpd, with the queue ID since 3.10."""
 OF_INSTANCE = frozenset({"cleanup", "qmgr", "nqmgr"})
+VIA_PIPE = "delivered via "
+"""pipe(8): of a program that may be a filter. Mailing lists give many mails one Message-ID, which local(8) delivers."""
 SAME_DIALOGUE = 60.0
 """Seconds from what was decided about a dialogue's mail to its queue ID."""
 LONGEST_NAME = 200
@@ -175,7 +177,7 @@ class Lines:
         following = following_of(delivery.reply) if self._before else ""
         if following and self._before.get(following) == queue_id:
             return following
-        if "[" not in delivery.relay and self._came_back(queue_id):
+        if delivery.reply.startswith(VIA_PIPE) and self._came_back(queue_id):
             delivery.status = "handed_over"
         return ""
 

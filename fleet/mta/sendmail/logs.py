@@ -138,8 +138,8 @@ class Lines:
         if line.text.upper() in NO_MESSAGE:
             return
         self._trace.message(queue_id, time).recipients.pop(("", ""), None)
-        verb = "discard" if line.text == "discarded" else "reject"
         said = self._refused.get(queue_id, "")
+        verb = "discard" if line.text == "discarded" and not said else "reject"
         reply = "" if verb == "discard" else said if line.text in said else line.text
         for address in line.values:
             self._end(time, queue_id, address, verb, reply, line.named.get("dsn", ""))

@@ -1,0 +1,67 @@
+"""What a trace looks for, and what of it stands in every log as it was given, so that the host can look for it."""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from fleet.match import wildcards
+from fleet.match.texts import address_test
+from fleet.mta.operations import MessageTrace
+
+INTERNATIONAL = re.compile(r"(?:xn--|[^\s@.]*[^\x00-\x7f])[^\s@.]*", re.IGNORECASE)
+"""A label of a domain that is logged in one form and may be asked for in the other, RFC 5890."""
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._+=/-")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The criteria of a trace; a row fits when it fits all that are given."""
+
+    operation: MessageTrace
+    is_sender: Callable[[str], bool]
+    is_recipient: Callable[[str], bool]
+
+    @classmethod
+    def of(cls, operation: MessageTrace, as_logged: Callable[[str], str]) -> "Wanted":
+        return cls(
+            operation,
+            address_test(as_logged(operation.sender)),
+            address_test(as_logged(operation.recipient)),
+        )
+
+    def text(self) -> str:
+        """What a line about such a message must contain, in any case, so that the host can look for it."""
+        given = self.operation
+        named = given.queue_id or longest_plain(given.message_id)
+        return named or max(fixed_text(given.sender), fixed_text(given.recipient), key=len)
+
+    def has_message(self, queue_ids: Collection[str], message_id: str, sender: str | None) -> bool:
+        """By all queue IDs that the message had on this host. `sender` None: not known."""
+        given = self.operation
+        if given.queue_id and given.queue_id not in queue_ids:
+            return False
+        if given.message_id and message_id.strip("<>") != given.message_id.strip("<>"):
+            return False
+        return not given.sender or (sender is not None and self.is_sender(sender))
+
+    def has_recipient(self, address: str, orig_to: str) -> bool:
+        if not self.operation.recipient:
+            return True
+        return self.is_recipient(address) or bool(orig_to and self.is_recipient(orig_to))
+
+    def may_be_in(self, line: str) -> bool:
+        """Whether a line that was not understood may be about the recipient that is looked for."""
+        return fixed_text(self.operation.recipient).lower() in line.lower()
+
+
+def fixed_text(pattern: str) -> str:
+    """The longest plain part of a pattern. The null sender is looked for as it is logged."""
+    if pattern == "<>":
+        return pattern
+    literals = (token for token in wildcards.tokens(pattern) if isinstance(token, str))
+    return max((longest_plain(INTERNATIONAL.sub(" ", literal)) for literal in literals), key=len, default="")
+
+
+def longest_plain(text: str) -> str:
+    """The longest run of characters that no MTA writes otherwise in its log."""
+    return max("".join(char if char in PLAIN else " " for char in text).split(), key=len, default="")
