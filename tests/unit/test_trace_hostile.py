@@ -105,6 +105,24 @@ def test_the_argument_of_a_ruleset_is_the_whole_address(local: str) -> None:
     assert (row["recipient"], row["status"]) == (address, "rejected")
 
 
+def test_sendmail_and_opensmtpd_double_backslashes_so_that_a_quote_may_go_on_behind_them() -> None:
+    r"""`"a\", mailer=x"@d.example` as str2prt() and vis(3) log it: a reader that does not know ends there."""
+    address = r'"a\", mailer=x, dsn=4.0.0, reply=x\""@d.example'
+    logged = address.replace("\\", "\\\\")
+    fate = "delay=00:00:01, mailer=esmtp, relay=mx [192.0.2.9], dsn=5.1.1, stat=User unknown"
+    [row] = read(SendmailLines, f"{SENDMAIL}to=<{logged}>, {fate}")
+    assert (row["recipient"], row["status"], row["relay"]) == (address, "bounced", "mx [192.0.2.9]")
+    command = f'command="RCPT TO:<{logged}>" result="550 no"'
+    [row] = read(OpenSmtpdLines, f"mx1 smtpd[5]: b8b4f4bba48aeccc smtp failed-command {command}")
+    assert (row["recipient"], row["status"]) == (address, "rejected")
+
+
+def test_an_address_that_exim_logs_in_small_letters_is_told_as_it_was_given() -> None:
+    line = '=> a, b=sent@d.example <"A, b=Sent"@d.example> R=r T=t H=h.x [192.0.2.9] C="250 ok"'
+    [row] = read(EximLines, f"1abcDE-0004Fg-2H {line}")
+    assert (row["recipient"], row["orig_to"], row["status"]) == ('"A, b=Sent"@d.example', "", "sent")
+
+
 def test_a_milter_that_refuses_with_the_word_discarded_discards_nothing() -> None:
     refused = (f"{SENDMAIL}Milter: data, reject=550 5.7.1 discarded", f"{SENDMAIL}to=<r@d.example>, stat=discarded")
     assert [row["status"] for row in read(SendmailLines, *refused)] == ["rejected"]

@@ -86,7 +86,7 @@ def fate_of(text: str, time: float) -> Fate:
     relay = address if is_here else host or transport
     if top in (address, SYSTEM_FILTER):
         top = ""
-    elif top and not is_here and _unquoted(top) in (address, f"{address}@{top.rpartition('@')[2]}"):
+    elif top and not is_here and _is_same(address, top):
         address, top = top, ""
     delivery = Delivery(time, status, relay, dsn_of(reply), reply, is_local=is_here or not host)
     return Fate(address, top, parents.split(", ") if parents else (), is_here, delivery)
@@ -124,6 +124,12 @@ def _unquoted(address: str) -> str:
         return address
     local, _, domain = address.rpartition("@")
     return re.sub(r'\\(.)|"', lambda match: match[1] or "", local) + "@" + domain
+
+
+def _is_same(address: str, top: str) -> bool:
+    """Whether it is the top itself, as a router sees it: without quotes, in small letters, maybe without its domain."""
+    plain = _unquoted(top).casefold()
+    return plain in (address.casefold(), f"{address}@{top.rpartition('@')[2]}".casefold())
 
 
 def _is_before(before: str, top: str) -> bool:

@@ -13,8 +13,9 @@ GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: ")
 CORRUPT = re.compile(r"warn: invalid envelope ([0-9a-f]{8})[0-9a-f]{8}: ")
 """The envelope is put aside, in corrupt/."""
 FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*?)"?', re.DOTALL)
-RCPT = re.compile(r"RCPT TO: ?<([^>]*)>", re.IGNORECASE)
-MAIL = re.compile(r"MAIL FROM: ?<([^>]*)>", re.IGNORECASE)
+PATH = r' ?<((?:[^">]++|"(?:[^"\\]|\\.)*+")*+)>'
+RCPT = re.compile(f"RCPT TO:{PATH}", re.IGNORECASE)
+MAIL = re.compile(f"MAIL FROM:{PATH}", re.IGNORECASE)
 HERE = re.compile(r"127\.|\[?(?:IPv6:)?::1\b")
 ACCEPTED = re.compile(r"\b([0-9a-f]{8}) Message accepted for delivery")
 OTHERS = frozenset({"", "HELO", "EHLO", "DATA", "."})
@@ -131,7 +132,7 @@ class Lines:
         if match is None or fields.count('" result="') != 1:
             self._trace.not_understood("", time, fields)
             return
-        command, reply = match["command"], match["reply"]
+        command, reply = (match[part].replace(r"\\", "\\") for part in ("command", "reply"))  # vis(3)
         recipient, sender = RCPT.match(command), MAIL.match(command)
         if not recipient and not sender:
             verb = command.partition(" ")[0].upper()

@@ -57,7 +57,7 @@ class Lines:
         head = ID.match(parsed["text"]) if parsed else None
         if parsed is None or head is None:
             return
-        text = parsed["text"][head.end() :]
+        text = parsed["text"][head.end() :].replace(r"\\", "\\")  # str2prt() of its source
         if head[2] is not None:
             text = self._joined(head[1], int(head[2]), text)
         queue_id = "" if head[1] == "NOQUEUE" else head[1]
