@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.mta.adapter import Adapter
+from fleet.mta.blocks.proof import ELSEWHERE
 from fleet.mta.errors import FleetError
 from fleet.mta.records import InstanceFacts
 from fleet.mta.steps import Command, Completed, Dialogue, DnsQuery, DnsReply, Plan, Steps, Transcript
@@ -80,6 +81,8 @@ class Host:
                 sender = line.removeprefix("MAIL FROM:").partition(" ")[0].strip("<>") or "<>"
             is_asked = line.startswith("RCPT") and dialogue.address != self.unguarded
             refusal = self.judge(sender) if is_asked else ""
+            if line == f"RCPT TO:<{ELSEWHERE}>":
+                refusal = "550 5.7.1 relaying denied"  # as every server answers a stranger
             said.append((line, refusal or "250 2.1.5 ok"))
         return Transcript(tuple(said))
 

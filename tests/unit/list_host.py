@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from fleet.mta.blocks.listfile import fold
+from fleet.mta.blocks.proof import ELSEWHERE
 from fleet.mta.records import Context
 from fleet.mta.steps import Command, Completed, Dialogue, Plan, Steps, T, Transcript
 
@@ -127,6 +128,7 @@ class ListHost:
                 refusal = self.judge(self, sender)
                 reply = refusal if refusal and self.refused_at_mail else "250 ok"
             elif line.startswith("RCPT"):
-                reply = self.judge(self, sender) or self.control
+                is_elsewhere = line == f"RCPT TO:<{ELSEWHERE}>"
+                reply = "550 relaying denied" if is_elsewhere else self.judge(self, sender) or self.control
             said.append((line, reply))
         return Transcript(tuple(said))

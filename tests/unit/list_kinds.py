@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fleet.mta.blocks.proof import ELSEWHERE
 from fleet.mta.exim import Exim
 from fleet.mta.opensmtpd import OpenSmtpd
 from fleet.mta.opensmtpd import blocks as opensmtpd
@@ -193,7 +194,8 @@ class Listed:
         for line in dialogue.lines[1:]:
             if line.startswith("MAIL FROM:"):
                 sender = line.removeprefix("MAIL FROM:").strip("<>").lower()
-            said.append((line, self.verdict(sender) if line.startswith("RCPT") else "250 ok"))
+            reply = self.verdict(sender) if line.startswith("RCPT") else "250 ok"
+            said.append((line, "550 relaying denied" if line == f"RCPT TO:<{ELSEWHERE}>" else reply))
         return Transcript(tuple(said))
 
     def verdict(self, sender: str) -> str:

@@ -60,7 +60,9 @@ SENDMAIL = """config /etc/mail/sendmail.cf
 line O QueueDirectory=/var/spool/mqueue
 line O DaemonPortOptions=Family=inet, Name=MTA-v4, Port=smtp, Addr=192.0.2.1
 line O DaemonPortOptions=Family=inet, Name=SECOND, Port=25, Addr=192.0.2.2
+line O DaemonPortOptions=Family=inet6, Name=SIX, Port=smtp, Addr=IPv6:2001:db8::1
 line O DaemonPortOptions=Family=inet, Name=INNER, Port=smtp, Addr=127.0.0.1
+line O DaemonPortOptions=Family=inet6, Name=INNER6, Port=smtp, Addr=ipv6:::1
 line O DaemonPortOptions=Family=inet, Name=MSP-v4, Port=submission, M=Ea
 line O DaemonPortOptions=Family=inet, Name=TLSMTA, Port=2465, M=s
 end
@@ -70,8 +72,9 @@ end
 def test_every_daemon_port_of_sendmail_on_25_is_asked_and_the_others_are_named() -> None:
     [found] = parse_instances(Completed(0, SENDMAIL.encode()), HostFacts(), "sm")
     asked, others = split(found.options["listeners"], "told")
-    assert asked == ["MTA-v4 (192.0.2.1 port 25)", "SECOND (192.0.2.2 port 25)"]
-    assert others == ["INNER (127.0.0.1 port 25)", "MSP-v4 (0.0.0.0 port 587)", "TLSMTA (0.0.0.0 port 2465)"]
+    assert asked == ["MTA-v4 (192.0.2.1 port 25)", "SECOND (192.0.2.2 port 25)", "SIX (2001:db8::1 port 25)"]
+    inner = ["INNER (127.0.0.1 port 25)", "INNER6 (::1 port 25)"]
+    assert others == [*inner, "MSP-v4 (0.0.0.0 port 587)", "TLSMTA (0.0.0.0 port 2465)"]
 
 
 def test_every_listen_on_of_opensmtpd_is_asked_on_25_with_its_tag() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from fleet.mta.address import parse_block_pattern
 from fleet.mta.blocks.edit import ChangedMeanwhile, StillNamed, edit_error
 from fleet.mta.blocks.listeners import Listener
 from fleet.mta.blocks.listfile import Block, BlockFile, checks, parse_file, render, with_block
-from fleet.mta.blocks.proof import Probe, read_proof
+from fleet.mta.blocks.proof import Probe, ProbeResult, read_proof
 from fleet.mta.errors import Conflict, DiskFull, RemoteError, SudoDenied, UnparsedOutput, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.postfix.access import ACCESS, OWN_HEAD, KeyRules, is_ours, keys_of, value_of, wider_keys
@@ -325,3 +326,18 @@ def test_a_refusal_counts_only_beside_an_accepted_control() -> None:
 )
 def test_every_way_the_script_ends_has_its_error(status: int, stderr: bytes, error: type) -> None:
     assert type(edit_error(Completed(status, b"", stderr), "postfix_access.sh")) is error
+
+
+def test_who_may_relay_is_no_stranger_to_a_list_that_does_not_count_for_him() -> None:
+    """Exim's: its proof comes from an address of the host itself."""
+    probe = replace(PROBE, elsewhere="p@elsewhere.invalid")
+    ok, no, own = "250 ok", "550 5.7.1 no", "550 relay not permitted"
+
+    def seen(control: str, reply: str) -> ProbeResult:
+        replies = ("220 mx", ok, *(ok, ok, ok, control, ok), *(ok, reply, reply, control, ok), "221 bye")
+        lines = ("", *probe.dialogue().lines)
+        return read_proof(probe, Transcript(tuple(zip(lines, replies, strict=True))))
+
+    assert (seen(own, no).is_refused, seen(own, ok).is_accepted) == (True, True)
+    assert seen(ok, no).is_refused
+    assert seen(ok, ok).reason == "this host's own address may relay, and such clients are not blocked: 250 ok"

@@ -53,6 +53,13 @@ def asked(facts: BlockFacts) -> list[str]:
         ([f"smtp {SMTPD}"], {"inet_protocols": "ipv6"}, ["2001:db8::9 25 smtp/inet"]),
         ([f"[::]:25 {SMTPD}"], {"inet_interfaces": "loopback-only"}, ["2001:db8::9 25 [::]:25/inet"]),
         ([LOOPBACK, OUTER], {}, ["192.0.2.11 25 192.0.2.11:25/inet"]),
+        ([LOOPBACK, f"192.0.2.11:2525 {SMTPD}", f"submission {SMTPD}"], {}, ["192.0.2.11 2525 192.0.2.11:2525/inet"]),
+        ([LOOPBACK, f"submission {SMTPD}"], {}, ["127.0.0.2 25 127.0.0.2:25/inet"]),
+        (
+            [f"2525 {SMTPD}", f"192.0.2.11:2526 {SMTPD}"],
+            {},
+            ["192.0.2.9 2525 2525/inet", "192.0.2.11 2526 192.0.2.11:2526/inet"],
+        ),
         (
             [LOOPBACK, f"smtp {SMTPD}"],
             {"inet_interfaces": "127.0.0.1"},

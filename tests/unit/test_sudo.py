@@ -31,6 +31,8 @@ WARNING = b"sudo: unable to resolve host mx1: Name or service not known\n"
         b"sudo: sorry, you are not allowed to set the following environment variables: PATH\n",
         b"Sorry, user fleetops is not allowed to execute '/usr/bin/timeout' as root on mx1.\n",
         b"fleetops is not in the sudoers file.\n",
+        b"fleetops is not in the sudoers file.\nThis incident has been reported to the administrator.\n",
+        b"/etc/sudoers:5:10: syntax error\nfoo bar\n    ^~~\nsudo: no valid sudoers sources found, quitting\n",
         b"sudo-rs: interactive authentication is required\n",
         b"sudo-rs: I'm sorry fleetops. I'm afraid I can't do that\n",
         WARNING + b"sudo: a password is required\n",
@@ -54,6 +56,8 @@ def test_a_refusal_is_known_by_its_words(words: bytes) -> None:
         Completed(0, b"", b"sudo: a password is required\n"),
         Completed(69, b"", b"sudo: a password is required\n"),
         Completed(1, b"", b"postsuper: fatal: sudo: a password is required\n"),
+        # A profile that calls sudo itself, before each command.
+        Completed(1, b"", b"sudo: a password is required\npostsuper: fatal: scan_dir_push: open directory hold\n"),
         Completed(1),
     ],
 )

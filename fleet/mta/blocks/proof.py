@@ -14,17 +14,29 @@ from fleet.mta.blocks.listeners import Listener, reachable
 from fleet.mta.steps import Dialogue, Transcript
 
 NULL_SENDER = "<>"
+ELSEWHERE = "postmaster@mxfleet.invalid"
+NOT_A_STRANGER = "this host's own address may relay, and such clients are not blocked"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What to ask. Senders and recipients in RFC 5321 form without brackets; the null sender is `<>`."""
+    """What to ask. Senders and recipients in RFC 5321 form without brackets; the null sender is `<>`.
+
+    `elsewhere`: a recipient that is accepted from clients that may relay only, for whom the list does not count; ""
+    where it counts for them too.
+    """
 
     listener: Listener
     helo: str
     controls: tuple[str, ...]
     sender: str
     recipients: tuple[str, ...]
+    elsewhere: str = ""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The recipients of each sender."""
+        return (*self.recipients, *filter(None, (self.elsewhere,)))
 
     @property
     def senders(self) -> tuple[str, ...]:
@@ -35,7 +47,7 @@ class Probe:
         lines = [f"EHLO {self.helo}"]
         for sender in self.senders:
             lines.append(_mail_from(sender))
-            lines += [f"RCPT TO:<{recipient}>" for recipient in self.recipients]
+            lines += [f"RCPT TO:<{recipient}>" for recipient in self.asked]
             lines.append("RSET")
         return Dialogue(self.listener.address, self.listener.port, (*lines, "QUIT"))
 
@@ -79,7 +91,7 @@ class ProbeResult:
 
 
 def sender_probe(
-    pattern: BlockPattern, job: str, listener: Listener, *, host: str, recipients: tuple[str, ...]
+    pattern: BlockPattern, job: str, listener: Listener, *, host: str, recipients: tuple[str, ...], elsewhere: str = ""
 ) -> Probe:
     """The dialogue that shows whether senders of the pattern are refused. The same job asks the same.
 
@@ -91,7 +103,7 @@ def sender_probe(
     controls = [f"{mark}-control@{host}", f"{mark}-control@mxfleet.invalid", NULL_SENDER]
     is_own = f".{host}".endswith(f".{pattern.domain}") if pattern.domain else False
     kept = [each for each in controls if each != sender and not (is_own and each.endswith(f"@{host}"))]
-    return Probe(listener, host, tuple(kept), sender, recipients)
+    return Probe(listener, host, tuple(kept), sender, recipients, elsewhere)
 
 
 def sender_probes(
@@ -102,13 +114,16 @@ def sender_probes(
     *,
     host: str,
     recipients: tuple[str, ...],
+    elsewhere: str = "",
 ) -> tuple[Probe, ...]:
     """One dialogue for each listener that is asked, each address and port once; see `sender_probe`."""
     asked = {
         (reachable(each.address, host_addresses), each.port): each.service for each in listeners if not each.unasked
     }
     return tuple(
-        sender_probe(pattern, job, Listener(address, port, service), host=host, recipients=recipients)
+        sender_probe(
+            pattern, job, Listener(address, port, service), host=host, recipients=recipients, elsewhere=elsewhere
+        )
         for (address, port), service in asked.items()
     )
 
@@ -148,7 +163,7 @@ def _mail_from(sender: str) -> str:
 def _turns(probe: Probe, transcript: Transcript) -> list[list[str]]:
     """For each sender the replies to MAIL and to each RCPT, fewer where the session broke off."""
     replies = [reply for _, reply in transcript.exchanges[2:]]
-    width = len(probe.recipients) + 2
+    width = len(probe.asked) + 2
     return [replies[width * n : width * (n + 1) - 1] for n in range(len(probe.senders))]
 
 
@@ -165,4 +180,12 @@ def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str
     # After a 421 or 521 the server hangs up, so the last reply stands for the recipients that were not asked.
     reply = answers[index] if index < len(answers) else (answers or [""])[-1]
     reason = "" if reply else "the session ended before the sender was judged"
+    if reply.startswith("2") and _may_relay(probe, turns):
+        reason = f"{NOT_A_STRANGER}: {reply}"
     return ProbeResult(probe.listener, probe.sender, reply, control, recipient, control_reply, reason)
+
+
+def _may_relay(probe: Probe, turns: list[list[str]]) -> bool:
+    """Whether the server took mail for somewhere else from us."""
+    answers = [_verdicts(each) for each in turns[: len(probe.controls)]] if probe.elsewhere else []
+    return any(each[len(probe.recipients) :][:1] and each[len(probe.recipients)].startswith("25") for each in answers)

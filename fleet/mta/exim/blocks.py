@@ -12,7 +12,7 @@ from fleet.mta.blocks import edit, site
 from fleet.mta.blocks.edit import ListFile
 from fleet.mta.blocks.listeners import listening
 from fleet.mta.blocks.listfile import BlockFile
-from fleet.mta.blocks.proof import Probe, sender_probes
+from fleet.mta.blocks.proof import ELSEWHERE, Probe, sender_probes
 from fleet.mta.blocks.site import BlockSite, NoList, one_site
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.host.commands import Allowed
@@ -115,7 +115,7 @@ def _probes(instance: InstanceFacts, pattern: BlockPattern, job: str, addresses:
     recipients = tuple(f"root@{domain}" for domain in own[:2]) + tuple(f"abuse@{domain}" for domain in relayed[:2])
     host = own[0] if own else str(instance.options.get("hostname") or "localhost")
     listeners = listening(instance) if recipients else ()
-    return sender_probes(listeners, pattern, job, addresses, host=host, recipients=recipients)
+    return sender_probes(listeners, pattern, job, addresses, host=host, recipients=recipients, elsewhere=ELSEWHERE)
 
 
 SITES = one_site(site_of)

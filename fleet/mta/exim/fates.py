@@ -40,6 +40,7 @@ PIPED = re.compile(rf"((?:[|/>]|save ).*?){PARENTS} <([^<>]*)>{AFTER}(?P<fields>
 TOPS = re.compile(rf" <[^<>]*>{AFTER}")
 ODD_TOP = re.compile(rf' <(?=[^ >]*["\\])((?:[^ "\\<>]|{QUOTED}|\\.)*)>{AFTER}')
 MOST_TOPS = 8
+MOST_KNOWN = 1000
 BEFORE = re.compile(rf"\A(.*?){PARENTS}\Z", re.DOTALL)
 # Of the system's errors, which have positive numbers, the name stands before further fields.
 DEFER = re.compile(r" (?:routing )?defer \((?:-\d+\)|\d+\)(: [^:=]*?(?= H=| DT=|: |$))?)")
@@ -91,7 +92,7 @@ def fate_of(text: str, time: float) -> Fate:
     relay = address if is_here else host or transport
     if top in (address, SYSTEM_FILTER):
         top = ""
-    elif top and not is_here and _unquoted(top) in (address, f"{address}@{top.rpartition('@')[2]}"):
+    elif top and not is_here and _is_same(address, top):
         address, top = top, ""
     delivery = Delivery(time, status, relay, dsn_of(reply), reply, is_local=is_here or not host)
     return Fate(address, top, parents.split(", ") if parents else (), is_here, delivery)
@@ -126,6 +127,12 @@ def _unquoted(address: str) -> str:
         return address
     local, _, domain = address.rpartition("@")
     return re.sub(r'\\(.)|"', lambda match: match[1] or "", local) + "@" + domain
+
+
+def _is_same(address: str, top: str) -> bool:
+    """Whether it is the top itself, as a router sees it: without quotes, in small letters, maybe without its domain."""
+    plain = _unquoted(top).casefold()
+    return plain in (address.casefold(), f"{address}@{top.rpartition('@')[2]}".casefold())
 
 
 def _is_before(before: str, top: str) -> bool:
@@ -169,15 +176,16 @@ def _is_expired(reply: str) -> bool:
 def take_fate(fate: Fate, known: dict[Recipient, Delivery]) -> Recipient:
     """Whose fate it is, among the known recipients of the message; those that it makes known better are dropped.
 
-    What Exim knew of an alias before its targets, and who was named before any attempt, is over. A file or a pipe is
-    told as the address that it was for, unless that has others too.
+    What Exim knew of an alias before its targets is over. A file or a pipe is told as the address that it was for,
+    unless that has others too, or they are too many to look through for each of them.
     """
     if not known:
         return (fate.top, "") if fate.is_here and fate.top and _is_for_top(fate, known) else (fate.address, fate.top)
     top = fate.top or fate.address
     known.pop(("", ""), None)
-    for key in [key for key, each in known.items() if each.status in WAITING and _is_over(key, each, fate)]:
-        del known[key]
+    for key in ((parent, of) for parent in (fate.top, *fate.parents) for of in ("", fate.top)):
+        if key in known and known[key].status in WAITING and not known[key].relay:
+            del known[key]  # deferred before it was routed
     sole = known.get((top, ""))
     if sole is not None and sole.relay.startswith(PIPES) and sole.relay != fate.address:
         sole.orig_to = top
@@ -191,10 +199,4 @@ def _is_for_top(fate: Fate, known: dict[Recipient, Delivery]) -> bool:
     """Whether a user is named as the address was, or a file or pipe is all that it led to."""
     if not fate.address.startswith(PIPES):
         return fate.top.casefold().startswith(tuple(fate.address.casefold() + mark for mark in "@+-"))
-    return all(key == (fate.top, "") for key in known if fate.top in key)
-
-
-def _is_over(key: Recipient, delivery: Delivery, fate: Fate) -> bool:
-    """Whether the recipient was only named so far, or was deferred before it was routed and is a parent of this one."""
-    is_parent = key[0] in (fate.top, *fate.parents) and key[1] in ("", fate.top)
-    return delivery.status == "queued" or (is_parent and not delivery.relay)
+    return len(known) <= MOST_KNOWN and all(key == (fate.top, "") for key in known if fate.top in key)

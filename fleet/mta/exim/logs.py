@@ -86,6 +86,7 @@ class Lines:
 
     def _went(self, time: float, queue_id: str, text: str) -> None:
         fate = fate_of(text, time)
+        self._trace.forget_named(queue_id)
         recipient, fate.delivery.orig_to = take_fate(fate, self._trace.message(queue_id, time).recipients)
         self._trace.delivered(queue_id, recipient, fate.delivery)
 

@@ -20,13 +20,16 @@ REFUSAL = re.compile(
     rb")[^\n]*",
     re.MULTILINE,
 )
+LAST = re.compile(rb"sudo(?:-rs)?: |Sorry, user |\S+ is not (?:in the sudoers file|allowed to run sudo)|This incident ")
+"""How what sudo says ends when it refused. Words behind that are the command's, which ran: a profile may call sudo."""
 REFUSED = 1
 """sudo(8): its exit status when it does not run the command; the command's own may be the same."""
 
 
 def refusal_of(done: Completed) -> str:
     """sudo's word that it ran nothing, or "". What printed something did run."""
-    if done.exit_status != REFUSED or done.stdout or done.result is not None:
+    last = done.stderr.rstrip().rpartition(b"\n")[2]
+    if done.exit_status != REFUSED or done.stdout or done.result is not None or not LAST.match(last):
         return ""
     found = REFUSAL.search(done.stderr)
     return found[0].decode("utf-8", "backslashreplace")[:500] if found else ""

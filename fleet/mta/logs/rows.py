@@ -21,11 +21,14 @@ STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 
 WORST = {status: at for at, status in enumerate(WORST_FIRST)}
 
-LONGEST_REPLY = 1000
+LONGEST_TEXT = 1000
+"""Characters that are kept of a reply, and of a line."""
 ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
+MOST_RECIPIENTS = 100_000
+"""Theirs; likewise, until half of these are left. A message may have any number, and a dialogue refuse as many."""
 
 Recipient = tuple[str, str]
 """An address as finally reached, and as first given ("" where that is the same): two aliases may have one target."""
@@ -59,7 +62,8 @@ class Message:
     """What is known of one message. `sender` None: not logged; the null sender is "<>". `client` "": from this host.
 
     `earlier`: the queue IDs that it had before, in other queues of this host. `is_partly_named`: as a whole something
-    was done with it, and the log may name not all of its recipients.
+    was done with it, and the log may name not all of its recipients. `is_named`: recipients were named before any
+    attempt. `may_be_wanted`: the line that was not understood may be about the recipient that is looked for.
     """
 
     queue_id: str
@@ -77,6 +81,8 @@ class Message:
     is_handed_over: bool = False
     is_partly_named: bool = False
     earlier: tuple[str, ...] = ()
+    is_named: bool = False
+    may_be_wanted: bool = False
 
     def goes_on_as(self, then: "Message") -> None:
         """The other is the same mail: what only this one tells is known of it."""
@@ -101,6 +107,7 @@ class Trace:
         self._left: dict[str, tuple[str, ...]] = {}
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
         self._size = 0
+        self._recipients = 0
         self.totals = dict.fromkeys(STATUSES, 0)
         self.matched = 0
         self.unclear = 0
@@ -108,6 +115,8 @@ class Trace:
 
     def message(self, queue_id: str, time: float, *, begins: bool = False) -> Message:
         """The message that has this queue ID now. `begins`: the line is the first of a new one, whatever was before."""
+        if self._recipients > MOST_RECIPIENTS:
+            self._make_room()
         known = self._open.get(queue_id)
         if begins and known is not None and (known.arrived is not None or known.recipients):
             self._report(self._open.pop(queue_id))
@@ -119,6 +128,13 @@ class Trace:
         if begins:
             known.arrived = time
         return known
+
+    def _make_room(self) -> None:
+        self._recipients = sum(len(each.recipients) for each in self._open.values())
+        while self._recipients > MOST_RECIPIENTS // 2:
+            first = self._open.pop(next(iter(self._open)))
+            self._recipients -= len(first.recipients)
+            self._report(first)
 
     def known(self, queue_id: str) -> Message | None:
         """The message that has this queue ID now, if a line was about it."""
@@ -145,12 +161,25 @@ class Trace:
                 if known is not None and known.status == "queued":
                     del recipients[address, ""]  # what was logged before the alias was
         key = recipient, delivery.orig_to
+        delivery.reply = delivery.reply[:LONGEST_TEXT]
+        self._recipients += key not in recipients
         recipients[key] = delivery.after(recipients[key]) if key in recipients else delivery
         message.time = delivery.time
 
     def named(self, queue_id: str, recipient: str, delivery: Delivery) -> None:
         """A recipient of the message, of whom something else may be known already."""
-        self.message(queue_id, delivery.time).recipients.setdefault((recipient, delivery.orig_to), delivery)
+        message = self.message(queue_id, delivery.time)
+        self._recipients += 1
+        message.is_named = True
+        message.recipients.setdefault((recipient, delivery.orig_to), delivery)
+
+    def forget_named(self, queue_id: str) -> None:
+        """Who was named before any attempt: from the first on, each is told by his own."""
+        message = self._open.get(queue_id)
+        if message is not None and message.is_named:
+            message.is_named = False
+            for key in [key for key, each in message.recipients.items() if each.status == "queued"]:
+                del message.recipients[key]
 
     def handed_over(self, queue_id: str, recipient: str, delivery: Delivery, following: str = "") -> None:
         """Mail that went on to another queue or program of this host, as the message `following`: one mail, not two.
@@ -198,7 +227,9 @@ class Trace:
         """A line that tells what became of the message, or "" of mail without a queue ID, and could not be read."""
         self.unclear += 1
         if queue_id:
-            self.message(queue_id, time).unclear = Delivery(time, "unclear", reply=line)
+            message = self.message(queue_id, time)
+            message.unclear = Delivery(time, "unclear", reply=line[:LONGEST_TEXT])
+            message.may_be_wanted = self._wanted.may_be_in(line)
 
     def close(self, queue_id: str, status: str = "", time: float | None = None) -> None:
         """The message has left the queue. `status`: what became of recipients whose mail was not delivered; "": by
@@ -235,7 +266,8 @@ class Trace:
         self._count_unnamed(message)
         for (address, orig_to), delivery in message.recipients.items():
             is_named = self._wanted.has_recipient(address, orig_to)
-            if not is_named and not (delivery.status == "unclear" and self._wanted.may_be_in(delivery.reply)):
+            is_about = message.may_be_wanted or self._wanted.may_be_in(delivery.reply)
+            if not is_named and not (delivery.status == "unclear" and is_about):
                 continue
             if self._window.has(delivery.time):
                 self._keep(row_of(message, address, delivery))
@@ -299,7 +331,7 @@ def row_of(message: Message, address: str, delivery: Delivery) -> dict[str, Any]
         "relay": delivery.relay,
         "status": delivery.status,
         "dsn": delivery.dsn,
-        "reply": delivery.reply[:LONGEST_REPLY],
+        "reply": delivery.reply[:LONGEST_TEXT],
         "delay": delivery.delay,
         "instance": message.instance,
     }

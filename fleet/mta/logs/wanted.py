@@ -1,7 +1,7 @@
 """The criteria of a trace: which messages and recipients fit, and what the host looks for in the lines."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from fleet.match import wildcards
@@ -40,7 +40,8 @@ class Wanted:
         sender, recipient = fixed_text(given.sender), fixed_text(given.recipient)
         return as_quoted(sender) if len(sender) >= len(recipient) else (*as_quoted(recipient), *unnamed)
 
-    def has_message(self, queue_ids: Sequence[str], message_id: str, sender: str | None) -> bool:
+    def has_message(self, queue_ids: Collection[str], message_id: str, sender: str | None) -> bool:
+        """By all queue IDs that the message had on this host. `sender` None: not known."""
         given = self.operation
         if given.queue_id and given.queue_id not in queue_ids:
             return False

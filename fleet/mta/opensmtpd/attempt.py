@@ -1,6 +1,6 @@
 """message.deliver, with what came of it by the log and the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -18,7 +18,7 @@ from fleet.mta.opensmtpd.commands import (
     deliver_arguments,
     smtpctl_argv,
 )
-from fleet.mta.opensmtpd.lines import SESSION, Attempted, delivery_line
+from fleet.mta.opensmtpd.lines import SESSION, Attempted, delivery_line, envelope_of
 from fleet.mta.opensmtpd.parse import error_of
 from fleet.mta.opensmtpd.queue import QUEUE
 from fleet.mta.operations import MessageDeliver
@@ -64,23 +64,32 @@ def from_log(instance: InstanceFacts, before: QueueEntry) -> Steps[Result | None
 
 
 def attempts_of(lines: Sequence[str], queue_id: str) -> tuple[Attempt, ...]:
-    """The last attempt for each recipient of the message."""
+    """The last attempt for each recipient of the message; a line that was not understood tells one to somebody that is
+    `unclear`."""
     attempts: dict[tuple[str, str], Attempt] = {}
-    for line in without_times(lines):
-        told = _told(line)
-        if told is not None and told.queue_id == queue_id:
+    for fields in _deliveries(lines):
+        told = _told(fields)
+        if told is None and envelope_of(fields) == queue_id:
+            attempts["", fields] = Attempt("", "unclear", reply=fields)
+        elif told is not None and told.queue_id == queue_id:
             outcome = "bounced" if told.status == "expired" else told.status
             relay = "" if told.is_local else told.relay
             attempts[told.recipient, told.orig_to] = Attempt(told.recipient, outcome, relay, told.reply, told.orig_to)
     return tuple(attempts.values())
 
 
-def _told(line: str) -> Attempted | None:
-    """Of a delivery: commands of clients are logged too."""
-    parsed = SYSLOG.fullmatch(line)
-    match = SESSION.fullmatch(parsed["text"]) if parsed else None
+def _deliveries(lines: Sequence[str]) -> Iterator[str]:
+    """What lines of deliveries tell; commands of clients are logged too."""
+    for line in without_times(lines):
+        parsed = SYSLOG.fullmatch(line)
+        match = SESSION.fullmatch(parsed["text"]) if parsed else None
+        if match and match[2] in ATTEMPTS and match[3] == "delivery":
+            yield match[4]
+
+
+def _told(fields: str) -> Attempted | None:
     with suppress(OutOfBounds):
-        return delivery_line(match[4]) if match and match[2] in ATTEMPTS and match[3] == "delivery" else None
+        return delivery_line(fields)
     return None
 
 

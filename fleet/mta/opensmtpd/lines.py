@@ -15,6 +15,7 @@ SESSION = re.compile(r"([0-9a-f]{16}) (smtp|mta|mda) (?:event=)?([a-z-]+) ?(.*)"
 VALUE = r'(?:<[^>]*+>|"[^"]*+"|[^\s<"]*+)'
 WHOLE = re.compile(rf"(?:[a-z_]+={VALUE}(?:, | |$))*+")
 FIELD = re.compile(r'([a-z_]+)=(?:<([^>]*+)>|"([^"]*+)"|([^\s<"]*+))')
+ENVELOPE = re.compile(r"\bevpid=([0-9a-f]{8})")
 ENVELOPE_ID = re.compile(r"[0-9a-f]{16}")
 DELAY = re.compile(r"-?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 STATUS = {
@@ -83,6 +84,12 @@ def given_up_line(text: str) -> dict[str, str] | None:
     said, mark, _ = text.partition(", stat=")
     named = fields_of(said)
     return named if mark and named and named.get("to") and "from" in named else None
+
+
+def envelope_of(fields: str) -> str:
+    """The message ID of the first envelope that a line names, or ""."""
+    match = ENVELOPE.search(fields)
+    return match[1] if match else ""
 
 
 @lru_cache(4096)

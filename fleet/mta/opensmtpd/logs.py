@@ -7,15 +7,16 @@ from fleet.mta.logs.heads import SYSLOG
 from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.rows import Delivery, Message, Trace
 from fleet.mta.logs.tracing import dsn_of, null_or
-from fleet.mta.opensmtpd.lines import SESSION, delivery_line, fields_of, given_up_line, original
+from fleet.mta.opensmtpd.lines import SESSION, delivery_line, envelope_of, fields_of, given_up_line, original
 
 ADDRESS = re.compile(r"address=(\S+)")
 GIVEN_UP = re.compile(r"\w+: (Remove|Expire) for ([0-9a-f]{8})[0-9a-f]{8}: ")
 CORRUPT = re.compile(r"warn: invalid envelope ([0-9a-f]{8})[0-9a-f]{8}: ")
 """The envelope is put aside, in corrupt/."""
 FAILED = re.compile(r'command="(?P<command>.*)" result="(?P<reply>.*?)"?', re.DOTALL)
-RCPT = re.compile(r"RCPT TO: ?<(.*)>", re.IGNORECASE)
-MAIL = re.compile(r"MAIL FROM: ?<(.*)>", re.IGNORECASE)
+PATH = r' ?<((?:[^">]++|"(?:[^"\\]|\\.)*+")*+)>'
+RCPT = re.compile(f"RCPT TO:{PATH}", re.IGNORECASE)
+MAIL = re.compile(f"MAIL FROM:{PATH}", re.IGNORECASE)
 HERE = re.compile(r"127\.|\[?(?:IPv6:)?::1\b")
 ACCEPTED = re.compile(r"\b([0-9a-f]{8}) Message accepted for delivery")
 OTHERS = frozenset({"", "HELO", "EHLO", "DATA", "."})
@@ -133,7 +134,7 @@ class Lines:
         if match is None or fields.count('" result="') != 1:
             self._trace.not_understood("", time, fields)
             return
-        command, reply = match["command"], match["reply"]
+        command, reply = (match[part].replace(r"\\", "\\") for part in ("command", "reply"))  # vis(3)
         recipient, sender = RCPT.match(command), MAIL.match(command)
         if not recipient and not sender:
             verb = command.partition(" ")[0].upper()
@@ -143,12 +144,6 @@ class Lines:
         message.sender = null_or(sender[1]) if sender else None
         message.is_partly_named = command.upper() in OF_ALL
         self._trace.rejected(message, recipient[1] if recipient else "", reply, dsn_of(reply))
-
-
-def envelope_of(fields: str) -> str:
-    """The message ID of the first envelope that a line names, or ""."""
-    match = re.search(r"\bevpid=([0-9a-f]{8})", fields)
-    return match[1] if match else ""
 
 
 LOG = MailLog(

@@ -92,7 +92,7 @@ def choice(description: str, values: Sequence[str]) -> Kind:
 
     def parse_choice(value: Any) -> str:
         if as_string(value) not in values:
-            raise BadValue("not_a_choice", f"{value!r} is none of {', '.join(values)}")
+            raise BadValue("not_a_choice", f"{value[:80]!r} is none of {', '.join(values)}")
         return str(value)
 
     return Kind({"type": "string", "enum": list(values), "description": description}, parse_choice)

@@ -59,7 +59,7 @@ def parse_params(operation_name: str, params: Any, *, now: datetime) -> Parsed:
 def _read(spec: OperationSpec, params: dict[str, Any]) -> tuple[dict[str, Any], list[ParamError]]:
     known = ", ".join(spec.params) or "no parameters at all"
     errors = [
-        ParamError(name, "unknown_field", f"{spec.name} has no parameter {name!r}; expected {known}")
+        ParamError(name, "unknown_field", f"{spec.name} has no parameter {name[:80]!r}; expected {known}")
         for name in params
         if name not in spec.params
     ]

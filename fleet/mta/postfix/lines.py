@@ -96,9 +96,14 @@ def _service(tag: str) -> tuple[str, str]:
 
 
 def line_of(text: str) -> Line | None:
-    """The line's parts, with or without time and host before them; None of what is about no mail."""
+    """The line's parts, with or without time and host before them; None of what is about no mail, or another program's.
+
+    A program that logs no pid (Dovecot) has its tag end before strangers' text, in which a whole line may stand.
+    """
     head, _, said = text.partition("]: ")
     queue_id, mark, rest = said.partition(": ")
+    if ": " in head:
+        return None
     if not mark or not IS_ID(queue_id):
         if not said.startswith("proxy-"):
             return None
@@ -116,14 +121,15 @@ def delivery_of(text: str, time: float) -> tuple[str, Delivery] | None:
     head, _, tail = text.partition(", status=")
     word, _, reply = tail.partition(" (")
     status = OUTCOMES.get(word)
-    named, _, rest = head[len("to=<") :].rpartition(">")
+    named, bracket, rest = head[len("to=<") :].rpartition(">")
     first, mark, orig_to = named.partition(", orig_to=<")
-    to, _, between = first.rpartition(">") if mark else (named, "", "")
+    to, closed, between = first.rpartition(">") if mark else (named, bracket, "")
     pairs = FIELD.findall(between + rest)
     fields = dict(pairs)
     if status is None or ", status=" in reply or len(fields) != len(pairs) or "relay" not in fields:
         return None
-    if mark and not (ADDRESS.fullmatch(to) and ADDRESS.fullmatch(orig_to)):
+    # Where syslog cut the line within an address, what looks like fields is that address's.
+    if not closed or "orig_to" in fields or not (ADDRESS.fullmatch(to) and ADDRESS.fullmatch(orig_to)):
         return None
     relay, reply = fields["relay"], reply.removesuffix(")")
     is_here = "[" not in relay or HERE.search(relay) is not None

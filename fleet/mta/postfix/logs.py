@@ -38,6 +38,8 @@ UNNAMED = (
     "reject: header ", "reject: body ", "reject: content ", "reject: mime-error ",
 )  # fmt: skip
 """Such a line names the first recipient of several, or none."""
+VIA_PIPE = "delivered via "
+"""pipe(8): of a program that may be a filter. Mailing lists give many mails one Message-ID, which local(8) delivers."""
 SAME_DIALOGUE = 60.0
 """Seconds from what was decided about a dialogue's mail to its queue ID."""
 LONGEST_NAME = 200
@@ -189,7 +191,7 @@ class Lines:
         following = following_of(delivery.reply) if self._before else ""
         if following and self._before.get(following) == queue_id:
             return following
-        if "[" not in delivery.relay and self._came_back(queue_id):
+        if delivery.reply.startswith(VIA_PIPE) and self._came_back(queue_id):
             delivery.status = "handed_over"
         return ""
 

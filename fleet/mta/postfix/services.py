@@ -10,6 +10,7 @@ from fleet.mta.bounds import port_of
 
 PORTS = {"smtp": 25, "mail": 25, "submission": 587, "msa": 587, "smtps": 465, "submissions": 465, "ssmtp": 465}
 SMTP = 25
+SUBMISSION = (587, 465)
 SERVERS = ("smtpd", "postscreen")
 
 
@@ -83,10 +84,16 @@ def words(text: str) -> tuple[str, ...]:
 def of_strangers(services: Sequence[Service], addresses: Mapping[str, str]) -> tuple[Service, ...]:
     """Those by which mail of other hosts comes in: on port 25, on loopback only where that is all.
 
-    `addresses`: where each is reached, by name. Without port 25 the first one that Postfix itself answers.
+    `addresses`: where each is reached, by name. Where none outside is on port 25, it may be led to another port, but to
+    those of submission; else the first one that Postfix itself answers.
     """
-    found = [each for each in services if each.port == SMTP] or [each for each in services if each.smtpd][:1]
-    return tuple(each for each in found if not is_loopback(addresses[each.name])) or tuple(found)
+    outer = [each for each in services if not is_loopback(addresses[each.name])]
+    return tuple(
+        [each for each in outer if each.port == SMTP]
+        or [each for each in outer if each.smtpd and each.port not in SUBMISSION]
+        or [each for each in services if each.port == SMTP]
+        or [each for each in services if each.smtpd][:1]
+    )
 
 
 def address_of(service: Service, settings: Mapping[str, str], host_addresses: str) -> str:

@@ -15,7 +15,7 @@ from fleet.mta.qmail.commands import NOT_STOPPED, STOPS, UP, WATCH, Answer, chan
 from fleet.mta.qmail.lines import BOUNCE, STARTING, ended_line, words_of
 from fleet.mta.qmail.queue import QUEUE
 from fleet.mta.qmail.virtual import NONE, Virtual
-from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, not_attempted, outcome_of
+from fleet.mta.queue.delivery import Attempt, Delivery, Judge, Try, attempted, is_told, not_attempted, outcome_of
 from fleet.mta.queue.listing import Listing
 from fleet.mta.queue.outcome import same
 from fleet.mta.records import Context, Ended, InstanceFacts, MessageOutcome, MessageState, QueueEntry, Result
@@ -136,7 +136,8 @@ def attempt_result(
         if attempts:
             error = InDelivery(f"the attempt had not ended after {WAIT_SECONDS} seconds")
         return not_attempted(before, error, log=lines)
-    outcome = outcome_of(ended, is_queued=still is not None, is_returned=name in returned(lines))
+    is_whole = is_told(before, ended)
+    outcome = outcome_of(ended, is_queued=still is not None, is_returned=name in returned(lines), is_whole=is_whole)
     return attempted(before, still, attempts, outcome, log=lines)
 
 

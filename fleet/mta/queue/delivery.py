@@ -147,15 +147,23 @@ def deliverable(
     return entry
 
 
-def outcome_of(attempts: Iterable[Attempt], *, is_queued: bool, is_returned: bool = False) -> str:
+def is_told(before: QueueEntry, attempts: Iterable[Attempt]) -> bool:
+    """Whether a log tells an attempt for each recipient: syslog drops lines of who logs much (rate limits)."""
+    waiting = {each.address.casefold() for each in before.recipients if each.state != "delivered"}
+    return len({(each.address, each.orig_to) for each in attempts}) >= len(waiting)
+
+
+def outcome_of(
+    attempts: Iterable[Attempt], *, is_queued: bool, is_returned: bool = False, is_whole: bool = True
+) -> str:
     """One word for all recipients, the worst of theirs. What left the queue without a word of it is `left_queue`, never
-    `sent`."""
+    `sent`. `is_whole`: an attempt is told of each recipient."""
     outcomes = {each.outcome for each in attempts}
     if is_returned:
         outcomes.add("bounced")
     if is_queued:
         outcomes.add("deferred")
-    elif not outcomes or not outcomes <= ENDS:
+    elif not is_whole or not outcomes or not outcomes <= ENDS:
         outcomes.add("left_queue")
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "sent")
 
@@ -208,7 +216,8 @@ def result_by_log(
         if still.state in UNDER_WAY:
             error = InDelivery(f"the attempt had not ended after {waited} seconds")
         return not_attempted(before, error, log=lines)
-    outcome = outcome_of(attempts, is_queued=still is not None, is_returned=is_returned)
+    is_whole = is_told(before, attempts)
+    outcome = outcome_of(attempts, is_queued=still is not None, is_returned=is_returned, is_whole=is_whole)
     return attempted(before, still, attempts, outcome, log=lines)
 
 

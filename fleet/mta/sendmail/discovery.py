@@ -13,6 +13,7 @@ from fleet.mta.steps import Command, Completed, Steps, run
 
 CONFIG_DIRECTORY = "/etc/mail"
 NO_CLIENT = "none"
+IPV6 = re.compile("^IPv6:", re.IGNORECASE)
 PATTERN = re.compile(r"/[A-Za-z0-9_./-]+\*?", re.ASCII)
 PORTS = {"smtp": 25, "submission": 587, "msa": 587, "smtps": 465, "submissions": 465}
 
@@ -146,5 +147,6 @@ def _listeners(pairs: list[tuple[str, str]]) -> list[list[Any]]:
         anywhere = "::" if options.get("f", "").lower() == "inet6" else "0.0.0.0"  # noqa: S104 - what is configured
         number = port_of(port) if port.isdigit() else PORTS.get(port, 25)
         mode = "tls" if "s" in options.get("m", "") else ""
-        listeners.append([options.get("a", anywhere), number, options.get("n", ""), mode])
+        address = IPV6.sub("", options.get("a", anywhere))
+        listeners.append([address, number, options.get("n", ""), mode])
     return listeners or [["0.0.0.0", 25, "", ""]]  # noqa: S104 - what is configured

@@ -16,6 +16,8 @@ ADDRESS = rf'(?:<(?:[^"<>]++|{QUOTED})*+>|(?:[^",]++|{QUOTED})++)'
 ONE = re.compile(ADDRESS)
 HEAD = re.compile(rf"\w+=(?:{ADDRESS}|,(?! [a-z_]+=))*+")
 FIELD = re.compile(r", ([a-z_]+)=")
+CONTROLLING = re.compile(rf"({ADDRESS})(?=(?: \([^(),]*\))?(?:,|$))")
+ARGUMENT = re.compile(rf'(?:[^",]++|{QUOTED}|,(?! arg2=))*+(?=, arg2=|$)')
 MORE = " [more]"
 """Ends the recipients of a line that the next line goes on with."""
 OURS = frozenset({"ctladdr", "delay", "mailer", "relay", "quarantine", "dsn", "size", "msgid"})
@@ -56,16 +58,29 @@ class Line:
 def delivery_line(text: str) -> Line | None:
     """`to=`: the recipients, the fields with `reply`, and `stat`. None where it is cut off, too."""
     end = _end_of_head(text)
-    said, mark, stat = text[end:].partition(", stat=")
+    rest, expanded = _without_controlling(text[end:])
+    said, mark, stat = rest.partition(", stat=")
     if not mark or ", stat=" in stat:
         return None
     said, has_reply, reply = said.partition(", reply=")
     named = fields_of(said)
-    if named is None:
+    # What is sent has a code of success: else the text is another's, in a line that syslog cut.
+    if named is None or (stat.startswith("Sent") and not named.get("dsn", "2").startswith("2")):
         return None
+    if expanded:
+        named["ctladdr"] = expanded
     if has_reply:
         named["reply"] = reply
     return Line(addresses_of(text[3:end].removesuffix(MORE)), named, stat)
+
+
+def _without_controlling(text: str) -> tuple[str, str]:
+    """The fields without the value of `ctladdr`, an address too, and that value. "" for all where it was cut."""
+    before, mark, rest = text.partition(", ctladdr=")
+    if not mark or ", reply=" in before or ", stat=" in before:
+        return text, ""
+    match = CONTROLLING.match(rest)
+    return (before + mark + rest[match.end() :], match[1]) if match else ("", "")
 
 
 def arrival_line(text: str) -> Line | None:
@@ -148,7 +163,8 @@ def ruleset_line(text: str) -> tuple[str, str, str, str, str] | None:
     [verb] = verbs
     argument = said[match.end() :] if mark else text[match.end() : verb.start()]
     client = rest[: verb.start()] if mark else ""
-    return match[1], argument.partition(", arg2=")[0], client, verb[1] or verb[3], verb[2] or ""
+    first = ARGUMENT.match(argument)
+    return match[1], first[0] if first else argument.partition(", arg2=")[0], client, verb[1] or verb[3], verb[2] or ""
 
 
 def status_of(stat: str, dsn: str = "") -> str:

@@ -59,7 +59,7 @@ class Lines:
         head = ID.match(parsed["text"]) if parsed else None
         if parsed is None or head is None:
             return
-        text = parsed["text"][head.end() :]
+        text = parsed["text"][head.end() :].replace(r"\\", "\\")  # str2prt() of its source
         if head[2] is not None:
             text = self._joined(head[1], int(head[2]), text)
         queue_id = "" if head[1] == "NOQUEUE" else head[1]
@@ -141,8 +141,8 @@ class Lines:
             return
         self._trace.message(queue_id, time).recipients.pop(("", ""), None)
         self._trace.message(queue_id, time).is_partly_named = False
-        verb = "discard" if line.text == "discarded" else "reject"
         said = self._refused.get(queue_id, "")
+        verb = "discard" if line.text == "discarded" and not said else "reject"
         reply = "" if verb == "discard" else said if line.text in said else line.text
         for address in line.values:
             self._end(time, queue_id, address, verb, reply, line.named.get("dsn", ""))
