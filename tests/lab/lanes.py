@@ -1,6 +1,6 @@
 """Lanes: the lab's tests side by side, a small lab of its own for each process that runs them.
 
-`pytest -n 4 tests/lab` starts four processes, more than there are processors, because a test mostly waits for a mail
+`pytest -n 5 tests/lab` starts five processes, more than there are processors, because a test mostly waits for a mail
 server. Each process is a lane: it has its own network, sink, hosts and, if it needs one, running product. Lanes share
 nothing but the images and keys in the cache, and a test knows nothing of lanes. A lane starts a host when a test first
 asks for it, and takes its lab down at the end.
@@ -22,8 +22,14 @@ FIRST = (
     "test_story",
     "test_other_mtas_story",
     "test_postfix_blocks",
+    "test_listeners",
+    "test_cuts",
 )
 """The modules whose groups take longest, longest first: the last to begin decide when all is done."""
+LONG = ("test_failures", "test_story")
+"""Modules that use the product for so long that each is a group. The others that do are one group together, as long,
+so that it starts in three lanes: a start takes as much of the processors as forty resets of a host."""
+PRODUCT = "product"
 SPACING = 16
 """Between the third numbers of two lanes' networks: 10.77.0, 10.77.16, 10.77.32; others may use those next to ours."""
 
@@ -49,7 +55,8 @@ def name_of(name: str, number: int) -> str:
 
 
 def group_of(test: str, hosts: Collection[str]) -> str:
-    """The group of a test: its module, divided by the host that its parameters name unless it uses the product.
+    """The group of a test: its module, divided by the host that its parameters name; PRODUCT or one of LONG if it uses
+    the product.
 
     `test` is pytest's name for it, "tests/lab/test_x.py::test_y[pf1-more]"; `hosts` are the lab's. Elsewhere than in
     tests/lab a module is a group.
@@ -58,8 +65,10 @@ def group_of(test: str, hosts: Collection[str]) -> str:
     if PurePath(path).parent.name != "lab":
         return path
     module = PurePath(path).stem
+    if uses_product(module):
+        return module if module in LONG else PRODUCT
     words = rest.partition("[")[2].rstrip("]").replace("/", "-").split("-")
-    return module if uses_product(module) else "-".join([module, *sorted({*words} & {*hosts})])
+    return "-".join([module, *sorted({*words} & {*hosts})])
 
 
 @functools.cache

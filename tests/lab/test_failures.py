@@ -114,7 +114,7 @@ def wrecks(lab: Lab, people: People, service: Service) -> list[Wreck]:
     await_true(lambda: people.alice.get(f"jobs/{jobs['pf2']['id']}/")["state"] == "running", 20, pause=0.01)
     time.sleep(0.4)
     assert len(service.kill("deploy.worker", "ssh.0") + service.kill("deploy.worker", "ssh.1")) == 2
-    ended = {name: people.alice.wait(job, 240, ENDED) for name, job in jobs.items()}
+    ended = {name: people.alice.wait(job, 240, ENDED, pause=1) for name, job in jobs.items()}
     return [Wreck(hosts[name], ended[name], before[name]) for name in sizes]
 
 

@@ -100,10 +100,12 @@ def test_a_pid_of_another_time_is_not_ours() -> None:
         ("tests/lab/test_lab.py::test_each_instance_has_its_own_queue", "test_lab"),
         ("tests/lab/test_qmail_blocks.py::test_it[pf1@x.example]", "test_qmail_blocks"),
         ("tests/lab/test_story.py::test_hold[pf2/postfix]", "test_story"),
+        ("tests/lab/test_bad_input.py::test_a_pattern[pf1-more]", "product"),
+        ("tests/lab/test_qmail_story.py::test_mail", "product"),
         ("tests/browser/test_login.py::test_a_line[pf1]", "tests/browser/test_login.py"),
     ],
 )
-def test_a_modules_tests_of_one_host_are_a_group_and_a_story_stays_whole(test: str, group: str) -> None:
+def test_a_modules_tests_of_one_host_are_a_group_and_those_of_the_product_are_three(test: str, group: str) -> None:
     assert lanes.group_of(test, ALL) == group
 
 

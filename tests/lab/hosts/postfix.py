@@ -57,8 +57,9 @@ LONG_IDS = 'postconf -e "enable_long_queue_ids = yes" && settle'
 
 START = "postfix start"
 STOP = "postfix stop"
-READY = "postfix status 2>/dev/null && ss -Hltn 'sport = :25' | grep -q ."
-READY_BOTH = f"{READY} && postfix -c /etc/postfixEXT status 2>/dev/null && [ $(ss -Hltn 'sport = :25' | wc -l) -ge 2 ]"
+# master(8) listens only once it has taken the queue's lock; asking `postfix status` costs ten times as much.
+READY = "ss -Hltn 'sport = :25' | grep -q ."
+READY_BOTH = "[ $(ss -Hltn 'sport = :25' | wc -l) -ge 2 ]"
 
 HOSTS = (
     HostSpec(
