@@ -171,7 +171,8 @@ def claimed(job: Job) -> Claim | None:
 
 def work(job: Job) -> Job:
     """Let the workers do all they can do for the job now."""
-    for queue in sorted({queues.queue_of(run) for run in job.runs.all()}) * 2:
+    found = sorted({queues.queue_of(run) for run in job.runs.all()})
+    for queue in found * min(len(found), 2):  # what ends on one of them may let another one go on
         runner.work(queues.lane_of(job.is_changing), queue)
     job.refresh_from_db()
     return job

@@ -2,16 +2,25 @@
 there; charlie belongs to beta and may see nothing of acme; dana administers everything."""
 
 import json
+import secrets
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
+from django.core.signals import setting_changed
+from django.db import transaction
+from django.dispatch import receiver
 from django.test import Client
+from django.test.client import ClientHandler
 
+from api.auth import digest
+from api.models import Token
 from api.tokens import issue_on_server
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.secrets import seal_credential
 from jobs import wakeup
+from jobs.audit import trail
 from jobs.models import Account, AccountKind, Role
 
 API = "/api/v1/"
@@ -21,12 +30,32 @@ b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFR5cGUgYnkgaGFuZCwgMzIgYnl0ZXMgbG9uZy4u"
 
 
+@cache
+def _handler() -> ClientHandler:
+    """One for all clients: to load the middleware takes longer than most requests."""
+    made = ClientHandler(enforce_csrf_checks=False)
+    made.load_middleware()
+    return made
+
+
+@receiver(setting_changed)
+def _forget_handler(**_: object) -> None:
+    """Middleware may have read the setting."""
+    _handler.cache_clear()
+
+
+def _client() -> Client:
+    client = Client(raise_request_exception=False)
+    client.handler = lambda environ: _handler()(environ)
+    return client
+
+
 @dataclass
 class Caller:
     """Somebody with a token. Paths are below /api/v1/ unless they begin with a slash."""
 
     token: str
-    client: Client = field(default_factory=lambda: Client(raise_request_exception=False))
+    client: Client = field(default_factory=_client)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """`body`: JSON value, or bytes that are sent as they are. Header names with `_` for `-`."""
@@ -93,8 +122,24 @@ def build_world() -> World:
     bx1 = _host(customers["beta"], "bx1", labels={})
     postfix = _instance(mx1)
     _instance(bx1)
-    callers = {name: Caller(issue_on_server(row, {"name": "test"})) for name, row in people.items()}
-    return World(customers["acme"], customers["beta"], mx1, bx1, postfix, people, callers)
+    return World(customers["acme"], customers["beta"], mx1, bx1, postfix, people, _callers(people))
+
+
+def _callers(people: dict[str, Account]) -> dict[str, Caller]:
+    """A token for each and its entry in the audit trail, as `issue_on_server` writes them one by one."""
+    texts = {name: f"mxf_{secrets.token_urlsafe(32)}" for name in people}
+    rows = [Token(account=people[name], name="test", digest=digest(text)) for name, text in texts.items()]
+    with transaction.atomic():
+        Token.objects.bulk_create(rows)
+        trail.append(*(_entry(row) for row in rows))
+    return {name: Caller(text) for name, text in texts.items()}
+
+
+def _entry(row: Token) -> trail.Entry:
+    _, customer = ROLES[row.account.username]
+    return trail.Entry(
+        customer or "", "token.first", None, row.account.username, data={"name": row.name, "token": row.pk}
+    )
 
 
 def _person(name: str, role: str, customer: Customer | None) -> Account:

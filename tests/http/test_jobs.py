@@ -150,14 +150,12 @@ def test_jobs_are_listed_newest_first_in_pages(world: World) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 101])
-@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
-def test_a_page_read_in_batchs_is_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch, batch: int, limit: int
-) -> None:
+def test_a_page_read_in_batchs_is_the_same(world: World, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     made = [world.alice.post("jobs/", JOB).json()["id"] for _ in range(7)]
     monkeypatch.setattr(pagination, "BATCH", batch)
-    assert [len(page) for page in pages(world.bob, f"jobs/?limit={limit}")] == sizes(7, limit)
-    assert [*chain(*pages(world.bob, f"jobs/?limit={limit}&ordering=created_at"))] == made
+    for limit in (1, 2, 3, 6, 7, 8):
+        assert [len(page) for page in pages(world.bob, f"jobs/?limit={limit}")] == sizes(7, limit), limit
+        assert [*chain(*pages(world.bob, f"jobs/?limit={limit}&ordering=created_at"))] == made, limit
 
 
 def test_a_page_of_large_jobs_ends_before_its_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,8 @@ async def test_output_of_exactly_the_limit_is_accepted(sshd: Sshd, pool: Pool) -
 async def test_huge_output_streams_through_a_sink_with_little_memory(sshd: Sshd, pool: Pool) -> None:
     await carried(pool, sshd.endpoint(), "true")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = await carried(pool, sshd.endpoint(), "head", "-c", "300M", "/dev/zero", sink=Counter(), timeout=60)
-    assert done.result == 300 << 20
+    done = await carried(pool, sshd.endpoint(), "head", "-c", "128M", "/dev/zero", sink=Counter(), timeout=60)
+    assert done.result == 128 << 20
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 64 * 1024
 
 
@@ -103,11 +103,13 @@ async def test_what_a_sink_raises_ends_the_command_and_reaches_the_caller(sshd: 
 
 
 async def test_a_connection_that_ends_in_mid_command_is_lost_and_the_next_command_gets_a_new_one(
-    own_sshd: Sshd, pool: Pool
+    own_sshd: Sshd, pool: Pool, tmp_path: Path
 ) -> None:
     own_sshd.start()
-    running = asyncio.create_task(carried(pool, own_sshd.endpoint(), *shell("printf part; sleep 20")))
-    await asyncio.sleep(0.7)
+    text = f"printf part; touch {tmp_path}/begun; sleep 20"
+    running = asyncio.create_task(carried(pool, own_sshd.endpoint(), *shell(text)))
+    while not (tmp_path / "begun").exists():
+        await asyncio.sleep(0.02)
     own_sshd.cut()
     with pytest.raises(ConnectionLost):
         await running

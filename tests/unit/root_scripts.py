@@ -24,9 +24,11 @@ STEPS = "cp find ln makemap mktemp mv perl postmap python3 rm rmdir smtpctl stat
 """The programs that are counted: none of them runs beside another one."""
 COUNT = """#!/bin/sh
 PATH=/usr/bin:/usr/sbin
-read -r when <{tools}/when
+read -r when at <{tools}/when
+at=$((at + 1))
+echo "$when $at" >{tools}/when
 echo "${{0##*/}}" >>{tools}/steps
-[ "$(wc -l <{tools}/steps)" != "$when" ] || sh {tools}/hook >>{tools}/hooked 2>&1
+[ "$at" != "$when" ] || sh {tools}/hook >>{tools}/hooked 2>&1
 program={tools}/real/${{0##*/}}
 [ -e "$program" ] || program=/usr/bin/${{0##*/}}
 exec "$program" "$@"
@@ -110,7 +112,12 @@ class Edited:
 
         `digest`: of the file as it was planned with, where that is not `old`.
         """
-        for name, text in (("steps", ""), ("when", str(when)), ("hook", f"cd {self.place}\n{hook}\n"), ("hooked", "")):
+        for name, text in (
+            ("steps", ""),
+            ("when", f"{when} 0\n"),
+            ("hook", f"cd {self.place}\n{hook}\n"),
+            ("hooked", ""),
+        ):
             (self.tools / name).write_text(text)
         digests = {
             "digest": digest or digest_of(self.old),

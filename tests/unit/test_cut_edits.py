@@ -87,7 +87,7 @@ def test_what_came_to_hand_and_is_no_file_is_moved_beside_and_never_deleted() ->
         when = made.steps().index("sync") - 1
         made.reset()
         (made.tools / "next").write_text(CUT.format(SIGKILL))
-        then = f"echo {when + 1} >{made.tools}/when; cp {made.tools}/next {made.tools}/hook"
+        then = f"echo {when + 1} {when} >{made.tools}/when; cp {made.tools}/next {made.tools}/hook"
         made.run(when, f"rm list; mkdir list; echo his >list/own; {then}")
         assert not made.list.exists()
         made.list.write_text(made.old)

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import subprocess
-import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,8 +244,7 @@ def test_a_file_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sender", ["a@b", "*"])
 def test_a_packed_line_without_end_takes_no_memory_of_the_host_and_is_told(sender: str, tmp_path: Path) -> None:
-    pack = zlib.compressobj(1, wbits=31)
-    bomb = b"".join(pack.compress(bytes(1 << 20)) for _ in range(600)) + pack.flush()
+    bomb = gzip.compress(bytes(1 << 20), 1) * 600
     host = LogHost("postfix", tmp_path)
     reject = "NOQUEUE: reject: RCPT from a[1]: 550 no; from=<a@b> to=<c@d> proto=X helo=<e>"
     host.put("mail.log", line(NOW - 30, reject))

@@ -119,7 +119,7 @@ def test_a_fuzz_of_patterns_is_refused_or_bounded() -> None:
     pieces = [*"ab.*+?|()[]^$\\{}-,", "x", "(a+)+", "[^a]", ".{1,9}", r"\pL", r"\b", "(?i)", "{2,50}", r"\w+", "é"]
     body = "".join(chooser.choices("abx é", k=60_000)).encode()[:65536]
     judged = 0
-    for _ in range(10_000):
+    for _ in range(4_000):
         pattern = "".join(chooser.choices(pieces, k=chooser.randint(1, 12)))
         if (error := refusal(pattern)) is not None:
             assert error.code == "bad_pattern"

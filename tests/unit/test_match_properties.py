@@ -84,7 +84,7 @@ CONTENT = st.builds(
 
 
 @given(EXPRESSIONS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_both_forms_give_the_same_expression_back(value: dict[str, Any]) -> None:
     expression = from_json(value)
     text = expression.render()
@@ -95,7 +95,7 @@ def test_both_forms_give_the_same_expression_back(value: dict[str, Any]) -> None
 
 
 @given(EXPRESSIONS, ENTRIES, CONTENT)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_both_forms_judge_alike_and_a_first_look_is_never_taken_back(
     value: dict[str, Any], entry: Entry, content: Read
 ) -> None:
@@ -109,7 +109,7 @@ def test_both_forms_judge_alike_and_a_first_look_is_never_taken_back(
 
 
 @given(EXPRESSIONS, ENTRIES, CONTENT)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_said_to_match_everything_does(value: dict[str, Any], entry: Entry, content: Read) -> None:
     expression = from_json({"or": [value, {"not": value}]})
     assert expression.matches_everything()
@@ -119,7 +119,7 @@ def test_what_is_said_to_match_everything_does(value: dict[str, Any], entry: Ent
 
 
 @given(st.one_of(st.text(max_size=60), st.text('fromsizeORNDAL:~=/<>()"-\\ 0KM[]i*?\ud800\n', max_size=40)))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_text_ends_in_anything_but_an_expression_or_a_match_error(text: str) -> None:
     said = _tried(text)
     if isinstance(said, Expression):
@@ -144,13 +144,13 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_json_ends_in_anything_but_an_expression_or_a_match_error(value: object) -> None:
     said = _tried(value)
     assert isinstance(said, Expression) or said.detail.startswith("expected")
 
 
 @given(st.one_of(st.text(max_size=80), st.text("=?utf-8qQbB?_=AZ \ud800\udcff", max_size=60)))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_header_value_raises(raw: str) -> None:
     assert isinstance(decode(raw), str)
