@@ -177,11 +177,17 @@ def present_names(target: dict[str, Any], instances: Iterable[Instance]) -> dict
 
 def with_host_renamed(target: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     """`target` with the host `old` and its instances called as they are now."""
-    names = {
-        "hosts": lambda name: new if name == old else name,
-        "instances": lambda name: f"{new}/{name.removeprefix(f'{old}/')}" if name.startswith(f"{old}/") else name,
-    }
-    return {key: [*map(names[key], value)] if key in names else value for key, value in target.items()}
+    return with_hosts_renamed(target, {old: new})
+
+
+def with_hosts_renamed(target: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """`target` with these hosts and their instances called otherwise, all at once: two may have exchanged names."""
+
+    def renamed(name: str) -> str:
+        host, slash, instance = name.partition("/")
+        return f"{names.get(host, host)}{slash}{instance}"
+
+    return {key: [*map(renamed, value)] if key in ("hosts", "instances") else value for key, value in target.items()}
 
 
 def _is_enabled(instance: Instance) -> bool:

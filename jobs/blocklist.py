@@ -197,7 +197,7 @@ def settle(runs: Iterable[Run], now: datetime, retry_at: datetime) -> None:
 
     `retry_at`: when to look again at what a host that was down has not got yet.
     """
-    for run in runs:
+    for run in (run for run in runs if not run.job.dry_run):
         if (run.result or {}).get("overtaken"):
             _settle_overtaken(run, retry_at)
         elif run.job.operation == "sender.block":

@@ -32,11 +32,17 @@ UNDO = {
 @lru_cache(maxsize=64)
 def requested(job: Job) -> Parsed:
     """What a stored job asks for. What it was submitted with never changes, so each process parses it once."""
-    return parse_params(job.operation, job.params, now=job.created_at)
+    return parse_params(job.operation, job.params, now=job.start_after or job.created_at)
+
+
+def meant(job: Job) -> Job:
+    """The job whose request it is: of one that only compares a frozen plan with the queues, the job of that plan."""
+    return job.drift_of or job
 
 
 def operation_for(job: Job, run: Run) -> Operation:
     """What the job asks of this run's instance."""
+    job = meant(job)
     if job.undo_of is not None:
         return _undo(job, job.undo_of, run)
     operation = requested(job).operation
@@ -50,6 +56,7 @@ def frozen_for(job: Job, run: Run) -> tuple[Fingerprint, ...] | None:
     """The messages that the run is bound to: its plan's, or those that the job it undoes had changed."""
     if run.plan is not None:
         return fingerprints(run)
+    job = meant(job)
     if job.undo_of is None or job.operation not in ("queue.hold", "queue.release"):
         return None
     done = Message.objects.filter(run__job=job.undo_of, run__instance=run.instance, outcome="done")
@@ -108,6 +115,7 @@ def _undo(job: Job, original: Job, run: Run) -> Operation:
 
 def pattern_of(job: Job) -> str:
     """The canonical pattern of a job that blocks or unblocks a sender."""
+    job = meant(job)
     if job.undo_of is not None:
         return pattern_of(job.undo_of)
     operation = requested(job).operation

@@ -22,11 +22,13 @@ from api.v1.serializers.jobs import (
     RUN_STATES,
     ApproveSerializer,
     CancelledSerializer,
+    ConfirmSerializer,
     JobRequestSerializer,
     JobSerializer,
     MessageSerializer,
     PlanSerializer,
     RejectSerializer,
+    RetrySerializer,
     RunSerializer,
     UndoSerializer,
 )
@@ -34,7 +36,7 @@ from api.v1.serializers.requests import ANY_REQUEST
 from api.viewsets import CreateMixin, ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
-from jobs.lifecycle import approval, cancel, followup, submit
+from jobs.lifecycle import approval, cancel, drift, followup, submit
 from jobs.models import Job, Run
 
 JOBS = {"GET": "jobs:read", "POST": "jobs:request"}
@@ -70,6 +72,7 @@ class Jobs(CreateMixin, ReadViewSet):
         "customer": equals("customers__slug", "Only jobs that concern this customer."),
         "requested_by": equals("requested_by__username", "Only jobs of this person or integration."),
         "ticket": equals("ticket", "Only jobs with this ticket."),
+        "group": equals("group", "Only jobs of this group."),
         "created_after": when("created_at__gt", "Only jobs made after this time."),
         "created_before": when("created_at__lt", "Only jobs made before this time."),
     }
@@ -183,6 +186,26 @@ class Jobs(CreateMixin, ReadViewSet):
 
         return self.answered(work)
 
+    @extend_schema(operation_id="post_confirm", summary="Confirm", responses=JobSerializer)
+    @action(methods=["post"], detail=True, serializer_class=ConfirmSerializer)
+    def confirm(self, request: Request, pk: UUID) -> Response:
+        """Stand by the plan with that digest, of a job that was asked for with `confirm`; now others may decide."""
+        job, data = self.job(), self.body()
+
+        def work() -> Answer:
+            approval.confirm(self.actor, job, data["digest"])
+            return self._decided()
+
+        return self.answered(work)
+
+    @extend_schema(operation_id="post_drift", summary="Look again", responses={202: JobSerializer})
+    @action(methods=["post"], detail=True, serializer_class=EmptySerializer)
+    def drift(self, request: Request, pk: UUID) -> Response:
+        """A new job that compares the frozen plan with the queues as they are now; the plan stays as it is."""
+        job = self.job()
+        self.body()
+        return self.new_job(lambda: drift.look(self.actor, job))
+
     @extend_schema(operation_id="post_cancel", summary="Cancel", responses=CancelledSerializer)
     @action(methods=["post"], detail=True, serializer_class=EmptySerializer)
     def cancel(self, request: Request, pk: UUID) -> Response:
@@ -192,16 +215,15 @@ class Jobs(CreateMixin, ReadViewSet):
         return self.answered(lambda: Answer(200, CancelledSerializer(cancel.cancel(self.actor, job)).data))
 
     @extend_schema(operation_id="post_retry", summary="Retry", responses={202: JobSerializer})
-    @action(methods=["post"], detail=True, serializer_class=EmptySerializer)
+    @action(methods=["post"], detail=True, serializer_class=RetrySerializer)
     def retry(self, request: Request, pk: UUID) -> Response:
         """A new job on the runs that failed or were unreachable."""
-        job = self.job()
-        self.body()
-        return self.new_job(lambda: followup.retry(self.actor, job))
+        job, data = self.job(), self.body()
+        return self.new_job(lambda: followup.retry(self.actor, job, **data))
 
     @extend_schema(operation_id="post_undo", summary="Undo", responses={202: JobSerializer})
     @action(methods=["post"], detail=True, serializer_class=UndoSerializer)
     def undo(self, request: Request, pk: UUID) -> Response:
         """A new job that puts back what this one changed."""
         job, data = self.job(), self.body()
-        return self.new_job(lambda: followup.undo(self.actor, job, data["reason"]))
+        return self.new_job(lambda: followup.undo(self.actor, job, **data))

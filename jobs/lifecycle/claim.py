@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Window
-from django.db.models.functions import Coalesce, RowNumber
+from django.db.models.functions import Coalesce, Now, RowNumber
 
 from fleet.ssh.gate import Lane
 from jobs.audit import trail
@@ -114,14 +114,15 @@ def _full(counts: Counter[int], most: int) -> list[int]:
 
 
 def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
-    """Runs of this Celery queue and lane that may begin now.
+    """Runs of this Celery queue and lane that may begin now: of jobs whose time has come.
 
     On one host changing jobs come one after the other in the order in which they became ready, and are planned in the
     order in which they were requested, so that of two opposite jobs the later one has the last word.
     """
     runs = _of_lane(on_queue(Run.objects.filter(state=RunState.PENDING), queue), lane)
+    has_come = Q(job__start_after=None) | Q(job__start_after__lte=Now())
     if not is_of_changes(lane):
-        return runs.filter(job__state__in=BEGUN)
+        return runs.filter(has_come, job__state__in=BEGUN)
     same_host = Run.objects.filter(host=OuterRef("host"), job__is_changing=True).exclude(job=OuterRef("job"))
     planned_before = same_host.filter(
         job__state=JobState.PLANNING, is_planning=True, state__in=(RunState.PENDING, RunState.RUNNING)
@@ -135,7 +136,7 @@ def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
     is_next = Q(Exists(leases.filter(job=OuterRef("job")))) | Q(~Exists(ready_before), ~Exists(leased))
     return runs.filter(
         Q(~Exists(planned_before), job__state=JobState.PLANNING, is_planning=True)
-        | Q(is_next, job__state__in=BEGUN, is_planning=False)
+        | Q(has_come, is_next, job__state__in=BEGUN, is_planning=False)
     )
 
 
@@ -180,7 +181,7 @@ def _together(runs: Iterable[Run]) -> list[Run]:
 
 
 def _locked(pk: UUID) -> Job | None:
-    rows = Job.objects.select_related("undo_of", "requested_by").prefetch_related("customers")
+    rows = Job.objects.select_related("undo_of", "drift_of__undo_of", "requested_by").prefetch_related("customers")
     return rows.select_for_update(no_key=True, of=("self",)).filter(pk=pk).first()
 
 

@@ -1,5 +1,7 @@
 """Jobs that follow another one: undo puts back what it changed, retry does what it could not."""
 
+from collections.abc import Sequence
+
 from django.db import transaction
 
 from fleet.mta.params.parse import ParamErrors, parse_params
@@ -8,7 +10,7 @@ from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.lifecycle.end import is_final
-from jobs.lifecycle.submit import run_for, write
+from jobs.lifecycle.submit import check_confirm, run_for, write
 from jobs.models import Job, QuarantineItem, QuarantineState, Run
 from jobs.operation import UNDO
 from jobs.rules.state import JobState, RunState
@@ -23,8 +25,11 @@ WHY_NOT = {
 }
 
 
-def undo(actor: Actor, job: Job, reason: str) -> Job:
-    """A new job that puts back what `job` changed, to the state it had. Raises Clash not_undoable with the reason."""
+def undo(actor: Actor, job: Job, reason: str, *, confirm: bool = False) -> Job:
+    """A new job that puts back what `job` changed, to the state it had. Raises Clash not_undoable with the reason.
+
+    `confirm`: its plan is to be confirmed by who asks before anything goes on.
+    """
     _may(actor, job)
     if not reason.strip():
         raise Invalid.field("reason", "required", "a changing operation needs a reason")
@@ -37,6 +42,8 @@ def undo(actor: Actor, job: Job, reason: str) -> Job:
             params={},
             reason=reason,
             ticket=job.ticket,
+            group=job.group,
+            confirm=confirm,
             is_changing=True,
             undo_of=job,
         )
@@ -48,6 +55,8 @@ def _to_undo(job: Job) -> list[Run]:
     """The runs that changed something. Raises Clash when there is none, or none can be put back."""
     if job.operation not in UNDO:
         raise Clash("not_undoable", WHY_NOT.get(job.operation, f"{job.operation} changes nothing"))
+    if job.dry_run:
+        raise Clash("not_undoable", "a dry run changes nothing")
     if not is_final(job):
         raise Clash("not_undoable", f"the job is {job.state}: wait for its end, or cancel it")
     if job.undos.exclude(state__in=NOTHING_DONE).exists():
@@ -68,13 +77,13 @@ def _to_undo(job: Job) -> list[Run]:
     if not runs:
         raise Clash("not_undoable", reason)
     why_not = blocklist.why_not_undo(job) if job.operation in ("sender.block", "sender.unblock") else None
-    why_not = why_not or _disabled(runs)
+    why_not = why_not or disabled(runs)
     if why_not:
         raise Clash("not_undoable", why_not)
     return runs
 
 
-def _disabled(runs: list[Run]) -> str | None:
+def disabled(runs: Sequence[Run]) -> str | None:
     """Which host is switched off: what a new job may not name, one that follows another may not touch either."""
     for run in runs:
         if not (run.host.enabled and run.host.customer.enabled and (run.instance is None or run.instance.enabled)):
@@ -85,16 +94,19 @@ def _disabled(runs: list[Run]) -> str | None:
 NOTHING_DONE = [JobState.FAILED, JobState.REJECTED, JobState.EXPIRED, JobState.CANCELLED]
 
 
-def retry(actor: Actor, job: Job) -> Job:
+def retry(actor: Actor, job: Job, *, confirm: bool = False) -> Job:
     """A new job on the runs of `job` that failed, were unreachable or cancelled. Raises Clash when there are none."""
     _may(actor, job)
+    check_confirm(job.operation, confirm=confirm, changes=job.is_changing, dry_run=job.dry_run)
+    if job.drift_of_id is not None:
+        raise Clash("not_retryable", "look again with the drift/ of the job whose plan it compared")
     again = [RunState.FAILED, RunState.UNREACHABLE, RunState.UNKNOWN, RunState.CANCELLED]
     with transaction.atomic():
         job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
         if not is_final(job) or job.state == JobState.REJECTED:
             raise Clash("not_retryable", f"the job is {job.state}")
         runs = list(job.runs.filter(state__in=again).select_related("instance__host__customer", "host__customer"))
-        why_not = "no run of it failed" if not runs else _disabled(runs) or _out_of_date(job)
+        why_not = "no run of it failed" if not runs else disabled(runs) or _out_of_date(job)
         if why_not:
             raise Clash("not_retryable", why_not)
         follow = Job(
@@ -103,7 +115,9 @@ def retry(actor: Actor, job: Job) -> Job:
             params=job.params,
             reason=job.reason,
             ticket=job.ticket,
+            group=job.group,
             dry_run=job.dry_run,
+            confirm=confirm,
             approval_ttl=job.approval_ttl,
             is_changing=job.is_changing,
             undo_of=job.undo_of,

@@ -11,20 +11,24 @@ from fleet.mta.steps import Plan
 from jobs import blocklist, queues
 from jobs.clock import db_now
 from jobs.jsonvalues import storable
-from jobs.lifecycle import transition
+from jobs.lifecycle import drift, transition
 from jobs.lifecycle.blast_radius import blast_of
 from jobs.lifecycle.end import finish_job, publish_runs, stop
-from jobs.lifecycle.start import plan_rows
-from jobs.models import Job, Message, Run
+from jobs.lifecycle.frozen import VERDICT, document_of, plan_rows
+from jobs.models import FrozenPlan, Job, Message, Run
 from jobs.operation import operation_for
 from jobs.rows import store_runs
-from jobs.rules.plan import digest_of, summary_of
+from jobs.rules.document import digest_of_document
+from jobs.rules.plan import summary_of
 from jobs.rules.policy import DEFAULT_RULES, decide
 from jobs.rules.state import JobState, RunState
 
 
 def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
-    """Store plans that workers brought. In the caller's transaction."""
+    """Store plans that workers brought, or how they differ from a frozen one. In the caller's transaction."""
+    if job.drift_of_id is not None:
+        drift.settle(job, plans)
+        return
     for run, plan in plans:
         run.plan = storable({"instance": str(run.instance), **summary_of(plan)})
         run.is_planning = False
@@ -60,7 +64,7 @@ def freeze(job: Job) -> None:
         return
     failed = job.runs.filter(state=RunState.FAILED, error__code=TooMany.code)
     over = failed.select_related("instance__host", "host__customer").first()
-    if over is not None:
+    if over is not None and job.drift_of_id is None:
         _stop(job, over)
         return
     runs = list(job.runs.filter(state=RunState.PENDING).select_related("instance__host__customer", "host"))
@@ -74,9 +78,13 @@ def freeze(job: Job) -> None:
 
 
 def _want_though_down(job: Job) -> None:
-    """No host could be planned: a wish that nobody has to agree to holds all the same, and they catch up."""
+    """No host could be planned: a wish that nobody has to agree to holds all the same, and they catch up.
+
+    Neither one that its requester wanted to see first, nor one whose time has not come: the job ends, and with it that.
+    """
     down = list(job.runs.exclude(state=RunState.UNSUPPORTED).select_related("instance__host__customer", "host"))
-    if job.dry_run or not down:
+    is_later = job.start_after is not None and job.start_after > db_now()
+    if job.dry_run or job.confirm or is_later or not down:
         return
     if not decide(blast_of(job, down), DEFAULT_RULES).approvals:
         blocklist.want(job, db_now())
@@ -106,49 +114,58 @@ def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
 
 
 def _freeze(job: Job, runs: list[Run]) -> None:
-    now = db_now()
+    job.refresh_from_db(fields=["target"])  # a host may have been renamed while it was being planned
     rows = plan_rows(job)
     verdict = decide(blast_of(job, runs), DEFAULT_RULES)
+    ttl = min(job.approval_ttl, verdict.approval_ttl)
+    asked = (verdict.approvals, verdict.role, verdict.rule, verdict.why, ttl, verdict.execution_ttl)
+    by_rules = dict(zip(VERDICT, asked, strict=True))
+    document = document_of(job, rows, by_rules)
     fields: dict[str, Any] = {
-        "digest": digest_of(job.operation, job.params, rows),
-        "frozen_at": now,
+        "digest": digest_of_document(document),
+        "frozen_at": db_now(),
         "planned_messages": sum(len(row.messages) for row in rows),
-        "approvals_needed": verdict.approvals,
-        "approval_role": verdict.role,
-        "rule": verdict.rule,
-        "why": verdict.why,
-        "approval_ttl": min(job.approval_ttl, verdict.approval_ttl),
-        "execution_ttl": verdict.execution_ttl,
+        **by_rules,
     }
+    if _go_on(job, runs, fields):
+        FrozenPlan.objects.create(job=job, document=document)
+
+
+def _go_on(job: Job, runs: list[Run], fields: dict[str, Any]) -> bool:
+    """To its end, to whoever has to agree first, or into the line. False: somebody else moved it first."""
     if job.dry_run:
-        _end_dry(job, runs, fields)
-    elif verdict.approvals:
-        expires_at = now + timedelta(seconds=fields["approval_ttl"])
-        transition.move(job, JobState.AWAITING_APPROVAL, expires_at=expires_at, **fields)
-    else:
-        queue(job, runs, **fields)
+        return _end_dry(job, runs, fields)
+    if fields["approvals_needed"] or not job.is_confirmed:
+        expires_at = fields["frozen_at"] + timedelta(seconds=fields["approval_ttl"])
+        return transition.move(job, JobState.AWAITING_APPROVAL, expires_at=expires_at, **fields)
+    return queue(job, runs, **fields)
 
 
-def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> None:
+def _end_dry(job: Job, runs: list[Run], fields: dict[str, Any]) -> bool:
     """A dry run ends here, and so do those of its runs that have a plan."""
     if not transition.move(job, JobState.PLANNED, **fields):
-        return
+        return False
     for run in runs:
         run.state, run.finished_at = RunState.PLANNED, job.finished_at
     store_runs(runs, ["state", "finished_at"])
     publish_runs(job, runs, fields["frozen_at"])
+    return True
 
 
 def queue(job: Job, runs: Iterable[Run], **fields: Any) -> bool:
     """The job is ready: it takes its place in line, what it wants is wanted from now on, and its workers are woken.
 
+    One whose time has not come has no place in line, and keeps nobody waiting; all that is done when it begins.
     False: somebody else moved it first.
     """
     now = db_now()
-    expires_at = now + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
-    place: dict[str, Any] = {"ready_at": now, "wake_at": now + queues.PATIENCE, "wakeups": 0}
-    if not transition.move(job, JobState.QUEUED, expires_at=expires_at, **place, **fields):
+    begins = max(now, job.start_after or now)
+    expires_at = begins + timedelta(seconds=fields.get("execution_ttl", job.execution_ttl))
+    is_due = begins == now
+    place: dict[str, Any] = {"ready_at": now, "wake_at": now + queues.PATIENCE} if is_due else {"wake_at": begins}
+    if not transition.move(job, JobState.QUEUED, expires_at=expires_at, wakeups=0, **place, **fields):
         return False
-    blocklist.want(job, now)
-    queues.wake_on_commit(job, runs)
+    if is_due:
+        blocklist.want(job, now)
+        queues.wake_on_commit(job, runs)
     return True

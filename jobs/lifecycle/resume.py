@@ -42,7 +42,8 @@ def doubt() -> int:
         return 0
     _fail(_in_planning(row.since), FORGOTTEN)
     before = Q(job__frozen_at=None) | Q(job__frozen_at__lte=row.since)
-    jobs = waiting(Run.objects.filter(before)).order_by().values_list("job", flat=True).distinct()
+    later = Q(job__start_after__gt=row.since)  # it cannot have been carried out before its time
+    jobs = waiting(Run.objects.filter(before & ~later)).order_by().values_list("job", flat=True).distinct()
     return sum(_doubt(pk, db_now()) for pk in list(jobs))
 
 

@@ -24,6 +24,7 @@ from jobs.models import (
     OPEN_RUNS,
     Approval,
     Block,
+    FrozenPlan,
     HostLease,
     Job,
     JobEvent,
@@ -101,6 +102,7 @@ def _thin_job(pk: UUID) -> None:
             gone = selectors.gone_messages([pk]).get(pk, Counter())
             Job.objects.filter(pk=pk).update(totals={**gone, "instances": selectors.planned_runs([pk])[pk]})
     _delete(Message.objects.filter(run__job=pk, is_held_by_us=False))
+    _delete(FrozenPlan.objects.filter(job=pk))
     nothing: dict[str, Any] = {"plan": None, "result": None, "commands": [], "before": None, "after": None}
     with transaction.atomic():
         Run.objects.filter(job=pk).update(**nothing)
@@ -111,7 +113,8 @@ def _forget(before: datetime) -> int:
     """Jobs of which nothing else is left, with their runs and what is no longer in quarantine of them."""
     kept = QuarantineItem.objects.filter(job=OuterRef("pk"), state=QuarantineState.KEPT)
     blocks = Block.objects.filter(Q(job=OuterRef("pk")) | Q(ended_by=OuterRef("pk")))
-    others = Job.objects.filter(Q(undo_of=OuterRef("pk")) | Q(retry_of=OuterRef("pk")))
+    pk = OuterRef("pk")
+    others = Job.objects.filter(Q(undo_of=pk) | Q(retry_of=pk) | Q(drift_of=pk))
     needed: Iterable[QuerySet[Any]] = (
         kept,
         blocks,

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from django.db.models import Prefetch, Q
+from django.db.models import Q
 
-from fleet.models import Host
 from jobs import blocklist
 from jobs.actor import Actor
 from jobs.clock import db_now
 from jobs.lifecycle import transition
 from jobs.lifecycle.end import stop
-from jobs.models import Approval, Decision, Job, Message, Run
-from jobs.operation import fingerprints
-from jobs.rules.plan import PlanRow, digest_of
+from jobs.lifecycle.frozen import why_changed
+from jobs.models import Approval, Decision, Job
 from jobs.rules.state import JobState, RunState
 
 DISABLED = Q(host__enabled=False) | Q(host__customer__enabled=False) | Q(instance__enabled=False)
@@ -23,7 +21,7 @@ def start(job: Job) -> None:
     why_not = _why_not(job) if job.is_changing else None
     if why_not is None:
         now = db_now()
-        # Queued by an earlier version, which booked what is wanted at this moment only.
+        # One that had to wait for its time, or that an earlier version queued: what it wants is booked at this moment.
         place: dict[str, Any] = {"ready_at": now} if job.is_changing and job.ready_at is None else {}
         if transition.move(job, JobState.RUNNING, started_at=now, expires_at=None, **place) and place:
             blocklist.want(job, now)
@@ -34,8 +32,10 @@ def start(job: Job) -> None:
 
 def _why_not(job: Job) -> tuple[dict[str, str], str] | None:
     """The error, and the customer whose host it names."""
-    if job.digest != digest_of(job.operation, job.params, plan_rows(job)):
-        return _error("conflict", "the plan is not the one that was frozen", "submit the job again")
+    if changed := why_changed(job):
+        return _error("conflict", changed, "submit the job again")
+    if not job.is_confirmed:
+        return _error("conflict", "its requester has not confirmed the plan", "submit the job again")
     off = job.runs.filter(DISABLED, state=RunState.PENDING).select_related("host__customer").first()
     if off is not None:
         whose = off.host.customer.slug
@@ -61,26 +61,6 @@ def _may(actor: Actor, grant: str, customers: list[int]) -> bool:
 
 def _error(code: str, detail: str, hint: str, whose: str = "") -> tuple[dict[str, str], str]:
     return {"code": code, "detail": detail, "hint": hint}, whose
-
-
-def plan_rows(job: Job) -> list[PlanRow]:
-    """The job's frozen plan as it stands in the database now."""
-    runs = (
-        job.runs.exclude(plan=None)
-        .select_related("instance__host", "host__jump_host__jump_host__jump_host__jump_host")
-        .prefetch_related(Prefetch("messages", queryset=Message.objects.order_by("id")))
-    )
-    return [PlanRow(run.planned_name, run.plan or {}, fingerprints(run), _way_to(run)) for run in runs]
-
-
-def _way_to(run: Run) -> list[Any]:
-    """Where the plan was made: who approves a change of this host does not approve it for another one."""
-    host: Host | None = run.host
-    way: list[Any] = [run.instance.config_dir, run.instance.queue_dirs] if run.instance else []
-    while host is not None:
-        way.append([host.address, host.port, host.username, host.become, host.host_key, host.host_ca])
-        host = host.jump_host
-    return way
 
 
 def count_approvals(job: Job) -> int:

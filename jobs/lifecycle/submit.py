@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -22,6 +23,7 @@ from jobs.audit import own_part
 from jobs.blocklist import check_scope
 from jobs.clock import db_now
 from jobs.errors import FieldError, Forbidden, Invalid
+from jobs.jsonvalues import rfc3339
 from jobs.lifecycle import transition
 from jobs.models import Job, QuarantineItem, Run
 from jobs.restore import pause
@@ -29,6 +31,9 @@ from jobs.rules.state import JobState, RunState
 
 MAX_REASON = 2000
 MAX_TICKET = 200
+MAX_GROUP = 100
+FARTHEST = timedelta(days=7)
+"""How far ahead a job may be put off."""
 SLOTS = 5040
 
 
@@ -43,6 +48,9 @@ class Request:
     ticket: str = ""
     dry_run: bool = False
     approval_ttl: int | None = None
+    confirm: bool = False
+    start_after: datetime | None = None
+    group: str = ""
 
 
 def submit(actor: Actor, request: Request) -> Job:
@@ -53,6 +61,8 @@ def submit(actor: Actor, request: Request) -> Job:
             "operation", "invalid", f"no such operation; GET operations/ lists them: {', '.join(CATALOGUE)}"
         )
     _check_texts(request, spec)
+    check_confirm(request.operation, confirm=request.confirm, changes=spec.changes, dry_run=request.dry_run)
+    _check_start(request)
     parsed = _parse(request)
     choice = _resolve(actor, request)
     _authorise(actor, spec, choice)
@@ -66,7 +76,10 @@ def submit(actor: Actor, request: Request) -> Job:
         params=request.params,
         reason=request.reason,
         ticket=request.ticket,
+        group=request.group,
         dry_run=request.dry_run,
+        confirm=request.confirm,
+        start_after=request.start_after,
         is_changing=spec.changes,
     )
     if request.approval_ttl is not None:
@@ -85,7 +98,8 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
     job.minted_by = list(actor.minted_by) or None
     job.state = JobState.PLANNING if job.is_changing else JobState.QUEUED
     job.created_at = db_now()
-    job.wake_at = job.created_at + queues.PATIENCE
+    is_later = job.state == JobState.QUEUED and job.start_after is not None
+    job.wake_at = job.start_after if is_later else job.created_at + queues.PATIENCE
     concerned = sorted(customers)
     with transaction.atomic():
         job.save(force_insert=True)
@@ -99,7 +113,8 @@ def write(actor: Actor, job: Job, runs: list[Run], customers: Iterable[int]) -> 
         transition.publish_state(job, job.created_at)
         parts = own_part.of_request(job, runs) if len(concerned) > 1 else None
         transition.record(job, "job.submitted", actor, _audited(job, len(runs)), parts)
-        queues.wake_on_commit(job, runs)
+        if not is_later:
+            queues.wake_on_commit(job, runs)
     return job
 
 
@@ -119,10 +134,14 @@ def _audited(job: Job, runs: int) -> dict[str, Any]:
         "params": job.params,
         "reason": job.reason,
         "ticket": job.ticket,
+        "group": job.group,
         "dry_run": job.dry_run,
+        "confirm": job.confirm,
+        "start_after": rfc3339(job.start_after.timestamp()) if job.start_after else None,
         "runs": runs,
         "undo_of": str(job.undo_of_id) if job.undo_of_id else None,
         "retry_of": str(job.retry_of_id) if job.retry_of_id else None,
+        "drift_of": str(job.drift_of_id) if job.drift_of_id else None,
         "minted_by": job.minted_by or [],
     }
 
@@ -130,7 +149,12 @@ def _audited(job: Job, runs: int) -> dict[str, Any]:
 def _check_texts(request: Request, spec: OperationSpec) -> None:
     if spec.changes and not request.reason.strip():
         raise Invalid.field("reason", "required", "a changing operation needs a reason")
-    for name, text, most in (("reason", request.reason, MAX_REASON), ("ticket", request.ticket, MAX_TICKET)):
+    texts = (
+        ("reason", request.reason, MAX_REASON),
+        ("ticket", request.ticket, MAX_TICKET),
+        ("group", request.group, MAX_GROUP),
+    )
+    for name, text, most in texts:
         if len(text) > most:
             raise Invalid.field(name, "invalid", f"at most {most} characters are taken, and there are {len(text)}")
         if "\x00" in text:
@@ -141,9 +165,28 @@ def _check_texts(request: Request, spec: OperationSpec) -> None:
         )
 
 
+def check_confirm(operation: str, *, confirm: bool, changes: bool, dry_run: bool) -> None:
+    """Raises Invalid where there would never be anything to confirm."""
+    if confirm and (dry_run or not changes):
+        why = "a dry run" if dry_run else operation
+        raise Invalid.field("confirm", "invalid", f"{why} changes nothing, so there is nothing to confirm")
+
+
+def _check_start(request: Request) -> None:
+    if request.start_after is None:
+        return
+    if request.dry_run:
+        raise Invalid.field("start_after", "invalid", "a dry run changes nothing, and begins at once")
+    now = db_now()
+    if not now < request.start_after <= now + FARTHEST:
+        ahead = f"{FARTHEST.days}d"
+        raise Invalid.field("start_after", "out_of_range", f"a time from now on, at most {ahead} ahead, is taken")
+
+
 def _parse(request: Request) -> Parsed:
+    """Times such as `for` count from when the job may begin, as in `jobs.operation.requested`."""
     try:
-        return parse_params(request.operation, request.params, now=db_now())
+        return parse_params(request.operation, request.params, now=request.start_after or db_now())
     except ParamErrors as wrong:
         places = [f"params.{e.field}" if e.field else "params" for e in wrong.errors]
         raise Invalid.fields(

@@ -3,7 +3,19 @@
 from jobs.models.accounts import Account, AccountKind, Role, RoleName
 from jobs.models.audit_event import AuditChain, AuditCheckpoint, AuditEvent
 from jobs.models.block import Block, BlockInstance, BlockState
-from jobs.models.job import OPEN_RUNS, Approval, Decision, HostLease, Job, JobDetails, JobEvent, Message, Run, Thinned
+from jobs.models.job import (
+    OPEN_RUNS,
+    Approval,
+    Decision,
+    FrozenPlan,
+    HostLease,
+    Job,
+    JobDetails,
+    JobEvent,
+    Message,
+    Run,
+    Thinned,
+)
 from jobs.models.pause import Pause
 from jobs.models.quarantine import QuarantineItem, QuarantineState
 from jobs.models.worker import WorkerLiveness
@@ -21,6 +33,7 @@ __all__ = [
     "BlockInstance",
     "BlockState",
     "Decision",
+    "FrozenPlan",
     "HostLease",
     "Job",
     "JobDetails",

@@ -12,6 +12,7 @@ from jobs.models.accounts import Account
 from jobs.rules.state import JobState, RunState
 
 FINAL = [state.value for state in JobState.final()]
+BEGUN = [JobState.QUEUED.value, JobState.RUNNING.value]
 IN_LINE = [RunState.PENDING.value, RunState.RUNNING.value]
 OPEN_RUNS = Q(state__in=IN_LINE) | Q(state=RunState.UNKNOWN, reconcile_at__isnull=False)
 """Runs that may still move: what a job waits for, and what keeps a host."""
@@ -43,7 +44,9 @@ class JobDetails:
 class Job(models.Model):
     """An operation on a target. `version` counts state changes: each is a conditional UPDATE on (state, version).
 
-    `minted_by`: who had a hand in the token that requested it, besides the requester; null: nobody.
+    `minted_by`: who had a hand in the tokens that requested and confirmed it, besides the requester; null: nobody.
+    `confirm`: once its plan is frozen nobody is asked before the requester has confirmed it. `group`: a word of the
+    requester's by which jobs belong together. `drift_of`: the job whose frozen plan this one compares with the queues.
     `totals`: what its messages came to and how many instances its plan had; there from when the rows that tell so go.
     `details` are there once it has been through a selector that says so.
     """
@@ -54,7 +57,10 @@ class Job(models.Model):
     params = models.JSONField()
     reason = models.TextField(blank=True, default="")
     ticket = models.CharField(max_length=200, blank=True, default="")
+    group = models.CharField(max_length=100, blank=True, default="")
     dry_run = models.BooleanField(default=False)
+    confirm = models.BooleanField(default=False)
+    start_after = models.DateTimeField(null=True, blank=True, help_text="nothing of it begins before")
     is_changing = models.BooleanField(default=False)
     state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in JobState])
     version = models.PositiveIntegerField(default=0)
@@ -66,6 +72,7 @@ class Job(models.Model):
     customers = models.ManyToManyField(Customer, related_name="jobs")
     undo_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="undos")
     retry_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="retries")
+    drift_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="drifts")
     digest = models.CharField(max_length=80, blank=True, default="")
     frozen_at = models.DateTimeField(null=True, blank=True)
     planned_messages = models.PositiveIntegerField(default=0)
@@ -76,6 +83,7 @@ class Job(models.Model):
     approval_ttl = models.PositiveIntegerField(default=3600)
     execution_ttl = models.PositiveIntegerField(default=1800)
     expires_at = models.DateTimeField(null=True, blank=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
     cancel_asked_at = models.DateTimeField(null=True, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True, help_text="nobody has to agree any more: its place in line")
     wake_at = models.DateTimeField(null=True, blank=True, help_text="when the sweep wakes a worker for it again")
@@ -93,6 +101,7 @@ class Job(models.Model):
             models.Index(fields=["state", "created_at"]),
             models.Index(fields=["operation", "-id"]),
             models.Index(fields=["thinned", "finished_at"], name="job_by_age"),
+            models.Index(fields=["group", "-id"], name="job_by_group"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[s.value for s in JobState]), name="job_state_known"),
@@ -101,11 +110,29 @@ class Job(models.Model):
                 | (~Q(state__in=FINAL) & Q(finished_at__isnull=True)),
                 name="job_finished_exactly_when_final",
             ),
+            models.CheckConstraint(
+                condition=~Q(state__in=BEGUN, confirm=True, confirmed_at__isnull=True), name="job_begins_confirmed"
+            ),
             models.UniqueConstraint(fields=["id", "requested_by", "digest"], name="job_requester_and_digest"),
         ]
 
     def __str__(self) -> str:
         return f"{self.operation} {self.id}"
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether its requester stands by the frozen plan, as one does who never wanted to see it first."""
+        return not self.confirm or self.confirmed_at is not None
+
+
+class FrozenPlan(models.Model):
+    """What a job's digest hashes, as canonical JSON (jobs/rules/document.py). Jobs frozen before that have none."""
+
+    job = models.OneToOneField(Job, on_delete=models.CASCADE, primary_key=True, related_name="frozen_plan")
+    document = models.TextField()
+
+    def __str__(self) -> str:
+        return f"plan of {self.job_id}"
 
 
 class Run(models.Model):

@@ -27,7 +27,7 @@ def summary_of(plan: Plan) -> dict[str, Any]:
     return {
         "counts": {"messages": len(plan.selected), "bytes": plan.bytes},
         "queue_total": plan.queue_total,
-        "sample": [_sample(message) for message in plan.selected[:SAMPLE]],
+        "sample": [sample_of(message) for message in plan.selected[:SAMPLE]],
         "diffs": [asdict(diff) for diff in plan.diffs],
         "commands": [list(argv) for argv in plan.commands],
         "notes": list(plan.notes),
@@ -37,7 +37,8 @@ def summary_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _sample(message: Fingerprint) -> dict[str, Any]:
+def sample_of(message: Fingerprint) -> dict[str, Any]:
+    """A message as samples show it."""
     return {
         "queue_id": message.queue_id,
         "arrival_time": message.arrival_time,
@@ -50,7 +51,10 @@ def _sample(message: Fingerprint) -> dict[str, Any]:
 
 
 def digest_of(operation: str, params: dict[str, Any], rows: Iterable[PlanRow]) -> str:
-    """`sha256:...` over all that an approver agrees to. The order of rows and messages does not matter."""
+    """`sha256:...` as plans have it that were frozen before jobs/rules/document.py; no other plan gets one.
+
+    The order of rows and messages does not matter.
+    """
     content = {
         "operation": operation,
         "params": params,

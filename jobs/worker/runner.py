@@ -37,7 +37,7 @@ from jobs.lifecycle import reconcile, sweep
 from jobs.lifecycle.claim import Claim, applies, claim
 from jobs.lifecycle.record import Report, record
 from jobs.models import Job, Message, Run
-from jobs.operation import fingerprint, frozen_for, operation_for
+from jobs.operation import fingerprint, frozen_for, meant, operation_for
 from jobs.restore import watch
 from jobs.worker import leases, orphans
 from jobs.worker.endpoints import changed_since, endpoint_for
@@ -226,7 +226,7 @@ def context_for(job: Job, run: Run, operation: Operation, now: float) -> Context
         ours=_held_by_us(run) if isinstance(operation, ChangesMessages) else frozenset(),
         wanted_blocks=_wanted_blocks(run, operation),
         wiring_approved=bool(run.plan and run.plan.get("wiring")),
-        undo=job.undo_of_id is not None,
+        undo=meant(job).undo_of_id is not None,
         fence=run.fence if applies(job) else 0,
     )
 

@@ -20,9 +20,11 @@ from fleet.ssh.engine import Outcome, Request
 from jobs import queues
 from jobs.actor import Actor
 from jobs.lifecycle.claim import Claim, claim
+from jobs.lifecycle.frozen import plan_rows
 from jobs.lifecycle.submit import Request as Asked
 from jobs.lifecycle.submit import submit
-from jobs.models import Account, AccountKind, Job, Role, Run
+from jobs.models import Account, AccountKind, FrozenPlan, Job, Role, Run
+from jobs.rules.plan import digest_of
 from jobs.worker import leases, runner
 
 PLANNED, APPLIED = "planned", "applied"
@@ -162,6 +164,13 @@ def ask(actor: Actor, operation: str, target: dict[str, Any] | None = None, **fi
     if target is None:
         target = {"instances": ["mx1/postfix"]}
     return submit(actor, Asked(operation=operation, target=target, **fields))
+
+
+def frozen_before(job: Job) -> Job:
+    """The job as it would be had it been frozen before digests hashed a stored document."""
+    FrozenPlan.objects.filter(job=job).delete()
+    Job.objects.filter(pk=job.pk).update(digest=digest_of(job.operation, job.params, plan_rows(job)))
+    return Job.objects.get(pk=job.pk)
 
 
 def claimed(job: Job) -> Claim | None:

@@ -17,9 +17,8 @@ from jobs.lifecycle import effects
 from jobs.lifecycle.approval import approve, reject
 from jobs.lifecycle.cancel import cancel
 from jobs.lifecycle.followup import retry, undo
-from jobs.lifecycle.start import plan_rows
 from jobs.models import AuditEvent, HostLease, Job, Message, QuarantineItem, Run
-from jobs.rules.plan import digest_of
+from jobs.rules.document import digest_of_document
 from jobs.rules.policy import Rule
 from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
 
@@ -410,7 +409,7 @@ def test_a_plan_says_what_had_changed_in_the_queue_when_it_was_carried_out(peopl
     (row,) = job.runs.all()
     assert row.plan["drift"] == {"gone": 2, "new": 7}
     assert row.plan["counts"]["messages"] == 2
-    assert job.digest == digest_of(job.operation, job.params, plan_rows(job))
+    assert job.digest == digest_of_document(job.frozen_plan.document)
 
 
 def test_a_cancelled_job_stops_what_has_not_begun(people: Cast) -> None:

@@ -45,6 +45,15 @@ def catch_up() -> None:
         work(job)
 
 
+@pytest.mark.parametrize("error", [Unreachable("no route"), Conflict("another tool has the file")])
+def test_a_dry_run_that_comes_to_nothing_says_nothing_about_the_block_that_is_there(people: Cast, error: Any) -> None:
+    block(people)
+    before = list(BlockInstance.objects.values())
+    people.engine.plans["mx1/postfix"] = error
+    work(ask(people.alice, "sender.block", {"customers": ["acme"]}, params=SENDER, dry_run=True))
+    assert list(BlockInstance.objects.values()) == before
+
+
 def test_workers_are_woken_again_for_a_job_that_nobody_took(people: Cast, wakeups: list[Any]) -> None:
     job = ask(people.alice, "queue.list")
     wakeups.clear()

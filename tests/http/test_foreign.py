@@ -19,6 +19,7 @@ OPEN = {"schema/", "schema/json/", "docs/", "whoami/", "operations/", "pause/end
 STREAMED = {"audit/export/"}  # see test_export.py
 BODIES: dict[str, Any] = {
     "approve/": {"digest": DIGEST},
+    "confirm/": {"digest": DIGEST},
     "reject/": {"digest": DIGEST, "comment": "no"},
     "undo/": {"reason": "no"},
     "unlock/": {"reason": "no"},

@@ -92,7 +92,14 @@ async def test_a_wait_that_ends_before_the_job_is_202(api: Site, cast: World, pr
     assert answer.headers["Location"] == f"http://testserver/api/v1/jobs/{answer.json()['id']}/"
 
 
-@pytest.mark.parametrize(("state", "body"), [(JobState.SUCCEEDED, JOB), (JobState.AWAITING_APPROVAL, PURGE)])
+@pytest.mark.parametrize(
+    ("state", "body"),
+    [
+        (JobState.SUCCEEDED, JOB),
+        (JobState.AWAITING_APPROVAL, PURGE),
+        (JobState.AWAITING_APPROVAL, PURGE | {"confirm": True}),
+    ],
+)
 @pytest.mark.usefixtures("redis_url", "_no_net")
 async def test_a_held_answer_comes_with_the_end_or_when_people_are_asked(
     api: Site, cast: World, state: JobState, body: Any

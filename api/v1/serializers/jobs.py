@@ -75,6 +75,9 @@ class JobRequestSerializer(StrictSerializer):
     ticket = Text(required=False, allow_blank=True, max_length=200)
     dry_run = Flag(required=False)
     approval_ttl = Duration(required=False)
+    confirm = Flag(required=False)
+    start_after = Instant(required=False)
+    group = Text(required=False, allow_blank=True, max_length=100)
 
     def validate_approval_ttl(self, value: int) -> int:
         """More than a year is a typing error."""
@@ -101,10 +104,23 @@ class RejectSerializer(StrictSerializer):
     comment = Text(max_length=2000)
 
 
+class ConfirmSerializer(StrictSerializer):
+    """That the plan that was seen is the one that is meant."""
+
+    digest = Text(max_length=80)
+
+
 class UndoSerializer(StrictSerializer):
-    """Why the job is undone."""
+    """Why the job is undone, and whether that is to be confirmed first."""
 
     reason = Text(max_length=2000)
+    confirm = Flag(required=False)
+
+
+class RetrySerializer(StrictSerializer):
+    """Whether what is done again is to be confirmed first."""
+
+    confirm = Flag(required=False)
 
 
 class PlanSummarySerializer(StrictSerializer):
@@ -143,17 +159,19 @@ class Given(Integer):
 
 
 class ApprovalSerializer(StrictSerializer):
-    """How far the approval of a job has come."""
+    """How far the approval of a job has come. `confirmed`: false while its requester has not confirmed the plan."""
 
     needed = Integer(source="approvals_needed")
     given = Given()
+    confirmed = Flag(source="is_confirmed")
     deadline = Deadline(allow_null=True)
     rule = Text(allow_blank=True)
     why = Text(allow_blank=True)
     decisions = DecisionSerializer(many=True, source="approvals.all")
 
     def to_representation(self, instance: Job) -> Any:
-        return super().to_representation(instance) if instance.approvals_needed else None
+        is_asked_for = instance.approvals_needed or (instance.confirm and instance.frozen_at)
+        return super().to_representation(instance) if is_asked_for else None
 
 
 class CountsSerializer(StrictSerializer):
@@ -198,7 +216,10 @@ class JobSerializer(StrictSerializer):
     params = JsonObject()
     reason = Text(allow_blank=True)
     ticket = Text(allow_blank=True)
+    group = Text(allow_blank=True)
     dry_run = Flag()
+    confirm = Flag()
+    start_after = Instant(allow_null=True)
     state = Choice(choices=JOB_STATES)
     error = HostError(allow_null=True)
     requested_by = Text(source="requested_by.username")
@@ -211,6 +232,7 @@ class JobSerializer(StrictSerializer):
     undo_of = serializers.UUIDField(allow_null=True, source="undo_of_id")
     undone_by = serializers.UUIDField(allow_null=True, source="details.undone_by")
     retry_of = serializers.UUIDField(allow_null=True, source="retry_of_id")
+    drift_of = serializers.UUIDField(allow_null=True, source="drift_of_id")
     links = Links(source="*")
     plan = PlanSummarySerializer(allow_null=True, source="*")
     approval = ApprovalSerializer(allow_null=True, source="*")
