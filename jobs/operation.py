@@ -29,6 +29,11 @@ UNDO = {
 """Which operation puts back what another one changed; what is missing here cannot be undone."""
 
 
+def grant_for(operation: str, *, changes: bool) -> str:
+    """What who asks for it must be granted; contents of messages are not for everybody who may read."""
+    return "request_any" if changes or operation == "message.show" else "request_reading"
+
+
 @lru_cache(maxsize=64)
 def requested(job: Job) -> Parsed:
     """What a stored job asks for. What it was submitted with never changes, so each process parses it once."""

@@ -126,7 +126,7 @@ def waiting(lane: LaneThreads, queue: str) -> QuerySet[Run]:
     same_host = Run.objects.filter(host=OuterRef("host"), job__is_changing=True).exclude(job=OuterRef("job"))
     planned_before = same_host.filter(
         job__state=JobState.PLANNING, is_planning=True, state__in=(RunState.PENDING, RunState.RUNNING)
-    ).filter(_earlier("created_at"))
+    ).filter(_earlier("created_at"), job__drift_of=None)  # nothing comes of one that only compares
     ready_before = same_host.filter(job__state__in=BEGUN, is_planning=False, state=RunState.PENDING).filter(
         _earlier("ready_at")
     )

@@ -12,7 +12,7 @@ from jobs.errors import Clash, Forbidden, Invalid
 from jobs.lifecycle.end import is_final
 from jobs.lifecycle.submit import check_confirm, run_for, write
 from jobs.models import Job, QuarantineItem, QuarantineState, Run
-from jobs.operation import UNDO
+from jobs.operation import UNDO, grant_for
 from jobs.rules.state import JobState, RunState
 
 WHY_NOT = {
@@ -143,6 +143,6 @@ def _out_of_date(job: Job) -> str | None:
 
 
 def _may(actor: Actor, job: Job) -> None:
-    grant = "request_any" if job.is_changing or job.operation == "message.show" else "request_reading"
+    grant = grant_for(job.operation, changes=job.is_changing)
     if not actor.has_scope("jobs:request") or not actor.may(grant, [c.pk for c in job.customers.all()]):
         raise Forbidden("forbidden", f"{actor.account.username} may not request {job.operation} for these customers")

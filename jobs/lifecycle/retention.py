@@ -1,7 +1,8 @@
 """What is old goes, in small batches: events of jobs, then the results and output of their runs, then the jobs.
 
 Never the audit trail, nor a decision with its job. Nothing goes that something open needs: a block and the jobs that
-made or ended it, messages that lie in quarantine or that we hold, an undo on its way, an outcome that nobody knows.
+made or ended it, messages that lie in quarantine or that we hold, an undo or a comparison on its way, an outcome that
+nobody knows.
 """
 
 import logging
@@ -87,7 +88,7 @@ def _thin(before: datetime) -> int:
 
 def _nothing_open() -> tuple[Q, ...]:
     kept = QuarantineItem.objects.filter(job=OuterRef("pk"), state=QuarantineState.KEPT)
-    undos = Job.objects.filter(undo_of=OuterRef("pk"), finished_at=None)
+    undos = Job.objects.filter(Q(undo_of=OuterRef("pk")) | Q(drift_of=OuterRef("pk")), finished_at=None)
     runs = Run.objects.filter(OPEN_RUNS | Q(state=RunState.UNKNOWN), job=OuterRef("pk"))
     return Q(~Exists(kept)), Q(~Exists(undos)), Q(~Exists(runs))
 

@@ -11,14 +11,18 @@ from jobs.lifecycle import transition
 from jobs.lifecycle.end import stop
 from jobs.lifecycle.frozen import why_changed
 from jobs.models import Approval, Decision, Job
+from jobs.operation import grant_for
 from jobs.rules.state import JobState, RunState
 
 DISABLED = Q(host__enabled=False) | Q(host__customer__enabled=False) | Q(instance__enabled=False)
 
 
 def start(job: Job) -> None:
-    """Move a queued job to running, or to failed with the reason. In the caller's transaction."""
-    why_not = _why_not(job) if job.is_changing else None
+    """Move a queued job to running, or to failed with the reason. In the caller's transaction.
+
+    What only reads, and begins as soon as a worker is free, is not looked at again.
+    """
+    why_not = _why_not(job) if job.is_changing or job.start_after is not None else None
     if why_not is None:
         now = db_now()
         # One that had to wait for its time, or that an earlier version queued: what it wants is booked at this moment.
@@ -32,7 +36,7 @@ def start(job: Job) -> None:
 
 def _why_not(job: Job) -> tuple[dict[str, str], str] | None:
     """The error, and the customer whose host it names."""
-    if changed := why_changed(job):
+    if job.is_changing and (changed := why_changed(job)):
         return _error("conflict", changed, "submit the job again")
     if not job.is_confirmed:
         return _error("conflict", "its requester has not confirmed the plan", "submit the job again")
@@ -41,7 +45,8 @@ def _why_not(job: Job) -> tuple[dict[str, str], str] | None:
         whose = off.host.customer.slug
         return _error("conflict", f"{off.host} was disabled meanwhile", "submit the job again without it", whose)
     customers = [customer.pk for customer in job.customers.all()]
-    if job.channel != "schedule" and not _may(Actor(job.requested_by), "request_any", customers):
+    grant = grant_for(job.operation, changes=job.is_changing)
+    if job.channel != "schedule" and not _may(Actor(job.requested_by), grant, customers):
         return _error("conflict", f"{job.requested_by} may no longer request this", "ask somebody who may")
     approvals = job.approvals.filter(decision=Decision.APPROVED, digest=job.digest).select_related("person")
     valid = [approval for approval in approvals if may_decide(Actor(approval.person), job, customers)]

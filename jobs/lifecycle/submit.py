@@ -26,6 +26,7 @@ from jobs.errors import FieldError, Forbidden, Invalid
 from jobs.jsonvalues import rfc3339
 from jobs.lifecycle import transition
 from jobs.models import Job, QuarantineItem, Run
+from jobs.operation import grant_for
 from jobs.restore import pause
 from jobs.rules.state import JobState, RunState
 
@@ -204,7 +205,7 @@ def _resolve(actor: Actor, request: Request) -> Choice:
 
 
 def _authorise(actor: Actor, spec: OperationSpec, choice: Choice) -> None:
-    grant = "request_any" if spec.changes or spec.name == "message.show" else "request_reading"
+    grant = grant_for(spec.name, changes=spec.changes)
     if not actor.has_scope("jobs:request") or not actor.may(grant, choice.customers):
         raise Forbidden("forbidden", f"{actor.account.username} may not request {spec.name} on this target")
 

@@ -77,13 +77,14 @@ WAITING = (JobState.AWAITING_APPROVAL, JobState.QUEUED)
 def expire_jobs(now: datetime) -> None:
     """Nobody decided in time, or it was not begun in time."""
     for pk in Job.objects.filter(state__in=WAITING, expires_at__lte=now).values_list("pk", flat=True):
-        apart(_expire_job, pk)
+        apart(_expire_job, pk, now)
 
 
-def _expire_job(pk: UUID) -> None:
+def _expire_job(pk: UUID, now: datetime) -> None:
+    """If it is still late: who decided in the last moment has given it another deadline."""
     with transaction.atomic():
-        job = Job.objects.select_for_update(no_key=True).get(pk=pk)
-        if job.state in WAITING:
+        late = Job.objects.filter(pk=pk, state__in=WAITING, expires_at__lte=now)
+        for job in late.select_for_update(no_key=True):
             stop(job, JobState.EXPIRED)
 
 

@@ -105,6 +105,15 @@ def test_what_is_not_confirmed_in_time_expires_and_is_never_done(people: Cast) -
     assert people.engine.asked == [("mx1/postfix", PLANNED)]
 
 
+def test_what_is_confirmed_in_the_last_moment_does_not_expire_with_the_deadline_that_it_had(people: Cast) -> None:
+    job = purge(people)
+    late = job.expires_at + timedelta(seconds=1)
+    confirm(people.alice, job, job.digest)
+    Job.objects.filter(pk=job.pk).update(expires_at=late + timedelta(minutes=30))
+    sweep._expire_job(job.pk, late)
+    assert Job.objects.get().state == "queued"
+
+
 def test_a_plan_that_is_not_what_was_wanted_is_withdrawn(people: Cast) -> None:
     job = purge(people)
     cancel(people.alice, job)

@@ -14,8 +14,8 @@ from jobs.lifecycle import drift, retention
 from jobs.lifecycle.approval import approve, confirm
 from jobs.lifecycle.cancel import cancel
 from jobs.lifecycle.followup import retry, undo
-from jobs.models import AuditEvent, BlockInstance, Job, Message, Thinned
-from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, message, person, work
+from jobs.models import AuditEvent, BlockInstance, FrozenPlan, Job, Message, Thinned
+from tests.db.fleet import APPLIED, PLANNED, Cast, ask, changed, claimed, message, person, work
 from tests.db.test_jobs import purge
 from tests.db.test_sweep import SENDER
 
@@ -139,10 +139,33 @@ def test_only_a_plan_that_is_still_to_be_carried_out_is_compared(people: Cast) -
     refused(Clash, "conflict", drift.look, people.bob, work(waiting))
 
 
+def test_it_keeps_no_change_from_being_planned(people: Cast) -> None:
+    look_again = drift.look(people.bob, purge(people, 101))
+    taken = claimed(look_again)
+    assert taken is not None
+    assert taken.job == look_again
+    hold = ask(people.alice, "queue.hold", params=MATCH)
+    taken = claimed(hold)
+    assert taken is not None
+    assert taken.job == hold
+
+
 def test_it_is_cancelled_like_any_other(people: Cast) -> None:
     look_again = drift.look(people.bob, purge(people, 101))
     cancel(people.bob, look_again)
     assert (work(look_again).state, ("mx1/postfix", APPLIED) in people.engine.asked) == ("cancelled", False)
+
+
+def test_a_plan_stays_while_it_is_compared(people: Cast) -> None:
+    finds(people, message(1))
+    job = work(ask(people.alice, "queue.purge", params=MATCH, dry_run=True))
+    look_again = drift.look(people.bob, job)
+    Job.objects.filter(pk=job.pk).update(thinned=Thinned.EVENTS)
+    assert retention._thin(db_now()) == 0
+    assert work(look_again).state == "succeeded"
+    assert retention._thin(db_now()) == 1
+    refused(NotFound, "no_plan", drift.look, people.bob, Job.objects.get(pk=job.pk))
+    assert not FrozenPlan.objects.filter(job=job).exists()
 
 
 def test_a_job_stays_while_one_that_looked_at_its_plan_does(people: Cast) -> None:

@@ -24,9 +24,9 @@ def test_what_catches_most_of_a_queue_waits_for_a_second_person_however_harmless
 
 def test_the_size_of_the_queue_that_was_seen_is_part_of_what_is_agreed_to(people: Cast) -> None:
     job = purge(people, 101)
+    approve(people.bob, job, job.digest, "seen")
     run = job.runs.get()
     run.plan["queue_total"] = 10
     run.save()
-    approve(people.bob, job, job.digest, "seen")
     job = work(job)
     assert (job.state, job.error["code"]) == ("failed", "conflict")

@@ -162,6 +162,19 @@ def test_after_a_restore_what_had_not_come_to_its_time_is_in_no_doubt(people: Ca
     assert Job.objects.get(pk=later.pk).state == "queued"
 
 
+@pytest.mark.parametrize("change", ["role", "host"])
+def test_a_reading_job_is_not_begun_for_who_may_ask_no_more_nor_on_a_host_that_is_off(
+    people: Cast, tomorrow: datetime, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    job = ask(people.alice, "message.show", params={"queue_id": message(1).queue_id}, start_after=tomorrow)
+    if change == "role":
+        people.alice.account.roles.update(role="viewer")
+    else:
+        people.acme.hosts.update(enabled=False)
+    come(monkeypatch, tomorrow)
+    assert (work(job).state, people.engine.asked) == ("failed", [])
+
+
 @pytest.mark.parametrize("ahead", [timedelta(0), -DAY, timedelta(days=7, minutes=1)])
 def test_a_time_that_is_over_or_too_far_away_is_refused(people: Cast, ahead: timedelta) -> None:
     with pytest.raises(Invalid) as caught:
