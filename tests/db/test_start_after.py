@@ -98,6 +98,14 @@ def test_a_reading_job_is_put_off_too(
     assert work(job).state == "succeeded"
 
 
+def test_its_time_is_told_by_the_databases_own_clock(people: Cast, tomorrow: datetime) -> None:
+    job = ask(people.alice, "queue.list", start_after=tomorrow)
+    Job.objects.filter(pk=job.pk).update(start_after=db_now() + timedelta(minutes=1))
+    assert claimed(job) is None
+    Job.objects.filter(pk=job.pk).update(start_after=db_now().replace(microsecond=0) - timedelta(seconds=1))
+    assert work(job).state == "succeeded"
+
+
 def test_workers_are_woken_at_its_time(people: Cast, tomorrow: datetime, wakeups: list[Any]) -> None:
     job = hold(people, start_after=tomorrow)
     wakeups.clear()
