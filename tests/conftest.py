@@ -54,12 +54,14 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Modules and tests stay until the end, so the garbage collector need not look through them again and again."""
+    """Modules and tests stay until the end, so the garbage collector need not look through them again and again.
+
+    It sees them later on, as gc.freeze() would not let it: tests count what there is of a kind.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.freeze()
         gc.enable()
 
 

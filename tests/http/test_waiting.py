@@ -157,6 +157,7 @@ async def test_the_net_is_one_look_for_all_and_wakes_nobody_without_news(
     api: Site, cast: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "NET", NEVER)
+    monkeypatch.setattr(hub.Hub, "_subscribe", lambda _: asyncio.sleep(NEVER))  # all look when it has begun
     asked = [wait(api, cast.alice.token) for _ in range(5)]
     await api.await_waiting(5)
     looks: list[int] = []
