@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
+from fleet.models import Instance
 from fleet.mta.errors import InDelivery
 from fleet.mta.queue.outcome import Chosen, Outcomes, evidence, result_of
 from fleet.mta.records import MessageState, QueueEntry
@@ -71,6 +72,17 @@ def test_a_key_of_a_run_that_the_document_does_not_have_is_noticed(
         part = part[step]
     part["undeclared"] = 1
     assert not component("Run").is_valid(run)
+
+
+def test_runs_cost_the_same_however_many(world: World, django_assert_max_num_queries: Any) -> None:
+    job = planned(world)
+    Run.objects.bulk_create(
+        Run(job=job, host=world.mx1, instance=Instance.objects.create(host=world.mx1, name=f"more{n}", mta="postfix"))
+        for n in range(20)
+    )
+    with django_assert_max_num_queries(9):
+        page = world.alice.get(f"jobs/{job.pk}/runs/").json()
+    assert [run["operation"] for run in page["results"]] == ["queue.purge"] * 21
 
 
 def test_a_plan_is_served_as_the_document_says(world: World) -> None:
