@@ -6,15 +6,7 @@ from dataclasses import dataclass, field, replace
 from fleet.mta.logs.source import Window
 from fleet.mta.logs.wanted import Wanted
 from fleet.mta.records import WORST_FIRST
-from fleet.mta.results.reading import TraceRow
-
-STATUSES = (
-    "sent", "deferred", "bounced", "expired", "rejected", "discarded", "held", "queued", "handed_over", "unclear",
-    "removed",
-)  # fmt: skip
-"""`queued`: no attempt was logged. `handed_over`: to another queue or program of this host, of which no more was read.
-`unclear`: the log tells what became of it, in a line that was not understood. `removed`: taken out of the queue by an
-administrator."""
+from fleet.mta.results.reading import STATUSES, TraceRow
 
 STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 """What is not the last that can be told of a recipient."""

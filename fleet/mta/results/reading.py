@@ -188,6 +188,15 @@ class LogSearchResult(LogRead):
     notes: list[str]
 
 
+STATUSES = (
+    "sent", "deferred", "bounced", "expired", "rejected", "discarded", "held", "queued", "handed_over", "unclear",
+    "removed",
+)  # fmt: skip
+"""`queued`: no attempt was logged. `handed_over`: to another queue or program of this host, of which no more was read.
+`unclear`: the log tells what became of it, in a line that was not understood. `removed`: taken out of the queue by an
+administrator."""
+
+
 class TraceRow(TypedDict):
     """A message and one of its recipients. `arrival_time`, `size`, `sender`, `delay` (seconds): null where the log does
     not tell."""
@@ -203,7 +212,7 @@ class TraceRow(TypedDict):
     recipient: str
     orig_to: str
     relay: str
-    status: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
     dsn: str
     reply: str
     delay: float | None
