@@ -8,6 +8,7 @@ from drf_spectacular.plumbing import is_list_serializer
 from api.codes import FIELD_CODES, HOST_CODES, PROBLEM_CODES
 from api.errors import ERRORS_LISTED, JSON_TYPE
 from api.fields import StrictSerializer, Text
+from api.results import results
 from fleet.mta.params.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class ApiSchema(AutoSchema):
             found.append(_header("If-Match", {"type": "string"}))
         return found
 
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        """Of one object of several the library does not see that it has to be there."""
+        body = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # untyped there
+        return {**body, "required": True} if body and self.view.action == "create" else body
+
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies = {
             status: {**body, "description": self.get_summary() if "content" in body else "done"}
@@ -123,12 +129,21 @@ def document_operations(result: dict[str, Any], generator: Any, request: Any, pu
     components = result.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas[PROBLEM] = _problem_schema()
+    schemas |= results()
     for spec in CATALOGUE.values():
-        schemas[f"{component_name(spec.name)}Params"] = {k: v for k, v in spec.schema.items() if k != "$schema"}
+        schemas[f"{component_name(spec.name)}Params"] = _one_type(spec.schema)
     result["paths"][EVENTS] = {"get": _events(result["paths"]["/api/v1/jobs/{id}/"]["get"])}
     result["paths"] = dict(sorted(result["paths"].items()))
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "mxf_..."}}
     return result
+
+
+def _one_type(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, so that generators make one type of it: which of its properties are needed they take for types
+    of their own. So that stands where they do not look."""
+    choices = {name: schema[name] for name in ("oneOf", "anyOf") if name in schema}
+    kept = {name: value for name, value in schema.items() if name != "$schema" and name not in choices}
+    return {**kept, "if": choices, "else": False} if choices else kept
 
 
 def _events(job: dict[str, Any]) -> dict[str, Any]:

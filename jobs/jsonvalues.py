@@ -1,6 +1,7 @@
 """Texts as every database keeps them: what hosts and messages say may hold bytes that PostgreSQL refuses."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,11 @@ NAMES = frozenset(
 def rfc3339(seconds: float) -> str:
     """`2026-11-20T10:59:40Z`, with microseconds where there are any."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def shown(result: Mapping[str, Any]) -> Any:
+    """What an adapter tells of an operation, as a run's `result` is kept: `places` are for our own records only."""
+    return storable(readable({name: value for name, value in result.items() if name != "places"}))
 
 
 def readable(value: Any) -> Any:

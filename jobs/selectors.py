@@ -187,7 +187,7 @@ def planned_runs(jobs: Iterable[UUID]) -> Counter[UUID]:
 
 def runs_of(job: Job) -> QuerySet[Run]:
     """The job's runs with their hosts and instances."""
-    return Run.objects.filter(job=job).select_related("host", "instance__host")
+    return job.runs.select_related("host", "instance__host")
 
 
 def messages_of_job(job: Job) -> QuerySet[Message]:

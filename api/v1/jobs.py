@@ -33,6 +33,7 @@ from api.v1.serializers.jobs import (
     UndoSerializer,
 )
 from api.v1.serializers.requests import ANY_REQUEST
+from api.v1.serializers.runs import any_run
 from api.viewsets import CreateMixin, ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
@@ -112,7 +113,7 @@ class Jobs(CreateMixin, ReadViewSet):
             answer.headers["Retry-After"] = POLL_AGAIN
         return answer
 
-    @extend_schema(operation_id="get_runs", summary="List the runs of a job", responses=RunSerializer(many=True))
+    @extend_schema(operation_id="get_runs", summary="List the runs of a job", responses=any_run(many=True))
     @action(detail=True, serializer_class=RunSerializer, filters=RUN_FILTERS, orderings=BY_ID)
     def runs(self, request: Request, pk: UUID) -> Response:
         """The job's runs, one per instance."""
@@ -122,7 +123,7 @@ class Jobs(CreateMixin, ReadViewSet):
         row: Run = found(selectors.runs_of(self.job()), pk=self.kwargs["run"])
         return row
 
-    @extend_schema(operation_id="get_run", summary="Show a run")
+    @extend_schema(operation_id="get_run", summary="Show a run", responses=any_run())
     @action(detail=True, url_path="runs/<uuid:run>", serializer_class=RunSerializer)
     def run(self, request: Request, pk: UUID, run: UUID) -> Response:
         """One run."""

@@ -1,11 +1,12 @@
 """What adapters tell of hosts, instances, queued messages and what became of them. Pure data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from fleet.mta.errors import FleetError
+from fleet.mta.results.reading import QueuedRecipient
 
 
 class Support(StrEnum):
@@ -30,9 +31,9 @@ class Recipient:
     state: str = "undelivered"
     raw: str = ""
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> QueuedRecipient:
         """As the API shows it. `raw` only where it is another address."""
-        shown = {"address": self.address, "reason": self.reason, "state": self.state}
+        shown: QueuedRecipient = {"address": self.address, "reason": self.reason, "state": self.state}
         return {**shown, "raw": self.raw} if self.raw else shown
 
 
@@ -112,10 +113,10 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an operation returns. `data` is the run's `result` (JSON). `before`/`after` are the evidence (JSON)."""
+    """What an operation returns. `data` is the run's `result`, `before`/`after` are the evidence: fleet.mta.results."""
 
     ended: Ended
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[MessageOutcome, ...] = ()
     before: Any = None
     after: Any = None

@@ -13,6 +13,7 @@ from fleet.models import Host, Instance
 from fleet.mta.host.names import given_names
 from fleet.mta.operations import QueuePurge
 from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
+from fleet.mta.results.reading import DiscoveredHost, DiscoveredInstance, HostDiscoverResult
 from jobs import blocklist
 from jobs.jsonvalues import storable
 from jobs.lifecycle.hosts import is_touched
@@ -151,10 +152,38 @@ def _requested(job: Job) -> Q:
     return Q(job=job.undo_of) if job.undo_of_id else Q(pk__in=job.params["ids"])
 
 
-def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> dict[str, Any]:
+def discovered_json(host: HostFacts, instances: tuple[InstanceFacts, ...]) -> HostDiscoverResult:
     """The result of host.discover as JSON."""
-    found = [{**asdict(facts), "id": facts.id} for facts in instances]
-    return {"host": asdict(host), "instances": found, "notes": host.notes}
+    return {"host": _host_json(host), "instances": [_instance_json(each) for each in instances], "notes": host.notes}
+
+
+def _host_json(host: HostFacts) -> DiscoveredHost:
+    return {
+        "os": host.os,
+        "login_shell": host.login_shell,
+        "has_sudo": host.has_sudo,
+        "is_root": host.is_root,
+        "clock_skew": host.clock_skew,
+        "service_manager": host.service_manager,
+        "log_source": host.log_source,
+        "exchange": host.exchange,
+        "helpers": [list(each) for each in host.helpers],
+        "login_noise": host.login_noise,
+    }
+
+
+def _instance_json(instance: InstanceFacts) -> DiscoveredInstance:
+    return {
+        "id": instance.id,
+        "host": instance.host,
+        "name": instance.name,
+        "mta": instance.mta,
+        "version": instance.version,
+        "config_dir": instance.config_dir,
+        "queue_dirs": list(instance.queue_dirs),
+        "front_ends": list(instance.front_ends),
+        "options": instance.options,
+    }
 
 
 def named(host: Host, found: tuple[InstanceFacts, ...]) -> tuple[InstanceFacts, ...]:

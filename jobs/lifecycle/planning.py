@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet.mta.errors import TooMany
 from fleet.mta.operations import ChangesMessages
-from fleet.mta.records import MessageState
+from fleet.mta.results.changing import MessagesResult
 from fleet.mta.steps import Plan
 from jobs import blocklist, queues
 from jobs.clock import db_now
@@ -19,7 +19,7 @@ from jobs.models import FrozenPlan, Job, Message, Run
 from jobs.operation import operation_for
 from jobs.rows import store_runs
 from jobs.rules.document import digest_of_document
-from jobs.rules.plan import summary_of
+from jobs.rules.plan import PlanInstance, summary_of
 from jobs.rules.policy import DEFAULT_RULES, decide
 from jobs.rules.state import JobState, RunState
 
@@ -30,7 +30,8 @@ def store_plans(job: Job, plans: Sequence[tuple[Run, Plan]]) -> None:
         drift.settle(job, plans)
         return
     for run, plan in plans:
-        run.plan = storable({"instance": str(run.instance), **summary_of(plan)})
+        kept: PlanInstance = {"instance": str(run.instance), **summary_of(plan)}
+        run.plan = storable(kept)
         run.is_planning = False
         run.state, run.lease_until, run.started_at, run.attempts = RunState.PENDING, None, None, 0
         Message.objects.bulk_create(_messages(run, plan), batch_size=1000)
@@ -106,8 +107,15 @@ def _without_empty(job: Job, runs: list[Run]) -> list[Run]:
             kept.append(run)
             continue
         gone = plan["drift"]["gone"]
-        none = {state.value: 0 for state in MessageState}
-        run.result = {"asked": gone, **none, MessageState.ALREADY_GONE.value: gone}
+        result: MessagesResult = {
+            "asked": gone,
+            "done": 0,
+            "already_gone": gone,
+            "left_queue": 0,
+            "in_delivery": 0,
+            "left": 0,
+        }
+        run.result = result
         run.state, run.finished_at = RunState.UNCHANGED, db_now()
         run.save(update_fields=["state", "finished_at", "result"])
     return kept

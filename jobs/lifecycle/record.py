@@ -16,7 +16,7 @@ from fleet.mta.steps import Plan
 from jobs import blocklist, queues
 from jobs.audit import trail
 from jobs.clock import db_now
-from jobs.jsonvalues import readable, storable
+from jobs.jsonvalues import readable, shown, storable
 from jobs.lifecycle import effects, transition
 from jobs.lifecycle.claim import MAX_ATTEMPTS
 from jobs.lifecycle.end import finish_job, is_unreached, publish_runs, state_for
@@ -140,7 +140,7 @@ def _fill(report: Report, now: datetime) -> None:
     elif isinstance(value, Result):
         run.state, run.reconcile_at = ENDED[value.ended], None
         run.error = storable(value.error.as_dict()) if value.error else None
-        run.result = storable(readable({name: data for name, data in value.data.items() if name != "places"}))
+        run.result = shown(value.data)
         run.before, run.after = storable(readable(value.before)), storable(readable(value.after))
     elif isinstance(value, tuple):
         run.state = RunState.SUCCEEDED

@@ -22,6 +22,7 @@ from fleet.mta.errors import RemoteError, UnparsedOutput
 from fleet.mta.host.discovery import discover_host
 from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
 from fleet.mta.records import Context, Ended, Result
+from fleet.mta.results.changing import SenderResult
 from fleet.mta.steps import Steps
 from fleet.ssh.engine import Engine, Outcome, Request
 from fleet.ssh.gate import Lane
@@ -136,7 +137,8 @@ def let_go() -> None:
 def _overtaken(run: Run, why: str) -> Report:
     """Nothing is done: what was requested is no longer wanted by now."""
     now = db_now()
-    return Report(run, Result(Ended.UNCHANGED, {"notes": [why], "overtaken": True}), None, [], False, now, now)
+    told: SenderResult = {"notes": [why], "overtaken": True}
+    return Report(run, Result(Ended.UNCHANGED, told), None, [], False, now, now)
 
 
 def _store(job: Job, reports: Sequence[Report]) -> None:

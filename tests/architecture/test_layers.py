@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("fleet", "jobs", "api", "deploy")
+INSTALLED = frozenset({".venv", "node_modules"})
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -21,7 +22,7 @@ def sources(*folders: str) -> Iterator[Path]:
 def scripts() -> Iterator[Path]:
     yield from (ROOT / name / "run" for name in (".ci", "deploy", "tests"))
     for folder in (*PACKAGES, "tests"):
-        yield from (ROOT / folder).rglob("*.sh")
+        yield from (each for each in (ROOT / folder).rglob("*.sh") if not INSTALLED & {*each.parts})
 
 
 def named(path: Path) -> str:

@@ -9,6 +9,7 @@ from fleet.mta import REGISTRY, operations
 from fleet.mta.errors import Conflict, Unsupported
 from fleet.mta.records import Context, Ended, Result
 from fleet.mta.steps import Command, Completed
+from tests.contract.document import check_told
 from tests.contract.play import Host, Ran, Wire, carry
 from tests.contract.test_contract import NOW, _closed, do, played
 
@@ -91,6 +92,7 @@ def blocked(mta: str, directory: Path) -> Host:
 def read_back(host: Host, operation: operations.Operation) -> Result:
     context = Context(now=NOW, job="job-1")
     ran = carry(Wire(host), host.adapter.read_back(host.instance, operation, context))
+    check_told(operation.name, ran.value)
     assert (ran.error, ran.mutated) == (None, False)
     result: Result = ran.value
     return result

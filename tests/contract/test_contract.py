@@ -24,6 +24,7 @@ from fleet.mta.params.catalogue import CATALOGUE
 from fleet.mta.records import Context, Ended, Fingerprint, Result
 from fleet.mta.steps import Command, Completed, Plan
 from fleet.ssh.quoting import SCRIPTS, is_fenced
+from tests.contract.document import check_told
 from tests.contract.play import KINDS, Host, Ran, Wire, carry, senders_of
 from tests.unit import real_scripts
 
@@ -90,7 +91,9 @@ def do(host: Host, operation: operations.Operation, wire: Wire | None = None, **
     assert method is not None
     until_plan = fields.pop("until_plan", False)
     context = Context(**{"now": NOW, "job": "job-1", **fields})
-    return carry(wire or Wire(host), method(host.instance, operation, context), until_plan=until_plan)
+    ran = carry(wire or Wire(host), method(host.instance, operation, context), until_plan=until_plan)
+    check_told(operation.name, ran.value)
+    return ran
 
 
 def prepared(host: Host, name: str) -> operations.Operation:

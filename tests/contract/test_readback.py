@@ -21,6 +21,7 @@ from fleet.mta.operations import (
 )
 from fleet.mta.records import Context, Ended, Fingerprint, Result
 from fleet.mta.steps import Command, Completed
+from tests.contract.document import check_told
 from tests.contract.play import Host, Ran, Wire, carry
 from tests.contract.test_contract import ALL, NOW, _closed, do, played, quarantined
 
@@ -65,6 +66,7 @@ def read(
     wire = Moving(host, before=before or {})
     context = Context(now=NOW, job="job-1", frozen=frozen)
     ran = carry(wire, host.adapter.read_back(host.instance, operation, context))
+    check_told(operation.name, ran.value)
     assert ran.error is None
     assert not wire.before, "it looked fewer times than the mail moved"
     assert not ran.mutated

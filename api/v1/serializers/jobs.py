@@ -20,11 +20,13 @@ from api.fields import (
     Texts,
 )
 from api.pagination import Page, first_page
+from api.results import reference
 from fleet.inventory import MOST_NAMES
 from fleet.mta import REGISTRY
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs.jsonvalues import readable
 from jobs.models import Decision, Job
+from jobs.rules.plan import PlanInstance
 from jobs.rules.state import JobState, RunState
 
 JOB_STATES = [state.value for state in JobState]
@@ -52,7 +54,7 @@ class Target(JsonObject):
     """A target; what it may hold is the inventory's business."""
 
 
-class HostErrorSerializer(StrictSerializer):
+class HostErrorSerializer(serializers.Serializer[Any]):
     """Why something did not come to what was asked; what else is known stands beside."""
 
     code = Choice(choices=HOST_CODES)
@@ -239,6 +241,20 @@ class JobSerializer(StrictSerializer):
     counts = CountsSerializer(source="*")
 
 
+class CommandSerializer(StrictSerializer):
+    """A command that was run on the host; secrets are masked. `exit_status`: null where its end was not seen."""
+
+    argv = Texts()
+    exit_status = Integer(allow_null=True)
+    duration_ms = Integer()
+    stderr_tail = Text(allow_blank=True)
+
+
+@extend_schema_field(CommandSerializer)
+class Command(JsonObject):
+    """Such a command as it was recorded."""
+
+
 class EvidenceSerializer(StrictSerializer):
     """What the host showed before and after."""
 
@@ -275,12 +291,13 @@ class RunSerializer(StrictSerializer):
     """A job on one instance (on one host, for discovery). Its row has been through `selectors.with_messages`."""
 
     id = serializers.UUIDField()
+    operation = Choice(choices=list(CATALOGUE), source="job.operation")
     instance = Text(allow_null=True)
     host = Text(source="host.name")
     state = Choice(choices=RUN_STATES)
     error = HostError(allow_null=True)
     result = Result(allow_null=True, source="*")
-    commands = serializers.ListField(child=JsonObject())
+    commands = serializers.ListField(child=Command())
     evidence = EvidenceSerializer(source="*")
     started_at = Instant(allow_null=True)
     finished_at = Instant(allow_null=True)
@@ -304,6 +321,7 @@ class PlannedPageSerializer(StrictSerializer):
     results = PlannedMessageSerializer(many=True)
 
 
+@extend_schema_field(reference(PlanInstance))
 class PlannedInstance(JsonObject):
     """An instance's part of a plan."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fleet.mta.address import BlockPattern
 from fleet.mta.blocks import edit
@@ -12,6 +12,7 @@ from fleet.mta.blocks.proof import ProbeResult, read_proof
 from fleet.mta.blocks.site import ListState, Probes
 from fleet.mta.host.commands import pause
 from fleet.mta.records import Context
+from fleet.mta.results.changing import DialogueSeen, ListenerSeen, SenderSeen
 from fleet.mta.steps import Command, Steps, run, talk
 
 LOOKS = 5  # one a second; an MTA may notice a new list a moment later
@@ -30,12 +31,15 @@ class Evidence:
     lookup: Any
     unasked: tuple[Listener, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        nobody = {"not_provable": "no SMTP server of this instance is known"}
+    def as_json(self) -> SenderSeen:
+        nobody: DialogueSeen = {"not_provable": "no SMTP server of this instance is known"}
         first, *rest = [result.as_json() for result in self.looks] or [nobody]
-        listeners = [result.at_listener() for result in self.looks]
+        listeners: list[ListenerSeen] = [result.at_listener() for result in self.looks]
         listeners += [{**each.as_json(), "not_asked": each.unasked} for each in self.unasked]
-        return {**first, **({"also": rest} if rest else {}), "lookup": self.lookup, "listeners": listeners}
+        shown: SenderSeen = {**cast(SenderSeen, first), "lookup": self.lookup, "listeners": listeners}
+        if rest:
+            shown["also"] = rest
+        return shown
 
 
 def look(place: ListState, context: Context) -> Steps[ProbeResults]:

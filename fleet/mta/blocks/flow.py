@@ -6,7 +6,6 @@ An MTA supplies its `BlockSites`: which files, which keys, which answer. Everyth
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from fleet.mta.address import BlockPattern, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
@@ -19,6 +18,8 @@ from fleet.mta.blocks.site import BlockSite, BlockSites, ListState
 from fleet.mta.errors import FleetError, NeedsWiring, Refused, RemoteError
 from fleet.mta.operations import BlockList, SenderBlock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.changing import SenderSeen
+from fleet.mta.results.reading import BlockListResult, ListedBlock
 from fleet.mta.steps import Plan, Steps
 
 _FOR_GOOD = re.compile(r"REJECT(?:\s|$)|5\d\d\s", re.IGNORECASE)
@@ -91,13 +92,13 @@ def _unchanged(place: ListState, evidence: Evidence) -> Steps[Result]:
     his = block_site.foreign_notes(place) if place.block is None else ()
     yield Plan(notes=(*place.site.notes_of(place.pattern), *his))
     result = _result(Ended.UNCHANGED, place, evidence, evidence)
-    return replace(result, data=result.data | {"notes": list(his)}) if his else result
+    return replace(result, data={**result.data, "notes": list(his)}) if his else result
 
 
 def _result(
     ended: Ended, place: ListState, before: Evidence | None, after: Evidence, error: FleetError | None = None
 ) -> Result:
-    evidence = before.as_json() if before else {}
+    evidence: SenderSeen = before.as_json() if before else {}
     return Result(ended, data=place.data(), before=evidence, after=after.as_json(), error=error)
 
 
@@ -192,21 +193,23 @@ def block_list(find: BlockSites, instance: InstanceFacts, operation: BlockList, 
 
     `reply`: the value of a map, else "".
     """
-    return (yield from listed((yield from find(instance))))
+    return Result(Ended.SUCCEEDED, (yield from listed((yield from find(instance)))))
 
 
-def listed(sites: tuple[BlockSite, ...]) -> Steps[Result]:
-    ours: list[dict[str, Any]] = []
-    others: list[dict[str, Any]] = []
+def listed(sites: tuple[BlockSite, ...]) -> Steps[BlockListResult]:
+    """What these lists say, of those that the MTA asks."""
+    data: BlockListResult = {"ours": [], "others": []}
     for site in (each for each in sites if each.is_consulted):
         source = yield from edit.read_list(site.list_file)
         file = site.parse(source)
         placeholder = site.text_when_absent.splitlines()
-        ours += [_listed(block) for block in file.blocks]
-        others += [{"file": source.path, "line": each.text} for each in file.others if each.text not in placeholder]
-    return Result(Ended.SUCCEEDED, data={"ours": ours, "others": others})
+        data["ours"] += [_listed(block) for block in file.blocks]
+        data["others"] += [
+            {"file": source.path, "line": each.text} for each in file.others if each.text not in placeholder
+        ]
+    return data
 
 
-def _listed(block: Block) -> dict[str, str]:
+def _listed(block: Block) -> ListedBlock:
     action = "discard" if block.value.partition(" ")[0] == "DISCARD" else "reject"
     return {"pattern": block.pattern, "action": action, "reply": block.value.removeprefix("DISCARD ")}

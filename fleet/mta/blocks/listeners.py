@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fleet.mta.records import InstanceFacts
+from fleet.mta.results.changing import ListenerSeen
 
 SMTP, SMTPS = 25, 465
 ONLY_HERE = "not asked; only programs of this host reach it"
@@ -32,7 +33,7 @@ class Listener:
     def note(self) -> str:
         return f"{self.name}: {self.unasked}"
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> ListenerSeen:
         return {"address": self.address, "port": self.port, "service": self.service}
 
 

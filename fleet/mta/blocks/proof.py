@@ -7,10 +7,10 @@ control was accepted does a refusal of the other say anything about the block.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 from fleet.mta.address import BlockPattern
 from fleet.mta.blocks.listeners import Listener, reachable
+from fleet.mta.results.changing import DialogueSeen, ListenerSeen
 from fleet.mta.steps import Dialogue, Transcript
 
 NULL_SENDER = "<>"
@@ -76,17 +76,17 @@ class ProbeResult:
     def is_refused(self) -> bool:
         return self.is_provable and not self.reply.startswith("2")
 
-    def as_json(self) -> dict[str, Any]:
-        """The evidence: {control {sender, recipient, reply}, blocked {sender, code, text}, not_provable?}."""
-        evidence: dict[str, Any] = {
+    def as_json(self) -> DialogueSeen:
+        """The evidence."""
+        evidence: DialogueSeen = {
             "control": {"sender": self.control, "recipient": self.recipient, "reply": self.control_reply},
             "blocked": {"sender": self.sender, "code": self.reply[:3], "text": "\n".join(texts_of(self.reply))},
         }
         return evidence if self.is_provable else {**evidence, "not_provable": self.reason}
 
-    def at_listener(self) -> dict[str, Any]:
-        """{address, port, service, reply, not_provable?}."""
-        found = {**self.listener.as_json(), "reply": one_line(self.reply)}
+    def at_listener(self) -> ListenerSeen:
+        """What it showed of the place where it was held."""
+        found: ListenerSeen = {**self.listener.as_json(), "reply": one_line(self.reply)}
         return found if self.is_provable else {**found, "not_provable": self.reason}
 
 

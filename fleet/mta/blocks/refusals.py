@@ -3,11 +3,11 @@ line, or something else. Every unblock that leaves a sender refused says so, how
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fleet.mta.blocks.listfile import fold
 from fleet.mta.blocks.proof import ProbeResult, one_line
 from fleet.mta.blocks.site import ListState
+from fleet.mta.results.changing import SenderResult
 
 NOT_OURS = "not ours"
 UNPROVEN = "it is not proven that {} is accepted at {}: {}"
@@ -59,9 +59,7 @@ def keys_of(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(rule.key for rule in rules))
 
 
-def still_refused(
-    rules: Sequence[Rule], looks: Sequence[ProbeResult], in_effect: Mapping[str, str]
-) -> dict[str, list[str]]:
+def still_refused(rules: Sequence[Rule], looks: Sequence[ProbeResult], in_effect: Mapping[str, str]) -> SenderResult:
     """`still_refused_by` and `notes` of a result, nothing where the sender passes. `in_effect`: of the pattern's keys.
 
     Where no dialogue proves anything, what is in effect and our own blocks count, and a note says so.
@@ -88,6 +86,6 @@ def _is_due_to(
     return rule.refuses and (rule.is_ours or rule.key in in_effect)
 
 
-def merged(data: dict[str, Any], told: Mapping[str, list[str]]) -> dict[str, Any]:
+def merged(data: SenderResult, told: SenderResult) -> SenderResult:
     """A result's data with what is told. Notes that are there already name the line."""
     return {**told, **data} if data.get("notes") else {**data, **told}

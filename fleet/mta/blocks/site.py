@@ -5,7 +5,6 @@ An edit is a `Change`: it is made anew from what stands in the file when it is w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fleet.mta.address import BlockPattern, PatternKind, own_domain, parse_block_pattern
 from fleet.mta.blocks import edit, listfile
@@ -16,6 +15,7 @@ from fleet.mta.blocks.proof import Probe, one_line
 from fleet.mta.errors import Conflict, Refused, RemoteError, Unsupported
 from fleet.mta.operations import SenderBlock
 from fleet.mta.records import InstanceFacts
+from fleet.mta.results.changing import SenderResult
 from fleet.mta.steps import Diff, Steps
 
 PLAIN = Syntax(listfile.plain_entries)
@@ -143,8 +143,8 @@ class ListState:
         """Our other blocks."""
         return listfile.without_block(self.file, self.pattern.text)
 
-    def data(self) -> dict[str, Any]:
-        name = {"map": self.site.map_name} if self.site.map_name else {"file": self.source.path}
+    def data(self) -> SenderResult:
+        name: SenderResult = {"map": self.site.map_name} if self.site.map_name else {"file": self.source.path}
         return {"pattern": self.pattern.text, **name, "keys": list(self.keys)}
 
 

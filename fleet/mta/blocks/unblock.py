@@ -16,6 +16,7 @@ from fleet.mta.blocks.site import BlockSites, ListState, NoList, Wiring
 from fleet.mta.errors import RemoteError, Unsupported
 from fleet.mta.operations import Operation, SenderBlock, SenderUnblock
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.changing import SenderResult
 from fleet.mta.steps import Plan, Steps
 
 
@@ -65,7 +66,8 @@ def _nothing_of_ours(pattern: str, note: str, looks: ProbeResults) -> Steps[Resu
     told = still_refused((), looks, {})
     notes = [note, *told.get("notes", ())]
     yield Plan(notes=tuple(notes))
-    return Result(Ended.UNCHANGED, data={"pattern": pattern, **told, "notes": notes})
+    data: SenderResult = {"pattern": pattern, **told, "notes": notes}
+    return Result(Ended.UNCHANGED, data=data)
 
 
 def _unreadable(pattern: str, error: Unsupported, looks: ProbeResults) -> Steps[Result]:

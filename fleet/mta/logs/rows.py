@@ -2,19 +2,11 @@
 
 import heapq
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from fleet.mta.logs.source import Window
 from fleet.mta.logs.wanted import Wanted
 from fleet.mta.records import WORST_FIRST
-
-STATUSES = (
-    "sent", "deferred", "bounced", "expired", "rejected", "discarded", "held", "queued", "handed_over", "unclear",
-    "removed",
-)  # fmt: skip
-"""`queued`: no attempt was logged. `handed_over`: to another queue or program of this host, of which no more was read.
-`unclear`: the log tells what became of it, in a line that was not understood. `removed`: taken out of the queue by an
-administrator."""
+from fleet.mta.results.reading import STATUSES, TraceRow
 
 STILL_QUEUED = frozenset({"queued", "deferred", "held"})
 """What is not the last that can be told of a recipient."""
@@ -105,7 +97,7 @@ class Trace:
         self._window = window
         self._open: dict[str, Message] = {}
         self._left: dict[str, tuple[str, ...]] = {}
-        self._kept: list[tuple[float, int, dict[str, Any]]] = []
+        self._kept: list[tuple[float, int, TraceRow]] = []
         self._size = 0
         self._recipients = 0
         self.totals = dict.fromkeys(STATUSES, 0)
@@ -293,7 +285,7 @@ class Trace:
                 if delivery.status in STILL_QUEUED:
                     delivery.status = "held"
 
-    def _keep(self, row: dict[str, Any]) -> None:
+    def _keep(self, row: TraceRow) -> None:
         self.matched += 1
         self.totals[row["status"]] += 1
         heapq.heappush(self._kept, (row["time"], self.matched, row))
@@ -301,7 +293,7 @@ class Trace:
         while len(self._kept) > self._wanted.operation.limit or self._size > ROOM:
             self._size -= size_of(heapq.heappop(self._kept)[2])
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[TraceRow]:
         """All rows, oldest first, those of messages that are still queued included."""
         for message in self._open.values():
             self._report(message)
@@ -309,12 +301,12 @@ class Trace:
         return [row for _, _, row in sorted(self._kept, key=lambda kept: kept[:2])]
 
 
-def size_of(row: dict[str, Any]) -> int:
+def size_of(row: TraceRow) -> int:
     """Characters of a row's texts."""
     return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
-def row_of(message: Message, address: str, delivery: Delivery) -> dict[str, Any]:
+def row_of(message: Message, address: str, delivery: Delivery) -> TraceRow:
     """A row as the API shows it."""
     is_in = bool(message.client)
     return {

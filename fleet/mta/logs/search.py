@@ -9,6 +9,7 @@ from fleet.mta.logs.mail_log import MailLog
 from fleet.mta.logs.source import Take, read_log, window_of
 from fleet.mta.operations import LogSearch
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.reading import LogLine, LogSearchResult
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
@@ -46,7 +47,7 @@ class Lines:
         while len(self._kept) > self._limit or self._size > ROOM:
             self._size -= len(heapq.heappop(self._kept)[3])
 
-    def as_json(self) -> list[dict[str, object]]:
+    def as_json(self) -> list[LogLine]:
         return [{"time": moment, "line": text_of(line), "file": file} for moment, _, file, line in sorted(self._kept)]
 
 
@@ -67,7 +68,7 @@ def log_search(log: MailLog, instance: InstanceFacts, operation: LogSearch, cont
 
     read = yield from read_log("any", sources, window.since, (text,), fresh, log.zone(instance))
     rows = lines.as_json()
-    data = {
+    data: LogSearchResult = {
         "lines": rows,
         "matched": lines.matched,
         "truncated": lines.matched > len(rows),

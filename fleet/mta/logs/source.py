@@ -1,7 +1,7 @@
 """One remote command that reads a mail log over its rotated files, as read_log.sh does it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from fleet.mta.bounds import count_of, moment_of, second_of
@@ -9,6 +9,7 @@ from fleet.mta.errors import RemoteError, UnparsedOutput, Unsupported
 from fleet.mta.host.commands import LISTING_SECONDS, error_of, reading
 from fleet.mta.logs.times import ZONE, LineClock, Zone, offset_of
 from fleet.mta.records import Context, InstanceFacts
+from fleet.mta.results.reading import LogFile, LogRead
 from fleet.mta.steps import Steps, run
 
 SCRIPT = "read_log.sh"
@@ -54,6 +55,15 @@ class FileRead:
     @property
     def is_empty(self) -> bool:
         return self.first_time is None and self.last_time is None and not self.untimed
+
+    def as_json(self) -> LogFile:
+        return {
+            "path": self.path,
+            "first_time": self.first_time,
+            "last_time": self.last_time,
+            "lines": self.lines,
+            "untimed": self.untimed,
+        }
 
 
 @dataclass(slots=True)
@@ -112,9 +122,9 @@ class Read:
             notes.append("the log was rotated while it was read, each time; lines may be missing or doubled")
         return notes
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> LogRead:
         """The part of a result that says what was read."""
-        return {"files": [each.path for each in self.read], "read": [asdict(each) for each in self.read]}
+        return {"files": [each.path for each in self.read], "read": [each.as_json() for each in self.read]}
 
 
 def stamp(moment: float) -> str:

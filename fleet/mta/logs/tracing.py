@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from fleet.mta.bounds import OutOfBounds
 from fleet.mta.logs.heads import Repeats
@@ -12,6 +11,7 @@ from fleet.mta.logs.source import Read, Take, Window, read_log, window_of
 from fleet.mta.logs.wanted import Wanted
 from fleet.mta.operations import MessageTrace
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.reading import MessageTraceResult
 from fleet.mta.steps import Steps
 from fleet.mta.text import text_of
 
@@ -57,7 +57,7 @@ def message_trace(log: MailLog, instance: InstanceFacts, operation: MessageTrace
     return Result(Ended.SUCCEEDED, _data(trace, window, read, log.notes))
 
 
-def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> dict[str, Any]:
+def _data(trace: Trace, window: Window, read: Read, notes: Sequence[str]) -> MessageTraceResult:
     rows = trace.rows()
     counted = ((UNCLEAR, trace.unclear), (UNNAMED, trace.unnamed))
     return {

@@ -14,7 +14,7 @@ from fleet.mta.operations import BlockList
 from fleet.mta.postfix import access, main_cf, restrictions
 from fleet.mta.postfix.access_facts import BlockFacts, differences, listeners, own_domains, probes, read_facts
 from fleet.mta.postfix.restrictions import AccessMap
-from fleet.mta.records import Context, InstanceFacts, Result
+from fleet.mta.records import Context, Ended, InstanceFacts, Result
 from fleet.mta.steps import Steps
 
 
@@ -76,8 +76,8 @@ def block_list(instance: InstanceFacts, operation: BlockList, context: Context) 
     """What is blocked now: ours, and the administrator's lines of every map that smtpd checks senders with."""
     facts = yield from read_facts(instance)
     maps = _editable(facts.maps)
-    result = yield from flow.listed(tuple(_site(instance, facts, each, is_consulted=True) for each in maps))
-    result.data["others"] += [
+    data = yield from flow.listed(tuple(_site(instance, facts, each, is_consulted=True) for each in maps))
+    data["others"] += [
         {"file": each.name, "line": f"(a {each.type} table, not listed)"} for each in facts.maps if each not in maps
     ]
-    return result
+    return Result(Ended.SUCCEEDED, data)

@@ -116,7 +116,7 @@ def line_of(text: str) -> Line | None:
 def delivery_of(text: str, time: float) -> tuple[str, Delivery] | None:
     """Recipient and result of `to=<...>, ..., status=... (...)`; None where it cannot be told or in two ways.
 
-    The status is one of rows.STATUSES, or "" for an address check. Raises OutOfBounds.
+    The status is one of STATUSES (fleet.mta.results.reading), or "" for an address check. Raises OutOfBounds.
     """
     head, _, tail = text.partition(", status=")
     word, _, reply = tail.partition(" (")

@@ -20,6 +20,7 @@ from fleet.mta.queue.driver import Act, Jobs, Move, QueueDriver, Reported, Wante
 from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.outcome import Chosen, Verb, Word, names, same
 from fleet.mta.records import Context, InstanceFacts, QueueEntry
+from fleet.mta.results.changing import MoreOfChanges
 from fleet.mta.steps import Steps
 
 AWAY = (
@@ -91,18 +92,21 @@ def _reported(
     now: dict[str, QueueEntry] | None = None,
     *,
     places: dict[str, str] | None = None,
-    **data: list[str],
+    delivered: list[str] | None = None,
 ) -> Reported:
     """Raises OutcomeUnknown when qmail-send was not seen running again."""
     answer.check_running()
     if words is None:
         words = dict.fromkeys(answer.are("left"), Word.LEFT) | dict.fromkeys(answer.are("done"), Word.DONE)
+    data: MoreOfChanges = {"service": answer.status, "reasons": reasons(answer)}
+    if delivered is not None:
+        data["delivered"] = delivered
     error = InDelivery(NOT_STOPPED, hint="try again when the delivery has ended", status=answer.status)
     return Reported(
         words,
         now,
         places=places or {},
-        data={"service": answer.status, "reasons": reasons(answer), **data},
+        data=data,
         notes=answer.notes,
         error=error if answer.is_stopping else None,
     )

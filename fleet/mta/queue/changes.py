@@ -28,6 +28,7 @@ from fleet.mta.queue.outcome import (
 )
 from fleet.mta.queue.selection import Relevant, choose, everything, means_held, not_held, releasable
 from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.results.changing import MoreOfChanges
 from fleet.mta.steps import Steps
 
 VERBS: dict[type[ChangesMessages], Verb] = {
@@ -108,9 +109,7 @@ def _result(
             already += 1
         else:
             outcomes.put([name], state)
-    data = dict(reported.data)
+    more: MoreOfChanges = {**reported.data, "already": already}
     if verb in (Verb.DELETE, Verb.TAKE_OUT):
-        data["places"] = {name: places[name] for name in outcomes.of(MessageState.DONE) if name in places}
-    return reported.applied(
-        changed(replace(chosen, notes=(*chosen.notes, *reported.notes)), outcomes, now, already=already, **data)
-    )
+        more["places"] = {name: places[name] for name in outcomes.of(MessageState.DONE) if name in places}
+    return reported.applied(changed(replace(chosen, notes=(*chosen.notes, *reported.notes)), outcomes, now, more))

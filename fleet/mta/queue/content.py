@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 from fleet.match import headers as rfc2047
 from fleet.mta.bounds import size_of
@@ -13,6 +12,7 @@ from fleet.mta.errors import FleetError, MessageNotFound, UnparsedOutput
 from fleet.mta.host.commands import error_of, reading
 from fleet.mta.operations import MessageShow
 from fleet.mta.records import InstanceFacts, QueueEntry, Recipient
+from fleet.mta.results.reading import MessageShowResult
 from fleet.mta.steps import Completed, Steps, run
 from fleet.mta.text import escape_bytes
 
@@ -142,7 +142,7 @@ class Content:
         size = self.batch if body else self.headers_batch
         yield from in_batches([entry.queue_id for entry in entries], size, take, partial(self._read, instance, limits))
 
-    def read_one(self, instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[dict[str, Any]]:
+    def read_one(self, instance: InstanceFacts, operation: MessageShow, entry: QueueEntry) -> Steps[MessageShowResult]:
         """The data of `message.show`. Raises MessageNotFound when it left meanwhile."""
         headers = operation.max_bytes + 1 if "headers" in operation.parts else 1
         body = 0
@@ -198,14 +198,19 @@ def subject_of(stored: Stored) -> str:
 
 def message_parts(
     operation: MessageShow, entry: QueueEntry, stored: Stored, delivered: Iterable[Recipient] = ()
-) -> dict[str, Any]:
+) -> MessageShowResult:
     """The data of `message.show`: parts as requested, `truncated` when one is longer than max_bytes.
 
     `stored` must have one byte more of each part than max_bytes, where there is that much. `delivered`: recipients that
     a listing leaves out because they are done.
     """
     limit = operation.max_bytes
-    parts: dict[str, Any] = {"queue_id": entry.queue_id, "size": entry.size, "state": entry.state, "truncated": False}
+    parts: MessageShowResult = {
+        "queue_id": entry.queue_id,
+        "size": entry.size,
+        "state": entry.state,
+        "truncated": False,
+    }
     if "envelope" in operation.parts:
         parts["envelope"] = {
             "sender": entry.sender,

@@ -1,7 +1,7 @@
 """message.deliver, the flow of all MTAs: what stands in the way, plan, attempt, look again, tell how it ended."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from fleet.mta.errors import (
     Conflict,
@@ -26,6 +26,7 @@ from fleet.mta.records import (
     QueueEntry,
     Result,
 )
+from fleet.mta.results.changing import MessageDeliverResult, MessageSeen, RecipientAttempt
 from fleet.mta.steps import Steps
 
 FROM_THE_LOG = "by the last attempt in the log, which may be older than this job"
@@ -106,9 +107,7 @@ def read_back_deliver(delivery: Delivery, instance: InstanceFacts, context: Cont
     state = wanted.state
     before = QueueEntry(wanted.queue_id, state, state, wanted.arrival_time, wanted.sender, (), wanted.size)
     result = yield from delivery.from_log(instance, before)
-    if result is not None:
-        result.data["notes"] = [FROM_THE_LOG]
-    return result
+    return replace(result, data={**result.data, "notes": [FROM_THE_LOG]}) if result is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,15 @@ class Attempt:
     remote: str = ""
     reply: str = ""
     orig_to: str = ""
+
+    def as_json(self) -> RecipientAttempt:
+        return {
+            "address": self.address,
+            "outcome": self.outcome,
+            "remote": self.remote,
+            "reply": self.reply,
+            "orig_to": self.orig_to,
+        }
 
 
 def deliverable(
@@ -179,21 +187,18 @@ def attempted(
 ) -> Result:
     """The result of an attempt that was made. `after`: the same message when it is queued still."""
     telling = next((each for each in attempts if each.outcome == outcome), None)
-    data = {
+    data: MessageDeliverResult = {
         "outcome": outcome,
         "remote": telling.remote if telling else "",
         "reply": telling.reply if telling else "",
         "dialogue": list(dialogue),
         "log": list(log),
-        "recipients": [asdict(each) for each in attempts],
+        "recipients": [each.as_json() for each in attempts],
     }
-    return Result(
-        Ended.SUCCEEDED,
-        data,
-        (MessageOutcome(before.queue_id, MessageState.DONE),),
-        before={"queue_id": before.queue_id, "state": before.state},
-        after={"queue_id": before.queue_id, "state": after.state if after else "absent"},
-    )
+    earlier: MessageSeen = {"queue_id": before.queue_id, "state": before.state}
+    later: MessageSeen = {"queue_id": before.queue_id, "state": after.state if after else "absent"}
+    done = (MessageOutcome(before.queue_id, MessageState.DONE),)
+    return Result(Ended.SUCCEEDED, data, done, before=earlier, after=later)
 
 
 def result_by_log(
@@ -226,5 +231,5 @@ def not_attempted(
 ) -> Result:
     """The result when no end of an attempt was seen: in delivery, or left as it was."""
     outcome = MessageState.IN_DELIVERY if isinstance(error, InDelivery) else MessageState.LEFT
-    data = {"log": list(log), "dialogue": list(dialogue)}
+    data: MessageDeliverResult = {"log": list(log), "dialogue": list(dialogue)}
     return Result(Ended.FAILED, data, (MessageOutcome(before.queue_id, outcome),), error=error)

@@ -5,7 +5,6 @@ The flows around it are in changes.py, quarantine.py and readback.py.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from fleet.mta.errors import FleetError
 from fleet.mta.operations import ChangesMessages, Quarantined
@@ -13,6 +12,7 @@ from fleet.mta.queue.in_quarantine import Layout
 from fleet.mta.queue.listing import Queue
 from fleet.mta.queue.outcome import Chosen, Verb, Word
 from fleet.mta.records import Context, Ended, Fingerprint, InstanceFacts, QueueEntry, Result
+from fleet.mta.results.changing import MoreOfChanges
 from fleet.mta.steps import Steps
 
 Wanted = Mapping[str, Fingerprint]
@@ -34,7 +34,7 @@ class Reported:
     now: dict[str, QueueEntry] | None = None
     places: Mapping[str, str] = field(default_factory=dict)
     new_ids: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: MoreOfChanges = field(default_factory=MoreOfChanges)
     notes: tuple[str, ...] = ()
     error: FleetError | None = None
 

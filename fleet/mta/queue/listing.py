@@ -7,13 +7,14 @@ keeps, sorts and shows messages is here.
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from fleet.match import Entry, Expression, Judge, unsupported_fields
 from fleet.mta.errors import FleetError, MessageNotFound, OutcomeUnknown, Refused, UnparsedOutput, Unsupported
 from fleet.mta.operations import MessageShow, QueueList
 from fleet.mta.queue.content import Content, Stored, TakeStored, subject_of
 from fleet.mta.records import Context, Ended, InstanceFacts, QueueEntry, Recipient, Result
+from fleet.mta.results.reading import QueuedMessage, QueueListResult
 from fleet.mta.steps import Command, Completed, Steps, run
 
 FIELDS = frozenset(
@@ -305,18 +306,16 @@ def queue_list(queue: Queue, instance: InstanceFacts, operation: QueueList, cont
     entries = kept.best()
     if "subject" in operation.fields:
         yield from add_subjects(queue, instance, entries)
-    return Result(
-        Ended.SUCCEEDED,
-        {
-            "entries": [entry_as_json(entry, operation.fields) for entry in entries],
-            "total": listing.total,
-            "matched": kept.matched,
-            "truncated": kept.matched > len(entries),
-            "taken_at": context.now,
-            "refused": listing.refused,
-            "notes": list(listing.notes),
-        },
-    )
+    data: QueueListResult = {
+        "entries": [entry_as_json(entry, operation.fields) for entry in entries],
+        "total": listing.total,
+        "matched": kept.matched,
+        "truncated": kept.matched > len(entries),
+        "taken_at": context.now,
+        "refused": listing.refused,
+        "notes": list(listing.notes),
+    }
+    return Result(Ended.SUCCEEDED, data)
 
 
 def message_show(queue: Queue, instance: InstanceFacts, operation: MessageShow, context: Context) -> Steps[Result]:
@@ -327,9 +326,9 @@ def message_show(queue: Queue, instance: InstanceFacts, operation: MessageShow, 
     return Result(Ended.SUCCEEDED, (yield from queue.content.read_one(instance, operation, entry)))
 
 
-def entry_as_json(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, Any]:
+def entry_as_json(entry: QueueEntry, fields: Sequence[str] = ()) -> QueuedMessage:
     """An entry as the API shows it; with `fields`, only those and the queue ID."""
-    whole: dict[str, Any] = {
+    whole: QueuedMessage = {
         "queue_id": entry.queue_id,
         "state": entry.state,
         "native_state": entry.native_state,
@@ -347,4 +346,4 @@ def entry_as_json(entry: QueueEntry, fields: Sequence[str] = ()) -> dict[str, An
     if not fields:
         return whole
     wanted = {"queue_id", "sender_raw", *fields}
-    return {name: value for name, value in whole.items() if name in wanted}
+    return cast(QueuedMessage, {name: value for name, value in whole.items() if name in wanted})

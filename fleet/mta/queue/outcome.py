@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from fleet.match import Entry
 from fleet.mta.errors import Conflict, FleetError, InDelivery, OutcomeUnknown, PlanStale, Refused, TooMany
 from fleet.mta.operations import Limits
 from fleet.mta.records import Context, Ended, Fingerprint, MessageOutcome, MessageState, QueueEntry, Result
+from fleet.mta.results.changing import MessageCounts, MessagesChanged, MessagesSeen, MoreOfChanges
 from fleet.mta.steps import Command, Plan, Steps, T
 
 P = ParamSpec("P")
@@ -231,7 +232,7 @@ def stale_notes(chosen: Chosen) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def evidence(entries: Mapping[str, QueueEntry], queue_ids: Sequence[str]) -> dict[str, Any]:
+def evidence(entries: Mapping[str, QueueEntry], queue_ids: Sequence[str]) -> MessagesSeen:
     """Counts per state and the first 20 queue IDs with their states, "absent" for what is not queued."""
     states = [entries[name].state if name in entries else "absent" for name in queue_ids]
     return {
@@ -248,9 +249,7 @@ def names(entries: Iterable[QueueEntry]) -> tuple[str, ...]:
     return tuple(entry.queue_id for entry in entries)
 
 
-def changed(
-    chosen: Chosen, outcomes: Outcomes, now: Mapping[str, QueueEntry], *, already: int | None = None, **data: Any
-) -> Result:
+def changed(chosen: Chosen, outcomes: Outcomes, now: Mapping[str, QueueEntry], more: MoreOfChanges) -> Result:
     """The result with what the queue held before and holds `now` as its evidence."""
     requested = names(chosen.entries)
     return result_of(
@@ -258,12 +257,17 @@ def changed(
         outcomes,
         before=evidence({entry.queue_id: entry for entry in chosen.entries}, requested),
         after=evidence(now, requested),
-        data={"already": chosen.already if already is None else already, **data},
+        more=more,
     )
 
 
 def result_of(
-    chosen: Chosen, outcomes: Outcomes, *, before: Any = None, after: Any = None, data: dict[str, Any] | None = None
+    chosen: Chosen,
+    outcomes: Outcomes,
+    *,
+    before: MessagesSeen | None = None,
+    after: MessagesSeen | None = None,
+    more: MoreOfChanges | None = None,
 ) -> Result:
     """The result from what became of each message; queue IDs gone or stale count as already gone.
 
@@ -272,10 +276,18 @@ def result_of(
     """
     outcomes.put((*chosen.gone, *chosen.stale), MessageState.ALREADY_GONE)
     outcomes.put(chosen.kept_back, MessageState.LEFT)
-    counts: dict[str, Any] = {state.value: len(outcomes.of(state)) for state in MessageState}
+    counts: MessageCounts = {
+        "done": len(outcomes.of(MessageState.DONE)),
+        "already_gone": len(outcomes.of(MessageState.ALREADY_GONE)),
+        "left_queue": len(outcomes.of(MessageState.LEFT_QUEUE)),
+        "in_delivery": len(outcomes.of(MessageState.IN_DELIVERY)),
+        "left": len(outcomes.of(MessageState.LEFT)),
+    }
+    notes = [*chosen.notes, *stale_notes(chosen)]
+    data: MessagesChanged = {"asked": len(outcomes.states), **counts, "notes": notes, **(more or {})}
     return Result(
         ended=_ended(counts),
-        data={"asked": len(outcomes.states), **counts, "notes": [*chosen.notes, *stale_notes(chosen)], **(data or {})},
+        data=data,
         messages=outcomes.messages(),
         before=before,
         after=after,
@@ -283,13 +295,13 @@ def result_of(
     )
 
 
-def _ended(counts: dict[str, Any]) -> Ended:
+def _ended(counts: MessageCounts) -> Ended:
     if counts["in_delivery"] or counts["left"]:
         return Ended.FAILED
     return Ended.SUCCEEDED if counts["done"] or counts["left_queue"] else Ended.UNCHANGED
 
 
-def _error(counts: dict[str, Any]) -> FleetError | None:
+def _error(counts: MessageCounts) -> FleetError | None:
     if counts["left"]:
         return Conflict(f"{counts['left']} messages are as they were", hint="look why, then retry the job", **counts)
     if counts["in_delivery"]:

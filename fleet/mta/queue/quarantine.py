@@ -19,6 +19,7 @@ from fleet.mta.queue.outcome import (
     unless_changed,
 )
 from fleet.mta.records import Context, Fingerprint, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.results.changing import MoreOfChanges
 from fleet.mta.steps import Steps
 
 
@@ -64,8 +65,8 @@ def restore(
             outcomes.states[name] = state
     notes = (*reported.notes, *settled.notes, *_missing(outcomes))
     chosen = Chosen((), len(before), notes=tuple(dict.fromkeys(notes)))
-    evidences = {"before": evidence(before, requested), "after": evidence(now, requested)}
-    return reported.applied(result_of(chosen, outcomes, data=dict(reported.data), **evidences))
+    seen, after = evidence(before, requested), evidence(now, requested)
+    return reported.applied(result_of(chosen, outcomes, before=seen, after=after, more=reported.data))
 
 
 @unless_changed
@@ -118,10 +119,13 @@ def _of_all_jobs(move: Move, jobs: Jobs) -> Steps[Reported]:
     for job, items in jobs.items():
         reported = yield from move.run(job, items)
         here = {each.queue_id: reported.places[each.queue_id] for each in items if each.queue_id in reported.places}
+        data: MoreOfChanges = {**whole.data, **reported.data}
+        if "reasons" in reported.data:
+            data["reasons"] = {**whole.data.get("reasons", {}), **reported.data["reasons"]}
         whole = Reported(
             {**whole.words, **reported.words},
             places={**whole.places, **here},
-            data={name: {**whole.data.get(name, {}), **each} for name, each in reported.data.items()},
+            data=data,
             notes=(*whole.notes, *reported.notes),
             error=whole.error or reported.error,
         )

@@ -26,6 +26,7 @@ from fleet.mta.queue.listing import Queue
 from fleet.mta.queue.outcome import Chosen, Outcomes, Verb, Word, evidence, is_same, judge, result_of
 from fleet.mta.queue.quarantine import fingerprint, jobs_of
 from fleet.mta.records import Context, InstanceFacts, MessageState, QueueEntry, Result
+from fleet.mta.results.changing import MoreOfChanges
 from fleet.mta.steps import Steps
 
 NO_LONGER_QUEUED = "no longer in the queue: deleted by this job, or delivered before it came to that"
@@ -49,7 +50,7 @@ class Placed:
     queued: dict[str, QueueEntry]
     lying: dict[str, str]
     notes: tuple[str, ...] = ()
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: MoreOfChanges = field(default_factory=MoreOfChanges)
 
 
 def read_back(
@@ -166,7 +167,7 @@ def _result(verb: Verb, job: str, wanted: Wanted, placed: Placed, held: Sequence
         outcomes,
         before=evidence({}, ()),
         after=evidence(same, tuple(wanted)),
-        data={"places": placed.lying, "held": list(held), "already": already, **placed.data},
+        more={"places": placed.lying, "held": list(held), "already": already, **placed.data},
     )
 
 

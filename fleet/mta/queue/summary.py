@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from fleet.mta.address import domain_of
 from fleet.mta.operations import QueueSummary
 from fleet.mta.queue.content import Stored
 from fleet.mta.queue.listing import Queue, StreamedEntry, matching
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.reading import QueueSummaryCounts, QueueSummaryResult, SummaryGroup, SummaryTotal
 from fleet.mta.steps import Steps
 
 # qshape(1): 5 minutes, doubled. Upper bounds in minutes; what is older than the last is in the bucket "+".
@@ -32,7 +32,7 @@ class Tally:
             self.oldest_at = message.arrival_time
         self.ages[bucket] += 1
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> SummaryTotal:
         return {"count": self.count, "bytes": self.bytes, "oldest_at": self.oldest_at}
 
 
@@ -70,14 +70,14 @@ class Summary:
                     value = "(others)"
                 group.setdefault(value, Tally()).add(message, bucket)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> QueueSummaryCounts:
         return {
             "total": self.total.as_json(),
             "groups": {name: self._top(name) for name in self.groups},
             "ages": histogram(self.total.ages),
         }
 
-    def _top(self, name: str) -> list[dict[str, Any]]:
+    def _top(self, name: str) -> list[SummaryGroup]:
         ranked = sorted(self.groups[name].items(), key=lambda item: (-item[1].count, item[0]))
         return [
             {"value": value, **tally.as_json(), "ages": histogram(tally.ages)} for value, tally in ranked[: self.top]
@@ -103,5 +103,10 @@ def queue_summary(queue: Queue, instance: InstanceFacts, operation: QueueSummary
         summary.add(message)
 
     listing = yield from matching(queue, instance, operation.match, judge, take)
-    data = summary.as_json() | {"taken_at": context.now, "refused": listing.refused, "notes": list(listing.notes)}
+    data: QueueSummaryResult = {
+        **summary.as_json(),
+        "taken_at": context.now,
+        "refused": listing.refused,
+        "notes": list(listing.notes),
+    }
     return Result(Ended.SUCCEEDED, data)

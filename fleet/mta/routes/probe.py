@@ -6,10 +6,18 @@ from the host's default source address, whatever the MTA would use.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fleet.mta.operations import AddressTest, SmtpProbe
 from fleet.mta.records import Context, Ended, InstanceFacts, Result
+from fleet.mta.results.reading import (
+    AddressTestResult,
+    Exchange,
+    MailRoute,
+    ProbeAttempt,
+    ProbeOutcome,
+    RouteHost,
+    SmtpProbeResult,
+)
 from fleet.mta.routes.resolve import Destination, Exchanger, Resolution, Resolved, Resolver, find, read_resolver
 from fleet.mta.steps import FORWARDING_PROHIBITED, Dialogue, Steps, Transcript, talk
 
@@ -63,7 +71,7 @@ def address_test(
     """`address.test`: how the MTA routes the address; nothing is sent."""
     routing = yield from find_routes(instance, operation.address, "")
     settled = yield from _settled(routing)
-    data = {
+    data: AddressTestResult = {
         "address": operation.address,
         "routes": [_as_json(route, resolved) for route, resolved in settled],
         "notes": [*routing.notes, *_cut(routing)],
@@ -84,8 +92,14 @@ def smtp_probe(
         notes.append(f"{operation.recipient} stands for {len(settled)} recipients; {route.recipient} was asked for")
     if outcome["dialogue"]:
         notes += NOT_A_DELIVERY
-    data = {"from": operation.sender, "to": operation.recipient, "route": _as_json(route, resolved), **outcome}
-    return Result(Ended.SUCCEEDED, data={**data, "notes": notes})
+    data: SmtpProbeResult = {
+        "from": operation.sender,
+        "to": operation.recipient,
+        "route": _as_json(route, resolved),
+        **outcome,
+        "notes": notes,
+    }
+    return Result(Ended.SUCCEEDED, data=data)
 
 
 def _cut(routing: Routing) -> list[str]:
@@ -119,8 +133,8 @@ def _resolve_all(resolver: Resolver, destinations: tuple[Destination, ...], own_
     return resolved
 
 
-def _as_json(route: Route, resolved: Resolved) -> dict[str, Any]:
-    hosts = [
+def _as_json(route: Route, resolved: Resolved) -> MailRoute:
+    hosts: list[RouteHost] = [
         {"name": host.name, "preference": host.preference, "addresses": list(host.addresses), "port": host.port}
         for host in resolved.hosts
     ]
@@ -136,26 +150,31 @@ def _as_json(route: Route, resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _probed(helo: str, sender: str, route: Route, resolved: Resolved) -> Steps[dict[str, Any]]:
-    """{attempts, dialogue, verdict, reason}: of the first host that settles it."""
-    attempts: list[dict[str, Any]] = []
-    last: dict[str, Any] = {"dialogue": [], "verdict": _without_hosts(route, resolved), "reason": resolved.detail}
+def _probed(helo: str, sender: str, route: Route, resolved: Resolved) -> Steps[ProbeOutcome]:
+    """Of the first host that settles it."""
+    attempts: list[ProbeAttempt] = []
+    last: ProbeOutcome = {
+        "attempts": attempts,
+        "dialogue": [],
+        "verdict": _without_hosts(route, resolved),
+        "reason": resolved.detail,
+    }
     targets = [(host, address) for host in resolved.hosts for address in host.addresses]
     for host, address in targets[:MOST_ATTEMPTS]:
         transcript = yield from _dialogue(address, host.port, helo, sender, route.recipient)
         verdict, reason = verdict_of(transcript)
-        dialogue = [{"sent": sent, "reply": reply} for sent, reply in transcript.exchanges]
+        dialogue: list[Exchange] = [{"sent": sent, "reply": reply} for sent, reply in transcript.exchanges]
         is_settled = bool(verdict) and not reason.startswith(STAGES[0])
         attempts.append(
             {"host": host.name, "address": address, "port": host.port, "error": "" if is_settled else reason}
         )
-        last = {"dialogue": dialogue, "verdict": verdict or "unreachable", "reason": reason}
+        last |= {"dialogue": dialogue, "verdict": verdict or "unreachable", "reason": reason}
         if FORWARDING_PROHIBITED in transcript.error:
             last["verdict"] = "unknown"
             break
         if is_settled:
             break
-    return {"attempts": attempts, **last}
+    return last
 
 
 def _without_hosts(route: Route, resolved: Resolved) -> str:
