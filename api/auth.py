@@ -1,9 +1,10 @@
 """Bearer tokens: who asks, from where, and with which scopes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from traceback import clear_frames
 from typing import Any
 
 from django.db import DatabaseError, connection, transaction
@@ -97,10 +98,24 @@ def actor_of(token: Token, source: str = "") -> Actor:
 
 def _note_use(token: Token, now: datetime) -> None:
     """Write it down unless somebody else is writing: no reading request waits for that, or fails by it."""
-    with suppress(DatabaseError), _without_waiting(), transaction.atomic():
-        for row in Token.objects.select_for_update(skip_locked=True).filter(pk=token.pk):
-            row.last_used_at = now
-            row.save(update_fields=["last_used_at"])
+    try:
+        with _without_waiting(), transaction.atomic():
+            for row in Token.objects.select_for_update(skip_locked=True).filter(pk=token.pk):
+                row.last_used_at = now
+                row.save(update_fields=["last_used_at"])
+    except DatabaseError as error:
+        _let_go(error)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """End now what the error's frames hold, a cursor among it, instead of when garbage is collected.
+
+    That may be in another thread, which then waits for this one's connection, while it holds the lock that this one
+    waits for: both stand still until SQLite's time is over.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Tokens, scopes, roles."""
 
+import gc
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
@@ -239,6 +242,29 @@ def test_a_read_waits_for_no_writer_to_tell_that_its_token_was_used() -> None:
     caller.get("whoami/")
     token.refresh_from_db()
     assert token.last_used_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_use_that_is_not_told_leaves_no_cursor_to_the_garbage_collector() -> None:
+    """Another thread that collects it would wait for the connection of the first, with SQLite's lock in its hands."""
+    caller = build_world().alice
+    token = Token.objects.get(account__username="alice")
+    caller.get("whoami/")
+    Token.objects.update(last_used_at=None)
+    gc.collect()
+    gc.disable()
+    try:
+        with writing_elsewhere(token.pk):
+            before = _cursors()
+            caller.get("whoami/")
+            assert _cursors() <= before
+    finally:
+        gc.enable()
+
+
+def _cursors() -> int:
+    """How many there are of the driver."""
+    return sum(issubclass(type(each), sqlite3.Cursor | psycopg.Cursor) for each in gc.get_objects())
 
 
 def test_the_first_admin_gets_a_file_that_nobody_else_reads(db: None, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,12 +125,7 @@ class Person:
         return self.http.request(method, path, json=body, **options)
 
     def _good(self, method: str, path: str, body: Json = None, **options: Any) -> Json:
-        """Asks again after 503, as clients should: SQLite has one writer, and on a busy machine some wait too long."""
         answer = self.ask(method, path, body, **options)
-        for _ in range(2):
-            if answer.status_code == 503:
-                time.sleep(float(answer.headers["Retry-After"]))
-                answer = self.ask(method, path, body, **options)
         assert answer.is_success, f"{method} {path} {str(body)[:500]}: {answer.status_code} {answer.text[:2000]}"
         return answer.json()
 
