@@ -47,6 +47,12 @@ class StrictFilterBackend(BaseFilterBackend):
         ]
 
 
+def given(request: Request, view: Any, name: str, default: Any) -> Any:
+    """The value of a filter that the view applies itself. Raises Problem 422."""
+    text = request.query_params.get(name)
+    return default if text is None else _value(name, view.filters[name], text)
+
+
 def _value(name: str, wanted: Filter, text: str) -> Any:
     """The value of a filter. Raises Problem 422."""
     try:
@@ -84,6 +90,18 @@ def flag(column: str, description: str) -> Filter:
         return text == "true"
 
     return Filter(description, lambda rows, value: rows.filter(**{column: value}), read, {"type": "boolean"})
+
+
+def number(least: int, most: int, default: int, description: str) -> Filter:
+    """A number for the view itself (`given`): it narrows no rows."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(f"expected a number from {least} to {most}")
+
+    schema = {"type": "integer", "minimum": least, "maximum": most, "default": default}
+    return Filter(description, lambda rows, value: rows, read, schema)
 
 
 def when(lookup: str, description: str) -> Filter:

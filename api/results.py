@@ -9,6 +9,7 @@ from fleet.mta.results.changing import MessagesResult
 from fleet.mta.results.table import EVIDENCE, RESULTS
 from jobs.rules.drift import DriftResult
 from jobs.rules.plan import PlanInstance
+from jobs.summary.shapes import MERGED, DriftMerged
 
 COMPONENT = "#/components/schemas/{name}"
 
@@ -20,7 +21,8 @@ def reference(kind: Any) -> dict[str, str]:
 
 def results() -> dict[str, Any]:
     """All of them by name. Those that count messages have the first page of them beside the counts."""
-    kinds = {kind.__name__: kind for kind in (*RESULTS.values(), *EVIDENCE.values(), PlanInstance, DriftResult)}
+    all_kinds = (*RESULTS.values(), *EVIDENCE.values(), PlanInstance, DriftResult, *MERGED.values(), DriftMerged)
+    kinds = {kind.__name__: kind for kind in all_kinds}
     _, made = msgspec.json.schema_components(kinds.values(), ref_template=COMPONENT)
     found: dict[str, Any] = {name: _strict(schema) for name, schema in made.items()}
     counted = found[MessagesResult.__name__]

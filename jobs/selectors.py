@@ -1,12 +1,13 @@
 """The readers that the API uses. Everything here is narrowed to what the actor may see."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Window
-from django.db.models.functions import Coalesce, RowNumber
+from django.db import transaction
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery, TextField, Value, Window
+from django.db.models.functions import Cast, Coalesce, RowNumber
 
 from fleet.models import Credential, Customer, Host, Instance
 from fleet.mta.records import MessageState
@@ -18,6 +19,7 @@ from jobs.models import (
     AuditCheckpoint,
     AuditEvent,
     Block,
+    BlockInstance,
     Job,
     JobDetails,
     JobEvent,
@@ -26,9 +28,13 @@ from jobs.models import (
     Role,
     Run,
 )
-from jobs.rules.state import JobState
+from jobs.rules.state import JobState, RunState
+from jobs.summary.merge import Merged
+from jobs.summary.part import Part
 
 FINAL = frozenset(state.value for state in JobState.final())
+READ_AT_ONCE = 4
+"""Runs whose results are in memory at the same time while they are merged: one may have 8 MiB of log lines."""
 NOTHING_DONE = frozenset({JobState.FAILED, JobState.REJECTED, JobState.EXPIRED, JobState.CANCELLED})
 
 
@@ -217,6 +223,43 @@ def _first_messages(runs: Iterable[UUID], most: int) -> dict[UUID, list[Message]
     for row in rows:
         found.setdefault(row.run_id, []).append(row)
     return found
+
+
+def merged(job: Job, limit: int) -> Merged:
+    """All its runs together, as they are now; of listings at most `limit` rows. Two statements, whatever it has."""
+    found = Merged(job.operation, job.params, limit, is_drift=job.drift_of_id is not None)
+    with transaction.atomic():  # outside of one, the database would keep a copy of all rows for the cursor
+        for part in _parts(job):
+            found.add(part)
+    return found
+
+
+def _parts(job: Job) -> Iterator[Part]:
+    """Its runs one by one. Results stay text: most of a listing is thrown away unread."""
+    nothing = Value("", TextField())
+    plan = Cast("plan", TextField()) if job.is_changing else nothing
+    rows = Run.objects.filter(job=job).order_by()
+    columns = ("instance_id", "host__name", "instance__name", "host__customer__slug", "state", "error")
+    blocks = _blocks_of(job) if job.operation.startswith("sender.") else {}
+    results = rows.values_list(*columns, Cast("result", TextField()), plan)
+    for instance, host, name, customer, state, error, result, plan_text in results.iterator(READ_AT_ONCE):
+        yield Part(
+            f"{host}/{name}" if name else host,
+            host,
+            customer,
+            RunState(state),
+            error,
+            result or "",
+            plan_text or "",
+            blocks.get(instance),
+        )
+
+
+def _blocks_of(job: Job) -> dict[int, tuple[str, str]]:
+    """{instance: how the block that the job made or ended stands there, and why}."""
+    ours = Q(block__job=job) | Q(block__ended_by=job) | Q(attempt=job)
+    rows = BlockInstance.objects.filter(ours).order_by("pk").values_list("instance", "state", "detail")
+    return {instance: (state, detail) for instance, state, detail in rows}
 
 
 def events_after(job: UUID, after: int, most: int) -> list[JobEvent]:

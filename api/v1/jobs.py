@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import prefer
-from api.filters import Rows, equals, instance, one_of, when
+from api.filters import Rows, equals, given, instance, number, one_of, when
 from api.idempotency import Answer
 from api.v1.answers import POLL_AGAIN, job_answer, made
 from api.v1.serializers.fleet import EmptySerializer
@@ -34,6 +34,7 @@ from api.v1.serializers.jobs import (
 )
 from api.v1.serializers.requests import ANY_REQUEST
 from api.v1.serializers.runs import any_run
+from api.v1.serializers.summary import ANY_SUMMARY, JobSummarySerializer, summary_of
 from api.viewsets import CreateMixin, ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
@@ -47,6 +48,10 @@ RUN_FILTERS = {
     "instance": instance("instance__", "Only the run on this instance, as host/name."),
     "host": equals("host__name", "Only runs on this host."),
 }
+
+MERGED_ROWS = 100
+"""Rows of a merged listing, when no other number is asked for."""
+SUMMARY_FILTERS = {"limit": number(1, 1000, MERGED_ROWS, "At most so many entries, rows or lines of a listing.")}
 
 
 @extend_schema(tags=["jobs"])
@@ -77,7 +82,7 @@ class Jobs(CreateMixin, ReadViewSet):
         "created_after": when("created_at__gt", "Only jobs made after this time."),
         "created_before": when("created_at__lt", "Only jobs made before this time."),
     }
-    filtered = frozenset({"list", "runs", "messages"})
+    filtered = frozenset({"list", "runs", "messages", "summary"})
     paged = frozenset({"list", "runs", "messages", "plan"})
 
     def get_queryset(self) -> Rows:
@@ -110,6 +115,17 @@ class Jobs(CreateMixin, ReadViewSet):
         row = selectors.detailed([self.get_object()])[0]
         answer = self.tagged(self.get_serializer(row).data)
         if row.state not in FINAL:
+            answer.headers["Retry-After"] = POLL_AGAIN
+        return answer
+
+    @extend_schema(operation_id="get_job_summary", summary="Show what all runs came to", responses=ANY_SUMMARY)
+    @action(detail=True, serializer_class=JobSummarySerializer, filters=SUMMARY_FILTERS)
+    def summary(self, request: Request, pk: UUID) -> Response:
+        """The results of all runs merged, what did not answer, and the same as text; of a job that goes on, so far."""
+        job = self.job()
+        merged = selectors.merged(job, given(request, self, "limit", MERGED_ROWS))
+        answer = self.tagged(self.get_serializer(summary_of(job, merged)).data)
+        if not answer.data or not answer.data["complete"]:
             answer.headers["Retry-After"] = POLL_AGAIN
         return answer
 

@@ -205,7 +205,7 @@ class Links(serializers.DictField):
 
     def to_representation(self, value: Any) -> dict[str, str]:
         base = self.context["url"](f"/api/v1/jobs/{value.pk}/")
-        links = {"self": base, "runs": f"{base}runs/", "events": f"{base}events/"}
+        links = {"self": base, "runs": f"{base}runs/", "summary": f"{base}summary/", "events": f"{base}events/"}
         return {**links, "plan": f"{base}plan/"} if value.frozen_at and value.totals is None else links
 
 

@@ -14,6 +14,8 @@ from fleet.mta.steps import Steps
 # qshape(1): 5 minutes, doubled. Upper bounds in minutes; what is older than the last is in the bucket "+".
 BUCKETS = (5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120)
 LONGEST_GROUP = 50_000
+OTHERS = "(others)"
+"""The value of what comes after so many."""
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Summary:
             values = (bucket_name(bucket),) if name == "age" else KEYS[name](message)
             for value in values:
                 if value not in group and len(group) >= LONGEST_GROUP:
-                    value = "(others)"
+                    value = OTHERS
                 group.setdefault(value, Tally()).add(message, bucket)
 
     def as_json(self) -> QueueSummaryCounts:
