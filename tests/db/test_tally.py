@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from fleet.mta.errors import Unreachable
 from fleet.mta.steps import Plan
+from jobs import tasks
 from jobs.clock import db_now
 from jobs.lifecycle import retention, tally
 from jobs.lifecycle.cancel import cancel
@@ -87,6 +88,13 @@ def test_equal_rows_become_one_and_the_sums_stay(db: None) -> None:
     with CaptureQueriesContext(connection) as asked:
         tally.fold()
     assert not [query for query in asked.captured_queries if query["sql"].startswith(("DELETE", "INSERT"))]
+
+
+def test_equal_rows_become_one_each_minute(db: None) -> None:
+    for _ in range(2):
+        tally.runs_failed(["timeout"])
+    tasks.housekeep()
+    assert list(Tally.objects.values_list("count", flat=True)) == [2]
 
 
 def test_the_bound_of_a_time_is_the_least_that_it_does_not_exceed(db: None) -> None:
