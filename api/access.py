@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from api import latency
+
 logger = logging.getLogger("mxfleet.access")
 
 Message = MutableMapping[str, Any]
@@ -24,7 +26,10 @@ LONGEST_PATH = 300
 
 @dataclass(slots=True)
 class Access:
-    """A request. `client`: its address; `caller`: the account, and `bearer` the id of the token that it used."""
+    """A request. `client`: its address; `caller`: the account, and `bearer` the id of the token that it used.
+
+    `route`: as in the metrics. `answered`: when its answer was made, or began to wait; 0.0: not yet.
+    """
 
     client: str = ""
     method: str = ""
@@ -34,6 +39,8 @@ class Access:
     request_id: str = ""
     caller: str = ""
     bearer: str = ""
+    route: str = latency.NO_ROUTE
+    answered: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -48,13 +55,20 @@ class Access:
         """Take down a message of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.mark_answered()
             request_ids = (value for name, value in message.get("headers", ()) if name.lower() == b"x-request-id")
             self.request_id = next(request_ids, b"").decode("latin-1")
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))
 
+    def mark_answered(self) -> None:
+        """Its answer is made, or begins to wait; the first time counts."""
+        self.answered = self.answered or time.monotonic()
+
     def log(self) -> None:
-        """Write the line. `bytes`: those of the answer's body."""
+        """Write the line, and count the request. `bytes`: those of the answer's body."""
+        self.mark_answered()
+        latency.observe(self.route, self.status, self.answered - self.began)
         fields = {name: getattr(self, name) for name in ("client", "method", "path", "status", "request_id")}
         spent = round((time.monotonic() - self.began) * 1000, 1)
         who = {"caller": self.caller, "bearer": self.bearer}
@@ -70,6 +84,13 @@ def record_caller(name: str, bearer: str) -> None:
     access = _current.get()
     if access is not None:
         access.caller, access.bearer = name, bearer
+
+
+def record_route(route: str | None) -> None:
+    """Name the route, as Django writes it, of the request that this code works for; None: there is none."""
+    access = _current.get()
+    if access is not None:
+        access.route = latency.template(route)
 
 
 def logged(app: App) -> App:

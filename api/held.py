@@ -17,7 +17,7 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest
 
-from api.access import App, Message, Receive, Send
+from api.access import Access, App, Message, Receive, Send
 from api.hub import Hub, Listener
 
 KEY = "mxfleet.exchange"
@@ -177,6 +177,7 @@ def held(app: App, hub: Hub) -> App:
         exchange = scope[KEY] = Exchange(hub, places, unsent, send)
         try:
             await app(scope, receive, exchange.keep)
+            Access.of(scope).mark_answered()
             await exchange.finish(receive)
         finally:
             exchange.end()

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
+from api.access import record_route
 from api.errors import Problem, respond
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -60,6 +61,7 @@ def _refusal(request: HttpRequest) -> HttpResponseBase | None:
 
 
 def _finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    record_route(request.resolver_match.route if request.resolver_match else None)
     response.headers["X-Request-ID"] = request.request_id  # type: ignore[attr-defined]  # set above
     response.headers["X-Content-Type-Options"] = "nosniff"
     if request.path.startswith("/api/"):

@@ -6,6 +6,7 @@ from deploy.env import load
 from deploy.logs import logging_config
 
 ENV = load()
+VERSION = "0.2.0"
 
 DEBUG = False
 SECRET_KEY = ENV.secret_key

@@ -6,7 +6,7 @@ from celery import Task, shared_task
 
 from jobs.apart import apart
 from jobs.audit import trail
-from jobs.lifecycle import retention
+from jobs.lifecycle import retention, tally
 from jobs.lifecycle import sweep as sweeping
 from jobs.lifecycle.orphans import enroll
 from jobs.restore import watch
@@ -30,7 +30,7 @@ def sweep() -> None:
 
 @shared_task
 def housekeep() -> None:
-    """What is done once a minute: erase what was kept long enough, plan first looks, forget, sign the audit chains.
+    """What is done once a minute: erase what was kept long enough, forget, plan first looks, sum up, sign the chains.
 
     While the service is paused nothing is erased or forgotten.
     """
@@ -38,4 +38,5 @@ def housekeep() -> None:
         apart(sweeping.expire_quarantine)
         apart(retention.apply)
     apart(enroll)
+    apart(tally.fold)
     apart(trail.checkpoint)

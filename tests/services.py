@@ -1,13 +1,15 @@
-"""Private servers for tests: a real Redis and a real PostgreSQL, on unix sockets below a temporary directory.
+"""Private servers for tests: a real Redis, PostgreSQL and Prometheus, all that they write below a temporary directory.
 
 None of them outlives the process that started it, however that dies.
 """
 
 import functools
+import json
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +17,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import redis
 
@@ -183,3 +188,60 @@ def _unprivileged() -> pwd.struct_passwd:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
+
+
+class Prometheus:
+    """A real one with the configuration that we ship, which scrapes `target` (HOST:PORT) each second."""
+
+    def __init__(self, target: str) -> None:
+        self.directory = scratch_directory()
+        shipped = Path(__file__).parents[1] / "deploy" / "prometheus"
+        for file in shipped.iterdir():
+            text = file.read_text().replace("127.0.0.1:8000", target).replace("interval: 15s", "interval: 1s")
+            (self.directory / file.name).write_text(text)
+        self.port = _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and return once it answers."""
+        program = shutil.which("prometheus")
+        assert program, "tests need Prometheus: apt-get install prometheus"
+        argv = [program, f"--config.file={self.directory}/prometheus.yml", f"--storage.tsdb.path={self.directory}/data"]
+        with (self.directory / "log").open("wb") as log:
+            self.process = start_tied([*argv, f"--web.listen-address=127.0.0.1:{self.port}"], stdout=log, stderr=log)
+        until = time.monotonic() + 30
+        while not self._is_ready():
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < until, "Prometheus does not answer after 30 s"
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._get("-/ready") is not None
+        except OSError:
+            return False
+
+    def api(self, path: str, **query: str) -> Any:
+        """`data` of an answer of its API. Raises HTTPError, with what it says is wrong as a note."""
+        try:
+            return json.loads(self._get(f"api/v1/{path}?{urlencode(query)}"))["data"]
+        except HTTPError as error:
+            error.add_note(error.read().decode())
+            raise
+
+    def _get(self, path: str) -> bytes:
+        with urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

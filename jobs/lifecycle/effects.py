@@ -16,6 +16,7 @@ from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutc
 from fleet.mta.results.reading import DiscoveredHost, DiscoveredInstance, HostDiscoverResult
 from jobs import blocklist
 from jobs.jsonvalues import storable
+from jobs.lifecycle import tally
 from jobs.lifecycle.hosts import is_touched
 from jobs.models import Job, Message, QuarantineItem, QuarantineState, Run
 from jobs.operation import fingerprint, operation_for
@@ -146,6 +147,7 @@ def _left_quarantine(job: Job, run: Run, outcomes: tuple[MessageOutcome, ...]) -
             item.state, item.new_id = state, done[item.queue_id]
             changed.append(item)
     QuarantineItem.objects.bulk_update(changed, ["state", "new_id"], batch_size=500)
+    tally.left_quarantine(state, len(changed))
 
 
 def _requested(job: Job) -> Q:

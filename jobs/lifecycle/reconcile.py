@@ -10,7 +10,7 @@ from fleet.mta.records import Ended, MessageState, Result
 from jobs import blocklist, queues
 from jobs.audit import trail
 from jobs.clock import db_now
-from jobs.lifecycle import orphans, transition
+from jobs.lifecycle import orphans, tally, transition
 from jobs.lifecycle.claim import BATCH, MAX_ATTEMPTS, with_hosts
 from jobs.lifecycle.end import finish_job
 from jobs.lifecycle.planning import freeze
@@ -52,6 +52,7 @@ def _lose(run: Run, now: datetime) -> int:
         won = rows.update(state=RunState.UNKNOWN, unknown_at=now, reconcile_at=now, lease_until=None)
     elif run.attempts >= MAX_ATTEMPTS:
         won = rows.update(state=RunState.FAILED, error=POISON, finished_at=now, lease_until=None)
+        tally.runs_failed([POISON["code"]] * won)
     else:
         won = rows.update(state=RunState.PENDING, lease_until=None)
         run.state = RunState.PENDING

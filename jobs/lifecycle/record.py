@@ -17,7 +17,7 @@ from jobs import blocklist, queues
 from jobs.audit import trail
 from jobs.clock import db_now
 from jobs.jsonvalues import readable, shown, storable
-from jobs.lifecycle import effects, transition
+from jobs.lifecycle import effects, tally, transition
 from jobs.lifecycle.claim import MAX_ATTEMPTS
 from jobs.lifecycle.end import finish_job, is_unreached, publish_runs, state_for
 from jobs.lifecycle.planning import freeze, store_plans
@@ -73,6 +73,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
     with transaction.atomic():
         locked = Job.objects.select_for_update(no_key=True).get(pk=job.pk)
         job.state, job.version, job.cancel_asked_at = locked.state, locked.version, locked.cancel_asked_at
+        job.started_at = locked.started_at
         if job.is_changing:
             trail.lock_chains(transition.chains_of(job))
         now = db_now()
@@ -85,6 +86,7 @@ def record(job: Job, reports: Sequence[Report]) -> None:
         for report in ended:
             _fill(report, now)
         store_runs([report.run for report in ended], FIELDS)
+        tally.runs_failed(report.run.error["code"] for report in ended if report.run.error)
         store_runs([report.run for report in ended if _has_drifted(report)], ["plan"])
         _effects(job, ours, ended, now)
         _audit(job, ended)

@@ -11,6 +11,7 @@ from jobs import news
 from jobs.actor import Actor
 from jobs.audit import own_part, trail
 from jobs.clock import db_now
+from jobs.lifecycle import tally
 from jobs.models import Job, JobEvent
 from jobs.rows import BATCH
 from jobs.rules.state import JobState, may_follow
@@ -35,6 +36,8 @@ def move(job: Job, new: JobState, actor: Actor | None = None, *, whose: str = ""
     job.state, job.version = new, job.version + 1
     for name, value in fields.items():
         setattr(job, name, value)
+    if new in JobState.final():
+        tally.job_ended(job, new, now)
     publish_state(job, now)
     if job.is_changing or new != JobState.RUNNING:  # that a reading job was begun is no act of its own
         data = {"from": old, **({"error": job.error} if job.error else {})}

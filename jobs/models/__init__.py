@@ -18,6 +18,7 @@ from jobs.models.job import (
 )
 from jobs.models.pause import Pause
 from jobs.models.quarantine import QuarantineItem, QuarantineState
+from jobs.models.tally import Tally, TallyKind
 from jobs.models.worker import WorkerLiveness
 from jobs.rules.state import JobState, RunState
 
@@ -47,6 +48,8 @@ __all__ = [
     "RoleName",
     "Run",
     "RunState",
+    "Tally",
+    "TallyKind",
     "Thinned",
     "WorkerLiveness",
 ]

@@ -69,6 +69,8 @@ async def test_a_line_tells_who_asked_and_how_it_was_answered(caplog: pytest.Log
 @pytest.mark.django_db(transaction=True)
 async def test_a_stream_is_told_at_its_end(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LONGEST", 0.2)
+    counted: list[tuple[str, int, float]] = []
+    monkeypatch.setattr("api.latency.observe", lambda *told: counted.append(told))
     world, job = await sync_to_async(prepared)()
     caplog.set_level(logging.INFO)
     bearer = {"authorization": f"Bearer {world.alice.token}"}
@@ -78,6 +80,9 @@ async def test_a_stream_is_told_at_its_end(caplog: pytest.LogCaptureFixture, mon
     assert (line.caller, line.status) == ("alice", 200)
     assert line.bytes == sum(len(message.get("body", b"")) for message in sent) > 100
     assert line.duration_ms > 200
+    ((route, status, seconds),) = counted
+    assert (route, status) == ("/api/v1/jobs/{pk}/events/", 200)
+    assert seconds * 1000 < line.duration_ms - 190  # until it began
 
 
 async def test_a_request_that_nothing_answered_is_499(caplog: pytest.LogCaptureFixture) -> None:
