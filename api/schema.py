@@ -69,8 +69,10 @@ class ApiSchema(AutoSchema):
             found.append(_header("Idempotency-Key", {"type": "string", "maxLength": 255, "pattern": "^[!-+\\--~]+$"}))
         if self._makes_job():
             found.append(_header("Prefer", {"type": "string", "examples": ["wait=10"], "pattern": "^wait=[0-9]{1,6}$"}))
-        if self.method in ("PATCH", "DELETE"):
+        if self.method in ("PUT", "PATCH", "DELETE"):
             found.append(_header("If-Match", {"type": "string"}))
+        if self.method == "PUT":
+            found.append(_header("If-None-Match", {"type": "string", "enum": ["*"]}))
         return found
 
     def _get_request_body(self, direction: Any = "request") -> Any:
@@ -100,6 +102,8 @@ class ApiSchema(AutoSchema):
             return {"202": ("Location", "Retry-After", "Idempotency-Replayed", "Preference-Applied")}
         if self.view.action == "create":
             return {"201": ("Location", "Idempotency-Replayed")}
+        if self.method == "PUT":
+            return {"200": ("ETag",), "201": ("ETag", "Location")}
         if self.method == "POST":
             return {"200": ("Idempotency-Replayed",)}
         is_object = self.view.detail or self.view.action == "one"

@@ -4,12 +4,14 @@ from django.db import models
 
 
 class Customer(models.Model):
-    """An MSP's customer, named by its slug."""
+    """An MSP's customer, named by its slug. `defaults`: what its new hosts get where nobody says otherwise, as in the
+    API; credential and jump host by their names."""
 
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=200)
     contact = models.CharField(max_length=200, blank=True, default="")
     enabled = models.BooleanField(default=True)
+    defaults = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

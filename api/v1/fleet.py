@@ -9,6 +9,7 @@ from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from api import prefer
 from api.errors import Problem
@@ -16,6 +17,7 @@ from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
+from api.v1.onboarding import OnboardingMixin
 from api.v1.serializers.fleet import (
     CredentialSerializer,
     EmptySerializer,
@@ -27,19 +29,20 @@ from api.v1.serializers.fleet import (
     UnlockSerializer,
 )
 from api.v1.serializers.jobs import JobSerializer
+from api.v1.serializers.onboarding import NewHostSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
 from fleet.models import Host
 from fleet.mta.errors import FleetError
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
-from jobs.administration import inventory
+from jobs.administration import hosts, inventory
 from jobs.errors import Clash
 from jobs.lifecycle.submit import Request as JobRequest
 from jobs.lifecycle.submit import submit
 from jobs.lifecycle.unlock import unlock
 
-FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
+FLEET = {"GET": "fleet:read", **dict.fromkeys(("POST", "PUT", "PATCH", "DELETE"), "fleet:write")}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
 
 
@@ -88,12 +91,14 @@ class Credentials(ObjectViewSet):
 @extend_schema(tags=["fleet"])
 @extend_schema_view(
     list=extend_schema(operation_id="get_hosts", summary="List hosts"),
-    create=extend_schema(operation_id="post_hosts", summary="Add a host"),
+    create=extend_schema(
+        operation_id="post_hosts", summary="Add a host", request=NewHostSerializer, responses={201: HostSerializer}
+    ),
     retrieve=extend_schema(operation_id="get_host", summary="Show a host"),
     partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
     destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
 )
-class Hosts(ObjectViewSet):
+class Hosts(OnboardingMixin, ObjectViewSet):
     """MX hosts."""
 
     scopes = FLEET
@@ -111,14 +116,17 @@ class Hosts(ObjectViewSet):
     def get_queryset(self) -> Rows:
         return selectors.visible_hosts(self.actor)
 
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return NewHostSerializer if self.action == "create" else super().get_serializer_class()
+
     def perform_create(self, serializer: Any) -> None:
-        serializer.instance = inventory.create_host(self.actor, dict(serializer.validated_data))
+        serializer.instance = hosts.create_host(self.actor, dict(serializer.validated_data))
 
     def perform_update(self, serializer: Any) -> None:
-        inventory.update_host(self.actor, serializer.instance, dict(serializer.validated_data))
+        hosts.update_host(self.actor, serializer.instance, dict(serializer.validated_data))
 
     def perform_destroy(self, row: Any) -> None:
-        inventory.delete_host(self.actor, row)
+        hosts.delete_host(self.actor, row)
 
     @extend_schema(
         operation_id="post_scan_host_key",
