@@ -69,7 +69,7 @@ class ApiSchema(AutoSchema):
             found.append(_header("Idempotency-Key", {"type": "string", "maxLength": 255, "pattern": "^[!-+\\--~]+$"}))
         if self._makes_job():
             found.append(_header("Prefer", {"type": "string", "examples": ["wait=10"], "pattern": "^wait=[0-9]{1,6}$"}))
-        if self.method in ("PUT", "PATCH", "DELETE"):
+        if self.method in ("PUT", "PATCH", "DELETE") and self.view.action != "bulk_update":
             found.append(_header("If-Match", {"type": "string"}))
         if self.method == "PUT":
             found.append(_header("If-None-Match", {"type": "string", "enum": ["*"]}))
@@ -194,7 +194,8 @@ def _problem_schema() -> dict[str, Any]:
         "request_id": text,
         "errors": {"type": "array", "items": error, "maxItems": ERRORS_LISTED},
         "more_errors": {"type": "integer", "description": "how many are not in `errors`"},
+        "found": {"type": "integer", "description": "of `count_differs`: how many there are"},
         "error": {"type": "object", "description": "of a host that was asked: code, detail, hint"},
     }
-    required = [name for name in properties if name not in ("error", "more_errors")]
+    required = [name for name in properties if name not in ("error", "found", "more_errors")]
     return {"type": "object", "description": "RFC 9457", "properties": properties, "required": required}

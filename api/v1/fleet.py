@@ -112,6 +112,7 @@ class Hosts(OnboardingMixin, ObjectViewSet):
         "enabled": flag("enabled", "Only the enabled, or the disabled ones."),
         "label": label("Only those with this label, as key=value."),
     }
+    filtered = frozenset({"list", "bulk_update"})
 
     def get_queryset(self) -> Rows:
         return selectors.visible_hosts(self.actor)

@@ -10,17 +10,23 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import Problem, flatten
+from api.errors import Problem, as_problem, flatten
 from api.filters import asked, switch, word
 from api.idempotency import Answer
 from api.row_parsers import CsvParser, JsonLinesParser, nothing
 from api.row_parsers import Row as FileRow
 from api.v1.serializers.fleet import HostSerializer
-from api.v1.serializers.onboarding import ImportedSerializer, NewHostSerializer, PutHostSerializer
+from api.v1.serializers.onboarding import (
+    BulkChangedSerializer,
+    BulkChangeSerializer,
+    ImportedSerializer,
+    NewHostSerializer,
+    PutHostSerializer,
+)
 from api.viewsets import ApiViewSet, etag, found, kept
 from jobs.administration.host_fields import Row
 from jobs.administration.hosts import Decision, put_host
-from jobs.administration.many_hosts import import_hosts
+from jobs.administration.many_hosts import CountDiffers, change_hosts, import_hosts
 from jobs.errors import FieldError, Invalid, NotFound
 
 SWITCHES = {
@@ -65,6 +71,35 @@ class OnboardingMixin(ApiViewSet):
         if self.request.headers.get("If-None-Match", "").strip() == "*":
             raise Problem(412, "precondition_failed", "it is there already")
         self.check_match(self.get_serializer(row).data)
+
+    @extend_schema(
+        operation_id="patch_hosts",
+        summary="Change many hosts",
+        request=BulkChangeSerializer,
+        responses={200: BulkChangedSerializer},
+    )
+    def bulk_update(self, request: Request) -> Response:
+        """Change all hosts that the query selects, where they are as many as expected: all of them or none."""
+        given = asked(request, self.filters)
+        if not given:
+            raise Problem(422, "invalid", "say by a filter which hosts are meant, such as ?customer=acme")
+        if "If-Match" in request.headers:
+            raise Problem(412, "precondition_failed", "a list has no version; `expected` says how many were seen")
+        serializer = BulkChangeSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        body = serializer.validated_data
+        try:
+            decisions = change_hosts(
+                self.actor, self.filter_queryset(self.get_queryset()), body["expected"], body["changes"]
+            )
+        except CountDiffers as error:
+            problem = as_problem(error)
+            problem.extra = {"found": error.found}
+            raise problem from None
+        changed = [each.host.name for each in decisions if each.changes]
+        same = [each.host.name for each in decisions if not each.changes]
+        content = {"found": len(decisions), "changed": changed, "same": same}
+        return Response(BulkChangedSerializer(content).data)
 
     @extend_schema(
         operation_id="post_hosts_import",

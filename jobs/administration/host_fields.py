@@ -11,6 +11,7 @@ from jobs.administration.addresses import check_address, own_addresses
 from jobs.administration.inventory import Values
 from jobs.errors import FieldError, Invalid
 
+TRUST = ("host_key", "host_ca")
 MOST_JUMPS = 4
 MOST_LABELS = 64
 
@@ -20,7 +21,8 @@ class Row:
     """A host as somebody wants it. `place`: where it stands in the request (`rows[3]`), empty for a body of its own.
 
     `note` comes before each error's text. `wrong`: what has been found wrong already, with fields as in the row; then
-    of the values only the name is looked at. `adds_labels`: its labels are set beside those that the host has.
+    of the values only the name is looked at. `adds_labels`: its labels are set beside those that the host has, and null
+    takes one away.
     """
 
     values: Values
@@ -68,10 +70,9 @@ class Known:
         defaults: Values = host.customer.defaults if host.pk is None else {}
         values = {**defaults, **row.values}
         if row.adds_labels and "labels" in row.values:
-            values["labels"] = {
-                **(defaults.get("labels", {}) if host.pk is None else host.labels),
-                **row.values["labels"],
-            }
+            labels = defaults.get("labels", {}) if host.pk is None else host.labels
+            merged = {**labels, **row.values["labels"]}
+            values["labels"] = {name: text for name, text in merged.items() if text is not None}
         return values
 
     def _read_references(self) -> None:
@@ -161,15 +162,19 @@ def _host_key(name: str, text: str) -> str:
 
 
 def not_as_pinned(host: Host, fields: Values, old: str | None) -> list[FieldError]:
-    """What is wrong with a change of what the host is known by, which names the old key's fingerprint."""
-    pinned = host.host_key or host.host_ca
-    changes = [name for name in ("host_key", "host_ca") if fields.get(name, getattr(host, name)) != getattr(host, name)]
-    shown = fingerprint(pinned) if pinned and (changes or old) else ""
+    """What is wrong with a change of what the host is known by, its key or its CA: `old` has to be the fingerprint of
+    what is replaced, or of what something is put beside. What is so already needs none, and may name the former one."""
+    given = [name for name in TRUST if name in fields]
+    changes = [name for name in given if fields[name] != getattr(host, name)]
+    if not changes and (old is None or given):
+        return []
+    pinned = [line for name in TRUST if (line := getattr(host, name))]
+    replaced = [line for name in changes if (line := getattr(host, name))] or pinned[:1]
+    shown = " and ".join(fingerprint(line) for line in replaced)
     if old is None:
-        detail = f"{host.name} is known by another key; to change that, name it: old_fingerprint {shown}"
+        detail = f"{host.name} is known by {shown}; to change that, name it in old_fingerprint"
         return [FieldError(name, "pinned", detail) for name in changes if pinned]
-    is_done = fields.get("host_key") == host.host_key != "" and not changes
-    if old == shown or is_done:
+    if old == shown:
         return []
     return [FieldError("old_fingerprint", "pinned", f"{host.name} is known by {shown or 'no key yet'}")]
 

@@ -120,7 +120,7 @@ def decide(actor: Actor, rows: Sequence[Row], *, must_be_new: bool = False) -> l
                 found = error.errors
         wrong += [placed(row, each) for each in found]
     if wrong:
-        raise Invalid.fields(*wrong)
+        raise Invalid.fields(*dict.fromkeys(wrong))
     return decisions
 
 

@@ -47,7 +47,7 @@ class Labels(serializers.DictField):
 
     child = Text(max_length=200, pattern=LINE)
 
-    def to_internal_value(self, data: Any) -> dict[str, str]:
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
         labels = super().to_internal_value(data)
         if len(labels) > MOST_LABELS:
             raise serializers.ValidationError(f"at most {MOST_LABELS} labels are taken", code="invalid")
