@@ -17,7 +17,7 @@ from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
-from api.v1.onboarding import OnboardingMixin
+from api.v1.many_hosts import ManyHostsMixin
 from api.v1.serializers.fleet import (
     CredentialSerializer,
     EmptySerializer,
@@ -29,7 +29,7 @@ from api.v1.serializers.fleet import (
     UnlockSerializer,
 )
 from api.v1.serializers.jobs import JobSerializer
-from api.v1.serializers.onboarding import NewHostSerializer
+from api.v1.serializers.many_hosts import NewHostSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
 from fleet.models import Host
@@ -98,7 +98,7 @@ class Credentials(ObjectViewSet):
     partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
     destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
 )
-class Hosts(OnboardingMixin, ObjectViewSet):
+class Hosts(ManyHostsMixin, ObjectViewSet):
     """MX hosts."""
 
     scopes = FLEET

@@ -16,7 +16,7 @@ from api.idempotency import Answer
 from api.row_parsers import CsvParser, JsonLinesParser, nothing
 from api.row_parsers import Row as FileRow
 from api.v1.serializers.fleet import HostSerializer
-from api.v1.serializers.onboarding import (
+from api.v1.serializers.many_hosts import (
     BulkChangedSerializer,
     BulkChangeSerializer,
     ImportedSerializer,
@@ -37,7 +37,7 @@ NAMES = ("name", "customer")
 """What is looked at of a row that is wrong: others may refer to it."""
 
 
-class OnboardingMixin(ApiViewSet):
+class ManyHostsMixin(ApiViewSet):
     """What `hosts/` has for who brings many hosts, or does not know which are there already."""
 
     @extend_schema(
