@@ -25,6 +25,8 @@ from api.v1.serializers.fleet import (
     HostSerializer,
     InstanceSerializer,
     OperationSerializer,
+    ReplacementSerializer,
+    ReplaceSerializer,
     UnlockedSerializer,
     UnlockSerializer,
 )
@@ -38,6 +40,7 @@ from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
 from jobs.administration import hosts, inventory
 from jobs.errors import Clash
+from jobs.lifecycle import replacing
 from jobs.lifecycle.submit import Request as JobRequest
 from jobs.lifecycle.submit import submit
 from jobs.lifecycle.unlock import unlock
@@ -64,7 +67,9 @@ class Credentials(ObjectViewSet):
     lookup_value_converter = "name"
     orderings = {"name": ("name", "id")}
     filters = {"customer": CUSTOMER}
-    filtered = frozenset({"list", "retrieve", "partial_update", "destroy"})
+    filtered = frozenset(
+        {"list", "retrieve", "partial_update", "destroy", "replacement", "begin_replacement", "stop_replacement"}
+    )
 
     def get_queryset(self) -> Rows:
         return selectors.visible_credentials(self.actor)
@@ -86,6 +91,42 @@ class Credentials(ObjectViewSet):
 
     def perform_destroy(self, row: Any) -> None:
         inventory.delete_credential(self.actor, row)
+
+    @extend_schema(operation_id="get_credential_replacement", summary="Show how far a credential is replaced")
+    @action(detail=True, url_path="replace", serializer_class=ReplacementSerializer)
+    def replacement(self, request: Request, name: str) -> Response:
+        """How far another credential has taken this one's place."""
+        return self.tagged(self.get_serializer(replacing.progress(self.get_object())).data)
+
+    @extend_schema(
+        operation_id="post_credential_replacement",
+        summary="Replace a credential on all its hosts",
+        request=ReplaceSerializer,
+        responses=ReplacementSerializer,
+    )
+    @replacement.mapping.post
+    def begin_replacement(self, request: Request, name: str) -> Response:
+        """Try another credential on each host that has this one; a host gets it when a login has worked."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        serializer = ReplaceSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+
+        def work() -> Answer:
+            begun = replacing.begin(self.actor, row, serializer.validated_data["by"])
+            return Answer(200, ReplacementSerializer(begun).data)
+
+        return self.answered(work)
+
+    @extend_schema(operation_id="delete_credential_replacement", summary="Stop replacing a credential")
+    @replacement.mapping.delete
+    def stop_replacement(self, request: Request, name: str) -> Response:
+        """Leave it to the hosts that still have it."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        self.check_match(self.get_serializer(replacing.progress(row)).data)
+        replacing.stop(self.actor, row)
+        return Response(status=204)
 
 
 @extend_schema(tags=["fleet"])

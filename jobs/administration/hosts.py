@@ -28,6 +28,14 @@ CONNECTION = frozenset(
 )
 """Who changes one of these wants the host to be tried again, whatever was wrong with it."""
 
+NONE_NEXT: Mapping[str, Any] = {
+    "next_credential": None,
+    "next_credential_due": None,
+    "next_credential_tries": 0,
+    "next_credential_error": "",
+}
+"""Who says which credential a host has ends the trying of another one."""
+
 NEEDED = ("username", "credential")
 """What a new host has from its row or from its customer's defaults."""
 
@@ -88,6 +96,8 @@ def update_host(actor: Actor, row: Host, values: Values) -> Host:
             raise Invalid.fields(*wrong)
         if CONNECTION & fields.keys():
             fields |= {"status": HostStatus.NEW, "status_reason": ""}
+        if "credential" in fields:
+            fields |= NONE_NEXT
         update_row(row, fields, "name", "this host name is taken; host names are unique in an installation")
         if row.name != old_name:
             follow_default(row.customer, "jump_host", old_name, row.name)
@@ -130,6 +140,8 @@ def store(decisions: Sequence[Decision]) -> None:
     fields = {name for each in decisions if not each.is_new for name in each.changes}
     if CONNECTION & fields:
         fields |= {"status", "status_reason"}
+    if "credential" in fields:
+        fields |= NONE_NEXT.keys()
     try:
         with transaction.atomic():
             for hosts in _those_before([each.host for each in decisions if each.is_new]):
@@ -174,6 +186,9 @@ def _decide(known: Known, row: Row, values: Mapping[str, Any], *, must_be_new: b
         setattr(host, key, fields[key])
     if CONNECTION & set(changes):
         host.status, host.status_reason = HostStatus.NEW, ""
+    if "credential" in changes:
+        for key, value in NONE_NEXT.items():
+            setattr(host, key, value)
     return Decision(row, host, is_new, changes)
 
 

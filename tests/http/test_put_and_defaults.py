@@ -180,3 +180,25 @@ def test_an_upgrade_names_what_bears_such_a_word(world: World) -> None:
     assert reserved_in_use() == ["customer test", "credential check", "host Import", "account export"]
     assert world.anna.patch("hosts/Import/", {"site": "fra"}).status_code == 200  # it keeps its name until renamed
     assert world.anna.patch("hosts/Import/", {"name": "mx1"}).status_code == 200
+
+
+def test_a_credential_is_replaced_by_another_one_on_its_hosts(world: World) -> None:
+    where = "credentials/acme-key/replace/"
+    assert world.anna.get(where).json() == {"by": "", "left": 0, "failed": []}
+    refused(world.anna.post(where, {"by": "spare"}), 422, "invalid")
+    assert world.anna.post("credentials/", {"name": "spare", "customer": "acme", "private_key": PEM}).status_code == 201
+    for caller in (world.alice, world.erin):
+        refused(caller.post(where, {"by": "spare"}), 403, "forbidden")
+    once = {"Idempotency_Key": "rotation"}
+    begun = world.anna.post(where, {"by": "spare"}, **once)
+    assert (begun.status_code, begun.json()) == (200, {"by": "spare", "left": 1, "failed": []})
+    assert world.anna.post(where, {"by": "spare"}, **once).headers["Idempotency-Replayed"] == "true"
+    refused(world.anna.delete("credentials/spare/"), 409, "in_use")
+    Host.objects.filter(name="mx1").update(next_credential_error="auth_failed: no", next_credential_tries=2)
+    told = world.dana.get(f"{where}?customer=acme").json()
+    assert told["failed"] == [{"host": "mx1", "error": "auth_failed: no", "tries": 2}]
+    refused(world.alice.delete(where), 403, "forbidden")
+    refused(world.anna.delete(where, If_Match='"x"'), 412, "precondition_failed")
+    assert world.anna.delete(where).status_code == 204
+    refused(world.anna.delete(where), 409, "not_used")
+    assert actions("acme-key") == ["credential.replacing", "credential.replacing_stopped"]

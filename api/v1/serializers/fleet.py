@@ -42,6 +42,28 @@ class CredentialSerializer(StrictSerializer):
     public_key = Text(read_only=True)
 
 
+class ReplaceSerializer(StrictSerializer):
+    """Another credential of the same customer."""
+
+    by = Name()
+
+
+class NotTakenSerializer(StrictSerializer):
+    """A host on which a login with the new credential did not work. It is tried again."""
+
+    host = Text(source="name")
+    error = Text(source="next_credential_error")
+    tries = Integer(source="next_credential_tries")
+
+
+class ReplacementSerializer(StrictSerializer):
+    """How far a credential has taken another one's place."""
+
+    by = Text(help_text="the new one; empty: none takes its place")
+    left = Integer(help_text="hosts that still have the old one, and get the new one when a login with it has worked")
+    failed = NotTakenSerializer(many=True, help_text="the first hundred on which none did")
+
+
 class Labels(serializers.DictField):
     """Few, and their names can stand in a query."""
 
