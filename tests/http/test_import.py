@@ -8,6 +8,7 @@ import pytest
 
 from fleet.models import Credential, Host
 from fleet.ssh.hostkeys import fingerprint
+from jobs.administration import many_hosts
 from jobs.models import AuditEvent
 from tests.http.cast import Caller, World
 from tests.http.test_errors import refused
@@ -308,3 +309,16 @@ def test_a_secret_has_no_column(world: World) -> None:
     assert Credential.objects.exists()
     content = csv("n1,x", header="name,private_key")
     assert errors(send(world.anna, content)) == [("columns[1]", "unknown_field")]
+
+
+def test_a_name_that_is_taken_in_the_same_moment_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = many_hosts.store
+
+    def late(decisions: Any) -> None:
+        Host.objects.create(customer=world.beta, name="n2", address="x", username="x", credential=world.bx1.credential)
+        store(decisions)
+
+    monkeypatch.setattr(many_hosts, "store", late)
+    refused(send(world.anna, csv(row("n1"), row("n2"))), 422, "name_taken")
+    assert not Host.objects.filter(name__in=["n1", "n2"]).exists()
+    assert imported() == []

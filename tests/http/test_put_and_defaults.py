@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from api.v1.urls import urlpatterns
+from deploy import prepare
 from fleet.models import Credential, Customer, Host
 from jobs.administration.names import RESERVED, reserved_in_use
 from jobs.models import Account
@@ -202,3 +203,13 @@ def test_a_credential_is_replaced_by_another_one_on_its_hosts(world: World) -> N
     assert world.anna.delete(where).status_code == 204
     refused(world.anna.delete(where), 409, "not_used")
     assert actions("acme-key") == ["credential.replacing", "credential.replacing_stopped"]
+
+
+def test_the_upgrade_says_so(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(prepare, "call_command", lambda *_, **__: None)
+    monkeypatch.setattr("deploy.grants.grant", lambda connection: None)
+    prepare._prepare()
+    assert capsys.readouterr().err == ""
+    Host.objects.filter(name="mx1").update(name="import")
+    prepare._prepare()
+    assert "host import is called by a word" in capsys.readouterr().err
