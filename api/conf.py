@@ -7,6 +7,13 @@ MIDDLEWARE = ["api.middleware.envelope"]
 BODY_LIMIT = 256 * 1024
 """Bytes of a request's body."""
 
+IMPORT = "/api/v1/hosts/import/"
+IMPORT_LIMIT = 2 * 1024 * 1024
+"""Bytes of a file of hosts, which that address takes."""
+
+IMPORTS_AT_ONCE = 8
+"""Such files in the memory of one process, whoever sends them."""
+
 BODY_DEADLINE = 30
 """Seconds within which a request's body must have come."""
 

@@ -15,6 +15,7 @@ DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 NAME = (r"[A-Za-z0-9][A-Za-z0-9._-]*", "a name of letters, digits, dots, hyphens and underscores")
 NAME_LENGTH = 63
+LINE = (r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*", "one line without control characters")
 JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 

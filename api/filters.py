@@ -34,10 +34,8 @@ class StrictFilterBackend(BaseFilterBackend):
     """Narrows a list by the view's `filters`, in their order: a costly one stands last and sees what others left."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:
-        given: Mapping[str, str] = request.query_params
-        for name, each in view.filters.items():
-            if name in given:
-                queryset = each.apply(queryset, _value(name, each, given[name]))
+        for name, value in asked(request, view.filters).items():
+            queryset = view.filters[name].apply(queryset, value)
         return queryset
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
@@ -47,10 +45,10 @@ class StrictFilterBackend(BaseFilterBackend):
         ]
 
 
-def given(request: Request, view: Any, name: str, default: Any) -> Any:
-    """The value of a filter that the view applies itself. Raises Problem 422."""
-    text = request.query_params.get(name)
-    return default if text is None else _value(name, view.filters[name], text)
+def asked(request: Request, filters: Mapping[str, Filter]) -> dict[str, Any]:
+    """What the query says of these, in their order. Raises Problem 422."""
+    given: Mapping[str, str] = request.query_params
+    return {name: _value(name, each, given[name]) for name, each in filters.items() if name in given}
 
 
 def _value(name: str, wanted: Filter, text: str) -> Any:
@@ -83,17 +81,27 @@ def one_of(column: str, words: list[str], description: str) -> Filter:
 
 def flag(column: str, description: str) -> Filter:
     """`true` or `false`."""
+    return Filter(description, lambda rows, value: rows.filter(**{column: value}), _read_flag, {"type": "boolean"})
 
-    def read(text: str) -> bool:
-        if text not in ("true", "false"):
-            raise ValueError("expected true or false")
-        return text == "true"
 
-    return Filter(description, lambda rows, value: rows.filter(**{column: value}), read, {"type": "boolean"})
+def _read_flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text == "true"
+
+
+def switch(description: str) -> Filter:
+    """`true` or `false` of an action that reads it itself, by `asked`."""
+    return Filter(description, lambda rows, _: rows, _read_flag, {"type": "boolean"})
+
+
+def word(description: str) -> Filter:
+    """A text of such an action."""
+    return Filter(description, lambda rows, _: rows)
 
 
 def number(least: int, most: int, default: int, description: str) -> Filter:
-    """A number for the view itself (`given`): it narrows no rows."""
+    """A number for the view itself (`asked`): it narrows no rows."""
 
     def read(text: str) -> int:
         if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:

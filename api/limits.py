@@ -3,7 +3,8 @@ in quadratic time."""
 
 import asyncio
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from django.conf import settings
 
@@ -35,14 +36,40 @@ def bounded(app: App) -> App:
             return
         try:
             check_head(scope)
-            body = await _read(receive)
+            with _place(scope["path"]) as limit:
+                body = await _read(receive, limit)
+                if body is not None:
+                    await app(_with_length(scope, len(body)), _replay(body, receive), send)
         except TooMuch as error:
             await _refuse(error.problem, receive, send)
-            return
-        if body is not None:
-            await app(_with_length(scope, len(body)), _replay(body, receive), send)
 
     return guarded
+
+
+def body_limit(path: str) -> int:
+    """Bytes that a body sent to this address may have."""
+    return int(settings.IMPORT_LIMIT if path == settings.IMPORT else settings.BODY_LIMIT)
+
+
+_imports = 0
+"""Files of hosts that are in memory now."""
+
+
+@contextmanager
+def _place(path: str) -> Iterator[int]:
+    """The limit of a body sent there, while there is a place for it. Raises TooMuch: memory is for a few files only."""
+    global _imports
+    if path != settings.IMPORT:
+        yield body_limit(path)
+        return
+    if _imports >= settings.IMPORTS_AT_ONCE:
+        detail = "as many files of hosts as can be are being read; try again"
+        raise TooMuch(Problem(429, "rate_limited", detail, {"Retry-After": "5"}))
+    _imports += 1
+    try:
+        yield body_limit(path)
+    finally:
+        _imports -= 1
 
 
 def check_head(scope: Message) -> None:
@@ -62,7 +89,7 @@ def head_too_large() -> Problem:
     return Problem(431, "headers_too_large", f"request line and headers have at most {settings.HEAD_LIMIT} bytes")
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive, limit: int) -> bytes | None:
     """The whole body; None when the client went away."""
     parts: list[bytes] = []
     size = 0
@@ -78,8 +105,8 @@ async def _read(receive: Receive) -> bytes | None:
             return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > settings.BODY_LIMIT:
-            raise TooMuch(Problem(413, "too_large", f"a body has at most {settings.BODY_LIMIT} bytes"))
+        if size > limit:
+            raise TooMuch(Problem(413, "too_large", f"a body has at most {limit} bytes"))
         if not message.get("more_body", False):
             return b"".join(parts)
 

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any, cast
 
-from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,6 +13,7 @@ from django.utils.decorators import sync_and_async_middleware
 
 from api.access import record_route
 from api.errors import Problem, respond
+from api.limits import body_limit
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"})
@@ -55,8 +55,9 @@ def _refusal(request: HttpRequest) -> HttpResponseBase | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isascii() or not length.isdigit():
         return respond(request, Problem(400, "bad_request", "Content-Length is no number"))
-    if int(length[:20]) > settings.BODY_LIMIT:
-        return respond(request, Problem(413, "too_large", f"a body has at most {settings.BODY_LIMIT} bytes"))
+    limit = body_limit(request.path)
+    if int(length[:20]) > limit:
+        return respond(request, Problem(413, "too_large", f"a body has at most {limit} bytes"))
     return None
 
 

@@ -22,7 +22,7 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        raw = _raw(stream)
+        raw = read_body(stream, settings.BODY_LIMIT)
         if not raw:
             return {}
         _check_type(stream)
@@ -49,8 +49,8 @@ def parse(raw: bytes) -> Any:
     return value
 
 
-def _raw(request: HttpRequest) -> bytes:
-    limit = settings.BODY_LIMIT
+def read_body(request: HttpRequest, limit: int) -> bytes:
+    """The body, of at most so many bytes. Raises Problem 400, 413, 415."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise Problem(415, "unsupported_media_type", f"Content-Encoding {encoding[:40]} is not taken; send it plain")

@@ -69,8 +69,10 @@ class ApiSchema(AutoSchema):
             found.append(_header("Idempotency-Key", {"type": "string", "maxLength": 255, "pattern": "^[!-+\\--~]+$"}))
         if self._makes_job():
             found.append(_header("Prefer", {"type": "string", "examples": ["wait=10"], "pattern": "^wait=[0-9]{1,6}$"}))
-        if self.method in ("PATCH", "DELETE"):
+        if self.method in ("PUT", "PATCH", "DELETE") and self.view.action != "bulk_update":
             found.append(_header("If-Match", {"type": "string"}))
+        if self.method == "PUT":
+            found.append(_header("If-None-Match", {"type": "string", "enum": ["*"]}))
         return found
 
     def _get_request_body(self, direction: Any = "request") -> Any:
@@ -100,10 +102,13 @@ class ApiSchema(AutoSchema):
             return {"202": ("Location", "Retry-After", "Idempotency-Replayed", "Preference-Applied")}
         if self.view.action == "create":
             return {"201": ("Location", "Idempotency-Replayed")}
+        if self.method == "PUT":
+            return {"200": ("ETag",), "201": ("ETag", "Location")}
         if self.method == "POST":
             return {"200": ("Idempotency-Replayed",)}
         is_object = self.view.detail or self.view.action == "one"
-        is_tagged = is_object and self.view.action in ("retrieve", "partial_update", "one", "run", "summary")
+        tagged = ("retrieve", "replacement", "partial_update", "one", "run", "summary")
+        is_tagged = is_object and self.view.action in tagged
         return {"200": ("ETag",)} if is_tagged else {}
 
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
@@ -190,7 +195,8 @@ def _problem_schema() -> dict[str, Any]:
         "request_id": text,
         "errors": {"type": "array", "items": error, "maxItems": ERRORS_LISTED},
         "more_errors": {"type": "integer", "description": "how many are not in `errors`"},
+        "found": {"type": "integer", "description": "of `count_differs`: how many there are"},
         "error": {"type": "object", "description": "of a host that was asked: code, detail, hint"},
     }
-    required = [name for name in properties if name not in ("error", "more_errors")]
+    required = [name for name in properties if name not in ("error", "found", "more_errors")]
     return {"type": "object", "description": "RFC 9457", "properties": properties, "required": required}

@@ -43,10 +43,13 @@ def _prepare() -> None:
     from django.db import connection
 
     from deploy.grants import grant
+    from jobs.administration.names import reserved_in_use
     from jobs.models import Role, RoleName
 
     call_command("migrate", interactive=False, verbosity=0)
     grant(connection)
+    for name in reserved_in_use():
+        print(f"mxfleet: {name} is called by a word of the API's addresses (CHANGELOG.md, Upgrading)", file=sys.stderr)
     # Not "where the file is missing": who deletes the file after use wants no new token at the next start.
     if not Role.objects.filter(role=RoleName.ADMIN, customer=None).exists():
         call_command("first_admin", token_file=settings.ENV.data / "admin-token", stdout=io.StringIO())

@@ -4,12 +4,14 @@ from django.db import models
 
 
 class Customer(models.Model):
-    """An MSP's customer, named by its slug."""
+    """An MSP's customer, named by its slug. `defaults`: what its new hosts get where nobody says otherwise, as in the
+    API; credential and jump host by their names."""
 
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=200)
     contact = models.CharField(max_length=200, blank=True, default="")
     enabled = models.BooleanField(default=True)
+    defaults = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -52,7 +54,10 @@ class Become(models.TextChoices):
 
 
 class Host(models.Model):
-    """An MX host that we reach by SSH. `facts` is what discovery learnt of it (fleet.mta.types.HostFacts as JSON)."""
+    """An MX host that we reach by SSH. `facts` is what discovery learnt of it (fleet.mta.types.HostFacts as JSON).
+
+    `next_credential` takes the place of `credential` once a login with it has worked; it is tried when that is due.
+    """
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="hosts")
     name = models.CharField(max_length=63, unique=True)
@@ -70,6 +75,12 @@ class Host(models.Model):
     status = models.CharField(max_length=16, choices=HostStatus.choices, default=HostStatus.NEW)
     status_reason = models.CharField(max_length=500, blank=True, default="")
     last_seen_at = models.DateTimeField(null=True, blank=True)
+    next_credential = models.ForeignKey(
+        Credential, on_delete=models.PROTECT, null=True, blank=True, related_name="next_hosts"
+    )
+    next_credential_due = models.DateTimeField(null=True, blank=True, db_index=True)
+    next_credential_tries = models.PositiveIntegerField(default=0)
+    next_credential_error = models.CharField(max_length=500, blank=True, default="")
     facts = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

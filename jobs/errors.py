@@ -59,6 +59,7 @@ TOP_CODES = frozenset(
         "unsupported",
         "unusable_key",
         "name_taken",
+        "reserved_name",
         "scope_mismatch",
     }
 )

@@ -9,6 +9,7 @@ from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from api import prefer
 from api.errors import Problem
@@ -16,6 +17,7 @@ from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
+from api.v1.many_hosts import ManyHostsMixin
 from api.v1.serializers.fleet import (
     CredentialSerializer,
     EmptySerializer,
@@ -23,23 +25,27 @@ from api.v1.serializers.fleet import (
     HostSerializer,
     InstanceSerializer,
     OperationSerializer,
+    ReplacementSerializer,
+    ReplaceSerializer,
     UnlockedSerializer,
     UnlockSerializer,
 )
 from api.v1.serializers.jobs import JobSerializer
+from api.v1.serializers.many_hosts import NewHostSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
 from fleet.models import Host
 from fleet.mta.errors import FleetError
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
-from jobs.administration import inventory
+from jobs.administration import hosts, inventory
 from jobs.errors import Clash
+from jobs.lifecycle import replacing
 from jobs.lifecycle.submit import Request as JobRequest
 from jobs.lifecycle.submit import submit
 from jobs.lifecycle.unlock import unlock
 
-FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
+FLEET = {"GET": "fleet:read", **dict.fromkeys(("POST", "PUT", "PATCH", "DELETE"), "fleet:write")}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
 
 
@@ -61,7 +67,9 @@ class Credentials(ObjectViewSet):
     lookup_value_converter = "name"
     orderings = {"name": ("name", "id")}
     filters = {"customer": CUSTOMER}
-    filtered = frozenset({"list", "retrieve", "partial_update", "destroy"})
+    filtered = frozenset(
+        {"list", "retrieve", "partial_update", "destroy", "replacement", "begin_replacement", "stop_replacement"}
+    )
 
     def get_queryset(self) -> Rows:
         return selectors.visible_credentials(self.actor)
@@ -84,16 +92,54 @@ class Credentials(ObjectViewSet):
     def perform_destroy(self, row: Any) -> None:
         inventory.delete_credential(self.actor, row)
 
+    @extend_schema(operation_id="get_credential_replacement", summary="Show how far a credential is replaced")
+    @action(detail=True, url_path="replace", serializer_class=ReplacementSerializer)
+    def replacement(self, request: Request, name: str) -> Response:
+        """How far another credential has taken this one's place."""
+        return self.tagged(self.get_serializer(replacing.progress(self.get_object())).data)
+
+    @extend_schema(
+        operation_id="post_credential_replacement",
+        summary="Replace a credential on all its hosts",
+        request=ReplaceSerializer,
+        responses=ReplacementSerializer,
+    )
+    @replacement.mapping.post
+    def begin_replacement(self, request: Request, name: str) -> Response:
+        """Try another credential on each host that has this one; a host gets it when a login has worked."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        serializer = ReplaceSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+
+        def work() -> Answer:
+            begun = replacing.begin(self.actor, row, serializer.validated_data["by"])
+            return Answer(200, ReplacementSerializer(begun).data)
+
+        return self.answered(work)
+
+    @extend_schema(operation_id="delete_credential_replacement", summary="Stop replacing a credential")
+    @replacement.mapping.delete
+    def stop_replacement(self, request: Request, name: str) -> Response:
+        """Leave it to the hosts that still have it."""
+        row = self.get_object()
+        inventory.must_administer(self.actor, row.customer)
+        self.check_match(self.get_serializer(replacing.progress(row)).data)
+        replacing.stop(self.actor, row)
+        return Response(status=204)
+
 
 @extend_schema(tags=["fleet"])
 @extend_schema_view(
     list=extend_schema(operation_id="get_hosts", summary="List hosts"),
-    create=extend_schema(operation_id="post_hosts", summary="Add a host"),
+    create=extend_schema(
+        operation_id="post_hosts", summary="Add a host", request=NewHostSerializer, responses={201: HostSerializer}
+    ),
     retrieve=extend_schema(operation_id="get_host", summary="Show a host"),
     partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
     destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
 )
-class Hosts(ObjectViewSet):
+class Hosts(ManyHostsMixin, ObjectViewSet):
     """MX hosts."""
 
     scopes = FLEET
@@ -107,18 +153,22 @@ class Hosts(ObjectViewSet):
         "enabled": flag("enabled", "Only the enabled, or the disabled ones."),
         "label": label("Only those with this label, as key=value."),
     }
+    filtered = frozenset({"list", "bulk_update"})
 
     def get_queryset(self) -> Rows:
         return selectors.visible_hosts(self.actor)
 
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return NewHostSerializer if self.action == "create" else super().get_serializer_class()
+
     def perform_create(self, serializer: Any) -> None:
-        serializer.instance = inventory.create_host(self.actor, dict(serializer.validated_data))
+        serializer.instance = hosts.create_host(self.actor, dict(serializer.validated_data))
 
     def perform_update(self, serializer: Any) -> None:
-        inventory.update_host(self.actor, serializer.instance, dict(serializer.validated_data))
+        hosts.update_host(self.actor, serializer.instance, dict(serializer.validated_data))
 
     def perform_destroy(self, row: Any) -> None:
-        inventory.delete_host(self.actor, row)
+        hosts.delete_host(self.actor, row)
 
     @extend_schema(
         operation_id="post_scan_host_key",

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import prefer
-from api.filters import Rows, equals, given, instance, number, one_of, when
+from api.filters import Rows, asked, equals, instance, number, one_of, when
 from api.idempotency import Answer
 from api.v1.answers import POLL_AGAIN, job_answer, made
 from api.v1.serializers.fleet import EmptySerializer
@@ -123,7 +123,7 @@ class Jobs(CreateMixin, ReadViewSet):
     def summary(self, request: Request, pk: UUID) -> Response:
         """The results of all runs merged, what did not answer, and the same as text; of a job that goes on, so far."""
         job = self.job()
-        merged = selectors.merged(job, given(request, self, "limit", MERGED_ROWS))
+        merged = selectors.merged(job, asked(request, self.filters).get("limit", MERGED_ROWS))
         answer = self.tagged(self.get_serializer(summary_of(job, merged)).data)
         if not answer.data or not answer.data["complete"]:
             answer.headers["Retry-After"] = POLL_AGAIN

@@ -19,7 +19,7 @@ from api.v1.serializers.people import (
 )
 from api.viewsets import ApiViewSet, CreateMixin, DestroyMixin, ObjectViewSet, ReadViewSet
 from jobs import selectors
-from jobs.administration import accounts, inventory
+from jobs.administration import accounts, customers
 from jobs.models import AccountKind
 
 NARROW_ADMIN = {"GET": "fleet:read", "POST": "admin", "PATCH": "admin", "DELETE": "admin"}
@@ -47,13 +47,13 @@ class Customers(ObjectViewSet):
         return selectors.visible_customers(self.actor)
 
     def perform_create(self, serializer: Any) -> None:
-        serializer.instance = inventory.create_customer(self.actor, dict(serializer.validated_data))
+        serializer.instance = customers.create_customer(self.actor, dict(serializer.validated_data))
 
     def perform_update(self, serializer: Any) -> None:
-        inventory.update_customer(self.actor, serializer.instance, dict(serializer.validated_data))
+        customers.update_customer(self.actor, serializer.instance, dict(serializer.validated_data))
 
     def perform_destroy(self, row: Any) -> None:
-        inventory.delete_customer(self.actor, row)
+        customers.delete_customer(self.actor, row)
 
 
 class Accounts(ObjectViewSet):

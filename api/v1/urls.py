@@ -2,7 +2,7 @@
 
 from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularJSONAPIView, SpectacularSwaggerView
-from rest_framework.routers import SimpleRouter
+from rest_framework.routers import Route, SimpleRouter
 
 from api.v1 import audit, events, fleet, jobs, pause, people, records, root
 
@@ -21,7 +21,23 @@ class NameConverter:
 
 register_converter(NameConverter, "name")
 
-router = SimpleRouter(use_regex_path=False)
+
+class Router(SimpleRouter):
+    """The framework's, and PATCH of a list, where a viewset has `bulk_update`."""
+
+    routes = [
+        Route(
+            "{prefix}{trailing_slash}",
+            mapping={"get": "list", "post": "create", "patch": "bulk_update"},
+            name="{basename}-list",
+            detail=False,
+            initkwargs={"suffix": "List"},
+        ),
+        *SimpleRouter.routes[1:],
+    ]
+
+
+router = Router(use_regex_path=False)
 router.register("customers", people.Customers, "customer")
 router.register("users", people.Users, "user")
 router.register("service-accounts", people.ServiceAccounts, "service-account")

@@ -47,6 +47,11 @@ def parse_host_key(text: str) -> str:
     return f"{fields[0]} {fields[1]}"
 
 
+def fingerprint(line: str) -> str:
+    """That of a line which `parse_host_key` made, as ssh-keygen -l prints it: "SHA256:..."."""
+    return asyncssh.import_public_key(line).get_fingerprint()
+
+
 def _refuse_other_kinds(line: str, fields: list[str]) -> None:
     kind = fields[0]
     if kind.startswith("@"):

@@ -8,6 +8,7 @@ from django.db.models import ProtectedError, RestrictedError
 
 from fleet.models import Customer
 from jobs.actor import Actor
+from jobs.administration.names import check_name
 from jobs.audit import trail
 from jobs.errors import Clash, Forbidden, Invalid
 from jobs.models import Account, AccountKind, Role, RoleName
@@ -115,6 +116,7 @@ def _insert(kind: AccountKind, fields: dict[str, Any]) -> Account:
     username = fields.pop("username")
     if username.casefold() == SYSTEM:
         raise Invalid.field("username", "name_taken", f"{SYSTEM} is the name in which the schedule acts")
+    check_name("username", username)
     if Account.objects.filter(username__iexact=username).exists():
         raise _taken(username)
     try:

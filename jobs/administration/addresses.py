@@ -2,6 +2,7 @@
 
 import re
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, ip_address, ip_network
 
@@ -47,15 +48,26 @@ def address_policy() -> AddressPolicy:
     return AddressPolicy(settings.ENV.allowed_networks, NEVER, settings.ENV.own_services)
 
 
-def check_address(text: str) -> None:
+def own_addresses() -> set[Address]:
+    """What the database and the broker resolve to now. One without an address is judged at the connection."""
+    found: set[Address] = set()
+    for name in settings.ENV.own_services:
+        with suppress(OSError):
+            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found |= {plain_form(ip_address(str(answer[4][0]).partition("%")[0])) for answer in answers}
+    return found
+
+
+def check_address(text: str, own: Callable[[], set[Address]] = own_addresses) -> None:
     """Raise Invalid unless `text` is a host name or an IP address at which a host may be.
 
-    A name is not resolved here: the transport judges what it resolves to, and connects to exactly that.
+    A name is not resolved here: the transport judges what it resolves to, and connects to exactly that. `own`: where
+    this service's own servers are, for who checks many and looks that up once.
     """
     literal = _literal(text)
     if literal is not None:
         objection = address_policy().objection(literal)
-        if objection is None and plain_form(literal) in _own_addresses():
+        if objection is None and plain_form(literal) in own():
             objection = f"{literal} is where this service's own database or broker is"
         if objection:
             raise _forbidden(objection)
@@ -76,16 +88,6 @@ def _check_name(name: str, own: set[str]) -> None:
         objection = address_policy().objection(ip_address("127.0.0.1"))
         if objection or bare.endswith(CLUSTER):
             raise _forbidden(f"{bare} is a name of the service's own machine or cluster")
-
-
-def _own_addresses() -> set[Address]:
-    """What the database and the broker resolve to now. One without an address is judged at the connection."""
-    found: set[Address] = set()
-    for name in settings.ENV.own_services:
-        with suppress(OSError):
-            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            found |= {plain_form(ip_address(str(answer[4][0]).partition("%")[0])) for answer in answers}
-    return found
 
 
 def _literal(text: str) -> Address | None:

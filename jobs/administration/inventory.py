@@ -1,4 +1,4 @@
-"""The audited writers of what exists: customers, credentials, hosts."""
+"""The audited writers of credentials, and what those of hosts and customers share with them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,66 +6,28 @@ from typing import Any
 from django.db import IntegrityError, models, transaction
 from django.db.models import ProtectedError, RestrictedError
 
-from fleet.models import Credential, Customer, Host, HostStatus
+from fleet.models import Credential, Customer
 from fleet.secrets import open_credential, seal_credential
-from fleet.ssh.hostkeys import parse_host_key
 from fleet.ssh.keys import UnusableKey, load_private_key
 from jobs.actor import Actor
-from jobs.administration import renaming
-from jobs.administration.addresses import check_address
+from jobs.administration.names import check_name
 from jobs.audit import trail
 from jobs.errors import Clash, Forbidden, Invalid
 
 Values = Mapping[str, Any]
 
-CONNECTION = frozenset(
-    {"address", "port", "username", "credential", "host_key", "host_ca", "become", "jump_host", "enabled"}
-)
-"""Who changes one of these wants the host to be tried again, whatever was wrong with it."""
-
 SECRETS = frozenset({"private_key", "passphrase", "certificate"})
-MOST_JUMPS = 4
-
-
-def create_customer(actor: Actor, values: Values) -> Customer:
-    """A new customer. Raises Forbidden, Invalid (name_taken)."""
-    if not actor.may_everywhere("administer"):
-        raise Forbidden("forbidden", "only an administrator of all customers makes a new one")
-    row = Customer(**values)
-    with transaction.atomic():
-        _insert(row, "slug", f"there is a customer {row.slug} already")
-        _record(actor, row.slug, "customer.created", row.slug, values)
-    return row
-
-
-def update_customer(actor: Actor, row: Customer, values: Values) -> Customer:
-    """Change a customer. Raises Forbidden; Invalid for another slug: the audit trail is filed by it."""
-    must_administer(actor, row)
-    if values.get("slug", row.slug) != row.slug:
-        raise Invalid.field("slug", "invalid", "the slug of a customer cannot be changed")
-    with transaction.atomic():
-        _update(row, values)
-        _record(actor, row.slug, "customer.updated", row.slug, values)
-    return row
-
-
-def delete_customer(actor: Actor, row: Customer) -> None:
-    """Delete a customer without hosts, credentials and jobs. Raises Forbidden, Clash (in_use)."""
-    if not actor.may_everywhere("administer"):
-        raise Forbidden("forbidden", "only an administrator of all customers deletes one")
-    if row.jobs.exists() or row.blocks.exists() or row.roles.exists():
-        raise Clash("in_use", f"{row.slug} has jobs, blocks or roles; disable it instead")
-    _delete(actor, row, row.slug, "customer.deleted", row.slug)
 
 
 def create_credential(actor: Actor, values: Values) -> Credential:
     """A new credential, its private key sealed. Raises Forbidden, Invalid (unusable_key, name_taken)."""
     customer = administered_customer(actor, values["customer"])
+    check_name("name", values["name"])
     row = Credential(customer=customer, name=values["name"], certificate=values.get("certificate", ""))
     _set_key(row, values["private_key"], values.get("passphrase"))
     with transaction.atomic():
-        _insert(row, "name", f"{customer.slug} has a credential {row.name} already")
-        _record(actor, customer.slug, "credential.created", row.name, {**values, "public_key": row.public_key})
+        insert_row(row, "name", f"{customer.slug} has a credential {row.name} already")
+        record(actor, customer.slug, "credential.created", row.name, {**values, "public_key": row.public_key})
     return row
 
 
@@ -77,7 +39,10 @@ def update_credential(actor: Actor, row: Credential, values: Values) -> Credenti
     if "passphrase" in values and "private_key" not in values:
         raise Invalid.field("passphrase", "invalid", "a passphrase belongs to a private_key that is given with it")
     pem = None if "private_key" in values else open_credential(row)
-    row.name = values.get("name", row.name)
+    old_name = row.name
+    row.name = values.get("name", old_name)
+    if row.name != old_name:
+        check_name("name", row.name)
     row.certificate = values.get("certificate", row.certificate)
     if pem is None:
         _set_key(row, values["private_key"], values.get("passphrase"))
@@ -85,53 +50,17 @@ def update_credential(actor: Actor, row: Credential, values: Values) -> Credenti
         seal_credential(row, pem)  # it is sealed for its name
     with transaction.atomic():
         _save(row, "name", f"{row.customer.slug} has a credential {row.name} already")
-        _record(actor, row.customer.slug, "credential.updated", row.name, values)
+        if row.name != old_name:
+            follow_default(row.customer, "credential", old_name, row.name)
+        record(actor, row.customer.slug, "credential.updated", row.name, values)
     return row
 
 
 def delete_credential(actor: Actor, row: Credential) -> None:
     """Delete a credential that no host uses. Raises Forbidden, Clash (in_use)."""
     must_administer(actor, row.customer)
-    _delete(actor, row, row.customer.slug, "credential.deleted", row.name)
-
-
-def create_host(actor: Actor, values: Values) -> Host:
-    """A new host. Raises Forbidden, Invalid (name_taken, forbidden_range, ...)."""
-    customer = administered_customer(actor, values["customer"])
-    row = Host(customer=customer, **_host_fields(customer, None, values))
-    check_address(row.address)
-    with transaction.atomic():
-        _insert(row, "name", f"the name {row.name} is taken; host names are unique in an installation")
-        _record(actor, customer.slug, "host.created", row.name, values)
-    return row
-
-
-def update_host(actor: Actor, row: Host, values: Values) -> Host:
-    """Change a host. What concerns its connection makes it `new` again, what names it follows another name.
-
-    Raises Forbidden, Invalid, OperationalError.
-    """
-    must_administer(actor, row.customer)
-    if values.get("customer", row.customer.slug) != row.customer.slug:
-        raise Invalid.field("customer", "invalid", "a host cannot be moved to another customer; make it anew there")
-    fields = _host_fields(row.customer, row, values)
-    if CONNECTION & values.keys():
-        fields |= {"status": HostStatus.NEW, "status_reason": ""}
-    if "address" in values:
-        check_address(fields.get("address", row.address))
-    old_name = row.name
-    with transaction.atomic():
-        _update(row, fields, "name", "this host name is taken; host names are unique in an installation")
-        if row.name != old_name:
-            renaming.follow(row.customer.slug, old_name, row.name)
-        _record(actor, row.customer.slug, "host.updated", old_name, values)
-    return row
-
-
-def delete_host(actor: Actor, row: Host) -> None:
-    """Delete a host that no job has touched and no other host is reached through. Raises Forbidden, Clash (in_use)."""
-    must_administer(actor, row.customer)
-    _delete(actor, row, row.customer.slug, "host.deleted", row.name)
+    refuse_default(row.customer, "credential", row.name)
+    delete_row(actor, row, row.customer.slug, "credential.deleted", row.name)
 
 
 def must_administer(actor: Actor, customer: Customer) -> None:
@@ -149,6 +78,19 @@ def administered_customer(actor: Actor, slug: str) -> Customer:
     return row
 
 
+def follow_default(customer: Customer, field: str, old: str, new: str) -> None:
+    """Go on to mean, in the customer's defaults, what is called otherwise from now on."""
+    row = Customer.objects.select_for_update(no_key=True).get(pk=customer.pk)
+    if row.defaults.get(field) == old:
+        update_row(row, {"defaults": {**row.defaults, field: new}})
+
+
+def refuse_default(customer: Customer, field: str, name: str) -> None:
+    """Raise Clash where the customer's defaults name it: new hosts would refer to nothing."""
+    if customer.defaults.get(field) == name:
+        raise Clash("in_use", f"{name} is a default of {customer.slug}; take that away first")
+
+
 def _set_key(row: Credential, pem: str, passphrase: str | None) -> None:
     try:
         plain, row.public_key = load_private_key(pem, passphrase)
@@ -157,49 +99,8 @@ def _set_key(row: Credential, pem: str, passphrase: str | None) -> None:
     seal_credential(row, plain)
 
 
-def _host_fields(customer: Customer, row: Host | None, values: Values) -> dict[str, Any]:
-    fields = {name: value for name, value in values.items() if name != "customer"}
-    if "credential" in fields:
-        fields["credential"] = _credential(customer, fields["credential"])
-    if "jump_host" in fields:
-        fields["jump_host"] = _jump_host(customer, row, fields["jump_host"])
-    for name in ("host_key", "host_ca"):
-        if fields.get(name):
-            fields[name] = _host_key(name, fields[name])
-    return fields
-
-
-def _credential(customer: Customer, name: str) -> Credential:
-    row = customer.credentials.filter(name=name).first()
-    if row is None:
-        raise Invalid.field("credential", "invalid", f"{customer.slug} has no credential {name!r}")
-    return row
-
-
-def _jump_host(customer: Customer, row: Host | None, name: str | None) -> Host | None:
-    if name is None:
-        return None
-    jump = customer.hosts.filter(name=name).first()
-    if jump is None:
-        raise Invalid.field("jump_host", "invalid", f"{customer.slug} has no host {name!r}")
-    step: Host | None = jump
-    for _ in range(MOST_JUMPS):
-        if step is None:
-            return jump
-        if row is not None and step.pk == row.pk:
-            raise Invalid.field("jump_host", "invalid", f"{row.name} would be reached through itself")
-        step = step.jump_host
-    raise Invalid.field("jump_host", "invalid", f"a host is reached through at most {MOST_JUMPS} others")
-
-
-def _host_key(field: str, text: str) -> str:
-    try:
-        return parse_host_key(text)
-    except ValueError as error:
-        raise Invalid.field(field, "invalid", str(error)) from error
-
-
-def _insert(row: models.Model, field: str, taken: str) -> None:
+def insert_row(row: models.Model, field: str, taken: str) -> None:
+    """Raises Invalid (name_taken), for that field and in these words."""
     try:
         with transaction.atomic():
             row.save(force_insert=True)
@@ -215,7 +116,8 @@ def _save(row: models.Model, field: str, taken: str) -> None:
         raise Invalid.field(field, "name_taken", taken) from error
 
 
-def _update(row: models.Model, values: Values, field: str = "", taken: str = "") -> None:
+def update_row(row: models.Model, values: Values, field: str = "", taken: str = "") -> None:
+    """Write these fields of a row. Raises Invalid (name_taken), for that field and in these words."""
     for name, value in values.items():
         setattr(row, name, value)
     try:
@@ -225,15 +127,17 @@ def _update(row: models.Model, values: Values, field: str = "", taken: str = "")
         raise Invalid.field(field, "name_taken", taken) from error
 
 
-def _delete(actor: Actor, row: models.Model, customer: str, action: str, name: str) -> None:
+def delete_row(actor: Actor, row: models.Model, customer: str, action: str, name: str) -> None:
+    """Delete a row and record it. Raises Clash (in_use)."""
     try:
         with transaction.atomic():
             row.delete()
-            _record(actor, customer, action, name, {})
+            record(actor, customer, action, name, {})
     except (ProtectedError, RestrictedError) as error:
         raise Clash("in_use", f"{name} is in use; disable it instead") from error
 
 
-def _record(actor: Actor, customer: str, action: str, name: str, values: Values) -> None:
+def record(actor: Actor, customer: str, action: str, name: str, values: Values) -> None:
+    """An entry in that customer's chain, without what is secret."""
     shown = {key: "(not shown)" if key in SECRETS else value for key, value in values.items()}
     trail.append(trail.Entry(customer=customer, action=action, actor=actor, object=name, data=shown))

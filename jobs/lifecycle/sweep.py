@@ -19,7 +19,7 @@ from jobs.administration.accounts import SYSTEM
 from jobs.apart import apart
 from jobs.audit import trail
 from jobs.clock import db_now
-from jobs.lifecycle import orphans, reconcile, resume, transition
+from jobs.lifecycle import orphans, reconcile, replacing, resume, transition
 from jobs.lifecycle.end import stop
 from jobs.lifecycle.submit import queue_of_host, run_for, write
 from jobs.models import (
@@ -53,7 +53,7 @@ def sweep() -> None:
         for duty in (expire_jobs, wake_again, expire_blocks, extend_blocks):
             apart(duty, now)
     looked_for: set[str] = set()
-    for find in (_of_unknown, _of_behind, orphans.queues):
+    for find in (_of_unknown, _of_behind, replacing.queues, orphans.queues):
         looked_for |= apart(find, now) or set()
     for queue in sorted(looked_for):
         wakeup.wake(queue, Lane.LOOK)

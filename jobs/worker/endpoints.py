@@ -13,15 +13,19 @@ _seen: dict[int, datetime] = {}
 """Host's id -> the updated_at with which this process last used it."""
 
 
-def endpoint_for(host: Host) -> Endpoint:
-    """How to reach `host`, through its jump host when it has one. Raises SecretError when its key cannot be opened."""
+def endpoint_for(host: Host, credential: Credential | None = None) -> Endpoint:
+    """How to reach `host`, through its jump host when it has one; by `credential` instead of its own.
+
+    Raises SecretError when a key cannot be opened.
+    """
+    credential = credential or host.credential
     return Endpoint(
         name=host.name,
         address=host.address,
         port=host.port,
         username=host.username,
-        private_key=_private_key(host.credential),
-        certificate=host.credential.certificate,
+        private_key=_private_key(credential),
+        certificate=credential.certificate,
         host_key=host.host_key,
         host_ca=host.host_ca,
         become=host.become,

@@ -40,7 +40,7 @@ from jobs.lifecycle.record import Report, record
 from jobs.models import Job, Message, Run
 from jobs.operation import fingerprint, frozen_for, meant, operation_for
 from jobs.restore import watch
-from jobs.worker import leases, orphans
+from jobs.worker import leases, orphans, replacing
 from jobs.worker.endpoints import changed_since, endpoint_for
 from jobs.worker.leases import Lease
 from jobs.worker.readbacks import ReadBacks
@@ -72,10 +72,14 @@ def work(lane: str, queue: str) -> None:
 
 
 def check_hosts(queue: str) -> bool:
-    """Read back unknown outcomes, catch up blocks, inspect quarantines, on these hosts. False: once each."""
+    """Read back unknown outcomes, catch up blocks, try new credentials, inspect quarantines, on these hosts.
+
+    False: once each.
+    """
     apart(read_back, queue)
     if not watch.is_paused():
         apart(catch_up, queue)
+        apart(replacing.try_next, queue, execute)
     apart(orphans.inspect, queue, execute)
     return False
 

@@ -9,7 +9,7 @@ from fleet.inventory import with_host_renamed
 from fleet.models import Host, Instance
 from fleet.mta.records import Ended, Result
 from fleet.mta.steps import Plan
-from jobs.administration.inventory import update_host
+from jobs.administration.hosts import update_host
 from jobs.audit import trail
 from jobs.clock import db_now
 from jobs.lifecycle import sweep

@@ -383,7 +383,7 @@ def test_customers_are_made_by_the_administrator_of_all(world: World) -> None:
     refused(world.anna.post("customers/", body), 403, "forbidden")
     made = world.dana.post("customers/", body)
     assert made.status_code == 201
-    assert made.json() == body | {"enabled": True}
+    assert made.json() == body | {"enabled": True, "defaults": {}}
     refused(world.dana.post("customers/", body), 422, "name_taken")
     assert world.dana.patch("customers/gamma/", {"enabled": False}).json()["enabled"] is False
     refused(world.dana.patch("customers/gamma/", {"slug": "delta"}), 422, "invalid")

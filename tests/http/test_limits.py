@@ -36,8 +36,8 @@ class Server:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen, self.headers = (await receive())["body"], scope["headers"]
 
-    async def run(self) -> None:
-        await bounded(self.app)(dict(SCOPE), self.receive, self.send)
+    async def run(self, **scope: Any) -> None:
+        await bounded(self.app)({**SCOPE, **scope}, self.receive, self.send)
 
 
 def part(body: bytes, more: bool = True) -> dict[str, Any]:
@@ -83,3 +83,25 @@ async def test_other_protocols_pass(kind: str) -> None:
     server = Server()
     await bounded(app)({"type": kind}, server.receive, server.send)
     assert passed == [kind]
+
+
+async def test_a_file_of_hosts_may_be_larger_and_only_so_many_are_in_memory(settings: Any) -> None:
+    large = part(b"x" * (settings.BODY_LIMIT + 1), more=False)
+    server = Server(large)
+    await server.run(path=settings.IMPORT)
+    assert (len(server.seen), server.sent) == (settings.BODY_LIMIT + 1, [])
+    settings.IMPORTS_AT_ONCE = 1
+    reading, refused = Server(), Server(large)
+    first = asyncio.create_task(reading.run(path=settings.IMPORT))
+    while not reading.read:
+        await asyncio.sleep(0)
+    await refused.run(path=settings.IMPORT)
+    assert (refused.sent[0]["status"], refused.seen) == (429, b"")
+    other = Server(part(b"{}", more=False))
+    await other.run()
+    assert other.seen == b"{}"
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    again = Server(large)
+    await again.run(path=settings.IMPORT)
+    assert len(again.seen) == settings.BODY_LIMIT + 1

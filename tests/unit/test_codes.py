@@ -9,7 +9,15 @@ from api.errors import CODES, KEPT_CODES
 from jobs.errors import TOP_CODES
 
 ROOT = Path(__file__).parents[2]
-PROBLEMS = {"Problem": 1, "Forbidden": 0, "NotFound": 0, "Clash": 0, "Unavailable": 0, "Invalid": 0}
+PROBLEMS = {
+    "Problem": 1,
+    "Forbidden": 0,
+    "NotFound": 0,
+    "Clash": 0,
+    "CountDiffers": 0,
+    "Unavailable": 0,
+    "Invalid": 0,
+}
 FIELDS = {
     "FieldError": 1,
     "TargetError": 1,

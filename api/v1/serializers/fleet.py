@@ -6,6 +6,7 @@ from typing import Any
 from rest_framework import serializers
 
 from api.fields import (
+    LINE,
     NAME,
     NAME_LENGTH,
     Choice,
@@ -19,15 +20,15 @@ from api.fields import (
     Text,
     Texts,
 )
-from api.v1.serializers.people import LINE
 from fleet.models import Become, Instance
 from fleet.mta import REGISTRY
 from fleet.mta.adapter import adapter_for, capability
 from fleet.mta.params.catalogue import CATALOGUE, OperationSpec
+from jobs.administration.host_fields import MOST_LABELS
 
 LOGIN = (r"[A-Za-z_][A-Za-z0-9_.-]*\$?", "a login name of letters, digits, dots, hyphens and underscores")
 LABEL_KEY = (r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "a label of letters, digits and inner _ . / -")
-MOST_LABELS = 64
+LABEL_NAME = Text(max_length=63, pattern=LABEL_KEY)
 
 
 class CredentialSerializer(StrictSerializer):
@@ -41,11 +42,65 @@ class CredentialSerializer(StrictSerializer):
     public_key = Text(read_only=True)
 
 
+class ReplaceSerializer(StrictSerializer):
+    """Another credential of the same customer."""
+
+    by = Name()
+
+
+class NotTakenSerializer(StrictSerializer):
+    """A host on which a login with the new credential did not work. It is tried again."""
+
+    host = Text(source="name")
+    error = Text(source="next_credential_error")
+    tries = Integer(source="next_credential_tries")
+
+
+class ReplacementSerializer(StrictSerializer):
+    """How far a credential has taken another one's place."""
+
+    by = Text(help_text="the new one; empty: none takes its place")
+    left = Integer(help_text="hosts that still have the old one, and get the new one when a login with it has worked")
+    failed = NotTakenSerializer(many=True, help_text="the first hundred on which none did")
+
+
+class Labels(serializers.DictField):
+    """Few, and their names can stand in a query."""
+
+    child = Text(max_length=200, pattern=LINE)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        labels = super().to_internal_value(data)
+        if len(labels) > MOST_LABELS:
+            raise serializers.ValidationError(f"at most {MOST_LABELS} labels are taken", code="invalid")
+        for key in labels:
+            try:
+                LABEL_NAME.run_validation(key)
+            except serializers.ValidationError as error:
+                raise serializers.ValidationError({key: error.detail}) from None
+        return labels
+
+
+class DefaultsSerializer(StrictSerializer):
+    """What new hosts of a customer get where nobody says otherwise. To change it changes no host."""
+
+    username = Text(max_length=64, pattern=LOGIN, required=False)
+    credential = Name(required=False)
+    become = Choice(choices=Become.values, required=False)
+    host_ca = Text(required=False, max_length=16_384)
+    jump_host = Name(required=False)
+    port = Integer(min_value=1, max_value=65_535, required=False)
+    labels = Labels(required=False)
+
+
 class NameOf(Reference):
     """Another row by its name."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("name", pattern=NAME, max_length=NAME_LENGTH, **options)
+
+
+OLD_FINGERPRINT = "of the key that is pinned: the change is refused when that is another one"
 
 
 class HostSerializer(StrictSerializer):
@@ -59,25 +114,15 @@ class HostSerializer(StrictSerializer):
     credential = NameOf()
     host_key = Text(required=False, allow_blank=True, max_length=16_384)
     host_ca = Text(required=False, allow_blank=True, max_length=16_384)
+    old_fingerprint = Text(required=False, write_only=True, max_length=100, help_text=OLD_FINGERPRINT)
     become = Choice(choices=Become.values, required=False)
     jump_host = NameOf(required=False, allow_null=True)
-    labels = serializers.DictField(child=Text(max_length=200, pattern=LINE), required=False)
+    labels = Labels(required=False)
     site = Name(required=False, allow_blank=True)
     enabled = Flag(required=False)
     status = Text(read_only=True)
     status_reason = Text(read_only=True)
     last_seen_at = Instant(read_only=True, allow_null=True)
-
-    def validate_labels(self, value: dict[str, str]) -> dict[str, str]:
-        """Labels are few, and their names can stand in a query."""
-        if len(value) > MOST_LABELS:
-            raise serializers.ValidationError(f"at most {MOST_LABELS} labels are taken", code="invalid")
-        for key in value:
-            try:
-                Text(max_length=63, pattern=LABEL_KEY).run_validation(key)
-            except serializers.ValidationError as error:
-                raise serializers.ValidationError({key: error.detail}) from None
-        return value
 
 
 class HostKeySerializer(StrictSerializer):

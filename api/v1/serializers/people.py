@@ -6,13 +6,13 @@ from rest_framework import serializers
 from rest_framework.fields import SkipField
 
 from api.auth import actor_of
-from api.fields import Choice, Flag, Instant, Name, Reference, StrictSerializer, Text, Texts
+from api.fields import LINE, Choice, Flag, Instant, Name, Reference, StrictSerializer, Text, Texts
 from api.models import Token
 from api.tokens import SCOPES, effective_scopes
+from api.v1.serializers.fleet import DefaultsSerializer
 from jobs.models import Account, AccountKind, Role, RoleName
 from jobs.selectors import visible_roles
 
-LINE = (r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*", "one line without control characters")
 SLUG = (r"[a-z0-9][a-z0-9_-]*", "small letters, digits, hyphens and underscores, beginning with a letter or digit")
 EMAIL = (r"[^@\s\x00-\x1f<>]{1,64}@[^@\s\x00-\x1f<>]+", "an e-mail address")
 MINTED_BY = "who else had a hand in the token; empty: its person made it. A token that others made decides nothing"
@@ -28,6 +28,7 @@ class CustomerSerializer(StrictSerializer):
     name = Text(max_length=200, pattern=LINE)
     contact = Text(max_length=200, allow_blank=True, required=False, pattern=LINE)
     enabled = Flag(required=False)
+    defaults = DefaultsSerializer(required=False)
 
 
 class RoleSerializer(StrictSerializer):
