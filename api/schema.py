@@ -103,7 +103,7 @@ class ApiSchema(AutoSchema):
         if self.method == "POST":
             return {"200": ("Idempotency-Replayed",)}
         is_object = self.view.detail or self.view.action == "one"
-        is_tagged = is_object and self.view.action in ("retrieve", "partial_update", "one", "run")
+        is_tagged = is_object and self.view.action in ("retrieve", "partial_update", "one", "run", "installer")
         return {"200": ("ETag",)} if is_tagged else {}
 
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:

@@ -16,6 +16,7 @@ from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
+from api.v1.onboarding import Onboarding
 from api.v1.serializers.fleet import (
     CredentialSerializer,
     EmptySerializer,
@@ -93,7 +94,7 @@ class Credentials(ObjectViewSet):
     partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
     destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
 )
-class Hosts(ObjectViewSet):
+class Hosts(Onboarding, ObjectViewSet):
     """MX hosts."""
 
     scopes = FLEET
