@@ -6,6 +6,7 @@ import tarfile
 import pytest
 
 from fleet.models import Host, Instance
+from fleet.ssh.quoting import SCRIPTS, script_text
 from tests.http.cast import World
 from tests.http.test_errors import refused
 
@@ -45,3 +46,33 @@ def test_the_installer_comes_as_a_role_in_a_tar_too(world: World) -> None:
 def test_only_who_administers_the_host_gets_its_installer(world: World) -> None:
     refused(world.alice.get("hosts/mx1/installer/"), 403, "forbidden")
     refused(world.token("anna", scopes=["fleet:read"]).get("hosts/mx1/installer/"), 403, "forbidden")
+
+
+def seen(*helpers: tuple[str, str]) -> None:
+    """What discovery saw of mx1."""
+    Host.objects.filter(name="mx1").update(facts={"helpers": [list(each) for each in helpers]})
+
+
+OURS = {name: script_text(name)[1] for name in SCRIPTS}
+
+
+@pytest.mark.parametrize(
+    ("there", "state"),
+    [
+        (OURS, "current"),
+        (OURS | {"theirs.sh": "0" * 64}, "current"),
+        (OURS | {"fence.sh": "0" * 64}, "outdated"),
+        ({"fence.sh": OURS["fence.sh"]}, "outdated"),
+        ({}, "absent"),
+        ({"theirs.sh": "0" * 64}, "absent"),
+    ],
+)
+def test_a_host_tells_whether_our_scripts_are_there(world: World, there: dict[str, str], state: str) -> None:
+    seen(*there.items())
+    assert world.erin.get("hosts/mx1/").json()["scripts"] == state
+    assert {row["name"]: row["scripts"] for row in world.erin.get("hosts/").json()["results"]} == {"mx1": state}
+
+
+def test_of_scripts_nobody_looked_for_nothing_is_said(world: World) -> None:
+    assert world.erin.get("hosts/mx1/").json()["scripts"] is None
+    refused(world.anna.patch("hosts/mx1/", {"scripts": "current"}), 422, "invalid")

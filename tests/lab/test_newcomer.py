@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.lab import Host, Lab
-from tests.lab.service import Json, Person, Service, fresh
+from tests.lab.service import Json, Person, Queue, Service, fresh
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 SPAMMER = "newsletter@sillyplace.test"
@@ -61,34 +61,43 @@ class Newcomer:
 
 def test_from_the_installer_to_a_proven_block_and_its_undo(lab: Lab, service: Service, tmp_path: Path) -> None:
     queue = fresh(lab, "pf3/postfix")
-    host = queue.host
-    host.sh("rm /etc/sudoers.d/fleetops")
-    before = host.sh(ALL_FILES)
-    config = queue.config_files()
-    newcomer = Newcomer(service, host, tmp_path)
+    try:
+        queue.host.sh("rm /etc/sudoers.d/fleetops")
+        before = queue.host.sh(ALL_FILES)
+        newcomer = Newcomer(service, queue.host, tmp_path)
+        let_in(newcomer)
+        block_and_unblock(newcomer, queue)
+        newcomer.admin.patch("hosts/novice/", {"enabled": False})
+        queue.host.sh("pkill -u mxfleet; true")
+        newcomer.install("/tmp/busybox ash", "uninstall")
+        assert newcomer.install(action="uninstall") == "mxfleet: nothing changed\n"
+        assert queue.host.sh(ALL_FILES) == before
+    finally:
+        queue.host.reset()
 
+
+def let_in(newcomer: Newcomer) -> None:
+    """By three shells: the account, then the rules, then nothing more."""
     first = newcomer.install()
     assert "mxfleet: MTAs here: postfix\n" in first
     assert "mxfleet: no rules for sudo: discover novice" in first
     newcomer.trust()
     newcomer.discover()
     assert "wrote /etc/sudoers.d/mxfleet" in newcomer.install("bash")
-    host.exec("install -m 755 /dev/stdin /tmp/busybox", stdin=Path("/bin/busybox").read_bytes(), text=False)
-    assert newcomer.install("/tmp/busybox ash").splitlines() == ["mxfleet: MTAs here: postfix", "mxfleet: nothing changed"]
+    busybox = Path("/bin/busybox").read_bytes()
+    newcomer.host.exec("install -m 755 /dev/stdin /tmp/busybox", stdin=busybox, text=False)
+    again = newcomer.install("/tmp/busybox ash")
+    assert again.splitlines() == ["mxfleet: MTAs here: postfix", "mxfleet: nothing changed"]
     newcomer.discover()
+    assert newcomer.admin.get("hosts/novice/")["scripts"] == "current"
 
+
+def block_and_unblock(newcomer: Newcomer, queue: Queue) -> None:
+    config = queue.config_files()
     assert queue.knock(SPAMMER) == ["250"]
     blocked = newcomer.agreed(newcomer.admin.job("sender.block", "novice/postfix", pattern=SPAMMER))
     assert queue.knock(SPAMMER)[0].startswith("550 5.7.1")
-    [evidence] = [run["evidence"] for run in newcomer.admin.runs(blocked)]
-    assert evidence["after"]
+    assert newcomer.admin.only_run(blocked)["evidence"]["after"]
     newcomer.agreed(newcomer.admin.undo(blocked))
     assert queue.knock(SPAMMER) == ["250"]
     assert queue.config_files() == config
-
-    newcomer.admin.patch("hosts/novice/", {"enabled": False})
-    host.sh("pkill -u mxfleet; true")
-    newcomer.install("/tmp/busybox ash", "uninstall")
-    assert newcomer.install(action="uninstall") == "mxfleet: nothing changed\n"
-    assert host.sh(ALL_FILES) == before
-    host.reset()

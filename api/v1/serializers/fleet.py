@@ -20,6 +20,7 @@ from api.fields import (
     Texts,
 )
 from api.v1.serializers.people import LINE
+from fleet.installer.installed import Scripts, scripts_there
 from fleet.models import Become, Instance
 from fleet.mta import REGISTRY
 from fleet.mta.adapter import adapter_for, capability
@@ -48,6 +49,17 @@ class NameOf(Reference):
         super().__init__("name", pattern=NAME, max_length=NAME_LENGTH, **options)
 
 
+class ScriptsThere(Choice):
+    """How our scripts stand on a host, by what was seen of it last."""
+
+    def __init__(self) -> None:
+        known = "our scripts there, by their digests at the last discovery or check; null: nobody looked yet"
+        super().__init__(choices=[*Scripts], read_only=True, allow_null=True, source="facts", help_text=known)
+
+    def to_representation(self, value: Any) -> Any:
+        return str(scripts_there(value["helpers"])) if "helpers" in value else None
+
+
 class HostSerializer(StrictSerializer):
     """An MX host that is reached by SSH."""
 
@@ -67,6 +79,7 @@ class HostSerializer(StrictSerializer):
     status = Text(read_only=True)
     status_reason = Text(read_only=True)
     last_seen_at = Instant(read_only=True, allow_null=True)
+    scripts = ScriptsThere()
 
     def validate_labels(self, value: dict[str, str]) -> dict[str, str]:
         """Labels are few, and their names can stand in a query."""
