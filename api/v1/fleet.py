@@ -10,12 +10,10 @@ from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import prefer
 from api.errors import Problem
 from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
-from api.v1.answers import job_answer, made
 from api.v1.onboarding import Onboarding
 from api.v1.serializers.fleet import (
     CredentialSerializer,
@@ -27,7 +25,6 @@ from api.v1.serializers.fleet import (
     UnlockedSerializer,
     UnlockSerializer,
 )
-from api.v1.serializers.jobs import JobSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
 from fleet.models import Host
@@ -36,8 +33,6 @@ from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
 from jobs.administration import inventory
 from jobs.errors import Clash
-from jobs.lifecycle.submit import Request as JobRequest
-from jobs.lifecycle.submit import submit
 from jobs.lifecycle.unlock import unlock
 
 FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
@@ -139,16 +134,6 @@ class Hosts(Onboarding, ObjectViewSet):
         inventory.must_administer(self.actor, row.customer)
         self.body()
         return self.answered(lambda: _scan(row), is_long=True)
-
-    @extend_schema(operation_id="post_discover", summary="Make a host.discover job", responses={202: JobSerializer})
-    @action(methods=["post"], detail=True, serializer_class=EmptySerializer, scopes={"POST": "jobs:request"})
-    def discover(self, request: Request, name: str) -> Response:
-        """Find the host's MTA instances."""
-        row = self.get_object()
-        self.body()
-        requested = JobRequest(operation="host.discover", target={"hosts": [row.name]})
-        hold = prefer.holder(request, job_answer)
-        return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
 
     @extend_schema(operation_id="post_unlock", summary="Free a host by hand", responses=UnlockedSerializer)
     @action(methods=["post"], detail=True, serializer_class=UnlockSerializer)

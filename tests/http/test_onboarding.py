@@ -76,3 +76,11 @@ def test_a_host_tells_whether_our_scripts_are_there(world: World, there: dict[st
 def test_of_scripts_nobody_looked_for_nothing_is_said(world: World) -> None:
     assert world.erin.get("hosts/mx1/").json()["scripts"] is None
     refused(world.anna.patch("hosts/mx1/", {"scripts": "current"}), 422, "invalid")
+
+
+def test_a_check_is_a_job_of_the_host(world: World) -> None:
+    answer = world.alice.post("hosts/mx1/check/")
+    assert (answer.status_code, answer.json()["operation"]) == (202, "host.check")
+    assert answer.json()["target"] == {"hosts": ["mx1"]}
+    refused(world.token("alice", scopes=["fleet:read"]).post("hosts/mx1/check/"), 403, "forbidden")
+    refused(world.alice.post("hosts/mx1/check/", {"hosts": ["mx1"]}), 422, "invalid")

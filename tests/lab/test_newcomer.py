@@ -48,6 +48,13 @@ class Newcomer:
         assert scanned["fingerprint"] in self.install(), "the installer tells what to compare"
         self.admin.patch("hosts/novice/", {"host_key": scanned["host_key"]})
 
+    def check(self) -> dict[str, str]:
+        """What is amiss, with what to do."""
+        job = self.admin.ended(self.admin.post("hosts/novice/check/", {}, Prefer="wait=30"))
+        result = self.admin.only_run(job)["result"]
+        assert result["ok"] is all(check["ok"] for check in result["checks"])
+        return {check["name"]: check["hint"] for check in result["checks"] if not check["ok"]}
+
     def discover(self) -> None:
         self.admin.ended(self.admin.post("hosts/novice/discover/", {}, Prefer="wait=30"))
 
@@ -83,13 +90,15 @@ def let_in(newcomer: Newcomer) -> None:
     assert "mxfleet: no rules for sudo: discover novice" in first
     newcomer.trust()
     newcomer.discover()
+    assert set(newcomer.check()) == {"sudo", "root", "log"}
     assert "wrote /etc/sudoers.d/mxfleet" in newcomer.install("bash")
     busybox = Path("/bin/busybox").read_bytes()
     newcomer.host.exec("install -m 755 /dev/stdin /tmp/busybox", stdin=busybox, text=False)
     again = newcomer.install("/tmp/busybox ash")
     assert again.splitlines() == ["mxfleet: MTAs here: postfix", "mxfleet: nothing changed"]
-    newcomer.discover()
+    assert newcomer.check() == {}
     assert newcomer.admin.get("hosts/novice/")["scripts"] == "current"
+    assert newcomer.host.sh("postqueue -j") == "", "sudo mailed nobody about what it was asked"
 
 
 def block_and_unblock(newcomer: Newcomer, queue: Queue) -> None:

@@ -24,7 +24,7 @@ from fleet.installer.installed import Scripts, scripts_there
 from fleet.models import Become, Instance
 from fleet.mta import REGISTRY
 from fleet.mta.adapter import adapter_for, capability
-from fleet.mta.params.catalogue import CATALOGUE, OperationSpec
+from fleet.mta.params.catalogue import CATALOGUE, OF_HOSTS, OperationSpec
 
 LOGIN = (r"[A-Za-z_][A-Za-z0-9_.-]*\$?", "a login name of letters, digits, dots, hyphens and underscores")
 LABEL_KEY = (r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "a label of letters, digits and inner _ . / -")
@@ -127,7 +127,7 @@ class OrphansSerializer(StrictSerializer):
 def capabilities_of(mta: str) -> dict[str, dict[str, str]]:
     """{operation: {"support", "note"}} of an MTA."""
     adapter = adapter_for(mta)
-    able = {name: capability(adapter, name) for name in CATALOGUE if name != "host.discover"}
+    able = {name: capability(adapter, name) for name in CATALOGUE if name not in OF_HOSTS}
     return {name: {"support": str(each.support), "note": each.note} for name, each in able.items()}
 
 
@@ -165,7 +165,7 @@ class MtasAble(serializers.DictField):
     child = CapabilitySerializer()
 
     def get_attribute(self, instance: OperationSpec) -> dict[str, Any]:
-        if instance.name == "host.discover":
+        if instance.of_host:
             return {}
         return {mta: capabilities_of(mta)[instance.name] for mta in REGISTRY}
 
