@@ -90,7 +90,9 @@ class ApiViewSet(GenericViewSet[Any]):
             answer = work()
         else:
             check_key(key)
-            digest = fingerprint(self.actor.token, self.request.method or "", self.request.path, self.request.data)
+            digest = fingerprint(
+                self.actor.token, self.request.method or "", self.request.get_full_path(), self.request.data
+            )
             do = once_outside if is_long else partial(once, is_held=hold is not None)
             answer = do(self.actor, key, digest, work)
         if hold:

@@ -1,6 +1,6 @@
 """The audited writers of what exists: customers, credentials, hosts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
@@ -138,6 +138,12 @@ def must_administer(actor: Actor, customer: Customer) -> None:
     """Raise Forbidden unless the actor's roles and token let him change what belongs to the customer."""
     if not actor.may("administer", [customer.pk]):
         raise Forbidden("forbidden", f"only an administrator of {customer.slug} changes that")
+
+
+def must_administer_all(actor: Actor, hosts: Iterable[Host]) -> None:
+    """The same of the customers of these hosts."""
+    for customer in {host.customer_id: host.customer for host in hosts}.values():
+        must_administer(actor, customer)
 
 
 def administered_customer(actor: Actor, slug: str) -> Customer:
