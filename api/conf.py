@@ -35,6 +35,9 @@ API_RATE = (500.0, 1000)
 SCAN_RATE = (0.2, 20)
 """The same of scan-host-key: a fleet of twenty at once, then one each five seconds."""
 
+SCAN_MANY_RATE = (1 / 60, 4)
+"""The same of scan-host-keys, each for 100 hosts at most: 400 at once, then 100 a minute."""
+
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.auth.BearerAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["api.auth.HasScope"],

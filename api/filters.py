@@ -1,7 +1,7 @@
 """Filters of lists, strict: a value that cannot be is an error, and what is given is never left out silently."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +77,11 @@ def one_of(column: str, words: list[str], description: str) -> Filter:
 
     schema = {"type": "string", "enum": words}
     return Filter(description, lambda rows, value: rows.filter(**{column: value}), read, schema)
+
+
+def choice(words: list[str], description: str) -> Filter:
+    """One of a few words that says how the answer is given; it narrows nothing."""
+    return replace(one_of("", words, description), apply=lambda rows, value: rows)
 
 
 def flag(column: str, description: str) -> Filter:

@@ -107,7 +107,7 @@ class ApiSchema(AutoSchema):
         if self.method == "POST":
             return {"200": ("Idempotency-Replayed",)}
         is_object = self.view.detail or self.view.action == "one"
-        tagged = ("retrieve", "replacement", "partial_update", "one", "run", "summary")
+        tagged = ("retrieve", "replacement", "partial_update", "one", "run", "summary", "installer")
         is_tagged = is_object and self.view.action in tagged
         return {"200": ("ETag",)} if is_tagged else {}
 

@@ -45,6 +45,17 @@ class ScanBucket(TokenBucket):
         return rate
 
 
+class ScanManyBucket(ScanBucket):
+    """`settings.SCAN_MANY_RATE`: the same for many hosts of the inventory at once."""
+
+    def key(self, request: Request) -> str:
+        return f"many {super().key(request)}"
+
+    def rate(self) -> tuple[float, float]:
+        rate: tuple[float, float] = settings.SCAN_MANY_RATE
+        return rate
+
+
 def take(caller: str, now: float, rate: float, burst: float) -> float:
     """Take one request out of the caller's bucket; seconds to wait when it is empty, else 0."""
     with _lock:

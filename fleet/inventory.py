@@ -27,7 +27,7 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a target came to. `instances` is empty for discovery, which works on hosts.
+    """What a target came to. `instances` is empty for what works on hosts.
 
     `named`: customers that the target names, themselves or by a host, also where nothing of theirs is left of it.
     """
@@ -78,7 +78,7 @@ def _check_names(field: str, value: Any) -> None:
 
 
 def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bool) -> Choice:
-    """The hosts (discovery) or instances that `target`, of a checked shape, names among the `visible` customers' ones.
+    """The hosts (`of_hosts`) or instances that `target`, of a checked shape, names among the `visible` customers' ones.
 
     Raises TargetError: unknown_target for a name that is not there or not visible, disabled for one that is named and
     switched off, no_target when nothing is left.
@@ -87,7 +87,7 @@ def resolve(target: dict[str, Any], visible: QuerySet[Customer], *, of_hosts: bo
     if of_hosts:
         for key in ("mta", "instances"):
             if key in target:
-                raise TargetError(f"target.{key}", "invalid", "discovery works on hosts: name those")
+                raise TargetError(f"target.{key}", "invalid", "this works on hosts: name those")
         enabled = tuple(h for h in hosts if h.enabled and h.customer.enabled)
         return _some(Choice(enabled, (), _named(target, visible)))
     rows = Instance.objects.filter(host__in=[host.pk for host in hosts]).select_related("host__customer")

@@ -7,11 +7,9 @@ from fleet.mta.host.commands import sudoers_section
 
 HEAD = """# mxfleet on {host}, made for what discovery found there; make it anew when instances come or go.
 #
-# 1. Install the scripts of this release, owned by root:
-#      install -d -o root -g root -m 0755 /usr/local/libexec/mxfleet
-#      install -o root -g root -m 0755 fleet/mta/scripts/*.sh fleet/mta/*/scripts/*.sh /usr/local/libexec/mxfleet/
-# 2. Check this file with visudo -c -f, and install it as /etc/sudoers.d/mxfleet with mode 0440.
-# 3. Discover the host again, so that the scripts there are known and called.
+# hosts/{host}/installer/ installs it with the scripts that it names. By hand: the files of fleet/mta/scripts/ and
+# fleet/mta/*/scripts/ into /usr/local/libexec/mxfleet/, owned by root, mode 0755; this one, checked with visudo -c -f,
+# as /etc/sudoers.d/mxfleet, mode 0440. Then discover the host again, so that the scripts there are known and called.
 #
 # What stands behind Defaults! is for these commands only, whatever the host's own defaults are: nothing of the caller's
 # environment decides which programs root runs, and no terminal is needed.

@@ -11,13 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from api import prefer
 from api.errors import Problem
 from api.filters import Rows, equals, flag, label
 from api.idempotency import Answer
 from api.throttle import ScanBucket, TokenBucket
-from api.v1.answers import job_answer, made
 from api.v1.many_hosts import ManyHostsMixin
+from api.v1.onboarding import Onboarding
 from api.v1.serializers.fleet import (
     CredentialSerializer,
     EmptySerializer,
@@ -30,7 +29,6 @@ from api.v1.serializers.fleet import (
     UnlockedSerializer,
     UnlockSerializer,
 )
-from api.v1.serializers.jobs import JobSerializer
 from api.v1.serializers.many_hosts import NewHostSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
@@ -41,8 +39,6 @@ from jobs import selectors
 from jobs.administration import hosts, inventory
 from jobs.errors import Clash
 from jobs.lifecycle import replacing
-from jobs.lifecycle.submit import Request as JobRequest
-from jobs.lifecycle.submit import submit
 from jobs.lifecycle.unlock import unlock
 
 FLEET = {"GET": "fleet:read", **dict.fromkeys(("POST", "PUT", "PATCH", "DELETE"), "fleet:write")}
@@ -139,7 +135,7 @@ class Credentials(ObjectViewSet):
     partial_update=extend_schema(operation_id="patch_host", summary="Change a host"),
     destroy=extend_schema(operation_id="delete_host", summary="Delete a host"),
 )
-class Hosts(ManyHostsMixin, ObjectViewSet):
+class Hosts(ManyHostsMixin, Onboarding, ObjectViewSet):
     """MX hosts."""
 
     scopes = FLEET
@@ -188,16 +184,6 @@ class Hosts(ManyHostsMixin, ObjectViewSet):
         inventory.must_administer(self.actor, row.customer)
         self.body()
         return self.answered(lambda: _scan(row), is_long=True)
-
-    @extend_schema(operation_id="post_discover", summary="Make a host.discover job", responses={202: JobSerializer})
-    @action(methods=["post"], detail=True, serializer_class=EmptySerializer, scopes={"POST": "jobs:request"})
-    def discover(self, request: Request, name: str) -> Response:
-        """Find the host's MTA instances."""
-        row = self.get_object()
-        self.body()
-        requested = JobRequest(operation="host.discover", target={"hosts": [row.name]})
-        hold = prefer.holder(request, job_answer)
-        return self.answered(lambda: made(self.url, submit(self.actor, requested)), hold=hold)
 
     @extend_schema(operation_id="post_unlock", summary="Free a host by hand", responses=UnlockedSerializer)
     @action(methods=["post"], detail=True, serializer_class=UnlockSerializer)

@@ -55,6 +55,9 @@ class Adapter(Protocol):
     def quarantine_mark(self, job: str) -> str:
         """What the quarantine calls a job, as `Found.job` has it."""
 
+    def allowed(self, instance: InstanceFacts) -> list[tuple[int, tuple[str, ...]]]:
+        """Seconds and command line of all that sudo must allow for this instance."""
+
     def sudoers(self, instance: InstanceFacts, user: str) -> tuple[str, ...]:
         """The least-privilege sudoers lines (command specifications) for this instance."""
 

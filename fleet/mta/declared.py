@@ -113,11 +113,14 @@ class DeclaredAdapter(Adapter):
     def quarantine_mark(self, job: str) -> str:
         return self.parts.driver.layout.name_of(job)
 
-    def sudoers(self, instance: InstanceFacts, user: str) -> tuple[str, ...]:
-        """Literal down to the last word: what is told of a message goes through stdin, so nothing is a wildcard. The
-        scripts must be installed, owned by root, in HELPERS."""
+    def allowed(self, instance: InstanceFacts) -> list[Allowed]:
         parts = self.parts
         allowed = [each for commands in self.sudo for each in commands(instance)]
         allowed.append((READ_SECONDS, find_argv(parts.driver.layout, instance)))
         allowed += parts.log.sudo_commands(instance) if parts.log else ()
-        return tuple(sudoers_line(user, seconds, argv) for seconds, argv in allowed)
+        return allowed
+
+    def sudoers(self, instance: InstanceFacts, user: str) -> tuple[str, ...]:
+        """Literal down to the last word: what is told of a message goes through stdin, so nothing is a wildcard. The
+        scripts must be installed, owned by root, in HELPERS."""
+        return tuple(sudoers_line(user, seconds, argv) for seconds, argv in self.allowed(instance))

@@ -25,16 +25,28 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Base. `name` as in the API, `changes`: may change the host, `deadline`: seconds for one run."""
+    """Base. `name` as in the API, `changes`: may change the host, `deadline`: seconds for one run.
+
+    `of_host`: it is asked of a host, whether MTAs are known there or not.
+    """
 
     name: ClassVar[str]
     changes: ClassVar[bool] = False
     deadline: ClassVar[int] = 60
+    of_host: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
 class HostDiscover(Operation):
     name = "host.discover"
+    of_host = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostCheck(Operation):
+    name = "host.check"
+    deadline = 300
+    of_host = True
 
 
 @dataclass(frozen=True, slots=True)

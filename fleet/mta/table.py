@@ -7,7 +7,7 @@ import sys
 
 from fleet.mta import REGISTRY
 from fleet.mta.adapter import Adapter, adapter_for, capability
-from fleet.mta.params.catalogue import CATALOGUE
+from fleet.mta.params.catalogue import CATALOGUE, OF_HOSTS
 from fleet.mta.records import Support
 
 HEAD = """# Operations by MTA
@@ -16,7 +16,6 @@ Made from the adapters by `python -m fleet.mta.table`; a test compares them. **n
 **emulated**: by other means, told in the footnote, which an approver reads too. **absent**: refused before any
 connection is made.
 """
-HOST_ONLY = frozenset({"host.discover"})
 
 
 def render() -> str:
@@ -24,7 +23,7 @@ def render() -> str:
     adapters = {mta: adapter_for(mta) for mta in REGISTRY}
     notes: list[str] = []
     lines = [HEAD, _row("operation", *adapters), _row(*["---"] * (len(adapters) + 1))]
-    for name in (name for name in CATALOGUE if name not in HOST_ONLY):
+    for name in (name for name in CATALOGUE if name not in OF_HOSTS):
         lines += [_row(f"`{name}`", *(_cell(adapter, name, notes) for adapter in adapters.values()))]
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1)), ""]
     lines += ["## Fields of the selection language", "", _row("field", *adapters), _row(*["---"] * (len(adapters) + 1))]

@@ -171,6 +171,14 @@ class Engine:
         running = self._running()
         return asyncio.run_coroutine_threadsafe(running.pool.scan(address, port, jump), running.loop).result()
 
+    def scan_certified_key(
+        self, address: str, port: int, jump: Endpoint | None, *, name: str, username: str, authority: str
+    ) -> HostKey | None:
+        """The key for which a host shows a certificate of `authority` for `name`, if any. Raises NothingSent errors."""
+        running = self._running()
+        scanned = running.pool.scan_certified(address, port, jump, name, username, authority)
+        return asyncio.run_coroutine_threadsafe(scanned, running.loop).result()
+
     def reset(self, name: str) -> None:
         """End the pause of a host after a wrong key or a refused credential: somebody says it is mended."""
         running = self._now

@@ -103,8 +103,13 @@ class Login(asyncssh.SSHClient):
         return self._connection is not None and bool(self._connection.get_extra_info("server_version"))
 
     @property
+    def verified_key(self) -> asyncssh.SSHKey | None:
+        """The key by which the host has shown that it is the one that is trusted."""
+        return self._connection.get_server_host_key() if self._connection is not None else None
+
+    @property
     def has_verified_host(self) -> bool:
-        return self._connection is not None and self._connection.get_server_host_key() is not None
+        return self.verified_key is not None
 
 
 @lru_cache(maxsize=4096)
@@ -295,3 +300,30 @@ async def look(
     if key is None:
         raise asyncssh.KeyExchangeFailed("the server showed no host key")
     return describe(key)
+
+
+async def look_certified(
+    address: Address, port: int, tunnel: asyncssh.SSHClientConnection | None, name: str, username: str, authority: str
+) -> HostKey | None:
+    """The key for which a server shows a certificate for `name`, good now, of that authority; None where it shows none.
+
+    Nobody logs in: it ends when the server has proven the key. Raises asyncssh.Error, OSError and ValueError.
+    """
+    watch = Login()
+    options = asyncssh.SSHClientConnectionOptions(
+        **COMMON,
+        username=username,
+        client_keys=None,
+        known_hosts=([], [asyncssh.import_public_key(authority)], []),
+        host_key_alias=name,
+        server_host_key_algs=[f"{kind}-cert-v01@openssh.com" for kind in PREFERRED],
+    )
+    way = await _way(address, port, tunnel)
+    try:
+        connection = await asyncssh.connect(**way, options=options, config=None, client_factory=lambda: watch)
+        connection.abort()
+    except (asyncssh.Error, OSError):
+        if not watch.has_greeted:  # later it has no such certificate, or wants somebody to log in
+            raise
+    key = watch.verified_key
+    return describe(key) if key is not None else None

@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncssh
 
@@ -16,7 +17,9 @@ from fleet.ssh.endpoint import AddressPolicy, Endpoint
 from fleet.ssh.errors import login_error
 from fleet.ssh.gate import Gate, Lane
 from fleet.ssh.hostkeys import HostKey
-from fleet.ssh.login import Login, log_in, look, resolve
+from fleet.ssh.login import Login, log_in, look, look_certified, resolve
+
+T = TypeVar("T")
 
 CONNECTS_PER_HOST = 4  # sshd drops from 10 unauthenticated ones on (MaxStartups 10:30:100)
 SESSIONS = 8  # per connection; sshd's MaxSessions is 10
@@ -115,20 +118,32 @@ class Pool:
 
     async def scan(self, address: str, port: int, jump: Endpoint | None) -> HostKey:
         """The key a host shows, within SCAN_TIMEOUT; nothing is trusted by that. Raises NothingSent errors."""
+        return await self._looked(look, address, port, jump)
+
+    async def scan_certified(
+        self, address: str, port: int, jump: Endpoint | None, name: str, username: str, authority: str
+    ) -> HostKey | None:
+        """As `scan`, the key for which the host shows a certificate: see look_certified."""
+        seen = partial(look_certified, name=name, username=username, authority=authority)
+        return await self._looked(seen, address, port, jump)
+
+    async def _looked(self, seen: Callable[..., Awaitable[T]], address: str, port: int, jump: Endpoint | None) -> T:
         until = self._loop.time() + SCAN_TIMEOUT
         try:
             async with asyncio.timeout_at(until):
-                return await self._look(address, port, jump, until)
+                return await self._look(seen, address, port, jump, until)
         except FleetError:
             raise
         except Exception as error:
             raise login_error(error, address) from error
 
-    async def _look(self, address: str, port: int, jump: Endpoint | None, until: float) -> HostKey:
+    async def _look(
+        self, seen: Callable[..., Awaitable[T]], address: str, port: int, jump: Endpoint | None, until: float
+    ) -> T:
         checked = (await resolve(address, address, port, self._policy, self._names))[0]
         via = await self.acquire(jump, until, [Lane.LOOK]) if jump else None
         try:
-            return await look(checked, port, via.connection if via else None)
+            return await seen(checked, port, via.connection if via else None)
         finally:
             if via is not None:
                 self.release(via)

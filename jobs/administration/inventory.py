@@ -1,12 +1,12 @@
 """The audited writers of credentials, and what those of hosts and customers share with them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import ProtectedError, RestrictedError
 
-from fleet.models import Credential, Customer
+from fleet.models import Credential, Customer, Host
 from fleet.secrets import open_credential, seal_credential
 from fleet.ssh.keys import UnusableKey, load_private_key
 from jobs.actor import Actor
@@ -67,6 +67,12 @@ def must_administer(actor: Actor, customer: Customer) -> None:
     """Raise Forbidden unless the actor's roles and token let him change what belongs to the customer."""
     if not actor.may("administer", [customer.pk]):
         raise Forbidden("forbidden", f"only an administrator of {customer.slug} changes that")
+
+
+def must_administer_all(actor: Actor, hosts: Iterable[Host]) -> None:
+    """The same of the customers of these hosts."""
+    for customer in {host.customer_id: host.customer for host in hosts}.values():
+        must_administer(actor, customer)
 
 
 def administered_customer(actor: Actor, slug: str) -> Customer:

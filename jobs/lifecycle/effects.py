@@ -11,9 +11,9 @@ from django.db.models import Q
 from fleet.inventory import instance_facts
 from fleet.models import Host, Instance
 from fleet.mta.host.names import given_names
-from fleet.mta.operations import QueuePurge
+from fleet.mta.operations import HostCheck, QueuePurge
 from fleet.mta.records import Fingerprint, HostFacts, InstanceFacts, MessageOutcome, MessageState, Result
-from fleet.mta.results.reading import DiscoveredHost, DiscoveredInstance, HostDiscoverResult
+from fleet.mta.results.host import DiscoveredHost, DiscoveredInstance, HostDiscoverResult
 from jobs import blocklist
 from jobs.jsonvalues import storable
 from jobs.lifecycle import tally
@@ -38,6 +38,8 @@ def apply(job: Job, run: Run, result: Result, found: Sequence[Fingerprint], now:
         _quarantined(job, run, result.data.get("places", {}), found, now)
     elif job.operation in ("quarantine.restore", "quarantine.erase"):
         _left_quarantine(job, run, result.messages)
+    elif job.operation == HostCheck.name:
+        _seen(run.host, result.data["helpers"])
     elif job.operation == "block.list":
         blocklist.compare(run, [line["pattern"] for line in result.data.get("ours", [])], now)
 
@@ -197,6 +199,12 @@ def named(host: Host, found: tuple[InstanceFacts, ...]) -> tuple[InstanceFacts, 
     rows = list(host.instances.select_related("host").order_by("-enabled", "pk"))
     storables = [InstanceFacts(**storable(asdict(facts))) for facts in found]
     return given_names(storables, [instance_facts(row) for row in rows], {row.former_name for row in rows})
+
+
+def _seen(host: Host, helpers: list[list[str]]) -> None:
+    """Our scripts as they lie on the host, from now on called where they are those of this release."""
+    row = Host.objects.select_for_update(no_key=True).get(pk=host.pk)
+    Host.objects.filter(pk=host.pk).update(facts={**row.facts, "helpers": storable(helpers)})
 
 
 def discovered(host: Host, facts: HostFacts, instances: tuple[InstanceFacts, ...], now: datetime) -> None:

@@ -14,7 +14,7 @@ from fleet.models import Host, Instance
 from fleet.mta.adapter import adapter_for, capability
 from fleet.mta.address import own_domain, parse_block_pattern
 from fleet.mta.operations import ChangesMessages, MessageDeliver, MessageShow, MessageTrace, Operation, SenderBlock
-from fleet.mta.params.catalogue import CATALOGUE, OperationSpec, QuarantineIds
+from fleet.mta.params.catalogue import CATALOGUE, OF_HOSTS, OperationSpec, QuarantineIds
 from fleet.mta.params.parse import ParamErrors, Parsed, parse_params
 from fleet.mta.records import Support
 from jobs import queues
@@ -199,7 +199,7 @@ def _resolve(actor: Actor, request: Request) -> Choice:
     try:
         check_target(request.target)
         grant = "request_any" if "all" in request.target else "read"
-        return resolve(request.target, actor.customers(grant), of_hosts=request.operation == "host.discover")
+        return resolve(request.target, actor.customers(grant), of_hosts=request.operation in OF_HOSTS)
     except TargetError as wrong:
         raise Invalid.field(wrong.field, wrong.code, wrong.detail) from wrong
 

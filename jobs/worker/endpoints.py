@@ -2,7 +2,10 @@
 
 from datetime import datetime
 
+from fleet.installer.installed import scripts_there
+from fleet.inventory import instance_facts
 from fleet.models import Credential, Host
+from fleet.mta.host.check import Inventory
 from fleet.secrets import open_credential
 from fleet.ssh.endpoint import Endpoint
 
@@ -30,8 +33,19 @@ def endpoint_for(host: Host, credential: Credential | None = None) -> Endpoint:
         host_ca=host.host_ca,
         become=host.become,
         jump=endpoint_for(host.jump_host) if host.jump_host else None,
-        helpers=frozenset((name, digest) for name, digest in host.facts.get("helpers", ())),
+        helpers=_helpers(host),
     )
+
+
+def inventory_of(host: Host) -> Inventory:
+    """What a check of `host` compares with."""
+    rows = host.instances.filter(enabled=True).select_related("host")
+    instances = tuple(instance_facts(row) for row in rows)
+    return Inventory(host.username, host.become, instances, _helpers(host), scripts_there)
+
+
+def _helpers(host: Host) -> frozenset[tuple[str, str]]:
+    return frozenset((name, digest) for name, digest in host.facts.get("helpers", ()))
 
 
 def changed_since(host: Host) -> bool:

@@ -19,8 +19,9 @@ from fleet.inventory import instance_facts
 from fleet.models import Host
 from fleet.mta.adapter import adapter_for, method_for
 from fleet.mta.errors import RemoteError, UnparsedOutput
+from fleet.mta.host.check import check_host
 from fleet.mta.host.discovery import discover_host
-from fleet.mta.operations import ChangesMessages, HostDiscover, Operation, SenderBlock, SenderUnblock
+from fleet.mta.operations import ChangesMessages, HostCheck, HostDiscover, Operation, SenderBlock, SenderUnblock
 from fleet.mta.records import Context, Ended, Result
 from fleet.mta.results.changing import SenderResult
 from fleet.mta.steps import Steps
@@ -41,7 +42,7 @@ from jobs.models import Job, Message, Run
 from jobs.operation import fingerprint, frozen_for, meant, operation_for
 from jobs.restore import watch
 from jobs.worker import leases, orphans, replacing
-from jobs.worker.endpoints import changed_since, endpoint_for
+from jobs.worker.endpoints import changed_since, endpoint_for, inventory_of
 from jobs.worker.leases import Lease
 from jobs.worker.readbacks import ReadBacks
 
@@ -72,10 +73,7 @@ def work(lane: str, queue: str) -> None:
 
 
 def check_hosts(queue: str) -> bool:
-    """Read back unknown outcomes, catch up blocks, try new credentials, inspect quarantines, on these hosts.
-
-    False: once each.
-    """
+    """Read back unknown outcomes, catch up blocks, try new credentials, inspect quarantines here. False: once each."""
     apart(read_back, queue)
     if not watch.is_paused():
         apart(catch_up, queue)
@@ -215,6 +213,8 @@ def _request(job: Job, now: float, lease: Lease, run: Run) -> Request[Any]:
 def _steps(run: Run, operation: Operation, context: Context) -> Callable[[], Steps[Any]]:
     if isinstance(operation, HostDiscover):
         return partial(discover_host, run.host.name, time.time)
+    if isinstance(operation, HostCheck):
+        return partial(check_host, inventory_of(run.host), time.time)
     if run.instance is None:
         raise ValueError(f"{operation.name} needs an instance")
     method = method_for(adapter_for(run.instance.mta), operation.name)

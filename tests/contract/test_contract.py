@@ -20,7 +20,7 @@ from fleet.mta.adapter import method_for as method_of
 from fleet.mta.errors import FleetError, MessageNotFound, Overtaken, SudoDenied
 from fleet.mta.host.commands import CHANGE_SECONDS, script_argv, sudoers_line, sudoers_section
 from fleet.mta.operations import Quarantined, Selection
-from fleet.mta.params.catalogue import CATALOGUE
+from fleet.mta.params.catalogue import CATALOGUE, OF_HOSTS
 from fleet.mta.records import Context, Ended, Fingerprint, Result
 from fleet.mta.steps import Command, Completed, Plan
 from fleet.ssh.quoting import SCRIPTS, is_fenced
@@ -29,8 +29,7 @@ from tests.contract.play import KINDS, Host, Ran, Wire, carry, senders_of
 from tests.unit import real_scripts
 
 NOW = 1_795_290_000.0
-HOST_ONLY = "host.discover"
-OPERATIONS = tuple(name for name in CATALOGUE if name != HOST_ONLY)
+OPERATIONS = tuple(name for name in CATALOGUE if name not in OF_HOSTS)
 QUARANTINE = ("quarantine.restore", "quarantine.erase")
 MOVING = ("queue.hold", "queue.release", "queue.purge", "queue.flush", "queue.bounce", "queue.requeue")
 OF_MESSAGES = (*MOVING, *QUARANTINE)

@@ -52,6 +52,7 @@ def test_a_host_is_made_changed_and_deleted_and_each_is_audited(world: World) ->
         "status": "new",
         "status_reason": "",
         "last_seen_at": None,
+        "scripts": None,
     }
     changed = world.anna.patch("hosts/mx9/", {"port": 2222, "jump_host": "mx1"})
     assert (changed.json()["port"], changed.json()["jump_host"]) == (2222, "mx1")

@@ -119,6 +119,33 @@ async def test_a_certificate_of_another_ca_is_a_mismatch(own_sshd: Sshd, pool: P
     await mismatch(pool, own_sshd, host_key="", host_ca=OTHER)
 
 
+async def certified_key(pool: Pool, server: Sshd, authority: str) -> str | None:
+    seen = await pool.scan_certified("127.0.0.1", server.port, None, "mx1.example.com", "root", authority)
+    return seen.host_key if seen else None
+
+
+async def test_a_scan_tells_the_key_that_a_certificate_of_the_ca_is_for(own_sshd: Sshd, pool: Pool) -> None:
+    authority = certified(own_sshd, "mx1.example.com", "-1h:+1h")
+    assert await certified_key(pool, own_sshd, authority) == own_sshd.endpoint().host_key
+    assert await certified_key(pool, own_sshd, OTHER) is None
+
+
+@pytest.mark.parametrize(("principal", "validity"), [("mx2.example.com", "-1h:+1h"), ("mx1.example.com", "-2h:-1h")])
+async def test_a_certificate_for_another_name_or_time_tells_a_scan_nothing(
+    own_sshd: Sshd, pool: Pool, principal: str, validity: str
+) -> None:
+    assert await certified_key(pool, own_sshd, certified(own_sshd, principal, validity)) is None
+
+
+async def test_a_host_without_a_certificate_tells_a_scan_for_one_nothing(sshd: Sshd, pool: Pool) -> None:
+    assert await certified_key(pool, sshd, OTHER) is None
+
+
+async def test_a_scan_for_a_certificate_of_a_host_that_is_not_there_is_unreachable(pool: Pool) -> None:
+    with pytest.raises(Unreachable):
+        await pool.scan_certified("127.0.0.1", free_port(), None, "mx1.example.com", "root", OTHER)
+
+
 async def test_a_mismatch_pauses_the_host_until_it_is_reset(own_sshd: Sshd, pool: Pool) -> None:
     own_sshd.start()
     endpoint = {"host_key": OTHER}

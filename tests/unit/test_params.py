@@ -16,6 +16,7 @@ UUID = "0190a1b2-c3d4-7abc-8def-0123456789ab"
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("host.discover", {}),
+    ("host.check", {}),
     ("queue.list", {}),
     ("queue.list", {"match": "from:a@b.c", "limit": 5, "fields": ["queue_id", "subject"], "order": "size"}),
     ("queue.list", {"match": {"field": "from", "op": "is", "value": "a@b.c"}}),
@@ -216,6 +217,7 @@ def test_every_operation_has_a_valid_schema_and_an_accepted_example() -> None:
 def test_the_catalogue_knows_what_changes_and_what_names_one_instance() -> None:
     reading = {
         "host.discover",
+        "host.check",
         "queue.list",
         "queue.summary",
         "message.show",

@@ -20,10 +20,11 @@ from api.fields import (
     Text,
     Texts,
 )
+from fleet.installer.installed import Scripts, scripts_there
 from fleet.models import Become, Instance
 from fleet.mta import REGISTRY
 from fleet.mta.adapter import adapter_for, capability
-from fleet.mta.params.catalogue import CATALOGUE, OperationSpec
+from fleet.mta.params.catalogue import CATALOGUE, OF_HOSTS, OperationSpec
 from jobs.administration.host_fields import MOST_LABELS
 
 LOGIN = (r"[A-Za-z_][A-Za-z0-9_.-]*\$?", "a login name of letters, digits, dots, hyphens and underscores")
@@ -103,6 +104,17 @@ class NameOf(Reference):
 OLD_FINGERPRINT = "of the key that is pinned: the change is refused when that is another one"
 
 
+class ScriptsThere(Choice):
+    """How our scripts stand on a host, by what was seen of it last."""
+
+    def __init__(self) -> None:
+        known = "our scripts there, by their digests at the last discovery or check; null: nobody looked yet"
+        super().__init__(choices=[*Scripts], read_only=True, allow_null=True, source="facts", help_text=known)
+
+    def to_representation(self, value: Any) -> Any:
+        return str(scripts_there(value["helpers"])) if "helpers" in value else None
+
+
 class HostSerializer(StrictSerializer):
     """An MX host that is reached by SSH."""
 
@@ -123,6 +135,7 @@ class HostSerializer(StrictSerializer):
     status = Text(read_only=True)
     status_reason = Text(read_only=True)
     last_seen_at = Instant(read_only=True, allow_null=True)
+    scripts = ScriptsThere()
 
 
 class HostKeySerializer(StrictSerializer):
@@ -159,7 +172,7 @@ class OrphansSerializer(StrictSerializer):
 def capabilities_of(mta: str) -> dict[str, dict[str, str]]:
     """{operation: {"support", "note"}} of an MTA."""
     adapter = adapter_for(mta)
-    able = {name: capability(adapter, name) for name in CATALOGUE if name != "host.discover"}
+    able = {name: capability(adapter, name) for name in CATALOGUE if name not in OF_HOSTS}
     return {name: {"support": str(each.support), "note": each.note} for name, each in able.items()}
 
 
@@ -197,7 +210,7 @@ class MtasAble(serializers.DictField):
     child = CapabilitySerializer()
 
     def get_attribute(self, instance: OperationSpec) -> dict[str, Any]:
-        if instance.name == "host.discover":
+        if instance.of_host:
             return {}
         return {mta: capabilities_of(mta)[instance.name] for mta in REGISTRY}
 

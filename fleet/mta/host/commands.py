@@ -86,8 +86,12 @@ def sudoers_line(user: str, seconds: int, argv: Sequence[str]) -> str:
 
     sudo stands before timeout(1), so timeout is the command and the rest its arguments.
     """
-    words = ("/usr/bin/timeout", "-k", "5", str(seconds), *(_escaped(word) for word in argv))
-    return _rule(user, " ".join(words))
+    return _rule(user, " ".join(_escaped(word) for word in allowed_words(seconds, argv)))
+
+
+def allowed_words(seconds: int, argv: Sequence[str]) -> tuple[str, ...]:
+    """The command line as sudo sees it."""
+    return ("/usr/bin/timeout", "-k", "5", str(seconds), *argv)
 
 
 def sudoers_section(user: str, number: int, lines: Sequence[str]) -> str:

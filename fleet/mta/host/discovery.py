@@ -30,7 +30,19 @@ def discover_host(
 ) -> Steps[tuple[HostFacts, tuple[InstanceFacts, ...]]]:
     """The host's facts and its MTA instances, by every adapter in turn.
 
-    `name`: the host's name in the inventory. `clock`: our time in epoch seconds; without it the skew stays unknown.
+    `name`: the host's name in the inventory. `clock`: as in `look_at_host`, which says what it raises.
+    """
+    facts = yield from look_at_host(clock)
+    instances: list[InstanceFacts] = []
+    for mta in REGISTRY:
+        discovered = yield from adapter_for(mta).discover(facts, name)
+        instances.extend(_on_host(instance_of(each), facts) for each in discovered)
+    return facts, tuple(instances)
+
+
+def look_at_host(clock: Callable[[], float] | None = None) -> Steps[HostFacts]:
+    """What the host is. `clock`: our time in epoch seconds; without it the skew stays unknown.
+
     Raises LoginShell, UnparsedOutput, RemoteError.
     """
     probed = yield from run(Command(("/bin/sh", "-c", PROBE)))
@@ -39,12 +51,7 @@ def discover_host(
     done = yield from run(Command((HELPERS,), script="discover_host.sh"))
     ended = clock() if clock else None
     our_time = None if began is None or ended is None else (began + ended) / 2
-    facts = replace(parse_facts(done, shell, our_time), login_noise=text_of(probed.noise[:NOISE_KEPT]))
-    instances: list[InstanceFacts] = []
-    for mta in REGISTRY:
-        discovered = yield from adapter_for(mta).discover(facts, name)
-        instances.extend(_on_host(instance_of(each), facts) for each in discovered)
-    return facts, tuple(instances)
+    return replace(parse_facts(done, shell, our_time), login_noise=text_of(probed.noise[:NOISE_KEPT]))
 
 
 def _on_host(instance: InstanceFacts, facts: HostFacts) -> InstanceFacts:

@@ -44,7 +44,8 @@ Build = Callable[[dict[str, Any]], ops.Operation | QuarantineIds]
 
 @dataclass(frozen=True, slots=True)
 class OperationSpec:
-    """An operation of the catalogue. `deadline`: seconds for one run. `single_instance`: always names one instance."""
+    """An operation of the catalogue. `deadline`: seconds for one run. `single_instance`: always names one instance.
+    `of_host`: it is done once on a host, whatever MTAs are there."""
 
     name: str
     description: str
@@ -53,6 +54,7 @@ class OperationSpec:
     params: dict[str, Param]
     build: Build
     single_instance: bool = False
+    of_host: bool = False
     choose_one: tuple[str, ...] = ()
     choose_some: tuple[str, ...] = ()
 
@@ -143,6 +145,7 @@ def _spec(
         deadline=kind.deadline,
         params=params,
         build=build,
+        of_host=kind.of_host,
         single_instance="queue_id" in params and params["queue_id"].required,
         choose_one=_EITHER if "queue_ids" in params else choose_one,
         choose_some=choose_some,
@@ -151,6 +154,7 @@ def _spec(
 
 _SPECS = (
     _spec(ops.HostDiscover, "Which MTA instances a host has.", {}, _plain(ops.HostDiscover)),
+    _spec(ops.HostCheck, "Whether a host has all that is needed, and what to do.", {}, _plain(ops.HostCheck)),
     _spec(
         ops.QueueList,
         "Queued messages, oldest or largest first.",
@@ -281,3 +285,5 @@ _SPECS = (
 )
 
 CATALOGUE: dict[str, OperationSpec] = {spec.name: spec for spec in _SPECS}
+OF_HOSTS = frozenset(spec.name for spec in _SPECS if spec.of_host)
+"""Those that no MTA can or cannot do."""

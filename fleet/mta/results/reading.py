@@ -1,48 +1,11 @@
 """What operations that change nothing come to."""
 
-from typing import Annotated, Any, NotRequired, Required, TypedDict
+from typing import Annotated, NotRequired, Required, TypedDict
 
 from msgspec import Meta
 
 Time = Annotated[float, Meta(extra_json_schema={"format": "date-time"})]
 EntryState = Annotated[str, Meta(extra_json_schema={"enum": ["incoming", "active", "deferred", "hold", "maildrop"]})]
-
-
-class DiscoveredHost(TypedDict):
-    """The host itself: fleet.mta.records.HostFacts. `clock_skew`: seconds that it is ahead. `helpers`: name, digest."""
-
-    os: str
-    login_shell: str
-    has_sudo: bool
-    is_root: bool
-    clock_skew: float | None
-    service_manager: str
-    log_source: str
-    exchange: str
-    helpers: list[list[str]]
-    login_noise: str
-
-
-class DiscoveredInstance(TypedDict):
-    """An MTA instance. `options` is the MTA's own."""
-
-    id: str
-    host: str
-    name: str
-    mta: str
-    version: str
-    config_dir: str
-    queue_dirs: list[str]
-    front_ends: list[str]
-    options: dict[str, Any]
-
-
-class HostDiscoverResult(TypedDict):
-    """What the host is, and which MTA instances it has."""
-
-    host: DiscoveredHost
-    instances: list[DiscoveredInstance]
-    notes: list[str]
 
 
 class QueuedRecipient(TypedDict):

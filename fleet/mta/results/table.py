@@ -10,10 +10,10 @@ from fleet.mta.results.changing import (
     SenderResult,
     SenderSeen,
 )
+from fleet.mta.results.host import HostCheckResult, HostDiscoverResult
 from fleet.mta.results.reading import (
     AddressTestResult,
     BlockListResult,
-    HostDiscoverResult,
     LogSearchResult,
     MessageShowResult,
     MessageTraceResult,
@@ -24,6 +24,7 @@ from fleet.mta.results.reading import (
 
 RESULTS: dict[str, Any] = {
     "host.discover": HostDiscoverResult,
+    "host.check": HostCheckResult,
     "queue.list": QueueListResult,
     "queue.summary": QueueSummaryResult,
     "message.show": MessageShowResult,
