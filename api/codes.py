@@ -13,8 +13,8 @@ PROBLEM_CODES = (
     "not_confirmed", "not_found", "not_locked", "not_paused", "not_ready", "not_retryable", "not_undoable", "paused",
     "plan_changed", "precondition_failed",
     "protected", "rate_limited", "request_timeout", "scope_mismatch", "self_approval", "too_broad", "too_large",
-    "unauthenticated", "unavailable", "unknown_parameter", "unknown_target", "unsupported", "unsupported_media_type",
-    "unusable_key",
+    "unauthenticated", "unavailable", "unknown_field", "unknown_parameter", "unknown_target", "unsupported",
+    "unsupported_media_type", "unusable_key",
 )  # fmt: skip
 """`code` of a problem; of a 502 it is the host's own, one of HOST_CODES."""
 

@@ -63,9 +63,17 @@ def visible_accounts(actor: Actor, kind: AccountKind) -> QuerySet[Account]:
 
 def visible_roles(actor: Actor, account: Account) -> list[Role]:
     """His own roles; of others those at customers that he may read, and those that hold for all customers."""
-    rows = account.roles.all()
+    rows = account.roles.all()  # read already where there are many accounts
     is_own = account.pk == actor.account.pk
     return [row for row in rows if is_own or row.customer_id is None or actor.may("read", [row.customer_id])]
+
+
+def visible_role_rows(actor: Actor) -> QuerySet[Role]:
+    """The same of all accounts."""
+    if actor.may_everywhere("read"):
+        return Role.objects.all()
+    mine = Q(account=actor.account) | Q(customer=None)
+    return Role.objects.filter(mine | Q(customer__in=visible_customers(actor)))
 
 
 def _accounts_of(customers: QuerySet[Customer]) -> QuerySet[Any]:
@@ -78,6 +86,15 @@ def visible_jobs(actor: Actor) -> QuerySet[Job]:
     if actor.may_everywhere("read"):
         return rows
     return rows.filter(_wholly(actor, Job))
+
+
+def visible_runs(actor: Actor) -> QuerySet[Run]:
+    """The runs of those jobs, with their hosts and instances, and of the job its operation."""
+    operations = Prefetch("job", Job.objects.only("operation"))
+    rows = Run.objects.select_related("host", "instance__host").prefetch_related(operations)
+    if actor.may_everywhere("read"):
+        return rows
+    return rows.filter(job__in=visible_jobs(actor).order_by())
 
 
 def visible_blocks(actor: Actor) -> QuerySet[Block]:

@@ -1,8 +1,10 @@
 """Credentials, hosts, instances, and the catalogue of operations."""
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.decorators import action
@@ -12,8 +14,9 @@ from rest_framework.response import Response
 
 from api import prefer
 from api.errors import Problem
-from api.filters import Rows, equals, flag, label
+from api.filters import Rows, equals, flag, label, one_of
 from api.idempotency import Answer
+from api.search import search
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.answers import job_answer, made
 from api.v1.serializers.fleet import (
@@ -29,7 +32,7 @@ from api.v1.serializers.fleet import (
 from api.v1.serializers.jobs import JobSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
-from fleet.models import Host
+from fleet.models import Host, HostStatus
 from fleet.mta.errors import FleetError
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
@@ -41,6 +44,9 @@ from jobs.lifecycle.unlock import unlock
 
 FLEET = {"GET": "fleet:read", "POST": "fleet:write", "PATCH": "fleet:write", "DELETE": "fleet:write"}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
+SEARCHED = ("name", "address", "site")
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for when a host was seen that never was, so that there is an order among all."""
 
 
 @extend_schema(tags=["fleet"])
@@ -100,16 +106,26 @@ class Hosts(ObjectViewSet):
     serializer_class = HostSerializer
     lookup_field = "name"
     lookup_value_converter = "name"
-    orderings = {"name": ("name",), "last_added": ("-id",)}
+    orderings = {
+        "name": ("name",),
+        "last_added": ("-id",),
+        "customer": ("customer__slug", "name"),
+        "address": ("address", "name"),
+        "site": ("site", "name"),
+        "status": ("status", "name"),
+        "last_seen_at": ("seen_at", "name"),
+    }
     filters = {
         "customer": CUSTOMER,
         "site": equals("site", "Only those of this site."),
         "enabled": flag("enabled", "Only the enabled, or the disabled ones."),
+        "status": one_of("status", HostStatus.values, "Only those in this status."),
         "label": label("Only those with this label, as key=value."),
+        "search": search(SEARCHED, "labels", "Only those with these words in name, address, site or labels."),
     }
 
     def get_queryset(self) -> Rows:
-        return selectors.visible_hosts(self.actor)
+        return selectors.visible_hosts(self.actor).annotate(seen_at=Coalesce("last_seen_at", NEVER))
 
     def perform_create(self, serializer: Any) -> None:
         serializer.instance = inventory.create_host(self.actor, dict(serializer.validated_data))
@@ -192,6 +208,7 @@ class Instances(ListModelMixin, ApiViewSet):
 
     scopes = FLEET
     serializer_class = InstanceSerializer
+    trimmed = frozenset({"list", "one"})
     orderings = {"id": ("host__name", "name")}
     filters = {
         "host": equals("host__name", "Only those on this host."),
@@ -218,7 +235,8 @@ class Operations(ApiViewSet):
 
     @extend_schema(operation_id="get_operations", summary="List operations", tags=["fleet"])
     def list(self, request: Request) -> Response:
-        return Response({"next": None, "previous": None, "results": catalogue()})
+        whole = self.get_serializer(CATALOGUE.values(), many=True).data if self.wanted else catalogue()
+        return Response({"next": None, "previous": None, "results": whole})
 
 
 @cache
