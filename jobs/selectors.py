@@ -89,12 +89,15 @@ def visible_jobs(actor: Actor) -> QuerySet[Job]:
 
 
 def visible_runs(actor: Actor) -> QuerySet[Run]:
-    """The runs of those jobs, with their hosts and instances, and of the job its operation."""
-    operations = Prefetch("job", Job.objects.only("operation"))
-    rows = Run.objects.select_related("host", "instance__host").prefetch_related(operations)
+    """The runs of those jobs, with their hosts and instances, and of the job its operation.
+
+    These are read for a page's rows alone: joined, PostgreSQL looks for them before it knows which rows are to be seen.
+    """
+    instances = Prefetch("instance", Instance.objects.select_related("host"))
+    rows = Run.objects.prefetch_related("host", instances, Prefetch("job", Job.objects.only("operation")))
     if actor.may_everywhere("read"):
         return rows
-    return rows.filter(job__in=visible_jobs(actor).order_by())
+    return rows.filter(_wholly(actor, Job, "job"))
 
 
 def visible_blocks(actor: Actor) -> QuerySet[Block]:
@@ -135,10 +138,11 @@ def _of(actor: Actor, path: str) -> Q:
     return Q(**{f"{path}__in": visible_customers(actor)})
 
 
-def _wholly(actor: Actor, model: type[Job] | type[Block]) -> Q:
+def _wholly(actor: Actor, model: type[Job] | type[Block], key: str = "pk") -> Q:
+    """That he may read all customers of the job or block that the row's column `key` names."""
     through = model.customers.through
     name = str(model._meta.model_name)
-    links = through._default_manager.filter(**{name: OuterRef("pk")})
+    links = through._default_manager.filter(**{name: OuterRef(key)})
     mine = visible_customers(actor)
     return Exists(links.filter(customer__in=mine)) & ~Exists(links.exclude(customer__in=mine))
 
