@@ -10,10 +10,11 @@ PROBLEM_CODES = (
     "forbidden_range", "foreign_token", "gap_not_acknowledged", "headers_too_large", "idempotency_in_flight",
     "idempotency_key_reused", "in_use", "internal_error", "invalid", "malformed_header", "malformed_json",
     "matches_all", "method_not_allowed", "name_taken", "no_plan", "no_target", "not_awaiting_approval",
-    "not_awaiting_confirmation", "not_confirmed", "not_found", "not_locked", "not_paused", "not_ready", "not_retryable",
-    "not_undoable", "not_used", "paused", "plan_changed", "precondition_failed", "protected", "rate_limited",
-    "request_timeout", "reserved_name", "scope_mismatch", "self_approval", "too_broad", "too_large", "unauthenticated",
-    "unavailable", "unknown_parameter", "unknown_target", "unsupported", "unsupported_media_type", "unusable_key",
+    "not_awaiting_confirmation", "not_confirmed", "not_found", "not_locked", "not_paused", "not_ready",
+    "not_retryable", "not_undoable", "not_used", "paused", "plan_changed", "precondition_failed", "protected",
+    "rate_limited", "request_timeout", "reserved_name", "scope_mismatch", "self_approval", "too_broad", "too_large",
+    "unauthenticated", "unavailable", "unknown_field", "unknown_parameter", "unknown_target", "unsupported",
+    "unsupported_media_type", "unusable_key",
 )  # fmt: skip
 """`code` of a problem; of a 502 it is the host's own, one of HOST_CODES."""
 

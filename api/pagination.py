@@ -100,7 +100,9 @@ def paginate(
     key = f"{url}?ordering={name}"
     direction, values = _read_cursor(params["cursor"], key) if "cursor" in params else ("next", None)
     flipped = tuple(_flip(field) for field in fields) if direction == "previous" else fields
-    window, has_more = _window(rows.order_by(*flipped), flipped, values, limit)
+    window, has_more = _window(rows.prefetch_related(None).order_by(*flipped), flipped, values, limit)
+    wanted = rows._prefetch_related_lookups  # type: ignore[attr-defined]  # Django has no other name for them
+    models.prefetch_related_objects(window, *wanted)  # once, however many batches there were
     if direction == "previous":
         window.reverse()
     has_before = values is not None if direction == "next" else has_more

@@ -22,10 +22,12 @@ from api.schema import ApiSchema
 from jobs.actor import Actor
 from jobs.errors import NotFound
 
+FIELDS = "fields"
+
 
 class ApiViewSet(GenericViewSet[Any]):
     """Base. `scopes`: method to the scope that it needs. `paged`: the actions whose query asks for a page, `filtered`:
-    those whose query has `filters`; others have no query."""
+    those whose query has `filters`, `trimmed`: those whose query has `fields`."""
 
     schema = ApiSchema()
     scopes: ClassVar[dict[str, str]] = {}
@@ -35,6 +37,7 @@ class ApiViewSet(GenericViewSet[Any]):
     pagination_class = SignedCursorPagination
     orderings: ClassVar[Mapping[str, Ordering]] = {}
     paged: ClassVar[frozenset[str]] = frozenset({"list"})
+    trimmed: ClassVar[frozenset[str]] = frozenset({"list", "retrieve"})
 
     @property
     def actor(self) -> Actor:
@@ -46,6 +49,7 @@ class ApiViewSet(GenericViewSet[Any]):
         super().initial(request, *args, **kwargs)
         known = [*(self.filters if self.action in self.filtered else ())]
         known += [*(PAGE_PARAMETERS if self.action in self.paged else ())]
+        known += [FIELDS] if self.action in self.trimmed else []
         for name in request.query_params:
             if name not in known:
                 words = ", ".join(sorted(known)) or "none"
@@ -60,6 +64,18 @@ class ApiViewSet(GenericViewSet[Any]):
     def get_object(self) -> Any:
         """The one that the address names among those that the actor may see."""
         return found(self.get_queryset(), **{self.lookup_field: self.kwargs[self.lookup_field]})
+
+    @property
+    def wanted(self) -> str | None:
+        """The fields that the query asks for; None: all."""
+        return self.request.query_params.get(FIELDS) if self.action in self.trimmed and self.request else None
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
+        """With only the fields that are wanted, of an answer or of each row of a list."""
+        serializer = super().get_serializer(*args, **kwargs)
+        if self.wanted is not None:
+            trim(getattr(serializer, "child", serializer), self.wanted)
+        return serializer
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "url": self.url}
@@ -187,6 +203,17 @@ class UpdateMixin(ApiViewSet):
 
 class ObjectViewSet(CreateMixin, UpdateMixin, DestroyMixin, ReadViewSet):
     """All of them."""
+
+
+def trim(serializer: Any, wanted: str) -> None:
+    """Leave the serializer only these fields, which commas separate. Raises Problem 400 for one it does not have."""
+    known = [name for name, each in serializer.fields.items() if not each.write_only]
+    names = wanted.split(",")
+    for name in names:
+        if name not in known:
+            raise Problem(400, "unknown_field", f"{name[:100]!r} is no field here; known: {', '.join(known)}")
+    for name in set(known).difference(names):
+        del serializer.fields[name]
 
 
 def found(rows: Rows, **names: Any) -> Any:

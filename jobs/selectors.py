@@ -69,9 +69,17 @@ def visible_accounts(actor: Actor, kind: AccountKind) -> QuerySet[Account]:
 
 def visible_roles(actor: Actor, account: Account) -> list[Role]:
     """His own roles; of others those at customers that he may read, and those that hold for all customers."""
-    rows = account.roles.all()
+    rows = account.roles.all()  # read already where there are many accounts
     is_own = account.pk == actor.account.pk
     return [row for row in rows if is_own or row.customer_id is None or actor.may("read", [row.customer_id])]
+
+
+def visible_role_rows(actor: Actor) -> QuerySet[Role]:
+    """The same of all accounts."""
+    if actor.may_everywhere("read"):
+        return Role.objects.all()
+    mine = Q(account=actor.account) | Q(customer=None)
+    return Role.objects.filter(mine | Q(customer__in=visible_customers(actor)))
 
 
 def _accounts_of(customers: QuerySet[Customer]) -> QuerySet[Any]:
@@ -84,6 +92,18 @@ def visible_jobs(actor: Actor) -> QuerySet[Job]:
     if actor.may_everywhere("read"):
         return rows
     return rows.filter(_wholly(actor, Job))
+
+
+def visible_runs(actor: Actor) -> QuerySet[Run]:
+    """The runs of those jobs, with their hosts and instances, and of the job its operation.
+
+    These are read for a page's rows alone: joined, PostgreSQL looks for them before it knows which rows are to be seen.
+    """
+    instances = Prefetch("instance", Instance.objects.select_related("host"))
+    rows = Run.objects.prefetch_related("host", instances, Prefetch("job", Job.objects.only("operation")))
+    if actor.may_everywhere("read"):
+        return rows
+    return rows.filter(_wholly(actor, Job, "job"))
 
 
 def visible_blocks(actor: Actor) -> QuerySet[Block]:
@@ -124,10 +144,11 @@ def _of(actor: Actor, path: str) -> Q:
     return Q(**{f"{path}__in": visible_customers(actor)})
 
 
-def _wholly(actor: Actor, model: type[Job] | type[Block]) -> Q:
+def _wholly(actor: Actor, model: type[Job] | type[Block], key: str = "pk") -> Q:
+    """That he may read all customers of the job or block that the row's column `key` names."""
     through = model.customers.through
     name = str(model._meta.model_name)
-    links = through._default_manager.filter(**{name: OuterRef("pk")})
+    links = through._default_manager.filter(**{name: OuterRef(key)})
     mine = visible_customers(actor)
     return Exists(links.filter(customer__in=mine)) & ~Exists(links.exclude(customer__in=mine))
 

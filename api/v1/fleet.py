@@ -1,8 +1,10 @@
 """Credentials, hosts, instances, and the catalogue of operations."""
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.decorators import action
@@ -12,8 +14,9 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from api.errors import Problem
-from api.filters import Rows, equals, flag, label
+from api.filters import Rows, equals, flag, label, one_of
 from api.idempotency import Answer
+from api.search import search
 from api.throttle import ScanBucket, TokenBucket
 from api.v1.many_hosts import ManyHostsMixin
 from api.v1.onboarding import Onboarding
@@ -32,7 +35,7 @@ from api.v1.serializers.fleet import (
 from api.v1.serializers.many_hosts import NewHostSerializer
 from api.viewsets import ApiViewSet, ObjectViewSet, found
 from fleet.inventory import called
-from fleet.models import Host
+from fleet.models import Host, HostStatus
 from fleet.mta.errors import FleetError
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import selectors
@@ -43,6 +46,9 @@ from jobs.lifecycle.unlock import unlock
 
 FLEET = {"GET": "fleet:read", **dict.fromkeys(("POST", "PUT", "PATCH", "DELETE"), "fleet:write")}
 CUSTOMER = equals("customer__slug", "Only those of this customer.")
+SEARCHED = ("name", "address", "site")
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for when a host was seen that never was, so that there is an order among all."""
 
 
 @extend_schema(tags=["fleet"])
@@ -142,17 +148,27 @@ class Hosts(ManyHostsMixin, Onboarding, ObjectViewSet):
     serializer_class = HostSerializer
     lookup_field = "name"
     lookup_value_converter = "name"
-    orderings = {"name": ("name",), "last_added": ("-id",)}
+    orderings = {
+        "name": ("name",),
+        "last_added": ("-id",),
+        "customer": ("customer__slug", "name"),
+        "address": ("address", "name"),
+        "site": ("site", "name"),
+        "status": ("status", "name"),
+        "last_seen_at": ("seen_at", "name"),
+    }
     filters = {
         "customer": CUSTOMER,
         "site": equals("site", "Only those of this site."),
         "enabled": flag("enabled", "Only the enabled, or the disabled ones."),
+        "status": one_of("status", HostStatus.values, "Only those in this status."),
         "label": label("Only those with this label, as key=value."),
+        "search": search(SEARCHED, "labels", "Only those with these words in name, address, site or labels."),
     }
     filtered = frozenset({"list", "bulk_update"})
 
     def get_queryset(self) -> Rows:
-        return selectors.visible_hosts(self.actor)
+        return selectors.visible_hosts(self.actor).annotate(seen_at=Coalesce("last_seen_at", NEVER))
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return NewHostSerializer if self.action == "create" else super().get_serializer_class()
@@ -228,6 +244,7 @@ class Instances(ListModelMixin, ApiViewSet):
 
     scopes = FLEET
     serializer_class = InstanceSerializer
+    trimmed = frozenset({"list", "one"})
     orderings = {"id": ("host__name", "name")}
     filters = {
         "host": equals("host__name", "Only those on this host."),
@@ -254,7 +271,8 @@ class Operations(ApiViewSet):
 
     @extend_schema(operation_id="get_operations", summary="List operations", tags=["fleet"])
     def list(self, request: Request) -> Response:
-        return Response({"next": None, "previous": None, "results": catalogue()})
+        whole = self.get_serializer(CATALOGUE.values(), many=True).data if self.wanted else catalogue()
+        return Response({"next": None, "previous": None, "results": whole})
 
 
 @cache

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import prefer
-from api.filters import Rows, asked, equals, instance, number, one_of, when
+from api.filters import Rows, Through, asked, equals, instance, number, one_of, when
 from api.idempotency import Answer
 from api.v1.answers import POLL_AGAIN, job_answer, made
 from api.v1.serializers.fleet import EmptySerializer
@@ -43,6 +43,8 @@ from jobs.models import Job, Run
 
 JOBS = {"GET": "jobs:read", "POST": "jobs:request"}
 DECIDE = {"POST": "jobs:approve"}
+CUSTOMERS = Through(lambda actor: Job.customers.through.objects.all(), "job")
+RUNS = Through(lambda actor: Run.objects.all(), "job")
 RUN_FILTERS = {
     "state": one_of("state", RUN_STATES, "Only runs in this state."),
     "instance": instance("instance__", "Only the run on this instance, as host/name."),
@@ -75,15 +77,19 @@ class Jobs(CreateMixin, ReadViewSet):
     filters = {
         "state": one_of("state", JOB_STATES, "Only jobs in this state."),
         "operation": equals("operation", "Only jobs of this operation."),
-        "customer": equals("customers__slug", "Only jobs that concern this customer."),
+        "customer": equals("customer__slug", "Only jobs that concern this customer.", CUSTOMERS),
+        "host": equals("host__name", "Only jobs with a run on this host.", RUNS),
         "requested_by": equals("requested_by__username", "Only jobs of this person or integration."),
         "ticket": equals("ticket", "Only jobs with this ticket."),
         "group": equals("group", "Only jobs of this group."),
+        "since": when("created_at__gte", "Only jobs made from this time on."),
+        "until": when("created_at__lt", "Only jobs made before this time."),
         "created_after": when("created_at__gt", "Only jobs made after this time."),
         "created_before": when("created_at__lt", "Only jobs made before this time."),
     }
     filtered = frozenset({"list", "runs", "messages", "summary"})
     paged = frozenset({"list", "runs", "messages", "plan"})
+    trimmed = frozenset({"list", "retrieve", "runs", "run", "messages", "plan"})
 
     def get_queryset(self) -> Rows:
         return selectors.with_details(selectors.visible_jobs(self.actor))

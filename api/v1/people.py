@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from api.filters import Rows, flag
+from api.filters import Rows, Through, equals, flag, one_of
 from api.tokens import effective_scopes, issue, revoke, visible_tokens
 from api.v1.serializers.people import (
     CustomerSerializer,
@@ -20,8 +20,9 @@ from api.v1.serializers.people import (
 from api.viewsets import ApiViewSet, CreateMixin, DestroyMixin, ObjectViewSet, ReadViewSet
 from jobs import selectors
 from jobs.administration import accounts, customers
-from jobs.models import AccountKind
+from jobs.models import AccountKind, RoleName
 
+ROLES = Through(selectors.visible_role_rows, "account")
 NARROW_ADMIN = {"GET": "fleet:read", "POST": "admin", "PATCH": "admin", "DELETE": "admin"}
 
 
@@ -63,7 +64,11 @@ class Accounts(ObjectViewSet):
     lookup_field = "username"
     lookup_value_converter = "name"
     orderings = {"username": ("username",)}
-    filters = {"enabled": flag("is_active", "Only the enabled, or the disabled ones.")}
+    filters = {
+        "enabled": flag("is_active", "Only the enabled, or the disabled ones."),
+        "role": one_of("role", RoleName.values, "Only who has this role; with `customer`: there.", ROLES),
+        "customer": equals("customer__slug", "Only who has a role at this customer itself.", ROLES),
+    }
     kind: ClassVar[AccountKind]
 
     def get_queryset(self) -> Rows:

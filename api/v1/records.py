@@ -3,18 +3,20 @@
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from api.errors import Problem
-from api.filters import Filter, Rows, equals, identity, instance, one_of
+from api.filters import Filter, Rows, Through, equals, identity, instance, one_of, sender
 from api.v1.serializers.records import BlockSerializer, QuarantineSerializer
 from api.viewsets import ReadViewSet
 from fleet.match import Expression, MatchError, parse
 from fleet.mta.records import QueueEntry, Recipient
 from jobs import selectors
 from jobs.clock import db_now
-from jobs.models import BlockState, QuarantineItem, QuarantineState
+from jobs.models import Block, BlockInstance, BlockState, QuarantineItem, QuarantineState
 
 READ = {"GET": "jobs:read"}
 NEWEST = {"-created_at": ("-id",)}
 MOST_JUDGED = 5000
+PLACES = Through(lambda actor: BlockInstance.objects.all(), "block")
+CUSTOMERS = Through(lambda actor: Block.customers.through.objects.all(), "block")
 
 
 @extend_schema(tags=["records"])
@@ -31,14 +33,11 @@ class Blocks(ReadViewSet):
     orderings = NEWEST
     filters = {
         "pattern": equals("pattern", "Only this pattern."),
-        "state": Filter(
-            "Only blocks with an instance in this state.",
-            lambda rows, value: rows.filter(instances__state=value).distinct(),
-            one_of("state", BlockState.values, "").read,
-            {"type": "string", "enum": BlockState.values},
+        "state": one_of(
+            "state", BlockState.values, "Only with an instance in this state; with `instance`: it.", PLACES
         ),
-        "instance": instance("instances__instance__", "Only blocks on this instance, as host/name."),
-        "customer": equals("customers__slug", "Only blocks that concern this customer."),
+        "instance": instance("instance__", "Only blocks on this instance, as host/name.", PLACES),
+        "customer": equals("customer__slug", "Only blocks that concern this customer.", CUSTOMERS),
     }
 
     def get_queryset(self) -> Rows:
@@ -86,6 +85,7 @@ class Quarantine(ReadViewSet):
         "job": identity("job_id", "Only those that this job took out."),
         "instance": instance("instance__", "Only those of this instance, as host/name."),
         "state": one_of("state", QuarantineState.values, "Only those in this state."),
+        "sender": sender("Only those from this address, whatever the case of its letters; <> has none."),
         "match": Filter("Only those that this expression of the selection language selects.", _matching, _expression),
     }
 

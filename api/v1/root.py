@@ -14,7 +14,7 @@ from api.viewsets import ApiViewSet
 
 API = "/api/v1/"
 PLACES = (
-    "jobs", "blocks", "quarantine", "hosts", "instances", "operations", "credentials", "customers", "users",
+    "jobs", "runs", "blocks", "quarantine", "hosts", "instances", "operations", "credentials", "customers", "users",
     "service-accounts", "tokens", "whoami", "audit", "pause", "schema", "docs",
 )  # fmt: skip
 """What lies directly below."""
@@ -38,6 +38,7 @@ class Root(ApiViewSet):
     """The collections."""
 
     serializer_class = RootSerializer
+    trimmed = frozenset()
 
     @extend_schema(operation_id="get_root", summary="List the collections", tags=["root"])
     def retrieve(self, request: Request) -> Response:

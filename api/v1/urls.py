@@ -4,7 +4,7 @@ from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularJSONAPIView, SpectacularSwaggerView
 from rest_framework.routers import Route, SimpleRouter
 
-from api.v1 import audit, events, fleet, jobs, pause, people, records, root
+from api.v1 import audit, events, fleet, jobs, pause, people, records, root, runs
 
 
 class NameConverter:
@@ -47,6 +47,7 @@ router.register("hosts", fleet.Hosts, "host")
 router.register("instances", fleet.Instances, "instance")
 router.register("operations", fleet.Operations, "operation")
 router.register("jobs", jobs.Jobs, "job")
+router.register("runs", runs.Runs, "run")
 router.register("blocks", records.Blocks, "block")
 router.register("quarantine", records.Quarantine, "quarantine")
 router.register("audit", audit.Audit, "audit")

@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, transaction
-from django.db.models import Max, OuterRef, QuerySet, Subquery
+from django.db.models import Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from jobs.actor import Actor
 from jobs.audit import marks
 from jobs.audit.keys import public_key, public_keys, sign
 from jobs.audit.verify import Line, Verdict, checkpoint_content, event_hash, verify_lines
+from jobs.audit.window import ALWAYS, Window
 from jobs.errors import Unavailable
 from jobs.jsonvalues import storable
 from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
@@ -33,10 +34,12 @@ from jobs.models import AuditChain, AuditCheckpoint, AuditEvent
 __all__ = [
     "Entry",
     "append",
+    "as_json",
     "checkpoint",
     "checkpoint_line",
     "event_line",
     "export",
+    "lines",
     "lock_chains",
     "public_key",
     "verify",
@@ -255,18 +258,24 @@ def _sign(heads: marks.Marks) -> list[AuditCheckpoint]:
 
 def verify(chains: Sequence[str] | None = None) -> Verdict:
     """Follow these chains (None: all) to the first bad entry. Streams; raises SecretError, DatabaseError."""
-    return verify_lines(_lines(chains), public_keys())
+    return verify_lines(lines(chains), public_keys())
 
 
-def export(chains: Sequence[str] | None = None) -> Iterator[str]:
-    """The chains (None: all) as JSON lines, each with its line feed, for the offline verifier."""
-    for line in _lines(chains):
+def export(chains: Sequence[str] | None = None, window: Window = ALWAYS) -> Iterator[str]:
+    """The same as JSON lines, for the offline verifier."""
+    return as_json(lines(chains, window))
+
+
+def as_json(told: Iterable[Line]) -> Iterator[str]:
+    """Lines as text, each with its line feed."""
+    for line in told:
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _lines(chains: Sequence[str] | None) -> Iterator[Line]:
+def lines(chains: Sequence[str] | None = None, window: Window = ALWAYS) -> Iterator[Line]:
+    """The chains (None: all), or what of each lies in the window, as the verifier takes them."""
     for name in sorted(_all_chains()) if chains is None else chains:
-        yield from _chain_lines(name)
+        yield from _excerpt_lines(name, window) if window else _chain_lines(name)
 
 
 def _all_chains() -> set[str]:
@@ -290,13 +299,34 @@ def _chain_lines(name: str) -> Iterator[Line]:
     last_checkpoint = checkpoints.aggregate(last=Max("id"))["last"] or 0
     head = AuditChain.objects.filter(name=name).first()
     end = max(top, head.seq if head else 0)
-    yield from heapq.merge(
-        (event_line(row) for row in _in_batches(events.filter(seq__lte=end))),
-        (checkpoint_line(row) for row in _in_batches(checkpoints.filter(id__lte=last_checkpoint))),
-        key=lambda line: (line["seq"], line["type"] == "checkpoint"),
-    )
+    yield from _merged(events.filter(seq__lte=end), checkpoints.filter(id__lte=last_checkpoint))
     if head:
         yield {"type": "head", "chain": name, "seq": head.seq, "hash": head.hash}
+
+
+def _excerpt_lines(name: str, window: Window) -> Iterator[Line]:
+    """From the chain's first entry in the window to its last one: those between are there whatever their time is."""
+    events = AuditEvent.objects.filter(chain=name).order_by("seq")
+    ends = events.filter(window.condition()).aggregate(first=Min("seq"), last=Max("seq"))
+    first, last = ends["first"], ends["last"]
+    if first is None:
+        return
+    before = events.filter(seq=first).values_list("prev_hash", flat=True).first()
+    yield {"type": "excerpt", "chain": name, "seq": first - 1, "hash": before}
+    within = Q(seq__gte=first, seq__lte=last)
+    checkpoints = AuditCheckpoint.objects.filter(within, chain=name).order_by("seq")
+    yield from _merged(events.filter(within), checkpoints)
+    of_last = events.filter(seq=last).values_list("hash", flat=True).first()
+    yield {"type": "head", "chain": name, "seq": last, "hash": of_last}
+
+
+def _merged(events: QuerySet[AuditEvent], checkpoints: QuerySet[AuditCheckpoint]) -> Iterator[Line]:
+    """Each checkpoint after the entry that it signs."""
+    return heapq.merge(
+        (event_line(row) for row in _in_batches(events)),
+        (checkpoint_line(row) for row in _in_batches(checkpoints)),
+        key=lambda line: (line["seq"], line["type"] == "checkpoint"),
+    )
 
 
 def _in_batches(rows: QuerySet[Row]) -> Iterator[Row]:

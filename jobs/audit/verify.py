@@ -1,7 +1,8 @@
 """The audit chain's arithmetic, and an offline verifier: `python -m jobs.audit.verify EXPORT --pub KEYS`.
 
 No Django, no database. An export has one JSON object a line, chain after chain: `event` lines in the order of `seq`,
-each `checkpoint` after the entry that it signs, the `head` last. This file works alone with Python and cryptography.
+each `checkpoint` after the entry that it signs, the `head` last. Where only a time was asked for, each chain begins
+with an `excerpt` line: the number and hash of the entry before. This file works alone with Python and cryptography.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import base64
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -84,18 +85,25 @@ class Gap(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`checked`: good entries. `unsigned`: those after the last checkpoint, which a rewrite could have made."""
+    """`checked`: good entries. `unsigned`: those after the last checkpoint, which a rewrite could have made.
+
+    `excerpts`: [chain, first, last] of those of which no other entries were looked at.
+    """
 
     ok: bool
     checked: int
     unsigned: int
     first_bad: Bad | None
     gaps: list[Gap]
+    excerpts: Sequence[tuple[str, int, int]] = ()
 
 
 @dataclass(slots=True)
 class Chain:
-    """How far one chain was followed. `event`, `checkpoint` and `head` answer why a line is bad, or nothing."""
+    """How far one chain was followed. `excerpt`, `event`, `checkpoint` and `head` answer why a line is bad, or nothing.
+
+    `before`: the entry before an excerpt; None: the chain is whole.
+    """
 
     name: str
     kept: dict[int, str] = field(default_factory=dict)
@@ -105,8 +113,16 @@ class Chain:
     signed_hash: str = ""
     is_linked: bool = False
     has_head: bool = False
+    before: int | None = None
     doubted: list[int] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+
+    def excerpt(self, line: Line, keys: Keys) -> str:
+        if self.seq or self.has_head or self.before is not None:
+            return "an excerpt begins within a chain"
+        self.before = self.seq = self.signed = line["seq"]
+        self.hash = line["hash"]
+        return ""
 
     def event(self, line: Line, keys: Keys) -> str:
         if line["seq"] != self.seq + 1:
@@ -133,12 +149,18 @@ class Chain:
             return "the checkpoint's signature is not by a known key"
         if (line["seq"], line["hash"]) != (self.seq, self.hash):
             return f"a checkpoint names an entry {line['seq']} that is not there: the chain was cut or rewritten"
-        if "previous" in line and (line["previous"], line["previous_hash"]) != (self.signed, self.signed_hash):
+        if "previous" in line and not self._follows_the_last(line):
             return f"the checkpoint before it, of entry {line['previous']}, is not there"
         if self.is_linked and "previous" not in line:
             return "the checkpoint does not name the one before it"
         self.signed, self.signed_hash, self.is_linked = self.seq, self.hash, "previous" in line
         return ""
+
+    def _follows_the_last(self, line: Line) -> bool:
+        """Of an excerpt's first checkpoint only that those before it sign nothing of the excerpt is to be seen."""
+        if self.before is not None and not self.signed_hash:
+            return bool(line["previous"] <= self.before)
+        return bool((line["previous"], line["previous_hash"]) == (self.signed, self.signed_hash))
 
     def head(self, line: Line, keys: Keys) -> str:
         self.has_head = True
@@ -150,20 +172,30 @@ class Chain:
             yield Bad(self.name, self.seq, "the chain's head is missing: the tail may have been cut")
         for seq in filter(self._is_unexplained, self.doubted):
             yield Bad(self.name, seq, "a checkpoint kept elsewhere names another hash: the chain was rewritten")
-        for seq in filter(self._is_unexplained, self.kept):
+        for seq in filter(self._is_unexplained, self.kept if self.before is None else ()):
             yield Bad(self.name, seq, "a checkpoint kept elsewhere names it, and it is not there")
 
     def _is_unexplained(self, seq: int) -> bool:
         return not any(gap.first <= seq <= gap.last for gap in self.gaps)
 
 
-def verify_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line] = ()) -> Verdict:
-    """Follow the chains to the first bad line. `kept`: checkpoints from a place that the service cannot write to."""
+def verify_lines(
+    lines: Iterable[Line], keys: Keys, kept: Iterable[Line] = (), *, takes_excerpts: bool = False
+) -> Verdict:
+    """Follow the chains to the first bad line. `kept`: checkpoints from a place that the service cannot write to.
+
+    An excerpt is bad unless one is expected: else a chain whose beginning or end was cut off would pass as one.
+    """
     chains: dict[str, Chain] = {}
     bad = next(_bad_lines(lines, keys, kept, chains), None)
+    excerpts = [(chain.name, chain.before + 1, chain.seq) for chain in chains.values() if chain.before is not None]
+    if excerpts and not takes_excerpts and bad is None:
+        name, first, last = excerpts[0]
+        bad = Bad(name, first, f"an excerpt: what is before entry {first} and after {last} is not proven")
     unsigned = sum(chain.seq - chain.signed for chain in chains.values())
     gaps = [gap for chain in chains.values() for gap in chain.gaps]
-    return Verdict(bad is None, sum(chain.seq for chain in chains.values()), unsigned, bad, gaps)
+    checked = sum(chain.seq - (chain.before or 0) for chain in chains.values())
+    return Verdict(bad is None, checked, unsigned, bad, gaps, excerpts)
 
 
 def _bad_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line], chains: dict[str, Chain]) -> Iterator[Bad]:
@@ -173,7 +205,8 @@ def _bad_lines(lines: Iterable[Line], keys: Keys, kept: Iterable[Line], chains: 
             yield Bad(line["chain"], line["seq"], "the kept checkpoint's signature is not by a known key")
     for line in lines:
         chain = chains.setdefault(line["chain"], Chain(line["chain"]))
-        judge = {"event": chain.event, "checkpoint": chain.checkpoint, "head": chain.head}[line["type"]]
+        judges = {"event": chain.event, "checkpoint": chain.checkpoint, "head": chain.head, "excerpt": chain.excerpt}
+        judge = judges[line["type"]]
         if reason := judge(line, keys):
             yield Bad(chain.name, line["seq"], reason)
     for chain in chains.values():
@@ -201,14 +234,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("export", help="JSON lines of audit/export/")
     parser.add_argument("--pub", required=True, help="file of public keys, KEYID BASE64 a line")
     parser.add_argument("--checkpoints", default="/dev/null", help="checkpoints kept elsewhere, JSON lines")
+    parser.add_argument("--excerpt", action="store_true", help="the export is of a time only: take it as that")
     options = parser.parse_args(argv)
     try:
         keys = dict(_each(options.pub, _key, "KEYID BASE64"))
         lines, kept = (_each(path, json.loads, "a JSON object") for path in (options.export, options.checkpoints))
-        verdict = verify_lines(lines, keys, kept)
+        verdict = verify_lines(lines, keys, kept, takes_excerpts=options.excerpt)
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"cannot verify: {type(error).__name__}: {error}")
-    sys.stdout.write(json.dumps(verdict._asdict()) + "\n")
+    told = {name: value for name, value in verdict._asdict().items() if value or name != "excerpts"}
+    sys.stdout.write(json.dumps(told) + "\n")
     return 0 if verdict.ok else 1
 
 

@@ -34,7 +34,13 @@ class AuditEvent(models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [models.UniqueConstraint(fields=["chain", "seq"], name="audit_seq_per_chain")]
-        indexes = [models.Index(fields=["job"]), models.Index(fields=["action", "at"]), models.Index(fields=["actor"])]
+        indexes = [
+            models.Index(fields=["job"]),
+            models.Index(fields=["action", "at"]),
+            models.Index(fields=["actor"]),
+            models.Index(fields=["on_behalf_of"], name="audit_by_principal"),
+            models.Index(fields=["at"], name="audit_by_time"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.chain or 'installation'} {self.seq}: {self.action}"

@@ -102,6 +102,8 @@ class Job(models.Model):
             models.Index(fields=["operation", "-id"]),
             models.Index(fields=["thinned", "finished_at"], name="job_by_age"),
             models.Index(fields=["group", "-id"], name="job_by_group"),
+            models.Index(fields=["created_at"], name="job_by_creation"),
+            models.Index(fields=["ticket"], name="job_by_ticket"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[s.value for s in JobState]), name="job_state_known"),

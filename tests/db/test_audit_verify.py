@@ -275,4 +275,4 @@ def test_the_offline_verifier_needs_neither_django_nor_a_database() -> None:
     source = Path(audit_verify.__file__).read_text(encoding="utf-8")
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
     assert imported - set(sys.stdlib_module_names) == {"cryptography"}
-    assert len(source.splitlines()) < 220
+    assert len(source.splitlines()) < 260

@@ -1,13 +1,17 @@
 """The audit export: whole and verifiable when it is read, cut off when it is not, and at nobody else's cost."""
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from django.db import transaction
 
 from api import held
 from api.models import Token
@@ -46,8 +50,8 @@ async def api() -> AsyncIterator[Site]:
         yield made
 
 
-async def export(api: Site, caller: Caller) -> Asked:
-    return await api.ask(caller.token, "GET", PATH).whole()
+async def export(api: Site, caller: Caller, query: str = "") -> Asked:
+    return await api.ask(caller.token, "GET", f"{PATH}?{query}" if query else PATH).whole()
 
 
 async def test_an_export_is_whole_and_verifiable_and_of_the_callers_chains(api: Site, world: World) -> None:
@@ -62,6 +66,65 @@ async def test_an_export_is_whole_and_verifiable_and_of_the_callers_chains(api: 
     theirs = (await export(api, world.charlie)).content
     assert {json.loads(line)["chain"] for line in theirs.splitlines()} == {"beta"}
     assert not any(word in theirs for word in (b"acme", b"alice", b"mx1"))
+
+
+async def test_an_export_is_of_the_customers_that_are_named_and_of_no_others_than_may_be_read(
+    api: Site, world: World
+) -> None:
+    for caller, query, chains in (
+        (world.dana, "customer=beta", {"beta"}),
+        (world.dana, "customer=beta,acme", {"acme", "beta"}),
+        (world.charlie, "customer=acme,beta", {"beta"}),
+        (world.charlie, "customer=acme", set()),
+    ):
+        answer = await export(api, caller, query)
+        lines = [json.loads(line) for line in answer.content.splitlines()]
+        assert {line["chain"] for line in lines} == chains
+        assert (await sync_to_async(lambda told=lines: verify_lines(told, trail.public_keys()))()).ok
+    refused(await export(api, world.dana, "customer=beta&format=xlsx"), 422, "invalid")
+    refused(await export(api, world.dana, "since=yesterday"), 422, "invalid")
+    refused(await export(api, world.dana, "limit=1"), 400, "unknown_parameter")
+
+
+async def test_an_export_of_a_time_is_taken_as_an_excerpt_and_never_as_the_whole(api: Site, world: World) -> None:
+    entries = [entry async for entry in AuditEvent.objects.filter(chain="acme").order_by("seq")]
+    since, until = (quote(entry.at.isoformat()) for entry in (entries[-2], entries[-1]))
+    keys = await sync_to_async(trail.public_keys)()
+    for query, seqs in (
+        (f"customer=acme&since={since}", [entries[-2].seq, entries[-1].seq]),
+        (f"customer=acme&until={until}", [entry.seq for entry in entries[:-1]]),
+        (f"customer=acme&since={since}&until={until}", [entries[-2].seq]),
+        ("customer=acme&until=2020-01-01T00:00:00Z", []),
+    ):
+        lines = [json.loads(line) for line in (await export(api, world.dana, query)).content.splitlines()]
+        assert [line["seq"] for line in lines if line["type"] == "event"] == seqs
+        verdict = verify_lines(lines, keys, takes_excerpts=True)
+        assert (verdict.ok, verdict.checked, len(verdict.excerpts)) == (True, len(seqs), bool(seqs))
+        assert verify_lines(lines, keys).ok is (not seqs)
+        for gone in range("since" not in query, len(lines)):  # before entry 1 there is nothing to be proven
+            other = verify_lines([*lines[:gone], *lines[gone + 1 :]], keys, takes_excerpts=True)
+            assert not other.ok or other.unsigned > verdict.unsigned, lines[gone]
+
+
+async def test_csv_has_the_same_entries_and_no_cell_of_it_is_a_formula(api: Site, world: World) -> None:
+    evil = '=HYPERLINK("http://evil.example","x")'
+    await sync_to_async(recorded)(trail.Entry("beta", "x.done", None, evil, data={"=1": '"\r\n@x'}))
+    answer = await export(api, world.dana, "customer=beta&format=csv")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="audit.csv"'
+    head, *rows = csv.reader(io.StringIO(answer.content.decode(), newline=""))
+    theirs = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["seq"] for row in theirs] == [str(n + 1) for n in range(len(rows))]
+    assert {row["customer"] for row in theirs} == {"beta"}
+    assert (theirs[-1]["object"], json.loads(theirs[-1]["data"])) == (f"'{evil}", {"=1": '"\r\n@x'})
+    entry = await AuditEvent.objects.filter(chain="beta").alatest("seq")
+    assert theirs[-1]["hash"] == entry.hash
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row)
+
+
+def recorded(entry: trail.Entry) -> None:
+    with transaction.atomic():
+        trail.append(entry)
 
 
 async def deaf(api: Site, caller: Caller) -> Asked:

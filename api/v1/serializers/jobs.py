@@ -291,6 +291,7 @@ class RunSerializer(StrictSerializer):
     """A job on one instance (on one host, for discovery). Its row has been through `selectors.with_messages`."""
 
     id = serializers.UUIDField()
+    job = serializers.UUIDField(source="job_id")
     operation = Choice(choices=list(CATALOGUE), source="job.operation")
     instance = Text(allow_null=True)
     host = Text(source="host.name")
