@@ -6,7 +6,7 @@ from jobs.models.quarantine import IndexedSender
 
 
 class Migration(migrations.Migration):
-    dependencies = [("jobs", "0012_confirm_and_frozen_plans")]
+    dependencies = [("jobs", "0013_tally")]
 
     operations = [
         migrations.AddIndex("job", models.Index(fields=["created_at"], name="job_by_creation")),
