@@ -26,10 +26,10 @@ from fleet.mta.params.catalogue import CATALOGUE
 from jobs.jsonvalues import readable
 from jobs.models import Decision, Job
 from jobs.rules.state import JobState, RunState
+from jobs.selectors import FINAL
 
 JOB_STATES = [state.value for state in JobState]
 RUN_STATES = [state.value for state in RunState]
-FINAL = frozenset(state.value for state in JobState.final())
 EMBEDDED = 100
 """Messages of a run that stand in its `result` at once; the others follow by the page's `next`."""
 BY_ID = {"id": ("id",)}
