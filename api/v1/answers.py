@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from api.idempotency import Answer
 from api.prefer import SETTLED
-from api.v1.serializers.jobs import FINAL, JobSerializer
+from api.v1.serializers.jobs import JobSerializer
 from jobs import selectors
 from jobs.models import Job
 
@@ -28,6 +28,6 @@ def made(url: Url, job: Job) -> Answer:
 
 def _answer(url: Url, row: Job) -> Answer:
     headers = {"Location": url(f"/api/v1/jobs/{row.pk}/")}
-    if row.state not in FINAL:
+    if row.state not in selectors.FINAL:
         headers["Retry-After"] = POLL_AGAIN
     return Answer(202, JobSerializer(row, context={"url": url}).data, headers, row)

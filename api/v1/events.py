@@ -14,7 +14,6 @@ from api.auth import scoped_actor
 from api.errors import Problem, as_problem, respond
 from api.held import Exchange, Unread, exchange_of
 from api.hub import Listener
-from api.v1.serializers.jobs import FINAL
 from api.viewsets import found
 from jobs import selectors
 from jobs.actor import Actor
@@ -67,7 +66,7 @@ class _Caller:
         """Who he is, and whether the job has ended and there is nothing to send him after that event."""
         actor = self.authorise()
         state, newest = selectors.news_of([self.job])[self.job]
-        return actor, bool(after) and state in FINAL and newest <= after
+        return actor, bool(after) and state in selectors.FINAL and newest <= after
 
     def read(self, after: int) -> tuple[str, int, Sequence[JobEvent]]:
         """The job's state, its newest event, and the next ones after that which he knows. Raises what ends the stream.
@@ -122,7 +121,7 @@ class _Stream:
             if self.after < newest:
                 continue
             listener.seen = newest
-            if state in FINAL or now() - began > LONGEST:
+            if state in selectors.FINAL or now() - began > LONGEST:
                 return
             if now() - sent_at > HEARTBEAT:
                 sent_at = now()

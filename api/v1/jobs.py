@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from api import prefer
 from api.filters import Rows, Through, asked, equals, instance, number, one_of, when
@@ -17,7 +18,6 @@ from api.v1.serializers.fleet import EmptySerializer
 from api.v1.serializers.jobs import (
     BY_ID,
     EMBEDDED,
-    FINAL,
     JOB_STATES,
     RUN_STATES,
     ApproveSerializer,
@@ -35,7 +35,7 @@ from api.v1.serializers.jobs import (
 from api.v1.serializers.requests import ANY_REQUEST
 from api.v1.serializers.runs import any_run
 from api.v1.serializers.summary import ANY_SUMMARY, JobSummarySerializer, summary_of
-from api.viewsets import CreateMixin, ReadViewSet, found
+from api.viewsets import ReadViewSet, found
 from jobs import selectors
 from jobs.errors import NotFound
 from jobs.lifecycle import approval, cancel, drift, followup, submit
@@ -67,7 +67,7 @@ SUMMARY_FILTERS = {"limit": number(1, 1000, MERGED_ROWS, "At most so many entrie
     ),
     retrieve=extend_schema(operation_id="get_job", summary="Show a job"),
 )
-class Jobs(CreateMixin, ReadViewSet):
+class Jobs(ReadViewSet):
     """Jobs that concern only customers that the caller may see."""
 
     scopes = JOBS
@@ -94,6 +94,9 @@ class Jobs(CreateMixin, ReadViewSet):
     def get_queryset(self) -> Rows:
         return selectors.with_details(selectors.visible_jobs(self.actor))
 
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return JobRequestSerializer if self.action == "create" else super().get_serializer_class()
+
     def paginate_queryset(self, queryset: Any) -> list[Any]:
         """With what the rows' representation needs, in a few statements for all of them."""
         rows = list(super().paginate_queryset(queryset) or ())
@@ -112,15 +115,13 @@ class Jobs(CreateMixin, ReadViewSet):
         return self.answered(lambda: made(self.url, work()), hold=hold)
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        serializer = JobRequestSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        requested = submit.Request(**serializer.validated_data)
+        requested = submit.Request(**self.body())
         return self.new_job(lambda: submit.submit(self.actor, requested))
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         row = selectors.detailed([self.get_object()])[0]
         answer = self.tagged(self.get_serializer(row).data)
-        if row.state not in FINAL:
+        if row.state not in selectors.FINAL:
             answer.headers["Retry-After"] = POLL_AGAIN
         return answer
 

@@ -28,10 +28,10 @@ from jobs.jsonvalues import readable
 from jobs.models import Decision, Job
 from jobs.rules.plan import PlanInstance
 from jobs.rules.state import JobState, RunState
+from jobs.selectors import FINAL
 
 JOB_STATES = [state.value for state in JobState]
 RUN_STATES = [state.value for state in RunState]
-FINAL = frozenset(state.value for state in JobState.final())
 EMBEDDED = 100
 """Messages of a run that stand in its `result` at once; the others follow by the page's `next`."""
 BY_ID = {"id": ("id",)}

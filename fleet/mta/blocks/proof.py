@@ -187,5 +187,5 @@ def _compared(probe: Probe, turns: list[list[str]], control: str, recipient: str
 
 def _may_relay(probe: Probe, turns: list[list[str]]) -> bool:
     """Whether the server took mail for somewhere else from us."""
-    answers = [_verdicts(each) for each in turns[: len(probe.controls)]] if probe.elsewhere else []
-    return any(each[len(probe.recipients) :][:1] and each[len(probe.recipients)].startswith("25") for each in answers)
+    elsewhere = (_verdicts(turn)[len(probe.recipients) :] for turn in turns[: len(probe.controls)])
+    return any(reply.startswith("25") for replies in elsewhere for reply in replies)
