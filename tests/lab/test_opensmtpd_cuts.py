@@ -45,6 +45,11 @@ if [ "$1" = "${what% *}" ]; then
 fi
 exec /usr/sbin/smtpctl "$@"
 """
+# smtpctl, but its "remove" only says so, as when smtpd is slow to remove the files.
+PROMISER = r"""#!/bin/sh
+[ "$1" != remove ] || { echo "1 envelope removed"; exit; }
+exec /usr/sbin/smtpctl "$@"
+"""
 # smtpctl, but its call number N of "show" leaves an envelope out, as if it had been delivered meanwhile.
 DROPPER = r"""#!/bin/sh
 if [ "$1" = show ]; then
@@ -110,6 +115,25 @@ def test_a_purge_that_dies_with_its_guard_is_settled_when_it_is_read_back(remote
     assert sorted(there) == sorted(f"{place}/message" for place in seen.data["places"].values())
     again = remote.do("queue_purge", purge)
     assert (again.data["done"], in_queue(remote)) == (len(left), set())
+
+
+@pytest.mark.parametrize("mode", ["quarantine", "delete"])
+def test_what_smtpd_has_yet_to_remove_is_not_told_as_left(remote: Remote, mode: str) -> None:
+    remote.inject(2, sender="n{i}@bulk.example", recipients=["r{i}@defer.test"], connections=1)
+    remote.await_state("ALL", "deferred", 2)
+    purge = QueuePurge(by_match("ALL"), mode=mode)
+    frozen = remote.plan("queue_purge", purge).selected
+    with_program(remote, CUTTER, "remove 1")
+    with pytest.raises(FleetError):
+        remote.do("queue_purge", purge, frozen=frozen)
+    with_program(remote, PROMISER, "-")
+    with pytest.raises(FleetError) as caught:
+        read_back(remote, purge, frozen)
+    assert "smtpd has not removed" in caught.value.data["stderr"]
+    without_program(remote)
+    seen = read_back(remote, purge, frozen)
+    assert {each.outcome for each in seen.messages} == {"done" if mode == "quarantine" else "left_queue"}
+    assert in_queue(remote) == set()
 
 
 @pytest.mark.parametrize("cut", ["discover 1", "discover 2", "pause 1", "pause 2", "schedule 1"])

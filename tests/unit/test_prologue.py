@@ -16,7 +16,7 @@ PARTS = (
     {"prologue.sh", "pipefail.sh", "fence.sh", "exchange.sh", "enter.sh", "place.sh"}
     | QMAILS
     | {f"sendmail_{part}.sh" for part in ("queues", "hold", "quarantine")}
-    | {"exim_each.sh", "log_since.sh", "opensmtpd_envelopes.sh", "postfix_instance.sh"}
+    | {"exim_each.sh", "log_since.sh", "opensmtpd_envelopes.sh", "opensmtpd_settle.sh", "postfix_instance.sh"}
 )
 
 

@@ -31,6 +31,8 @@
 . "${0%/*}/pipefail.sh"
 # shellcheck source=opensmtpd_envelopes.sh
 . "${0%/*}/opensmtpd_envelopes.sh"
+# shellcheck source=opensmtpd_settle.sh
+. "${0%/*}/opensmtpd_settle.sh"
 
 fail() {
     echo "opensmtpd_quarantine: $2" >&2
@@ -69,97 +71,6 @@ queue_of() { # ID: its directory in the queue
     echo "queue/${1%??????}/$1"
 }
 
-is_queued() { # ID: smtpd may leave an empty directory
-    set -- "queue/${1%??????}/$1/$1"????????
-    [ -e "$1" ]
-}
-
-# What makes both places of every message whole again. Shared with the guard, which is a shell of its own.
-# shellcheck disable=SC2016
-settle='
-    control() { timeout -k 1 20 "$smtpctl" "$@" </dev/null >/dev/null 2>&1; }
-
-    is_plain() { # ID: smtpd could have planted links in its queue
-        [ ! -L "queue/${1%??????}" ] && [ ! -L "queue/${1%??????}/$1" ]
-    }
-
-    come_back() { # DIRECTORY ID: in the queue and paused as it was, before smtpd can open the message file
-        home=queue/${2%??????}/$2
-        if [ -d "$1/$2" ]; then # it did not get there
-            [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$1/$2/message" || return
-            mv -T "$1/$2.coming" "$1/$2.ready"
-            return
-        fi
-        if [ ! -d "$home" ]; then
-            [ -e "$1/$2.back" ] || rm -f "$1/$2.coming"
-            return
-        fi
-        control discover "$2" || return
-        if [ -s "$1/$2.coming" ]; then
-            set -- "$1" "$2" "$home/$2"????????
-            if [ "$(($# - 2))" -eq "$(wc -l <"$1/$2.coming")" ]; then
-                control pause envelope "$2" || return
-            else
-                while read -r envelope; do control pause envelope "$envelope" || return; done <"$1/$2.coming"
-            fi
-            [ ! -e "$1/$2.back" ] || await_pause "$1" "$2"
-        fi
-        [ ! -e "$1/$2.back" ] || mv -n -T "$1/$2.back" "$home/message"
-        [ ! -e "$1/$2.back" ] && rm -f "$1/$2.coming"
-    }
-
-    await_pause() { # DIRECTORY ID: until no attempt without the file runs any more
-        for try in 1 2 3 4 5; do
-            timeout -k 1 20 "$smtpctl" show queue "$2" 2>/dev/null |
-                grep -a "^$2" | grep -Ff "$1/$2.coming" | grep -qaE "\|inflight\|-?[0-9]+\|" || return 0
-            sleep 1
-        done
-    }
-
-    for mark in mxfleet-quarantine/*/*.erasing; do
-        [ ! -e "$mark" ] || { rm -rf "${mark%.erasing}" && rm -f "$mark"; }
-    done
-    for message in mxfleet-quarantine/*/*/message; do
-        [ -e "$message" ] || continue
-        copy=${message%/message}
-        [ ! -e "$copy.erasing" ] || continue
-        id=${copy##*/}
-        home=queue/${id%??????}/$id
-        if [ ! -e "$copy.ready" ] && [ ! -e "$copy.coming" ] && [ -d "$home" ] && is_plain "$id"; then
-            mv -n -T "$message" "$home/message"
-        fi
-    done
-    for mark in mxfleet-quarantine/*/*.coming; do
-        [ -e "$mark" ] || continue
-        id=${mark##*/}
-        id=${id%.coming}
-        ! is_plain "$id" || come_back "${mark%/*}" "$id"
-    done
-    for ready in mxfleet-quarantine/*/*.ready; do
-        [ -e "$ready" ] || continue
-        copy=${ready%.ready}
-        id=${copy##*/}
-        home=queue/${id%??????}/$id
-        if [ -e "$copy/message" ] && [ -d "$home" ] && [ ! -e "$home/message" ]; then
-            control remove "$id"
-            removed=$id
-        fi
-    done
-    [ -z "${removed:-}" ] || sleep 1 # smtpd says "removed" before it removes the files
-    removed=
-    for ready in mxfleet-quarantine/deleting-*/*.ready; do
-        copy=${ready%.ready}
-        id=${copy##*/}
-        # What this run removes itself is told first.
-        if [ -e "$ready" ] && [ "${ready%/*}" != "${mine:-}" ] && [ ! -d "queue/${id%??????}/$id" ]; then
-            mv -T "$ready" "$copy.erasing" && rm -rf "$copy" && rm -f "$copy.erasing"
-        fi
-    done
-    # Of a message that is back, or that a run did not get to: old links are nothing that a later run may find.
-    for copy in mxfleet-quarantine/*/*; do
-        [ ! -d "$copy" ] || [ -e "$copy/message" ] || [ -e "$copy.ready" ] || [ -e "$copy.coming" ] || rm -rf "$copy"
-    done'
-
 lock() { # from here on something may be half done: one at a time
     exec 9>>mxfleet-quarantine/lock || fail 73 "cannot make mxfleet-quarantine/lock"
     flock -w 60 9 || fail 76 "another run is at work"
@@ -168,9 +79,11 @@ lock() { # from here on something may be half done: one at a time
 begin() { # the guard has its turn when this shell is gone
     lock
     check_fence
-    smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$settle" </dev/null >/dev/null 2>&1 9>&- 6>&- &
+    # shellcheck disable=SC2154 # of opensmtpd_settle.sh
+    smtpctl=$smtpctl setsid flock mxfleet-quarantine/lock sh -c "$shared
+settle" </dev/null >/dev/null 2>&1 9>&- 6>&- &
     guard=$!
-    eval "$settle"
+    settle
 }
 
 must_run() { # what smtpctl reads from the files itself, nobody can change by smtpctl
@@ -248,8 +161,8 @@ take_out() {
     for word in quiet busy; do sure sed -n "s/^$word //p" "$work/judged" >"$work/$word"; done
     link_envelopes >"$work/safe"
     side_by_side -n 1 "$smtpctl" remove <"$work/safe" >/dev/null || broke "smtpctl"
-    await_removal
-    eval "$settle"
+    await_removal <"$work/safe"
+    settle
     rm -f "$there"/*.new
     # What left the queue by itself meanwhile needs no copy.
     sure awk 'FILENAME == ARGV[1] { known[$1]; next } !($1 in known) { print $1 }' "$work/then" "$work/moved" |
@@ -259,15 +172,14 @@ take_out() {
     sync "$there" 2>/dev/null || sync
 }
 
-await_removal() { # smtpd has said "removed" before it removes the files; five seconds in all
-    waited=0
-    while read -r id; do
-        while is_queued "$id"; do
-            [ "$waited" -lt 100 ] || return 0
-            sleep 0.05
-            waited=$((waited + 1))
-        done
-    done <"$work/safe"
+check_settled() { # what smtpd is about to remove is neither left nor done
+    for ready in mxfleet-quarantine/"$job"/*.ready mxfleet-quarantine/deleting-"$job"/*.ready; do
+        copy=${ready%.ready}
+        id=${copy##*/}
+        if [ -e "$copy/message" ] && is_queued "$id" && [ ! -e "$(queue_of "$id")/message" ]; then
+            broke "smtpd has not removed $id yet"
+        fi
+    done
 }
 
 put_back() {
@@ -297,7 +209,7 @@ put_back() {
             [ "$mode" = wait ] || "$smtpctl" schedule "$id" </dev/null >/dev/null || broke "smtpctl"
         fi
     done <"$work/wanted"
-    eval "$settle"
+    settle
     sync queue 2>/dev/null || sync
     rmdir "$there" 2>/dev/null
     return 0
@@ -306,6 +218,7 @@ put_back() {
 case $action in
 out | delete)
     if [ -s "$work/wanted" ]; then take_out; fi
+    check_settled
     ;;
 back)
     if [ -s "$work/wanted" ]; then put_back; fi
@@ -313,7 +226,8 @@ back)
 look)
     if [ -d mxfleet-quarantine ]; then
         lock
-        eval "$settle"
+        settle
+        check_settled
     fi
     ;;
 erase)
@@ -325,7 +239,7 @@ erase)
         [ -e "$there/$id" ] || [ -e "$there/$id.ready" ] || continue
         mv -f -T "$there/$id.ready" "$there/$id.erasing" 2>/dev/null || : >"$there/$id.erasing" || broke "cannot write"
     done <"$work/wanted"
-    eval "$settle"
+    settle
     rmdir "$there" 2>/dev/null
     [ ! -d mxfleet-quarantine ] || sync mxfleet-quarantine 2>/dev/null || sync
     ;;
