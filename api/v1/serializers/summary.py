@@ -10,11 +10,12 @@ from api.codes import HOST_CODES
 from api.fields import Choice, Flag, Integer, JsonObject, StrictSerializer, Text, Texts
 from api.results import reference
 from api.schema import component_name
-from api.v1.serializers.jobs import FINAL, JOB_STATES, RUN_STATES
+from api.v1.serializers.jobs import JOB_STATES, RUN_STATES
 from fleet.mta.params.catalogue import CATALOGUE
 from jobs import words
 from jobs.models import Job
 from jobs.rules.state import JobState, RunState
+from jobs.selectors import FINAL
 from jobs.summary.merge import Merged
 from jobs.summary.shapes import MERGED, DriftMerged
 
