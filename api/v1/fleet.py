@@ -72,6 +72,7 @@ class Credentials(ObjectViewSet):
     filtered = frozenset(
         {"list", "retrieve", "partial_update", "destroy", "replacement", "begin_replacement", "stop_replacement"}
     )
+    trimmed = frozenset({"list", "retrieve", "replacement"})
 
     def get_queryset(self) -> Rows:
         return selectors.visible_credentials(self.actor)

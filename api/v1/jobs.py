@@ -89,7 +89,7 @@ class Jobs(ReadViewSet):
     }
     filtered = frozenset({"list", "runs", "messages", "summary"})
     paged = frozenset({"list", "runs", "messages", "plan"})
-    trimmed = frozenset({"list", "retrieve", "runs", "run", "messages", "plan"})
+    trimmed = frozenset({"list", "retrieve", "summary", "runs", "run", "messages", "plan"})
 
     def get_queryset(self) -> Rows:
         return selectors.with_details(selectors.visible_jobs(self.actor))
@@ -130,9 +130,9 @@ class Jobs(ReadViewSet):
     def summary(self, request: Request, pk: UUID) -> Response:
         """The results of all runs merged, what did not answer, and the same as text; of a job that goes on, so far."""
         job = self.job()
-        merged = selectors.merged(job, asked(request, self.filters).get("limit", MERGED_ROWS))
-        answer = self.tagged(self.get_serializer(summary_of(job, merged)).data)
-        if not answer.data or not answer.data["complete"]:
+        merged = summary_of(job, selectors.merged(job, asked(request, self.filters).get("limit", MERGED_ROWS)))
+        answer = self.tagged(self.get_serializer(merged).data)
+        if not merged["complete"]:
             answer.headers["Retry-After"] = POLL_AGAIN
         return answer
 

@@ -156,7 +156,17 @@ def test_a_job_that_is_put_off_says_until_when(world: World) -> None:
     assert world.alice.post("jobs/", JOB).json()["start_after"] is None
 
 
-@pytest.mark.parametrize("value", [ahead(days=8), ahead(seconds=-5), "tomorrow", "2026-12-01T10:00:00", 5, None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(ahead(days=8), id="in 8 days"),
+        pytest.param(ahead(seconds=-5), id="over"),
+        "tomorrow",
+        "2026-12-01T10:00:00",
+        5,
+        None,
+    ],
+)
 def test_a_time_that_is_none_or_over_or_too_far_away_is_422(world: World, value: Any) -> None:
     problem = refused(world.alice.post("jobs/", PURGE | {"start_after": value}), 422, "invalid")
     assert [error["field"] for error in problem["errors"]] == ["start_after"]

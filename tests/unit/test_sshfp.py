@@ -263,7 +263,11 @@ def test_one_source_that_differs_outweighs_those_that_match() -> None:
     assert verdict_of([]) is Verdict.UNPROVEN
 
 
-@pytest.mark.parametrize("text", [KEY.fingerprint, f"{KEY.fingerprint}=", LINE, f"{LINE} root@mx1"])
+@pytest.mark.parametrize(
+    "text",
+    [KEY.fingerprint, f"{KEY.fingerprint}=", LINE, f"{LINE} root@mx1"],
+    ids=["fingerprint", "padded", "key", "key with a comment"],
+)
 def test_a_fingerprint_is_taken_as_such_or_as_a_key(text: str) -> None:
     assert fingerprint_of(text) == KEY.fingerprint
 
