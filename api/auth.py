@@ -23,6 +23,8 @@ from jobs.actor import Actor
 from jobs.models import Account
 
 UNKNOWN = "the token is unknown, expired or revoked"
+UNSCOPED = ""
+"""In a view's `scopes`: any good token may do this."""
 COARSE = timedelta(minutes=1)
 """`last_used_at` is no more exact than this, so that reading does not mean writing."""
 
@@ -141,10 +143,12 @@ def _is_good(token: Token, now: datetime) -> bool:
 
 
 class HasScope(BasePermission):
-    """The token was not narrowed away from what the view's method needs."""
+    """The token was not narrowed away from what the view's method needs; what names no scope is refused."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, Actor):
             return False
+        if (request.method or "").lower() not in view.action_map:
+            return True  # 405 comes next
         scope = view.scopes.get("GET" if request.method == "HEAD" else request.method)
-        return scope is None or request.auth.has_scope(scope)
+        return scope == UNSCOPED or (scope is not None and request.auth.has_scope(scope))

@@ -26,8 +26,9 @@ FIELDS = "fields"
 
 
 class ApiViewSet(GenericViewSet[Any]):
-    """Base. `scopes`: method to the scope that it needs. `paged`: the actions whose query asks for a page, `filtered`:
-    those whose query has `filters`, `trimmed`: those whose query has `fields`."""
+    """Base. `scopes`: each method to the scope that it needs; one that is not named is refused. `paged`: the actions
+    whose query asks for a page, `filtered`: those whose query has `filters`, `trimmed`: those whose query has `fields`.
+    """
 
     schema = ApiSchema()
     scopes: ClassVar[dict[str, str]] = {}

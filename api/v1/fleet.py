@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
+from api.auth import UNSCOPED
 from api.errors import Problem
 from api.filters import Rows, equals, flag, label, one_of
 from api.idempotency import Answer
@@ -267,6 +268,7 @@ class Instances(ListModelMixin, ApiViewSet):
 class Operations(ApiViewSet):
     """The catalogue: every operation, its params, and which MTA can do it."""
 
+    scopes = {"GET": UNSCOPED}
     serializer_class = OperationSerializer
     filtered = paged = frozenset()
 

@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
+from api.auth import UNSCOPED
 from api.filters import Rows, Through, equals, flag, one_of
 from api.tokens import effective_scopes, issue, revoke, visible_tokens
 from api.v1.serializers.people import (
@@ -133,6 +134,7 @@ class ServiceAccounts(Accounts):
 class Tokens(CreateMixin, DestroyMixin, ReadViewSet):
     """The caller's tokens, and those of accounts that the caller administers. DELETE revokes one at once."""
 
+    scopes = dict.fromkeys(("GET", "POST", "DELETE"), UNSCOPED)
     serializer_class = TokenSerializer
     lookup_value_converter = "uuid"
     orderings = {"-created_at": ("-id",)}
@@ -154,6 +156,7 @@ class Tokens(CreateMixin, DestroyMixin, ReadViewSet):
 class Whoami(ApiViewSet):
     """The caller."""
 
+    scopes = {"GET": UNSCOPED}
     serializer_class = WhoamiSerializer
 
     @extend_schema(operation_id="get_whoami", summary="Who am I", tags=["people"])

@@ -8,6 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api.auth import UNSCOPED
 from api.errors import Problem, respond
 from api.fields import StrictSerializer
 from api.viewsets import ApiViewSet
@@ -37,6 +38,7 @@ class RootSerializer(StrictSerializer):
 class Root(ApiViewSet):
     """The collections."""
 
+    scopes = {"GET": UNSCOPED}
     serializer_class = RootSerializer
     trimmed = frozenset()
 

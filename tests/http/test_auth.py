@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from api.models import Token
+from api.v1 import people
 from jobs.models import AuditEvent
 from tests.http.cast import Caller, World, build_world
 from tests.http.test_errors import JOB, refused
@@ -129,6 +130,20 @@ def test_a_scope_that_is_missing_is_403(world: World, scopes: list[str], method:
 @pytest.mark.parametrize("path", ["audit/export/", "hosts/mx1/", "users/"])
 def test_a_head_needs_the_scope_of_its_get(world: World, path: str) -> None:
     assert world.token("dana", scopes=["jobs:read"]).send("HEAD", path).status_code == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_method_that_names_no_scope_is_refused_to_everybody(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    assert world.dana.send(method, "whoami/").status_code == 200
+    monkeypatch.setattr(people.Whoami, "scopes", {})
+    assert world.dana.send(method, "whoami/").status_code == 403
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS"])
+def test_a_method_that_a_view_does_not_have_is_405_also_where_no_scope_is_named(world: World, method: str) -> None:
+    refused(world.token("dana", scopes=["audit:read"]).send(method, "jobs/"), 405, "method_not_allowed")
 
 
 def test_a_viewer_reads_and_changes_nothing(world: World) -> None:
