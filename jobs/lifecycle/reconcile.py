@@ -94,7 +94,7 @@ def settle(job: Job, report: Report) -> None:
     if isinstance(report.value, Result) and _is_final(report.run, report.value):
         _settled(job, report)
     else:
-        _again(job, report.run)
+        _again(job, report)
 
 
 def _is_final(run: Run, result: Result) -> bool:
@@ -134,13 +134,15 @@ def _search_quarantine(job: Job, report: Report) -> None:
         orphans.inspect_soon(run.instance)
 
 
-def _again(job: Job, run: Run) -> None:
+def _again(job: Job, report: Report) -> None:
+    run = report.run
     with transaction.atomic():
         job = Job.objects.select_for_update(no_key=True).get(pk=job.pk)  # else two last runs do not see each other end
         attempts = run.reconciled + 1
         at = run.unknown_at + timedelta(seconds=AFTER[attempts]) if run.unknown_at and attempts < len(AFTER) else None
         now = db_now()
         won = _as_seen(run).update(reconciled=attempts, reconcile_at=at, finished_at=None if at else now)
+        tally.runs_failed([report.error.code] * won if report.error else [])
         if won and at is None:
             blocklist.settle([run], now, now)
             finish_job(job)

@@ -28,7 +28,7 @@ def job_ended(job: Job, state: JobState, now: datetime) -> None:
 
 
 def runs_failed(codes: Iterable[str]) -> None:
-    """Count errors that workers reported of runs, by code."""
+    """Count errors that workers reported of runs, and of looks at unknown ones, by code."""
     _count(TallyKind.RUN_ERROR, Counter(codes))
 
 

@@ -11,11 +11,12 @@ from fleet.mta.errors import Unreachable
 from fleet.mta.steps import Plan
 from jobs import tasks
 from jobs.clock import db_now
-from jobs.lifecycle import retention, tally
+from jobs.lifecycle import reconcile, retention, tally
 from jobs.lifecycle.cancel import cancel
 from jobs.lifecycle.followup import undo
 from jobs.models import Job, JobState, QuarantineItem, Tally
 from tests.db.fleet import Cast, ask, changed, message, work
+from tests.db.test_reconcile import later, look, unknown_purge
 
 
 def counted() -> dict[tuple[str, ...], int]:
@@ -44,6 +45,18 @@ def test_what_runs_failed_with_is_counted_by_code(people: Cast) -> None:
     people.engine.results["mx1/postfix"] = Unreachable("no route")
     work(ask(people.alice, "queue.list", {"customers": ["acme"]}))
     assert counted()[("run_error", "", "unreachable")] == 1
+
+
+def test_each_failed_look_at_an_unknown_run_is_counted_too(people: Cast) -> None:
+    job = unknown_purge(people)
+    counts = counted()
+    people.engine.results["mx1/postfix"] = Unreachable("no route")
+    for number, seconds in enumerate(reconcile.AFTER, 1):
+        later(job, seconds)
+        look(job)
+        assert counted()[("run_error", "", "unreachable")] == number
+    assert job.runs.get().state == "unknown"
+    assert counted().keys() - counts.keys() == {("run_error", "", "unreachable"), ("job", "queue.purge", "failed")}
 
 
 def test_a_message_that_leaves_quarantine_is_counted_once(people: Cast) -> None:
