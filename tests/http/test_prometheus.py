@@ -17,6 +17,7 @@ from tests.http.test_errors import JOB
 from tests.http.wire import ask, serving, until
 from tests.services import Prometheus
 
+HERE = Path(__file__).parent
 SHIPPED = ROOT / "deploy" / "prometheus"
 ALERTS = [rule for group in yaml.safe_load((SHIPPED / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "mxfleet.json").read_text())
@@ -75,7 +76,15 @@ def test_every_query_of_the_board_and_every_series_of_an_alert_is_there(promethe
 
 
 def test_alerts_fire_when_they_should_and_not_before() -> None:
-    run("promtool", "test", "rules", *Path(__file__).parent.glob("alerts*.yml"))
+    run("promtool", "test", "rules", *HERE.glob("alerts*.yml"))
+
+
+def test_of_each_alert_it_is_shown_when_it_fires_and_when_it_does_not() -> None:
+    shown: set[tuple[str, bool]] = set()
+    for path in HERE.glob("alerts*.yml"):
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            shown |= {(each["alertname"], bool(each.get("exp_alerts"))) for each in case["alert_rule_test"]}
+    assert shown == {(rule["alert"], fires) for rule in ALERTS for fires in (True, False)}
 
 
 def test_the_configuration_and_its_rules_are_sound() -> None:
