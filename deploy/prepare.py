@@ -11,6 +11,8 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError
 from django.db.migrations.exceptions import MigrationSchemaMissing
 
+from deploy.usage import Parser
+
 EX_UNAVAILABLE = 69
 INSUFFICIENT_PRIVILEGE = "42501"
 """PostgreSQL's SQLSTATE (its manual, appendix A)."""
@@ -56,4 +58,5 @@ def _prepare() -> None:
 
 
 if __name__ == "__main__":
+    Parser("deploy.prepare", __doc__).parse_args()
     sys.exit(main())

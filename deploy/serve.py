@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 
 from deploy.server import Server
+from deploy.usage import Parser
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "deploy.settings")
 
@@ -53,4 +54,5 @@ def allow_files(number: int) -> None:
 
 
 if __name__ == "__main__":
+    Parser("deploy.serve", __doc__).parse_args()
     main()

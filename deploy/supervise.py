@@ -23,6 +23,7 @@ from pathlib import Path
 from deploy import logs
 from deploy.child import Child, described, python
 from deploy.env import EX_CONFIG, Env, load, runtime_directory
+from deploy.usage import Parser
 
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
@@ -264,4 +265,5 @@ def main(when_ready: Callable[[Supervisor], None] = announce) -> int:
 
 
 if __name__ == "__main__":
+    Parser("deploy.supervise", __doc__).parse_args()
     sys.exit(main())

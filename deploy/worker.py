@@ -13,10 +13,10 @@ from celery import signals
 from deploy import watchdog
 from deploy.celery import ENV, app
 from deploy.env import Env
+from deploy.usage import Parser
 from jobs.lanes import THREADS
 from jobs.wakeup import CONTROL
 
-EX_USAGE = 64
 EX_TEMPFAIL = 75
 FREE = "ssh"
 CONTROL_THREADS = 4
@@ -27,10 +27,10 @@ _taken: list[IO[str]] = []
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m deploy.worker QUEUE, such as ssh.0, ssh.SITE.0, ssh or control", file=sys.stderr)
-        return EX_USAGE
-    queue = free_queue(ENV) if arguments[0] == FREE else arguments[0]
+    parser = Parser("deploy.worker", __doc__)
+    parser.add_argument("queue", help="such as ssh.0, ssh.SITE.0, ssh or control")
+    asked = parser.parse_args(arguments).queue
+    queue = free_queue(ENV) if asked == FREE else asked
     if not queue:
         print(f"mxfleet: each of the {ENV.shards} shards has a worker on this machine", file=sys.stderr)
         return EX_TEMPFAIL
