@@ -20,9 +20,9 @@ PROBLEM_CODES = (
 
 FIELD_CODES = (
     "bad_duration", "bad_id", "bad_pattern", "bad_queue_id", "bad_size", "bad_status", "bad_text", "bad_time",
-    "disabled", "duplicate", "forbidden_range", "invalid", "matches_all", "mutually_exclusive", "name_taken",
-    "no_target", "not_a_choice", "out_of_range", "pinned", "protected", "required", "reserved_name", "scope_mismatch",
-    "too_broad", "unknown_field", "unknown_target", "unsupported", "unusable_key", "wrong_type",
+    "disabled", "duplicate", "forbidden", "forbidden_range", "invalid", "matches_all", "mutually_exclusive",
+    "name_taken", "no_target", "not_a_choice", "out_of_range", "pinned", "protected", "required", "reserved_name",
+    "scope_mismatch", "too_broad", "unknown_field", "unknown_target", "unsupported", "unusable_key", "wrong_type",
 )  # fmt: skip
 """`code` of one of a problem's `errors`."""
 

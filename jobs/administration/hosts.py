@@ -1,6 +1,6 @@
 """The audited writers of hosts: one alone, or what rows of many come to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from jobs.administration.inventory import (
     update_row,
 )
 from jobs.administration.names import check_name
-from jobs.errors import FieldError, Invalid
+from jobs.errors import FieldError, Forbidden, Invalid
 from jobs.rows import BATCH
 
 CONNECTION = frozenset(
@@ -36,6 +36,7 @@ NONE_NEXT: Mapping[str, Any] = {
 }
 """Who says which credential a host has ends the trying of another one."""
 
+FORBIDDEN = "forbidden"
 NEEDED = ("username", "credential")
 """What a new host has from its row or from its customer's defaults."""
 
@@ -118,11 +119,12 @@ def decide(actor: Actor, rows: Sequence[Row], *, must_be_new: bool = False) -> l
 
     Raises Forbidden, and Invalid with all that is wrong, in the order of the rows.
     """
-    known = Known(_administered(actor, rows), rows)
+    foreign, administered = _customers(actor, rows)
+    known = Known(administered, rows)
     decisions: list[Decision] = []
     wrong: list[FieldError] = []
     for row, values in zip(rows, known.wanted, strict=True):
-        found: Sequence[FieldError] = row.wrong
+        found: Sequence[FieldError] = (*row.wrong, *_not_his(row, foreign))
         if not found:
             try:
                 decisions.append(_decide(known, row, values, must_be_new=must_be_new))
@@ -130,8 +132,14 @@ def decide(actor: Actor, rows: Sequence[Row], *, must_be_new: bool = False) -> l
                 found = error.errors
         wrong += [placed(row, each) for each in found]
     if wrong:
-        raise Invalid.fields(*dict.fromkeys(wrong))
+        raise _refusal(tuple(dict.fromkeys(wrong)))
     return decisions
+
+
+def _refusal(errors: tuple[FieldError, ...]) -> Invalid | Forbidden:
+    if all(each.code == FORBIDDEN for each in errors):
+        return Forbidden(FORBIDDEN, errors[0].detail, errors)
+    return Invalid.fields(*errors)
 
 
 def store(decisions: Sequence[Decision]) -> None:
@@ -155,13 +163,19 @@ def store(decisions: Sequence[Decision]) -> None:
         raise Invalid.field("name", "name_taken", "a host of such a name was added meanwhile; send it again") from error
 
 
-def _administered(actor: Actor, rows: Sequence[Row]) -> list[Customer]:
-    """The customers that the rows name and the actor sees. Raises Forbidden when he does not administer one of them."""
+def _customers(actor: Actor, rows: Sequence[Row]) -> tuple[set[str], list[Customer]]:
+    """Of the customers that the rows name and the actor sees: those that he does not administer, and the others."""
     slugs = {row.values["customer"] for row in rows if "customer" in row.values}
-    customers = list(actor.customers("read").filter(slug__in=slugs))
-    for customer in customers:
-        must_administer(actor, customer)
-    return customers
+    seen = list(actor.customers("read").filter(slug__in=slugs))
+    administered = [customer for customer in seen if actor.may("administer", [customer.pk])]
+    return {customer.slug for customer in seen if customer not in administered}, administered
+
+
+def _not_his(row: Row, foreign: Collection[str]) -> list[FieldError]:
+    slug = row.values.get("customer")
+    if slug not in foreign:
+        return []
+    return [FieldError("customer", FORBIDDEN, f"only an administrator of {slug} changes that")]
 
 
 def _decide(known: Known, row: Row, values: Mapping[str, Any], *, must_be_new: bool) -> Decision:

@@ -11,7 +11,7 @@ from fleet.models import Host
 from jobs.actor import Actor
 from jobs.administration.host_fields import Row
 from jobs.administration.hosts import Decision, decide, store
-from jobs.administration.inventory import Values
+from jobs.administration.inventory import Values, must_administer_all
 from jobs.audit import trail
 from jobs.errors import Clash, FieldError
 
@@ -47,7 +47,9 @@ def change_hosts(actor: Actor, hosts: QuerySet[Host], expected: int, changes: Va
     with transaction.atomic():
         chosen = set(hosts.values_list("pk", flat=True))
         locked = Host.objects.select_for_update(of=("self",), no_key=True).filter(pk__in=chosen).order_by("pk")
-        names = sorted((row.name, row.customer.slug) for row in locked.select_related("customer"))
+        rows_now = list(locked.select_related("customer"))
+        must_administer_all(actor, rows_now)
+        names = sorted((row.name, row.customer.slug) for row in rows_now)
         found = set(hosts.values_list("pk", flat=True))  # as they are now that nobody else changes them
         if len(found) != expected or found != chosen:
             raise CountDiffers("count_differs", len(found), expected)

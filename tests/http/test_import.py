@@ -6,10 +6,10 @@ from typing import Any
 import asyncssh
 import pytest
 
-from fleet.models import Credential, Host
+from fleet.models import Credential, Customer, Host
 from fleet.ssh.hostkeys import fingerprint
 from jobs.administration import many_hosts
-from jobs.models import AuditEvent
+from jobs.models import Account, AuditEvent, Role
 from tests.http.cast import Caller, World
 from tests.http.test_errors import refused
 
@@ -201,6 +201,18 @@ def test_a_host_of_another_customer_is_never_taken_over(world: World) -> None:
         assert errors(send(caller, csv(row("bx1"))), code="name_taken") == [("rows[0].name", "name_taken")]
         refused(caller.put("hosts/bx1/", host("bx1")), 422, "name_taken")
     assert Host.objects.get(name="bx1").customer.slug == "beta"
+
+
+def test_a_row_of_a_customer_that_the_caller_does_not_administer_is_named(world: World) -> None:
+    anna, beta = Account.objects.get(username="anna"), Customer.objects.get(slug="beta")
+    Role.objects.create(account=anna, role="viewer", customer=beta)
+    mixed = [row("n1"), row("n2", customer="beta", credential="beta-key"), row("n3")]
+    problem = refused(send(world.anna, csv(*mixed)), 403, "forbidden")
+    assert [(each["field"], each["code"]) for each in problem["errors"]] == [("rows[1].customer", "forbidden")]
+    assert problem["errors"][0]["detail"] == "line 3: only an administrator of beta changes that"
+    answer = send(world.anna, csv(*mixed, row("n4", port="x")))
+    assert errors(answer) == [("rows[1].customer", "forbidden"), ("rows[3].port", "wrong_type")]
+    assert not Host.objects.filter(name__startswith="n").exists()
 
 
 def test_only_an_administrator_of_each_customer_imports(world: World) -> None:
