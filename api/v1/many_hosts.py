@@ -33,6 +33,9 @@ SWITCHES = {
     "dry_run": switch("Only say what would be done."),
     "customer": word("Whose the hosts are that do not say it themselves."),
 }
+SELECTING = frozenset({"customer", "site", "enabled", "status", "label", "search"})
+"""The filters of the list by which a change says which hosts it is for. What the list learns besides is none of them by
+itself: a parameter that narrows nothing would mean the whole fleet."""
 NAMES = ("name", "customer")
 """What is looked at of a row that is wrong: others may refer to it."""
 
@@ -80,8 +83,9 @@ class ManyHostsMixin(ApiViewSet):
     )
     def bulk_update(self, request: Request) -> Response:
         """Change all hosts that the query selects, where they are as many as expected: all of them or none."""
-        given = asked(request, self.filters)
-        if not given:
+        for name in request.query_params.keys() - SELECTING:
+            raise Problem(400, "unknown_parameter", f"{name!r} does not say which hosts are meant")
+        if not request.query_params:
             raise Problem(422, "invalid", "say by a filter which hosts are meant, such as ?customer=acme")
         if "If-Match" in request.headers:
             raise Problem(412, "precondition_failed", "a list has no version; `expected` says how many were seen")

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from api.filters import choice
+from api.v1.fleet import Hosts
+from api.v1.many_hosts import SELECTING
 from fleet.models import Host
 from fleet.ssh.hostkeys import fingerprint
 from jobs.models import AuditEvent
@@ -44,6 +47,18 @@ def test_without_a_filter_nothing_is_changed(three: World) -> None:
     for query in ("", "?site="):
         assert change(three, query, 4, port=2222).status_code in (409, 422)
     refused(change(three, "", 4, port=2222), 422, "invalid")
+    assert not Host.objects.filter(port=2222).exists()
+
+
+@pytest.mark.parametrize("query", ["?view=short", "?site=fra&view=short", "?limit=2", "?fields=name", "?x=1"])
+def test_only_what_selects_hosts_says_which_are_changed(
+    three: World, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    assert Hosts.filters.keys() == SELECTING
+    narrows_nothing = choice(["short", "long"], "How much of each host is told.")
+    monkeypatch.setattr(Hosts, "filters", {**Hosts.filters, "view": narrows_nothing})
+    for expected in (2, 4):
+        refused(change(three, query, expected, port=2222), 400, "unknown_parameter")
     assert not Host.objects.filter(port=2222).exists()
 
 
