@@ -17,6 +17,12 @@ from jobs.rules.plan import PlanRow, digest_of
 VERDICT = ("approvals_needed", "approval_role", "rule", "why", "approval_ttl", "execution_ttl")
 """What the rules ask of the job, by the names of its columns."""
 
+SAID = {
+    "way": "how a host of it is reached (address, port, username, become, host key or CA, jump host), "
+    "or where its MTA keeps its files, is something else by now"
+}
+"""Parts that their names do not tell."""
+
 
 def document_of(job: Job, rows: Sequence[PlanRow], verdict: Parts) -> str:
     """The document of a job that is being frozen, whose rules ask for `verdict` (by VERDICT)."""
@@ -34,7 +40,7 @@ def why_changed(job: Job) -> str:
     present = _parts(job, plan_rows(job), {name: getattr(job, name) for name in VERDICT})
     hosts = json.loads(row.document)["hosts"]
     wrong = changed_part(row.document, {**present, "hosts": hosts, "target": _as_frozen(job.target, hosts)})
-    return f"the plan is not the one that was frozen: {wrong}" if wrong else ""
+    return f"the plan is not the one that was frozen: {SAID.get(wrong, wrong)}" if wrong else ""
 
 
 def _parts(job: Job, rows: Sequence[PlanRow], verdict: Parts) -> Parts:

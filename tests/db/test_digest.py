@@ -5,11 +5,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncssh
 import pytest
 from django.db.models import F
 
-from fleet.models import Host
+from fleet.models import Credential, Host
 from fleet.mta.steps import Plan
+from jobs.administration.hosts import update_host
 from jobs.clock import db_now
 from jobs.errors import Clash
 from jobs.lifecycle.approval import approve, confirm
@@ -62,6 +64,42 @@ TAMPERED = {
     "the document": lambda: FrozenPlan.objects.update(document="{}"),
     "no document": lambda: FrozenPlan.objects.all().delete(),
 }
+
+
+PUBLIC_KEY = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+ELSEWHERE = {
+    "address": "192.0.2.99",
+    "port": 2222,
+    "username": "other",
+    "become": "sudo",
+    "host_key": PUBLIC_KEY,
+    "host_ca": PUBLIC_KEY,
+    "jump_host": "mx2",
+}
+BESIDE = {"labels": {"role": "relay"}, "site": "fra1", "credential": "spare", "name": "mx7"}
+
+
+def edit(people: Cast, field: str, value: Any) -> None:
+    """As by PATCH hosts/mx1/."""
+    Credential.objects.create(customer=people.acme, name="spare", private_key="")
+    update_host(people.dana, Host.objects.get(name="mx1"), {field: value})
+
+
+@pytest.mark.parametrize("field", ELSEWHERE)
+def test_an_edit_of_how_a_host_is_reached_voids_the_plan_and_says_so(people: Cast, field: str) -> None:
+    job = purge(people)
+    edit(people, field, ELSEWHERE[field])
+    with pytest.raises(Clash, match=r"how a host of it is reached .*submit the job again") as caught:
+        approve(people.bob, job, job.digest)
+    assert (caught.value.code, job.approvals.count()) == ("conflict", 0)
+
+
+@pytest.mark.parametrize("field", BESIDE)
+def test_an_edit_that_changes_neither_where_nor_how_a_plan_runs_voids_it_not(people: Cast, field: str) -> None:
+    job = purge(people)
+    edit(people, field, BESIDE[field])
+    approve(people.bob, job, job.digest)
+    assert work(job).state == "succeeded"
 
 
 @pytest.mark.parametrize("what", TAMPERED)
