@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+from deploy import settings as deployed
 from deploy.env import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -49,13 +50,20 @@ def test_it_is_right_by_the_schema_of_compose() -> None:
         validator.validate(broken)
 
 
-def test_images_are_pinned_and_ours_has_the_version_of_the_project() -> None:
+def test_each_copy_of_the_version_is_that_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {SERVICES[name]["image"] for name in OURS} == {f"mxfleet:{version}"}
+    assert version == deployed.VERSION
+    released = re.search(r"^## (\d\S*) - ", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert released is not None
+    assert released[1] == version
+
+
+def test_images_of_others_are_pinned() -> None:
     base = re.search(r"^FROM (\S+)$", (ROOT / "deploy/Dockerfile").read_text(), re.M)
     assert base is not None
     for image in (base[1], *(SERVICES[name]["image"] for name in ("database", "redis"))):
         assert re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?(-[a-z]+)+", image), image
-    assert {SERVICES[name]["image"] for name in OURS} == {f"mxfleet:{version}"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
