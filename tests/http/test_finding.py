@@ -97,6 +97,7 @@ def test_hosts_are_searched_by_name_address_site_and_labels_literally(world: Wor
         ("search=mx1%20fra_1%20pfel", ["mx1"]),
         ("search=mx1%20ber", []),
         ("search=Äpfel", ["mx1"]),
+        ("search=äPFEL", [] if connection.vendor == "sqlite" else ["mx1"]),  # docs/api.md says so
         ("search=0%25\\", ["mx1"]),
         ("search=%25x", []),
         ("search=fra%5F1", ["mx1"]),
