@@ -254,6 +254,7 @@ def test_fields_are_no_parameter_where_nothing_is_read_and_secrets_are_no_fields
     refused(world.anna.patch("hosts/mx1/?fields=name", {"site": "x"}), 400, "unknown_parameter")
     refused(world.anna.get("credentials/?fields=private_key"), 400, "unknown_field")
     refused(world.anna.get("hosts/?fields="), 400, "unknown_field")
+    refused(world.anna.get("operations/?fields="), 400, "unknown_field")
     refused(world.anna.get("hosts/?fields=name&fields=site"), 400, "unknown_parameter")
 
 
