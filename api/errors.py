@@ -130,9 +130,16 @@ def as_problem(error: Exception) -> Problem:
         return _of_framework(error)
     if isinstance(error, SuspiciousOperation):  # too many query parameters, for one
         return Problem(400, "bad_request", "the request is malformed")
+    if isinstance(error, IntegrityError) and _refers_to_nothing(error):
+        return Problem(409, "conflict", "what this refers to was deleted meanwhile; look at it again")
     if isinstance(error, DatabaseError) and not isinstance(error, DataError | IntegrityError | ProgrammingError):
         return Problem(503, "unavailable", "the database does not take this now; try again", {"Retry-After": "5"})
     return Problem(500, "internal_error", "this is our fault; the log has the request_id")
+
+
+def _refers_to_nothing(error: IntegrityError) -> bool:
+    """Whether a foreign key is broken: the databases look at them at the commit, when somebody may have been faster."""
+    return getattr(error.__cause__, "sqlstate", "") == "23503" or str(error) == "FOREIGN KEY constraint failed"
 
 
 def _summary(errors: Sequence[service.FieldError]) -> str:

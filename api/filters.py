@@ -12,9 +12,8 @@ from operator import or_
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet, TextField, Value
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast, Lower
+from django.db.models import Func, Q, QuerySet, TextField, Value
+from django.db.models.functions import Lower
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
@@ -218,6 +217,18 @@ def instance(path: str, description: str, through: Through | None = None) -> Fil
     return any_of(description, apply, read, through=through)
 
 
+class LabelValue(Func):
+    """The value of one of a host's labels. Django's own transform takes a key such as 1 for the place in an array."""
+
+    function = "jsonb_extract_path_text"
+    output_field = TextField()
+    arity = 2
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "(SELECT value FROM json_each(%(expressions)s))"
+        return self.as_sql(compiler, connection, template=template, arg_joiner=") WHERE key = (", **extra)
+
+
 def label(description: str) -> Filter:
     """Hosts that carry the label `key=value`: as in a target, one value of each key that is named."""
 
@@ -229,11 +240,9 @@ def label(description: str) -> Filter:
 
     def apply(rows: Rows, values: list[tuple[str, str]]) -> Rows:
         for number, key in enumerate(sorted({key for key, _ in values})):
-            text, wanted = (
-                Cast(KeyTextTransform(key, "labels"), TextField()),
-                [to for each, to in values if each == key],
-            )
-            rows = rows.alias(**{f"label_{number}": text}).filter(**{f"label_{number}__in": wanted})
+            wanted = [to for each, to in values if each == key]
+            rows = rows.alias(**{f"label_{number}": LabelValue("labels", Value(key))})
+            rows = rows.filter(**{f"label_{number}__in": wanted})
         return rows
 
     return any_of(description, apply, read)

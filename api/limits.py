@@ -36,8 +36,8 @@ def bounded(app: App) -> App:
             return
         try:
             check_head(scope)
-            with _place(scope["path"]) as limit:
-                body = await _read(receive, limit)
+            with _place(scope["path"]):
+                body = await _read(receive, scope["path"])
                 if body is not None:
                     await app(_with_length(scope, len(body)), _replay(body, receive), send)
         except TooMuch as error:
@@ -53,23 +53,36 @@ def body_limit(path: str) -> int:
 
 _imports = 0
 """Files of hosts that are in memory now."""
+_arriving: list[asyncio.Timeout] = []
+"""The time that is left to each of those whose end has not come, the first one first."""
 
 
 @contextmanager
-def _place(path: str) -> Iterator[int]:
-    """The limit of a body sent there, while there is a place for it. Raises TooMuch: memory is for a few files only."""
+def _place(path: str) -> Iterator[None]:
+    """A place in memory for a body sent there. Raises TooMuch: memory is for a few files only.
+
+    Where there is none, the file that has been arriving longest makes room: nobody knows yet who sends it.
+    """
     global _imports
     if path != settings.IMPORT:
-        yield body_limit(path)
+        yield
         return
     if _imports >= settings.IMPORTS_AT_ONCE:
-        detail = "as many files of hosts as can be are being read; try again"
-        raise TooMuch(Problem(429, "rate_limited", detail, {"Retry-After": "5"}))
+        if not _arriving:
+            raise TooMuch(_too_many())
+        longest = _arriving.pop(0)
+        if not longest.expired():
+            longest.reschedule(0)
     _imports += 1
     try:
-        yield body_limit(path)
+        yield
     finally:
         _imports -= 1
+
+
+def _too_many() -> Problem:
+    detail = "as many files of hosts as can be are being read; try again"
+    return Problem(429, "rate_limited", detail, {"Retry-After": "5"})
 
 
 def check_head(scope: Message) -> None:
@@ -89,18 +102,29 @@ def head_too_large() -> Problem:
     return Problem(431, "headers_too_large", f"request line and headers have at most {settings.HEAD_LIMIT} bytes")
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None when the client went away."""
+async def _read(receive: Receive, path: str) -> bytes | None:
+    """The whole body of a request to that address; None when the client went away."""
+    has_place = path == settings.IMPORT
+    try:
+        async with asyncio.timeout(settings.BODY_DEADLINE) as left:
+            if has_place:
+                _arriving.append(left)
+            return await _parts(receive, body_limit(path))
+    except TimeoutError:
+        if has_place and left not in _arriving:
+            raise TooMuch(_too_many()) from None
+        detail = f"the body did not end within {settings.BODY_DEADLINE} seconds"
+        raise TooMuch(Problem(408, "request_timeout", detail)) from None
+    finally:
+        if left in _arriving:
+            _arriving.remove(left)
+
+
+async def _parts(receive: Receive, limit: int) -> bytes | None:
     parts: list[bytes] = []
     size = 0
-    deadline = asyncio.get_running_loop().time() + settings.BODY_DEADLINE
     while True:
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
-        except TimeoutError:
-            detail = f"the body did not end within {settings.BODY_DEADLINE} seconds"
-            raise TooMuch(Problem(408, "request_timeout", detail)) from None
+        message = await receive()
         if message["type"] == "http.disconnect":
             return None
         parts.append(message.get("body", b""))

@@ -164,14 +164,16 @@ def _text(raw: bytes) -> str:
 def _check_columns(columns: Sequence[str]) -> None:
     """Raise Problem 422 that names each column that is not known, or stands twice."""
     wrong = []
+    seen: set[str] = set()
     for index, name in enumerate(columns):
-        if name in columns[:index]:
+        if name in seen:
             wrong.append(FieldError(f"columns[{index}]", "duplicate", f"the column {name[:100]!r} stands twice"))
         elif name.startswith(LABELS) and not re.fullmatch(LABEL_KEY[0], name.removeprefix(LABELS)):
             wrong.append(FieldError(f"columns[{index}]", "invalid", f"expected {LABEL_KEY[1]} after {LABELS}"))
         elif not name.startswith(LABELS) and name not in COLUMNS:
             detail = f"there is no column {name[:100]!r}; known: {', '.join(COLUMNS)}, and labels.NAME"
             wrong.append(FieldError(f"columns[{index}]", "unknown_field", detail))
+        seen.add(name)
     if wrong:
         raise Problem(422, "invalid", wrong[0].detail, errors=tuple(wrong))
 

@@ -274,7 +274,7 @@ class Operations(ApiViewSet):
 
     @extend_schema(operation_id="get_operations", summary="List operations", tags=["fleet"])
     def list(self, request: Request) -> Response:
-        whole = self.get_serializer(CATALOGUE.values(), many=True).data if self.wanted else catalogue()
+        whole = self.get_serializer(CATALOGUE.values(), many=True).data if self.wanted is not None else catalogue()
         return Response({"next": None, "previous": None, "results": whole})
 
 

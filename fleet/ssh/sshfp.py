@@ -3,6 +3,7 @@
 That is shown by a resolver on this machine's loopback, which says so (AD), or by us, from the root's keys down.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -24,6 +25,9 @@ import dns.rrset
 SECONDS = 3.0
 """For one question."""
 MOST_QUESTIONS = 40
+MOST_SECONDS = 15.0
+"""For all questions about one host, after which none more is asked: a zone's own servers may answer as slowly as they
+like, and somebody waits for the whole list."""
 MOST_RECORDS = 24
 """Of one answer, so that no zone can make the check of signatures costly."""
 ALGORITHMS = {
@@ -104,6 +108,7 @@ class Chain:
     ask: Callable[[dns.name.Name, dns.rdatatype.RdataType], dns.message.Message]
     anchors: Anchors
     asked: int = 0
+    until: float = field(default_factory=lambda: time.monotonic() + MOST_SECONDS)
     _keys: dict[dns.name.Name, dns.rrset.RRset] = field(default_factory=dict)
 
     def records(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.rrset.RRset:
@@ -132,6 +137,8 @@ class Chain:
         self.asked += 1
         if self.asked > MOST_QUESTIONS:
             raise Unproven("it takes too many questions to follow the signatures")
+        if time.monotonic() > self.until:
+            raise Unproven("it takes too long to follow the signatures")
         records, signatures = _of(self.ask(name, kind), name, kind)
         if not signatures:
             raise Unproven(f"{kind.name} of {name} is not signed")

@@ -86,6 +86,9 @@ class Known:
         }
         self.jumps: dict[str, str | None] = {}
         if set(wanted.values()) - {None}:
+            # Two who lead to each other at the same moment would each find that the other one leads nowhere.
+            customers = Customer.objects.filter(pk__in=[row.pk for row in self.customers.values()])
+            list(customers.select_for_update(no_key=True).order_by("pk").values_list("pk"))
             theirs = Host.objects.filter(customer__in=self.customers.values())
             self.jumps = dict(theirs.values_list("name", "jump_host__name"))
             others = theirs.filter(name__in=set(wanted.values()) - self.hosts.keys() - {None})

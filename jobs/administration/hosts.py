@@ -175,7 +175,7 @@ def _not_his(row: Row, foreign: Collection[str]) -> list[FieldError]:
     slug = row.values.get("customer")
     if slug not in foreign:
         return []
-    return [FieldError("customer", FORBIDDEN, f"only an administrator of {slug} changes that")]
+    return [FieldError("customer", "forbidden", f"only an administrator of {slug} changes that")]
 
 
 def _decide(known: Known, row: Row, values: Mapping[str, Any], *, must_be_new: bool) -> Decision:

@@ -13,7 +13,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from fleet.models import Credential, Host, HostStatus
-from fleet.mta.errors import FleetError
 from jobs.actor import Actor
 from jobs.administration.hosts import NONE_NEXT
 from jobs.administration.inventory import must_administer, record
@@ -124,13 +123,13 @@ def took(host: Host) -> None:
         trail.append(trail.Entry(host.customer.slug, "host.credential_replaced", None, object=host.name, data=data))
 
 
-def refused(host: Host, error: FleetError) -> None:
-    """A login did not work; try again later."""
+def refused(host: Host, why: str) -> None:
+    """A login did not work, or could not be tried; try again later."""
     pause = PAUSES[min(host.next_credential_tries, len(PAUSES) - 1)]
     Host.objects.filter(pk=host.pk, next_credential=host.next_credential_id).update(
         next_credential_due=db_now() + pause,
         next_credential_tries=host.next_credential_tries + 1,
-        next_credential_error=storable(f"{error.code}: {error.detail}")[:500],
+        next_credential_error=storable(why)[:500],
     )
 
 

@@ -8,10 +8,12 @@ CELL = 75
 SHOWN = 3
 """Of groups, notes and instances that are named; of the others how many they are."""
 HIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u2800\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
 )
-"""Controls, and what changes the direction of a text or is not seen."""
+"""Controls, and what changes the direction of a text or is not seen: Unicode's Default_Ignorable_Code_Point, and the
+empty Braille pattern."""
 
 
 def cell(text: str) -> str:

@@ -38,13 +38,14 @@ def _round_of(hosts: Sequence[Host], execute: Execute) -> None:
     for key, host in by_key.items():
         try:
             requests.append(_request(key, host))
-        except Exception:  # a credential that does not open must not keep the others from being tried
+        except Exception as error:  # a credential that does not open must not keep the others from being tried
             log.exception("the next credential of %s cannot be tried", host)
+            replacing.refused(host, f"it cannot be tried: {type(error).__name__}; the worker's log has more")
     for outcomes in execute(requests):
         for outcome in outcomes:
             host = by_key[outcome.key]
             if outcome.error is not None:
-                replacing.refused(host, outcome.error)
+                replacing.refused(host, f"{outcome.error.code}: {outcome.error.detail}")
             else:
                 replacing.took(host)
 

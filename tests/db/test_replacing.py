@@ -8,6 +8,7 @@ import pytest
 
 from fleet.models import Credential, Host
 from fleet.mta.errors import AuthFailed
+from fleet.secrets import SecretError
 from fleet.ssh.engine import Outcome, Request
 from jobs import tasks
 from jobs.administration.hosts import update_host
@@ -176,3 +177,22 @@ def test_the_schedule_has_workers_try_and_a_pause_does_not(
     people.engine.results["mx1"] = None
     runner.check_hosts(queue)
     assert credentials() == {"mx1": "new", "mx2": "key", "mx9": "key"}
+
+
+def test_one_that_cannot_be_opened_is_told_and_keeps_no_other_from_being_tried(
+    people: Cast, old: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replacing.begin(people.dana, old, "new")
+    endpoint_for = trying.endpoint_for
+
+    def opened(host: Host, credential: Credential | None) -> Any:
+        if host.name == "mx1":
+            raise SecretError("the key file has no such key")
+        return endpoint_for(host, credential)
+
+    monkeypatch.setattr(trying, "endpoint_for", opened)
+    tried("mx1", "mx2")
+    assert credentials() == {"mx1": "key", "mx2": "new", "mx9": "key"}
+    (failed,) = replacing.progress(old).failed
+    assert (failed.name, failed.next_credential_tries) == ("mx1", 1)
+    assert failed.next_credential_error == "it cannot be tried: SecretError; the worker's log has more"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.db import connection
@@ -120,6 +121,13 @@ def test_labels_of_one_key_widen_and_keys_narrow_as_in_a_target(world: World) ->
     assert hosts(world, "label=role=mx,role=relay") == ["bx1", "mx1"]
     assert hosts(world, "label=role=mx,role=relay,rack=r1") == ["mx1"]
     assert hosts(world, r"label=rack=a\,b") == ["bx1"]
+
+
+@pytest.mark.parametrize("key", ["0", "1", "-1", "99999999999999999999", "a.b", "a/b", 'a"b', "%s", "$", "\\"])
+def test_a_label_is_found_by_its_key_as_it_is_written(world: World, key: str) -> None:
+    Host.objects.filter(name="mx1").update(labels={key: "x", "other": "y"})
+    assert hosts(world, f"label={quote(key)}=x") == ["mx1"]
+    assert hosts(world, f"label={quote(key)}=y") == []
 
 
 @pytest.mark.parametrize("ordering", ["name", "last_added", "customer", "address", "site", "status", "last_seen_at"])
@@ -247,6 +255,7 @@ def test_fields_are_no_parameter_where_nothing_is_read_and_secrets_are_no_fields
     refused(world.anna.patch("hosts/mx1/?fields=name", {"site": "x"}), 400, "unknown_parameter")
     refused(world.anna.get("credentials/?fields=private_key"), 400, "unknown_field")
     refused(world.anna.get("hosts/?fields="), 400, "unknown_field")
+    refused(world.anna.get("operations/?fields="), 400, "unknown_field")
     refused(world.anna.get("hosts/?fields=name&fields=site"), 400, "unknown_parameter")
 
 

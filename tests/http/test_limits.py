@@ -36,6 +36,10 @@ class Server:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen, self.headers = (await receive())["body"], scope["headers"]
 
+    async def hang(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen = (await receive())["body"]
+        await asyncio.sleep(60)
+
     async def run(self, **scope: Any) -> None:
         await bounded(self.app)({**SCOPE, **scope}, self.receive, self.send)
 
@@ -91,9 +95,10 @@ async def test_a_file_of_hosts_may_be_larger_and_only_so_many_are_in_memory(sett
     await server.run(path=settings.IMPORT)
     assert (len(server.seen), server.sent) == (settings.BODY_LIMIT + 1, [])
     settings.IMPORTS_AT_ONCE = 1
-    reading, refused = Server(), Server(large)
+    reading, refused = Server(large), Server(large)
+    reading.app = reading.hang  # type: ignore[method-assign]
     first = asyncio.create_task(reading.run(path=settings.IMPORT))
-    while not reading.read:
+    while not reading.seen:
         await asyncio.sleep(0)
     await refused.run(path=settings.IMPORT)
     assert (refused.sent[0]["status"], refused.seen) == (429, b"")
@@ -105,3 +110,22 @@ async def test_a_file_of_hosts_may_be_larger_and_only_so_many_are_in_memory(sett
     again = Server(large)
     await again.run(path=settings.IMPORT)
     assert len(again.seen) == settings.BODY_LIMIT + 1
+
+
+async def test_who_sends_a_file_slowly_keeps_no_place_from_others(settings: Any) -> None:
+    settings.IMPORTS_AT_ONCE = 2
+    slow = [Server(), Server(part(b"x"))]
+    tasks = [asyncio.create_task(each.run(path=settings.IMPORT)) for each in slow]
+    while not all(each.read for each in slow):
+        await asyncio.sleep(0)
+    served = Server(part(b"row", more=False))
+    await served.run(path=settings.IMPORT)
+    assert (served.seen, served.sent) == (b"row", [])
+    await tasks[0]
+    assert (slow[0].sent[0]["status"], slow[1].sent) == (429, [])
+    settings.BODY_DEADLINE = 0.05
+    late = Server()
+    await late.run(path=settings.IMPORT)
+    assert late.sent[0]["status"] == 408
+    tasks[1].cancel()
+    await asyncio.gather(tasks[1], return_exceptions=True)

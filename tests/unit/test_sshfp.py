@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import asyncssh
@@ -23,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from dns.dnssectypes import Algorithm
 
+from fleet.ssh import sshfp
 from fleet.ssh.comparison import Verdict, by_authority, by_list, by_sshfp, fingerprint_of, verdict_of
 from fleet.ssh.hostkeys import HostKey, describe
 from fleet.ssh.sshfp import Nameserver, Unproven, fingerprints_of
@@ -219,6 +221,25 @@ def test_a_nameserver_that_is_not_there_proves_nothing(world: World) -> None:
         gone = server
     with pytest.raises(Unproven, match="did not answer"):
         fingerprints_of(NAME, "ssh-ed25519", gone)
+
+
+def test_signatures_of_nameservers_that_answer_slowly_are_followed_for_a_while_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshfp, "MOST_SECONDS", 100.0)
+    now = iter([0.0, 1.0, 50.0, 100.0, 101.0])
+    monkeypatch.setattr(sshfp, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    asked: list[str] = []
+
+    def ask(name: Any, kind: Any) -> Any:
+        asked.append(kind.name)
+        query = dns.message.make_query(name, kind, want_dnssec=True)
+        return dns.message.from_wire(world.answer(query.to_wire()))
+
+    chain = sshfp.Chain(ask, {dns.name.root: [world.zones[0].ds]})
+    with pytest.raises(Unproven, match="too long"):
+        chain.records(dns.name.from_text(NAME), dns.rdatatype.SSHFP)
+    assert asked == ["SSHFP", "DNSKEY", "DS"]
 
 
 SERVER = Nameserver("192.0.2.53")

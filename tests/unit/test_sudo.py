@@ -3,7 +3,7 @@
 import pytest
 
 from fleet.mta.errors import DiskFull, FleetError, MtaNotRunning, RemoteError, SudoDenied
-from fleet.mta.host.commands import error_of
+from fleet.mta.host.commands import error_of, sudoers_line, sudoers_section
 from fleet.mta.host.sudo import refusal_of
 from fleet.mta.opensmtpd.parse import error_of as opensmtpd_error
 from fleet.mta.postfix.parse import error_of as postfix_error
@@ -85,3 +85,16 @@ def test_a_warning_or_a_command_that_ran_is_no_refusal(done: Completed) -> None:
 )
 def test_a_warning_of_sudos_does_not_hide_the_cause(error: FleetError, kind: type[FleetError]) -> None:
     assert isinstance(error, kind)
+
+
+@pytest.mark.parametrize("name", ["ALL", "ADMINS", "A_1"])
+def test_an_account_in_capitals_is_no_word_of_sudoers(name: str) -> None:
+    line = sudoers_line(name, 60, ("/usr/sbin/postqueue", "-j"))
+    assert line == f'"{name}" ALL=(root) NOPASSWD: /usr/bin/timeout -k 5 60 /usr/sbin/postqueue -j'
+    rule = sudoers_section(name, 1, [line])
+    assert f'\n"{name}" ALL=(root) NOPASSWD: MXFLEET_{name}_1\n' in rule
+    assert f"Cmnd_Alias MXFLEET_{name}_1 = \\\n    /usr/bin/timeout -k 5 60" in rule
+
+
+def test_other_accounts_stand_in_sudoers_as_they_are() -> None:
+    assert sudoers_line("mxfleet", 60, ("/bin/x",)) == "mxfleet ALL=(root) NOPASSWD: /usr/bin/timeout -k 5 60 /bin/x"

@@ -49,6 +49,8 @@ def not_done(state: str, *names: str, code: str | None = None) -> dict[str, Any]
         ("a\x1b[31m\nb\u202ec\u200bd", r"a\u001b[31m\u000ab\u202ec\u200bd"),
         ("x" * 75, "x" * 75),
         ("a" * 60 + "b" * 60, "a" * 50 + "…" + "b" * 24),
+        ("bob\u3164\uffa0\u2800@x\u034f\u17b4", r"bob\u3164\uffa0\u2800@x\u034f\u17b4"),
+        ("a\ud800b\U0001d173", r"a\ud800b\u1d173"),
     ],
 )
 def test_a_text_of_others_is_one_visible_line_of_75_characters(text: str, told: str) -> None:

@@ -105,7 +105,9 @@ def sudoers_section(user: str, number: int, lines: Sequence[str]) -> str:
 
 
 def _rule(user: str, commands: str) -> str:
-    return f"{user} ALL=(root) NOPASSWD: {commands}"
+    """sudoers(5): ALL is everybody, and any name in capitals an alias that somebody may have defined, unless quoted."""
+    named = f'"{user}"' if re.fullmatch("[A-Z][A-Z0-9_]*", user) else user
+    return f"{named} ALL=(root) NOPASSWD: {commands}"
 
 
 def _escaped(word: str) -> str:
