@@ -26,6 +26,7 @@ HIDDEN = re.compile(
 
 SAID = {
     "host.discover": ("discover", "discovered"),
+    "host.check": ("check the host", "checked the host"),
     "queue.list": ("list the queue", "listed the queue"),
     "queue.summary": ("count the queue", "counted the queue"),
     "message.show": ("show a message", "showed a message"),
