@@ -194,6 +194,8 @@ def _result(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     result, name = job["result"], job["operation"]
     if not job["kept"]:
         return [f"{operation(name, params)}: {job['state'].replace('_', ' ')}; the results are kept no longer"]
+    if job["drift"] is not None:
+        return [_drift(job["drift"], job)]
     if result is None:
         done = job["runs"].get("succeeded", 0)
         return [f"{operation(name, params, is_done=True)} on {count(done, 'instance')}"] if done else []
@@ -201,8 +203,6 @@ def _result(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
         return _counted(result, job)
     if name in ("queue.list", "message.trace", "log.search"):
         return [_rows(name, result, job)]
-    if "files_changed" in result:
-        return [_drift(result, job)]
     if name in ("sender.block", "sender.unblock"):
         return _blocks(name, params, result, job)
     return _outcomes(result, job) if "outcomes" in result else _messages(name, params, result, job)
