@@ -7,6 +7,7 @@ from itertools import islice
 
 from django.db.models import Q
 from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied
@@ -101,7 +102,7 @@ class Audit(ListModelMixin, ApiViewSet):
     @extend_schema(
         operation_id="get_audit_export",
         summary="Export the audit trail",
-        responses={(200, NDJSON): str, (200, CSV): str},
+        responses={(200, kind): OpenApiTypes.BINARY for kind in (NDJSON, CSV)},
     )
     @action(detail=False, filters={"customer": CUSTOMER, "since": SINCE, "until": UNTIL, "format": FORMAT})
     def export(self, request: Request) -> HttpResponse:

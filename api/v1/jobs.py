@@ -26,12 +26,12 @@ from api.v1.serializers.jobs import (
     JobRequestSerializer,
     JobSerializer,
     MessageSerializer,
-    PlanSerializer,
     RejectSerializer,
     RetrySerializer,
     RunSerializer,
     UndoSerializer,
 )
+from api.v1.serializers.plans import PlanSerializer
 from api.v1.serializers.requests import ANY_REQUEST
 from api.v1.serializers.runs import any_run
 from api.v1.serializers.summary import ANY_SUMMARY, JobSummarySerializer, summary_of

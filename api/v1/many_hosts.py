@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from django.db import transaction
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
@@ -108,7 +109,7 @@ class ManyHostsMixin(ApiViewSet):
     @extend_schema(
         operation_id="post_hosts_import",
         summary="Add and change hosts from a file",
-        request={kind.media_type: str for kind in (CsvParser, JsonLinesParser)},
+        request={kind.media_type: OpenApiTypes.BINARY for kind in (CsvParser, JsonLinesParser)},
         responses=ImportedSerializer,
     )
     @action(

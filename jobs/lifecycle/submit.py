@@ -164,6 +164,8 @@ def _check_texts(request: Request, spec: OperationSpec) -> None:
         raise Invalid.field(
             "dry_run", "invalid", f"{request.operation} changes nothing, so there is nothing to try dry"
         )
+    if request.approval_ttl is not None and not spec.changes:
+        raise Invalid.field("approval_ttl", "invalid", f"{request.operation} changes nothing, so nobody is asked")
 
 
 def check_confirm(operation: str, *, confirm: bool, changes: bool, dry_run: bool) -> None:

@@ -19,7 +19,7 @@ class DriftSamples(TypedDict):
 
 
 class DriftResult(TypedDict):
-    """How what would be planned now differs from the frozen plan; the result of a run whose job has `drift_of`.
+    """How what would be planned now differs from the frozen plan; the `drift` of a run whose job has `drift_of`.
 
     `gone`: messages that the plan names and that would not be selected any more. `new`: those that would be, and the
     plan does not name. `changed`: queue IDs that name another message now. `files_changed`: other files than the plan

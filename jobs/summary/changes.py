@@ -195,6 +195,7 @@ VALUES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "smtp.probe": lambda result: [result["verdict"]],
     "address.test": lambda result: [" and ".join(sorted({route["class"] for route in result["routes"]}))],
     "block.list": lambda result: [block["pattern"] for block in result["ours"]],
+    "host.check": lambda result: [each["name"] for each in result["checks"] if not each["ok"]] or ["ok"],
     "host.discover": lambda result: [f"{each['mta']} {each['version']}".strip() for each in result["instances"]],
 }
 """By operation."""

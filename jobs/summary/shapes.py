@@ -186,7 +186,8 @@ Value = Annotated[
     list[Outcome],
     Meta(
         description="By `outcome` of message.deliver, `verdict` of smtp.probe, the classes of address.test, our "
-        "patterns of block.list, MTA and version of host.discover; the most frequent first."
+        "patterns of block.list, what host.check found wrong or could not find out (else `ok`), MTA and version of "
+        "host.discover; the most frequent first."
     ),
 ]
 
@@ -201,6 +202,7 @@ class OutcomesMerged(TypedDict):
 
 MERGED: dict[str, type] = {
     "host.discover": OutcomesMerged,
+    "host.check": OutcomesMerged,
     "queue.list": QueueListMerged,
     "queue.summary": QueueSummaryMerged,
     "log.search": LogSearchMerged,

@@ -32,6 +32,8 @@ def headline(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     result, name = job["result"], job["operation"]
     if not job["kept"]:
         return [f"{operation(name, params)}: {job['state'].replace('_', ' ')}; the results are kept no longer"]
+    if job["drift"] is not None:
+        return [_drift(job["drift"], job)]
     if result is None:
         done = job["runs"].get("succeeded", 0)
         return [f"{operation(name, params, is_done=True)} on {count(done, 'instance')}"] if done else []
@@ -39,8 +41,6 @@ def headline(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
         return _counted(result, job)
     if name in ("queue.list", "message.trace", "log.search"):
         return [_rows(name, result, job)]
-    if "files_changed" in result:
-        return [_drift(result, job)]
     if name in ("sender.block", "sender.unblock"):
         return _blocks(name, params, result, job)
     return _outcomes(result, job) if "outcomes" in result else _messages(name, params, result, job)

@@ -23,6 +23,6 @@ def python_client(directory: Path) -> tuple[Path, str]:
     target = directory / "mxfleet_client"
     said = run(
         *(PROGRAMS / "openapi-python-client", "generate", "--path", DOCUMENT, "--output-path", target),
-        *("--meta", "none"),
+        *("--meta", "none", "--config", HERE / "python.yaml"),
     )
     return directory, said

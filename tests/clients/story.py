@@ -1,16 +1,20 @@
 """The main story through the client that openapi-python-client makes of docs/openapi.yaml, without a dictionary in it.
 
-Arguments: the service's address, the token of who asks, the token of who approves. Runs in the environment of the
+Arguments: the service's address, tokens of who asks, approves, and administers hosts. Runs in the environment of the
 generators, as what an integrator would write; test_clients.py checks its types and runs it.
 """
 
 import sys
+from io import BytesIO
 from uuid import UUID
 
 from mxfleet_client import AuthenticatedClient
-from mxfleet_client.api.jobs import get_plan, get_runs, post_approve, post_jobs, post_undo
+from mxfleet_client.api.fleet import post_hosts_import
+from mxfleet_client.api.jobs import get_plan, get_runs, post_approve, post_drift, post_jobs, post_undo
 from mxfleet_client.models import (
     ApproveRequest,
+    DriftResult,
+    Imported,
     Job,
     JobState,
     MessagesResult,
@@ -29,6 +33,7 @@ from mxfleet_client.models import (
     TargetRequest,
     UndoRequest,
 )
+from mxfleet_client.types import File
 
 PATIENCE = "wait=30"
 MATCH = "from:news@bulk.example"
@@ -70,6 +75,16 @@ def purge(client: AuthenticatedClient) -> Job:
     return job
 
 
+def look_again(client: AuthenticatedClient, job: Job) -> DriftResult:
+    """Whether the plan still holds."""
+    looking = post_drift.sync(job.id, client=client, prefer=PATIENCE)
+    assert isinstance(looking, Job), looking
+    [run] = runs(client, looking.id).results
+    assert run.result is None
+    assert isinstance(run.drift, DriftResult)
+    return run.drift
+
+
 def approve(client: AuthenticatedClient, job: Job) -> Plan:
     """Look at the plan, and agree to just that."""
     plan = get_plan.sync(job.id, client=client)
@@ -100,13 +115,23 @@ def purged(client: AuthenticatedClient, job: Job) -> QueuePurgeRun:
             return run
 
 
-def main(address: str, asking: str, approving: str) -> None:
+def would_add(client: AuthenticatedClient) -> Imported:
+    """What a file of hosts would come to."""
+    hosts = "name,customer,address,username,credential\nmx9,acme,mx9.example.com,mxfleet,acme-key\n"
+    told = post_hosts_import.sync(client=client, body=File(payload=BytesIO(hosts.encode())), dry_run=True)
+    assert isinstance(told, Imported), told
+    return told
+
+
+def main(address: str, asking: str, approving: str, administering: str) -> None:
     alice = AuthenticatedClient(base_url=address, token=asking, timeout=None)
     bob = AuthenticatedClient(base_url=address, token=approving)
     before = listed(alice)
     oldest = before.entries[0]
     print(f"{before.matched} of {before.total} queued, the oldest since {oldest.arrival_time}: {oldest.queue_id}")
     job = purge(alice)
+    drift = look_again(bob, job)
+    print(f"compared with the plan of {drift.planned}: {drift.gone} gone, {drift.new} new")
     plan = approve(bob, job)
     [part] = plan.instances
     print(f"planned: {part.counts.messages} on {part.instance}, {part.sample[0].queue_id} first")
@@ -116,6 +141,8 @@ def main(address: str, asking: str, approving: str) -> None:
     print(f"purged: {run.result.done}, {run.result.left} left; evidence: {run.evidence.after.states.to_dict()}")
     assert listed(alice).matched == 0
     print(f"put back: {undo(alice, job).done}, queued again: {listed(alice).matched}")
+    anna = AuthenticatedClient(base_url=address, token=administering, timeout=None)
+    print(f"would add: {', '.join(would_add(anna).new)}")
 
 
 if __name__ == "__main__":

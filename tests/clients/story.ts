@@ -14,6 +14,7 @@ export const request: Schemas["JobRequest"] = {
 export const without: Schemas["QueuePurgeRequest"] = { operation: "queue.purge", target: {}, params: { match: "ALL" } };
 
 export function told(run: Schemas["Run"]): string {
+  if (run.drift !== null) return `${run.drift.gone} gone, ${run.drift.new} new`;
   if (run.result === null) return run.error?.code ?? run.state;
   switch (run.operation) {
     case "queue.list":

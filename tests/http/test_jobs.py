@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from api import pagination
 from api.v1.serializers.jobs import JobSerializer, RunSerializer
+from fleet.mta.results.changing import MessageCounts
 from jobs.lifecycle import retention
 from jobs.models import Approval, AuditEvent, Job, Message, QuarantineItem, Run
 from tests.http.cast import Caller, World
@@ -72,7 +73,9 @@ def succeed(job: Job) -> None:
 def ended(job: Job, **outcome: int) -> None:
     """The job ended; its messages had these outcomes."""
     run = job.runs.get()
-    Run.objects.filter(pk=run.pk).update(state="succeeded", result={"asked": 3, **outcome}, finished_at=timezone.now())
+    none = dict.fromkeys(MessageCounts.__annotations__, 0)
+    result = {"asked": 3, **none, **outcome}
+    Run.objects.filter(pk=run.pk).update(state="succeeded", result=result, finished_at=timezone.now())
     Message.objects.filter(run=run).update(outcome="done")
     succeed(job)
 
@@ -122,6 +125,13 @@ def test_what_cannot_be_asked_is_422_with_its_place(world: World, change: dict, 
     body = refused(world.alice.post("jobs/", PURGE | change), 422, code)
     assert field in {error["field"] for error in body["errors"]}
     assert Job.objects.count() == 0
+
+
+@pytest.mark.parametrize("field", ["approval_ttl", "confirm", "dry_run"])
+def test_what_says_something_of_a_plan_is_refused_where_there_is_none(world: World, field: str) -> None:
+    given = {field: "15m" if field == "approval_ttl" else True}
+    body = refused(world.alice.post("jobs/", JOB | given), 422, "invalid")
+    assert [error["field"] for error in body["errors"]] == [field]
 
 
 def test_a_target_of_switched_off_hosts_is_no_target(world: World) -> None:

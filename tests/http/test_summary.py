@@ -91,7 +91,7 @@ def test_every_reading_operation_is_merged_as_the_document_says(
     body = summary(world, job)
     assert (body["complete"], body["kept"]) == (True, True)
     assert body["runs"] == {"succeeded": 2, "unreachable": 1}
-    assert body["result"]["instances"] == 2
+    assert (body["result"]["instances"], body["drift"]) == (2, None)
     assert body["not_done"] == [
         {"state": "unreachable", "code": "unreachable", "hint": "look", "count": 1, "instances": [str(third.instance)]}
     ]
@@ -170,7 +170,10 @@ def test_a_comparison_with_the_plan_is_summed(world: World) -> None:
     result = {"planned": 3, "gone": 1, "new": 0, "changed": 0, "files_changed": False, "samples": samples}
     Run.objects.filter(job=look).update(state="succeeded", result=result)
     body = summary(world, look)
-    assert (body["result"]["gone"], body["result"]["named"]) == (1, ["mx1/postfix"])
+    assert (body["drift"]["gone"], body["drift"]["named"], body["result"]) == (1, ["mx1/postfix"], None)
+    [run] = world.alice.get(f"jobs/{look.pk}/runs/").json()["results"]
+    assert (run["drift"], run["result"]) == (result, None)
+    component("QueuePurgeRun").validate(run)
 
 
 def test_a_block_is_told_as_it_stands_on_each_instance(world: World) -> None:

@@ -300,5 +300,12 @@ def test_instances_that_came_to_the_same_stand_together() -> None:
     ]
 
 
+def test_what_host_checks_found_stands_together() -> None:
+    checks = [[("login", True), ("sudo", False), ("clock", None)], [("login", True)], [("sudo", False)]]
+    parts = [part(at, {"checks": [{"name": n, "ok": ok} for n, ok in each]}) for at, each in enumerate(checks)]
+    outcomes = merged("host.check", parts).result()["outcomes"]
+    assert [(each["value"], each["count"]) for each in outcomes] == [("sudo", 2), ("clock", 1), ("ok", 1)]
+
+
 def test_one_message_shown_is_not_merged() -> None:
     assert merged("message.show", [part(1, {"queue_id": "Q"})]).result() is None

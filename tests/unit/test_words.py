@@ -29,7 +29,7 @@ def job(operation: str, result: Any = None, **fields: Any) -> dict[str, Any]:
     """A summary as the API has it."""
     known = {
         "operation": operation, "state": "succeeded", "dry_run": False, "kept": True, "runs": {"succeeded": 1},
-        "awaits": None, "result": result, "not_done": [], "notes": [], "more_notes": 0,
+        "awaits": None, "result": result, "drift": None, "not_done": [], "notes": [], "more_notes": 0,
     }  # fmt: skip
     return {**known, **fields}
 
@@ -154,11 +154,11 @@ def test_how_far_a_job_is_stands_before_what_it_came_to(fields: dict, line: str)
 
 
 def test_a_comparison_tells_what_differs() -> None:
-    result = {"instances": 2, "planned": 9, "gone": 3, "new": 0, "changed": 1, "files_changed": 1}
-    told = words.lines_of(job("queue.purge", result, runs={"succeeded": 2}), {})
+    found = {"instances": 2, "planned": 9, "gone": 3, "new": 0, "changed": 1, "files_changed": 1}
+    told = words.lines_of(job("queue.purge", drift=found, runs={"succeeded": 2}), {})
     assert told == ["The plan of 9 messages, compared on 2 instances: 3 gone, 1 changed, other files on 1 instance"]
-    same = {**result, "gone": 0, "changed": 0, "files_changed": 0}
-    [line] = words.lines_of(job("sender.block", same, runs={"succeeded": 2}), {})
+    same = {**found, "gone": 0, "changed": 0, "files_changed": 0}
+    [line] = words.lines_of(job("sender.block", drift=same, runs={"succeeded": 2}), {})
     assert line.endswith("no difference")
 
 

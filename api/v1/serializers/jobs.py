@@ -1,4 +1,4 @@
-"""Jobs, their runs and plans as JSON, and what is asked of them."""
+"""Jobs and their runs as JSON, and what is asked of them."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from api.codes import HOST_CODES
 from api.fields import (
     Choice,
     Duration,
-    Epoch,
     Flag,
     Instant,
     Integer,
@@ -20,13 +19,10 @@ from api.fields import (
     Texts,
 )
 from api.pagination import Page, first_page
-from api.results import reference
 from fleet.inventory import MOST_NAMES
 from fleet.mta import REGISTRY
 from fleet.mta.params.catalogue import CATALOGUE
-from jobs.jsonvalues import readable
 from jobs.models import Decision, Job
-from jobs.rules.plan import PlanInstance
 from jobs.rules.state import JobState, RunState
 from jobs.selectors import FINAL
 
@@ -275,7 +271,7 @@ class Result(JsonObject):
 
     def to_representation(self, value: Any) -> Any:
         if value.first_messages is None:
-            return value.result
+            return None if value.job.drift_of_id else value.result
         return {
             **value.result,
             "messages": self._page(value).of(MessageSerializer(value.first_messages[:EMBEDDED], many=True).data),
@@ -285,6 +281,16 @@ class Result(JsonObject):
         """The first one; its `next` leads to the run's own list."""
         url = self.context["url"](f"/api/v1/jobs/{run.job_id}/runs/{run.pk}/messages/")
         return first_page(run.first_messages, EMBEDDED, url, BY_ID)
+
+
+class Drift(JsonObject):
+    """How the queue differs from the plan, of a run whose job compares one with it: all that such a run comes to.
+
+    It is no `result`, so that the type of a result does not depend on what else a job is for.
+    """
+
+    def to_representation(self, value: Any) -> Any:
+        return value.result if value.job.drift_of_id else None
 
 
 class RunSerializer(StrictSerializer):
@@ -298,46 +304,11 @@ class RunSerializer(StrictSerializer):
     state = Choice(choices=RUN_STATES)
     error = HostError(allow_null=True)
     result = Result(allow_null=True, source="*")
+    drift = Drift(allow_null=True, source="*")
     commands = serializers.ListField(child=Command())
     evidence = EvidenceSerializer(source="*")
     started_at = Instant(allow_null=True)
     finished_at = Instant(allow_null=True)
-
-
-class PlannedMessageSerializer(StrictSerializer):
-    """A message that the plan names."""
-
-    instance = Text(source="run.planned_name")
-    queue_id = Text()
-    arrival_time = Epoch()
-    sender = Text()
-    size = Integer()
-
-
-class PlannedPageSerializer(StrictSerializer):
-    """A list page."""
-
-    next = Text(allow_null=True)
-    previous = Text(allow_null=True)
-    results = PlannedMessageSerializer(many=True)
-
-
-@extend_schema_field(reference(PlanInstance))
-class PlannedInstance(JsonObject):
-    """An instance's part of a plan."""
-
-    def to_representation(self, value: Any) -> dict[str, Any]:
-        plan = value.plan or {}
-        return {"instance": value.planned_name, **plan, "sample": readable(plan.get("sample", []))}
-
-
-class PlanSerializer(StrictSerializer):
-    """A frozen plan: the job's digest, its runs that have a plan, and a page of its messages."""
-
-    digest = Text()
-    frozen_at = Instant()
-    instances = serializers.ListField(child=PlannedInstance())
-    messages = PlannedPageSerializer()
 
 
 class CancelledSerializer(StrictSerializer):

@@ -10,6 +10,9 @@ from api.schema import component_name
 from api.v1.serializers.jobs import JobRequestSerializer
 from fleet.mta.params.catalogue import CATALOGUE, OperationSpec
 
+OF_CHANGES = ("dry_run", "confirm", "approval_ttl")
+"""What says something of a plan: a reading operation has none."""
+
 
 def _params(spec: OperationSpec) -> type[JsonObject]:
     reference = {"$ref": f"#/components/schemas/{component_name(spec.name)}Params"}
@@ -22,7 +25,7 @@ def _request(spec: OperationSpec) -> type[StrictSerializer]:
         "__doc__": spec.description,
         "operation": Choice(choices=[spec.name]),
         "params": _params(spec)(required=needs_params),
-        **({"reason": Text(max_length=2000)} if spec.changes else {}),
+        **({"reason": Text(max_length=2000)} if spec.changes else dict.fromkeys(OF_CHANGES)),
     }
     return type(f"{component_name(spec.name)}Serializer", (JobRequestSerializer,), fields)
 

@@ -11,10 +11,12 @@ from rest_framework import serializers
 from api.fields import Choice, StrictSerializer
 from api.results import reference
 from api.schema import component_name
-from api.v1.serializers.jobs import EvidenceSerializer, Result, RunSerializer
+from api.v1.serializers.jobs import Drift, EvidenceSerializer, Result, RunSerializer
 from fleet.mta.params.catalogue import CATALOGUE
 from fleet.mta.results.table import EVIDENCE, RESULTS
 from jobs.rules.drift import DriftResult
+
+NOTHING = {"type": "null"}
 
 
 def _evidence(name: str, schema: dict[str, Any]) -> type[StrictSerializer]:
@@ -23,7 +25,7 @@ def _evidence(name: str, schema: dict[str, Any]) -> type[StrictSerializer]:
     return type(f"{name}Serializer", (EvidenceSerializer,), {"__doc__": EvidenceSerializer.__doc__, **fields})
 
 
-NO_EVIDENCE = _evidence("NoEvidence", {"type": "null"})
+NO_EVIDENCE = _evidence("NoEvidence", NOTHING)
 EVIDENCES = {
     kind: _evidence(seen.__name__.replace("Seen", "Evidence"), reference(seen)) for kind, seen in EVIDENCE.items()
 }
@@ -31,14 +33,14 @@ EVIDENCES = {
 
 def _run(operation: str) -> type[StrictSerializer]:
     kind = RESULTS[operation]
-    told: dict[str, Any] = reference(kind)
-    if CATALOGUE[operation].changes:
-        told = {"oneOf": [told, reference(DriftResult)]}
-    result = extend_schema_field(told)(type("Result", (Result,), {}))
+    changes = CATALOGUE[operation].changes
+    result = extend_schema_field(reference(kind))(type("Result", (Result,), {}))
+    drift = extend_schema_field(reference(DriftResult) if changes else NOTHING)(type("Drift", (Drift,), {}))
     fields = {
         "__doc__": f"{CATALOGUE[operation].description} On one instance, or host.",
         "operation": Choice(choices=[operation], source="job.operation"),
         "result": result(allow_null=True, source="*"),
+        "drift": drift(allow_null=changes, source="*"),
         "evidence": EVIDENCES.get(kind, NO_EVIDENCE)(source="*"),
     }
     return type(f"{component_name(operation)}RunSerializer", (RunSerializer,), fields)

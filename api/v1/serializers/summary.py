@@ -41,7 +41,8 @@ class MergedNoteSerializer(StrictSerializer):
 class JobSummarySerializer(StrictSerializer):
     """A job's runs together. `complete`: nothing more is expected, no run is open or unknown. `awaits`: whose word the
     job waits for, its requester's or an approver's. `kept`: false where the job is old and its results are gone.
-    `text`: the same as a few lines for people."""
+    `drift`: of a job that compares a frozen plan with the queues, which has no `result`. `text`: the same as a few
+    lines for people."""
 
     job = serializers.UUIDField()
     operation = Choice(choices=list(CATALOGUE))
@@ -52,21 +53,26 @@ class JobSummarySerializer(StrictSerializer):
     kept = Flag()
     runs = serializers.DictField(child=Integer())
     result = JsonObject(allow_null=True)
+    drift = JsonObject(allow_null=True)
     not_done = NotDoneSerializer(many=True)
     notes = MergedNoteSerializer(many=True)
     more_notes = Integer()
     text = Text(allow_blank=True)
 
 
+def _typed(kind: Any) -> JsonObject:
+    """That type, or null; without one, null."""
+    schema = reference(kind) if kind else {"type": "null"}
+    field: type[JsonObject] = extend_schema_field(schema)(type("Merged", (JsonObject,), {}))
+    return field(allow_null=kind is not None)
+
+
 def _summary(operation: str) -> type[StrictSerializer]:
-    schema: dict[str, Any] = reference(MERGED[operation]) if operation in MERGED else {"type": "null"}
-    if CATALOGUE[operation].changes:
-        schema = {"oneOf": [schema, reference(DriftMerged)]}
-    result = extend_schema_field(schema)(type("MergedResult", (JsonObject,), {}))
+    told = {"result": MERGED.get(operation), "drift": DriftMerged if CATALOGUE[operation].changes else None}
     fields = {
         "__doc__": f"{CATALOGUE[operation].description} On all instances, or hosts, together.",
         "operation": Choice(choices=[operation]),
-        "result": result(allow_null=operation in MERGED),
+        **{name: _typed(kind) for name, kind in told.items()},
     }
     return type(f"{component_name(operation)}JobSummarySerializer", (JobSummarySerializer,), fields)
 
@@ -88,6 +94,7 @@ def _awaits(job: Job) -> str | None:
 def summary_of(job: Job, merged: Merged) -> dict[str, Any]:
     """What `JobSummarySerializer` takes."""
     is_kept = job.totals is None
+    told = merged.result() if is_kept else None
     summary = {
         "job": job.pk,
         "operation": job.operation,
@@ -97,7 +104,8 @@ def summary_of(job: Job, merged: Merged) -> dict[str, Any]:
         "awaits": _awaits(job),
         "kept": is_kept,
         "runs": dict(sorted(merged.runs.items())),
-        "result": merged.result() if is_kept else None,
+        "result": told if job.drift_of_id is None else None,
+        "drift": told if job.drift_of_id is not None else None,
         "not_done": merged.not_done(),
         "notes": merged.notes(),
         "more_notes": merged.more_notes,
