@@ -15,6 +15,8 @@ CELL = 75
 """Characters of a text that others chose."""
 LONGEST = 3000
 """Characters of a whole: a section of Slack takes no more."""
+NOTE = 300
+"""Characters of a note: most of them are ours, and half of one would mislead."""
 SHOWN = 3
 """Of groups, notes and instances that are named; of the others how many they are."""
 SEPARATOR = " · "
@@ -26,6 +28,7 @@ HIDDEN = re.compile(
 
 SAID = {
     "host.discover": ("discover", "discovered"),
+    "host.check": ("check what is missing", "checked what is missing"),
     "queue.list": ("list the queue", "listed the queue"),
     "queue.summary": ("count the queue", "counted the queue"),
     "message.show": ("show a message", "showed a message"),
@@ -62,10 +65,10 @@ BESIDE = {
 """What else became of messages, of one and of several."""
 
 
-def cell(text: str) -> str:
+def cell(text: str, longest: int = CELL) -> str:
     """A text of others on one line: what is not seen is spelled out (`\\u202e`), the middle of a long one left out."""
     shown = HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    return shown if len(shown) <= CELL else f"{shown[: CELL - 25]}…{shown[-24:]}"
+    return shown if len(shown) <= longest else f"{shown[: longest - 25]}…{shown[-24:]}"
 
 
 def number(value: int) -> str:
@@ -156,7 +159,7 @@ def _unknown(job: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> st
     names = _instances(entries)
     if not names:
         return ""
-    told = f"? unknown what was done on {count(len(names), 'instance')}: {named(names)}."
+    told = f"? unknown what was done on {_places(job, len(names))}: {named(names)}."
     if is_over(job):
         return f"{told} Look there before you repeat anything."
     return f"{told} It is looked at again; nothing is repeated meanwhile."
@@ -166,12 +169,12 @@ def _progress(job: Mapping[str, Any]) -> str:
     runs, total = job["runs"], sum(job["runs"].values())
     waiting = runs.get("pending", 0) + runs.get("running", 0)
     if job["awaits"]:
-        return f"nothing is done yet: the plan for {count(total, 'instance')} waits for {job['awaits']}"
-    if is_over(job) and runs.get("cancelled") == total:
+        return f"nothing is done yet: the plan for {_places(job, total)} waits for {job['awaits']}"
+    if is_over(job) and runs.get("cancelled") and _untouched(job):
         return f"{job['state']}: nothing was done"
     if is_over(job) or not waiting:
         return ""
-    return f"{job['state'].replace('_', ' ')}: {number(total - waiting)} of {count(total, 'instance')} so far"
+    return f"{job['state'].replace('_', ' ')}: {number(total - waiting)} of {_places(job, total)} so far"
 
 
 def _not_done(state: str, entries: Sequence[Mapping[str, Any]]) -> str:
@@ -185,7 +188,7 @@ def _not_done(state: str, entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _note(note: Mapping[str, Any]) -> str:
-    return f"note of {named(note['instances'], note['count'])}: {cell(note['text'])}"
+    return f"note of {named(note['instances'], note['count'])}: {cell(note['text'], NOTE)}"
 
 
 def _result(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
@@ -195,7 +198,7 @@ def _result(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
         return [f"{operation(name, params)}: {job['state'].replace('_', ' ')}; the results are kept no longer"]
     if result is None:
         done = job["runs"].get("succeeded", 0)
-        return [f"{operation(name, params, is_done=True)} on {count(done, 'instance')}"] if done else []
+        return [f"{operation(name, params, is_done=True)} on {_places(job, done)}"] if done else []
     if name == "queue.summary":
         return _counted(result, job)
     if name in ("queue.list", "message.trace", "log.search"):
@@ -207,11 +210,28 @@ def _result(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     return _outcomes(result, job) if "outcomes" in result else _messages(name, params, result, job)
 
 
-def _answered(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+def _places(job: Mapping[str, Any], some: int) -> str:
+    """2 instances; of what is done on hosts 2 hosts."""
+    return count(some, "host" if job["operation"].startswith("host.") else "instance")
+
+
+def _part(job: Mapping[str, Any], some: int) -> str:
+    """298 of 300 instances."""
     total = sum(job["runs"].values())
-    if result["instances"] == total:
-        return count(total, "instance")
-    return f"{number(result['instances'])} of {count(total, 'instance')}"
+    return _places(job, total) if some == total else f"{number(some)} of {_places(job, total)}"
+
+
+def _answered(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    return _part(job, result["instances"])
+
+
+def _untouched(job: Mapping[str, Any]) -> bool:
+    """Whether no run has begun to change anything: each waits, was called off, or has nothing to do."""
+    return not set(job["runs"]) - {"pending", "planned", "cancelled", "unchanged"}
+
+
+def _verb(job: Mapping[str, Any]) -> str:
+    return "would" if job["dry_run"] else "was to" if is_over(job) else "is to"
 
 
 def _counted(result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
@@ -262,10 +282,11 @@ def _drift(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
 
 def _blocks(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
     runs = job["runs"]
-    if job["dry_run"]:
-        return [f"would {operation(name, params)} on {count(runs.get('planned', 0), 'instance')}"]
+    planned = sum(runs.get(state, 0) for state in ("pending", "planned", "cancelled"))
+    if planned and _untouched(job):
+        return [f"{_verb(job)} {operation(name, params)} on {_part(job, planned)}"]
     proven, total = runs.get("succeeded", 0) + runs.get("unchanged", 0), sum(runs.values())
-    parts = [f"{operation(name, params, is_done=True)} on {number(proven)} of {count(total, 'instance')}"]
+    parts = [f"{operation(name, params, is_done=True)} on {number(proven)} of {_places(job, total)}"]
     if runs.get("unchanged"):
         parts.append(f"{number(runs['unchanged'])} already so")
     states = [f"{number(each)} {state}" for state, each in result["states"].items() if state != "applied"]
@@ -283,21 +304,23 @@ def _outcomes(result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
 
 
 def _messages(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
-    planned, asked = result["planned"], result["asked"]
-    if not result["instances"]:
-        return [_would(name, params, result, job)] if planned else []
+    planned, asked, idle = result["planned"], result["asked"], job["runs"].get("unchanged", 0)
+    if not result["instances"] or (_untouched(job) and (planned or job["dry_run"])):
+        return [_would(name, params, result, job)] if planned or result["instances"] else []
     about = count(asked, "message")
     if result["done"] != asked:
         about = f"{number(result['done'])} of {about}"
-    parts = [f"{operation(name, params, about, is_done=True)} on {_answered(result, job)}"]
-    return [SEPARATOR.join([*parts, *(count(result[key], *forms) for key, forms in BESIDE.items() if result[key])])]
+    acted = result["instances"] - idle
+    told = operation(name, params, about, is_done=True)
+    parts = [f"{told} on {_part(job, acted)}" if acted > 0 else told]
+    parts += [count(result[key], *forms) for key, forms in BESIDE.items() if result[key]]
+    return [SEPARATOR.join([*parts, *([f"nothing to do on {number(idle)}"] if idle else [])])]
 
 
 def _would(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     """What is planned, and nobody has told yet what came of it."""
     about = f"{count(result['planned'], 'message')} ({size(result['bytes'])})"
-    verb = "would" if job["dry_run"] else "was to" if is_over(job) else "is to"
-    told = f"{verb} {operation(name, params, about)}"
+    told = f"{_verb(job)} {operation(name, params, about)}"
     largest = result["largest_share"]
     if largest is None:
         return told

@@ -201,6 +201,7 @@ class OutcomesMerged(TypedDict):
 
 MERGED: dict[str, type] = {
     "host.discover": OutcomesMerged,
+    "host.check": OutcomesMerged,
     "queue.list": QueueListMerged,
     "queue.summary": QueueSummaryMerged,
     "log.search": LogSearchMerged,

@@ -47,6 +47,12 @@ READING = [
 ]
 
 
+CHECKED = {
+    "ok": False, "scripts": "absent", "notes": [], "helpers": [],
+    "checks": [{"name": "sudo", "ok": False, "detail": "x", "hint": "y", "instance": ""}],
+}  # fmt: skip
+
+
 def hosts(world: World, count: int) -> None:
     """So many more hosts of acme, with an instance each."""
     credential = world.mx1.credential
@@ -98,6 +104,22 @@ def test_every_reading_operation_is_merged_as_the_document_says(
     assert f"✗ unreachable: {third.instance}" in body["text"].split("\n")
     body["result"]["undeclared"] = 1
     assert not component("JobSummary").is_valid(body)
+
+
+def test_what_hosts_lack_is_told_in_one_answer(world: World) -> None:
+    job = asked(world, "host.check", {})
+    job.runs.update(state="succeeded", result=readable(CHECKED))
+    Job.objects.filter(pk=job.pk).update(state="running")
+    body = summary(world, job)
+    assert [(each["value"], each["count"]) for each in body["result"]["outcomes"]] == [("sudo amiss", 1)]
+    assert body["text"].endswith("Answered by 1 host\nSudo amiss: mx1")
+
+
+def test_an_undo_names_the_sender_that_it_lets_in_again(world: World) -> None:
+    blocked = asked(world, "sender.block", {"pattern": "a@b.c"}, reason="x")
+    job = asked(world, "host.check", {})
+    Job.objects.filter(pk=job.pk).update(operation="sender.unblock", undo_of=blocked)
+    assert "unblock a@b.c" in summary(world, job)["text"]
 
 
 def test_rows_have_their_instance_and_are_as_many_as_asked(world: World) -> None:

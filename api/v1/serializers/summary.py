@@ -102,4 +102,5 @@ def summary_of(job: Job, merged: Merged) -> dict[str, Any]:
         "notes": merged.notes(),
         "more_notes": merged.more_notes,
     }
-    return {**summary, "text": words.text_of(summary, job.params)}
+    asked = job.undo_of.params if job.undo_of else job.params  # an undo has none of its own
+    return {**summary, "text": words.text_of(summary, asked)}
