@@ -147,4 +147,5 @@ class HasScope(BasePermission):
         if not isinstance(request.auth, Actor):
             return False
         scope = view.scopes.get("GET" if request.method == "HEAD" else request.method)
+        self.message = f"the token lacks the scope {scope}"
         return scope is None or request.auth.has_scope(scope)
