@@ -129,6 +129,7 @@ def lines_of(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     bad = {state: [each for each in job["not_done"] if each["state"] == state] for state in SIGNS}
     lines = [_unknown(job, bad.pop("unknown")), _progress(job), *_result(job, params)]
     lines += [_not_done(state, entries) for state, entries in bad.items()]
+    lines += [each["hint"] for each in job["not_done"] if each["state"] == "pending"]
     lines += [_note(note) for note in job["notes"][:SHOWN]]
     rest = len(job["notes"][SHOWN:]) + job["more_notes"]
     if rest:

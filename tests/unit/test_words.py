@@ -189,6 +189,12 @@ def test_a_block_that_waits_is_told_as_what_is_to_be_done() -> None:
     ]  # fmt: skip
 
 
+def test_what_nobody_serves_is_said_while_it_waits() -> None:
+    waiting = {**not_done("pending", "mx9/exim"), "hint": "No worker serves mx9 now."}
+    told = words.lines_of(job("queue.list", state="running", runs={"pending": 1}, not_done=[waiting]), {})
+    assert told == ["Running: 0 of 1 instance so far", "No worker serves mx9 now."]
+
+
 def test_what_is_done_on_hosts_counts_hosts() -> None:
     result = {"instances": 2, "outcomes": [{"value": "ok", "count": 2, "instances": ["a", "b"]}], "more": 0}
     checked = job("host.check", result, runs={"succeeded": 2, "unreachable": 1})
