@@ -151,4 +151,5 @@ class HasScope(BasePermission):
         if (request.method or "").lower() not in view.action_map:
             return True  # 405 comes next
         scope = view.scopes.get("GET" if request.method == "HEAD" else request.method)
+        self.message = f"the token lacks the scope {scope}"
         return scope == UNSCOPED or (scope is not None and request.auth.has_scope(scope))

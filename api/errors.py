@@ -109,6 +109,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's exception handler: no exception leaves a view."""
     problem = as_problem(error)
     request = context["request"]
+    if isinstance(error, exceptions.MethodNotAllowed | exceptions.UnsupportedMediaType):
+        problem.detail = _expected(error, context["view"])
     if problem.status >= 500:
         logger.error("request %s: %s", getattr(request, "request_id", ""), problem.code, exc_info=error)
     body = document(getattr(request, "request_id", ""), problem)
@@ -140,6 +142,13 @@ def as_problem(error: Exception) -> Problem:
 def _refers_to_nothing(error: IntegrityError) -> bool:
     """Whether a foreign key is broken: the databases look at them at the commit, when somebody may have been faster."""
     return getattr(error.__cause__, "sqlstate", "") == "23503" or str(error) == "FOREIGN KEY constraint failed"
+
+
+def _expected(error: exceptions.MethodNotAllowed | exceptions.UnsupportedMediaType, view: Any) -> str:
+    """What the address takes instead."""
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return f"this address takes {', '.join(each for each in view.allowed_methods if each != 'OPTIONS')}"
+    return f"Content-Type must be {' or '.join(parser.media_type for parser in view.get_parsers())}"
 
 
 def _summary(errors: Sequence[service.FieldError]) -> str:

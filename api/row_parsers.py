@@ -134,7 +134,8 @@ class _Cells:
                 cells = next(self._reader)
             except csv.Error as error:
                 self._is_broken = True
-                return f"{error}; nothing after it was read"
+                told = "a quote does not end" if str(error) == "unexpected end of data" else str(error)
+                return f"{told}; nothing after it was read"
             if any(cells):
                 return cells
         raise StopIteration
@@ -200,4 +201,6 @@ def _json_row(number: int, line: bytes) -> Row:
     try:
         return Row(line=number, values=parse(line), wrong=[])
     except Problem as problem:
-        return Row(line=number, values={}, wrong=[("", "invalid", problem.detail)])
+        return Row(
+            line=number, values={}, wrong=[("", "invalid", problem.detail.replace(" at line 1, column", " at column"))]
+        )

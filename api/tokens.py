@@ -162,7 +162,9 @@ def _owner(actor: Actor, values: Mapping[str, Any]) -> Account:
     field, kind = ("user", AccountKind.PERSON) if "user" in values else ("service_account", AccountKind.SERVICE)
     row = visible_accounts(actor, kind).filter(username=username).first()
     if row is None:
-        raise Invalid.field(field, "invalid", f"there is no account {username!r} of that kind that you administer")
+        nobody = f"there is no {field.replace('_', ' ')} {username!r} that you administer"
+        hint = "; a service account is named in service_account" if field == "user" else ""
+        raise Invalid.field(field, "invalid", nobody + hint)
     must_reach(actor, reach_of(row))
     return row
 

@@ -18,6 +18,7 @@ def installer_of(host: Host) -> bytes:
             host=host.name,
             account=host.username,
             public_key=host.credential.public_key,
+            next_key=host.next_credential.public_key if host.next_credential else "",
             host_key=host.host_key,
             known=known,
             sudoers="" if no_rules else sudoers_file(host),

@@ -40,6 +40,8 @@ from jobs import selectors
 from jobs.errors import NotFound
 from jobs.lifecycle import approval, cancel, drift, followup, submit
 from jobs.models import Job, Run
+from jobs.rules.state import JobState, RunState
+from jobs.worker import liveness
 
 JOBS = {"GET": "jobs:read", "POST": "jobs:request"}
 DECIDE = {"POST": "jobs:approve"}
@@ -130,7 +132,9 @@ class Jobs(ReadViewSet):
     def summary(self, request: Request, pk: UUID) -> Response:
         """The results of all runs merged, what did not answer, and the same as text; of a job that goes on, so far."""
         job = self.job()
-        merged = summary_of(job, selectors.merged(job, asked(request, self.filters).get("limit", MERGED_ROWS)))
+        runs = selectors.merged(job, asked(request, self.filters).get("limit", MERGED_ROWS))
+        waits = runs.runs[RunState.PENDING] and job.state in (JobState.PLANNING, JobState.QUEUED, JobState.RUNNING)
+        merged = summary_of(job, runs, liveness.unserved_hosts(job) if waits else ())
         answer = self.tagged(self.get_serializer(merged).data)
         if not merged["complete"]:
             answer.headers["Retry-After"] = POLL_AGAIN

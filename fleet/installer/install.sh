@@ -106,14 +106,19 @@ make_account() {
         did "made the account $account"
     fi
     home=$(entry | cut -d: -f6)
-    line="restrict,port-forwarding $public_key mxfleet"
     if is_ours; then
         let_in
-    elif ! grep -qsF -- "$public_key" "$home/.ssh/authorized_keys"; then
-        say "the account $account was there before, and is left as it is; its authorized_keys need the line"
-        say "$line"
+        return
     fi
+    for key in "$public_key" ${next_key:+"$next_key"}; do
+        if ! grep -qsF -- "$key" "$home/.ssh/authorized_keys"; then
+            say "the account $account was there before, and is left as it is; its authorized_keys need the line"
+            line "$key"
+        fi
+    done
 }
+
+line() { echo "restrict,port-forwarding $1 mxfleet"; }
 
 # What lets mxfleet in belongs to root, so that who has the account can let in nobody else.
 let_in() {
@@ -127,7 +132,9 @@ let_in() {
     }
     directory "$home"
     directory "$home/.ssh"
-    echo "$line" >"$work/keys"
+    for key in "$public_key" ${next_key:+"$next_key"}; do
+        line "$key"
+    done >"$work/keys"
     place "$work/keys" "$home/.ssh/authorized_keys" 644
     if command -v restorecon >/dev/null; then restorecon -R "$home/.ssh"; fi
 }

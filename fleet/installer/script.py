@@ -18,6 +18,7 @@ BODY = Path(__file__).with_name("install.sh")
 @dataclass(frozen=True, slots=True)
 class Installation:
     """What a host is to have. `known`: its MTAs as discovered. `host_key`: "" or the one that is trusted.
+    `next_key`: the public key that is to take the place of `public_key`, which is good until then; "": none.
 
     `sudoers`: the rules; "" where there are none, and then `no_rules` says why.
     """
@@ -25,6 +26,7 @@ class Installation:
     host: str
     account: str
     public_key: str
+    next_key: str = ""
     host_key: str = ""
     known: tuple[str, ...] = ()
     sudoers: str = ""
@@ -37,6 +39,7 @@ def script_for(wanted: Installation) -> bytes:
         "host": wanted.host,
         "account": wanted.account,
         "public_key": wanted.public_key,
+        "next_key": wanted.next_key,
         "host_key": wanted.host_key,
         "known": " ".join(sorted(set(wanted.known))),
         "no_rules": wanted.no_rules,

@@ -120,7 +120,7 @@ def _refusal(command: Command, done: Completed) -> FleetError | None:
     if command.become and not may_be_denied and (refusal := refusal_of(done)):
         return SudoDenied(
             refusal,
-            hint="Install the scripts and the file that hosts/NAME/sudoers/ gives, then discover the host again.",
+            hint="Run the host's installer (hosts/NAME/installer/) there as root, then discover the host again.",
             command=list(masked(command)),
         )
     return fence_error(done) if command.script and command.mutates else None

@@ -37,6 +37,7 @@ and where clouds keep credentials, by their documentation: 100.100.100.200 Aliba
 fd00:c1:: Oracle, fd00:ec2:: Amazon, fd20:ce:: Google."""
 
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?")
+EXPECTED = "expected a host name or an IP address, without user, port or path"
 NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
 LOCAL_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 CLUSTER = (".localhost", ".svc", ".cluster.local")
@@ -80,7 +81,7 @@ def check_address(text: str, own: Callable[[], set[Address]] = own_addresses) ->
 def _check_name(name: str, own: set[str]) -> None:
     labels = name.removesuffix(".").split(".")
     if len(name) > MOST or not all(LABEL.fullmatch(label) for label in labels):
-        raise Invalid.field("address", "invalid", "expected a host name or an IP address, without user, port or path")
+        raise Invalid.field("address", "invalid", EXPECTED)
     bare = ".".join(labels)
     if bare in own:
         raise _forbidden(f"{bare} is where this service's own database or broker is")
@@ -102,7 +103,10 @@ def _literal(text: str) -> Address | None:
     try:
         return IPv4Address(socket.inet_aton(text.removesuffix(".")))
     except (OSError, UnicodeError):
-        raise Invalid.field("address", "invalid", "a host name must not end in a number") from None
+        if all(LABEL.fullmatch(label) for label in text.lower().removesuffix(".").split(".")):
+            detail = "not an IP address, and a host name must not end in a number"
+            raise Invalid.field("address", "invalid", detail) from None
+        raise Invalid.field("address", "invalid", EXPECTED) from None
 
 
 def _forbidden(detail: str) -> Invalid:

@@ -190,12 +190,18 @@ class Commonalities:
         return {"instances": self._instances, "outcomes": ranked, "more": self._common.more}
 
 
+def _amiss(result: dict[str, Any]) -> list[str]:
+    """Which checks of a host did not come out well; `ok` null: it could not be found out."""
+    words = {False: "amiss", None: "not found out"}
+    return [f"{each['name']} {words[each['ok']]}" for each in result["checks"] if not each["ok"]]
+
+
 VALUES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "message.deliver": lambda result: [result["outcome"]] if "outcome" in result else [],
     "smtp.probe": lambda result: [result["verdict"]],
     "address.test": lambda result: [" and ".join(sorted({route["class"] for route in result["routes"]}))],
     "block.list": lambda result: [block["pattern"] for block in result["ours"]],
-    "host.check": lambda result: [each["name"] for each in result["checks"] if not each["ok"]] or ["ok"],
+    "host.check": lambda result: _amiss(result) or ["ok"],
     "host.discover": lambda result: [f"{each['mta']} {each['version']}".strip() for each in result["instances"]],
 }
 """By operation."""

@@ -16,10 +16,10 @@ HIDDEN = re.compile(
 empty Braille pattern."""
 
 
-def cell(text: str) -> str:
+def cell(text: str, longest: int = CELL) -> str:
     """A text of others on one line: what is not seen is spelled out (`\\u202e`), the middle of a long one left out."""
     shown = HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    return shown if len(shown) <= CELL else f"{shown[: CELL - 25]}…{shown[-24:]}"
+    return shown if len(shown) <= longest else f"{shown[: longest - 25]}…{shown[-24:]}"
 
 
 def number(value: int) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.words.amounts import SHOWN, cell, count, named, number
-from jobs.words.results import SEPARATOR, headline, is_over
+from jobs.words.results import SEPARATOR, headline, is_over, is_untouched, places
 
 LONGEST = 3000
 """Characters of a whole: a section of Slack takes no more."""
+NOTE = 300
+"""Characters of a note: most of them are ours, and half of one would mislead."""
 SIGNS = {"unknown": "?", "failed": "✗", "unreachable": "✗", "unsupported": "–", "cancelled": "–"}
 
 
@@ -16,6 +18,7 @@ def lines_of(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     bad = {state: [each for each in job["not_done"] if each["state"] == state] for state in SIGNS}
     lines = [_unknown(job, bad.pop("unknown")), _progress(job), *headline(job, params)]
     lines += [_not_done(state, entries) for state, entries in bad.items()]
+    lines += [each["hint"] for each in job["not_done"] if each["state"] == "pending"]
     lines += [_note(note) for note in job["notes"][:SHOWN]]
     rest = len(job["notes"][SHOWN:]) + job["more_notes"]
     if rest:
@@ -41,7 +44,7 @@ def _unknown(job: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> st
     names = _instances(entries)
     if not names:
         return ""
-    told = f"? unknown what was done on {count(len(names), 'instance')}: {named(names)}."
+    told = f"? unknown what was done on {places(job, len(names))}: {named(names)}."
     if is_over(job):
         return f"{told} Look there before you repeat anything."
     return f"{told} It is looked at again; nothing is repeated meanwhile."
@@ -51,12 +54,12 @@ def _progress(job: Mapping[str, Any]) -> str:
     runs, total = job["runs"], sum(job["runs"].values())
     waiting = runs.get("pending", 0) + runs.get("running", 0)
     if job["awaits"]:
-        return f"nothing is done yet: the plan for {count(total, 'instance')} waits for {job['awaits']}"
-    if is_over(job) and runs.get("cancelled") == total:
+        return f"nothing is done yet: the plan for {places(job, total)} waits for {job['awaits']}"
+    if is_over(job) and runs.get("cancelled") and is_untouched(job):
         return f"{job['state']}: nothing was done"
     if is_over(job) or not waiting:
         return ""
-    return f"{job['state'].replace('_', ' ')}: {number(total - waiting)} of {count(total, 'instance')} so far"
+    return f"{job['state'].replace('_', ' ')}: {number(total - waiting)} of {places(job, total)} so far"
 
 
 def _not_done(state: str, entries: Sequence[Mapping[str, Any]]) -> str:
@@ -70,4 +73,4 @@ def _not_done(state: str, entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _note(note: Mapping[str, Any]) -> str:
-    return f"note of {named(note['instances'], note['count'])}: {cell(note['text'])}"
+    return f"note of {named(note['instances'], note['count'])}: {cell(note['text'], NOTE)}"

@@ -7,7 +7,7 @@ from jobs.words.amounts import cell
 
 SAID = {
     "host.discover": ("discover", "discovered"),
-    "host.check": ("check the host", "checked the host"),
+    "host.check": ("check what is missing", "checked what is missing"),
     "queue.list": ("list the queue", "listed the queue"),
     "queue.summary": ("count the queue", "counted the queue"),
     "message.show": ("show a message", "showed a message"),

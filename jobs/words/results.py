@@ -36,7 +36,7 @@ def headline(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
         return [_drift(job["drift"], job)]
     if result is None:
         done = job["runs"].get("succeeded", 0)
-        return [f"{operation(name, params, is_done=True)} on {count(done, 'instance')}"] if done else []
+        return [f"{operation(name, params, is_done=True)} on {places(job, done)}"] if done else []
     if name == "queue.summary":
         return _counted(result, job)
     if name in ("queue.list", "message.trace", "log.search"):
@@ -46,11 +46,28 @@ def headline(job: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     return _outcomes(result, job) if "outcomes" in result else _messages(name, params, result, job)
 
 
-def _answered(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+def places(job: Mapping[str, Any], some: int) -> str:
+    """2 instances; of what is done on hosts 2 hosts."""
+    return count(some, "host" if job["operation"].startswith("host.") else "instance")
+
+
+def is_untouched(job: Mapping[str, Any]) -> bool:
+    """Whether no run has begun to change anything: each waits, was called off, or has nothing to do."""
+    return not set(job["runs"]) - {"pending", "planned", "cancelled", "unchanged"}
+
+
+def _part(job: Mapping[str, Any], some: int) -> str:
+    """298 of 300 instances."""
     total = sum(job["runs"].values())
-    if result["instances"] == total:
-        return count(total, "instance")
-    return f"{number(result['instances'])} of {count(total, 'instance')}"
+    return places(job, total) if some == total else f"{number(some)} of {places(job, total)}"
+
+
+def _answered(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
+    return _part(job, result["instances"])
+
+
+def _verb(job: Mapping[str, Any]) -> str:
+    return "would" if job["dry_run"] else "was to" if is_over(job) else "is to"
 
 
 def _counted(result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
@@ -101,10 +118,11 @@ def _drift(result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
 
 def _blocks(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
     runs = job["runs"]
-    if job["dry_run"]:
-        return [f"would {operation(name, params)} on {count(runs.get('planned', 0), 'instance')}"]
+    planned = sum(runs.get(state, 0) for state in ("pending", "planned", "cancelled"))
+    if planned and is_untouched(job):
+        return [f"{_verb(job)} {operation(name, params)} on {_part(job, planned)}"]
     proven, total = runs.get("succeeded", 0) + runs.get("unchanged", 0), sum(runs.values())
-    parts = [f"{operation(name, params, is_done=True)} on {number(proven)} of {count(total, 'instance')}"]
+    parts = [f"{operation(name, params, is_done=True)} on {number(proven)} of {places(job, total)}"]
     if runs.get("unchanged"):
         parts.append(f"{number(runs['unchanged'])} already so")
     states = [f"{number(each)} {state}" for state, each in result["states"].items() if state != "applied"]
@@ -122,21 +140,23 @@ def _outcomes(result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
 
 
 def _messages(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
-    planned, asked = result["planned"], result["asked"]
-    if not result["instances"]:
-        return [_would(name, params, result, job)] if planned else []
+    planned, asked, idle = result["planned"], result["asked"], job["runs"].get("unchanged", 0)
+    if not result["instances"] or (is_untouched(job) and (planned or job["dry_run"])):
+        return [_would(name, params, result, job)] if planned or result["instances"] else []
     about = count(asked, "message")
     if result["done"] != asked:
         about = f"{number(result['done'])} of {about}"
-    parts = [f"{operation(name, params, about, is_done=True)} on {_answered(result, job)}"]
-    return [SEPARATOR.join([*parts, *(count(result[key], *forms) for key, forms in BESIDE.items() if result[key])])]
+    acted = result["instances"] - idle
+    told = operation(name, params, about, is_done=True)
+    parts = [f"{told} on {_part(job, acted)}" if acted > 0 else told]
+    parts += [count(result[key], *forms) for key, forms in BESIDE.items() if result[key]]
+    return [SEPARATOR.join([*parts, *([f"nothing to do on {number(idle)}"] if idle else [])])]
 
 
 def _would(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     """What is planned, and nobody has told yet what came of it."""
     about = f"{count(result['planned'], 'message')} ({size(result['bytes'])})"
-    verb = "would" if job["dry_run"] else "was to" if is_over(job) else "is to"
-    told = f"{verb} {operation(name, params, about)}"
+    told = f"{_verb(job)} {operation(name, params, about)}"
     largest = result["largest_share"]
     if largest is None:
         return told

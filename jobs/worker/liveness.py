@@ -5,9 +5,11 @@ from django.db.models import Count
 
 from fleet.models import Host
 from jobs.clock import db_now
-from jobs.models import WorkerLiveness
+from jobs.lifecycle.submit import queue_of_host
+from jobs.models import Job, Run, WorkerLiveness
 from jobs.queues import queue_name
 from jobs.restore import watch
+from jobs.rules.state import RunState
 from jobs.wakeup import CONTROL
 
 SECONDS = 10
@@ -29,6 +31,14 @@ def workers() -> dict[str, int]:
     """{queue: how many workers of it live}, with 0 for a queue that should have one."""
     alive = WorkerLiveness.objects.filter(at__gt=db_now() - watch.ALIVE).exclude(queue="").order_by()
     return dict.fromkeys(_expected(), 0) | dict(alive.values_list("queue").annotate(Count("pk")))
+
+
+def unserved_hosts(job: Job) -> list[str]:
+    """The hosts that the job waits for, and whose queue has nobody to serve it now, such as those of a site without
+    workers; for a job that nothing else keeps waiting."""
+    silent = {queue for queue, alive in workers().items() if not alive}
+    waiting = Run.objects.filter(job=job, state=RunState.PENDING).order_by().values_list("host__name", "host__site")
+    return sorted(name for name, site in waiting.distinct() if silent and queue_of_host(name, site) in silent)
 
 
 def _expected() -> list[str]:

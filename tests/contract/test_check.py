@@ -140,6 +140,8 @@ def test_a_host_that_nobody_discovered_is_not_called_fine(tmp_path: Path) -> Non
     checked.known["instances"] = ()
     data = checked.look()
     assert (data["ok"], amiss(data)) == (False, {"sudo": "discover the host"})
+    checked.facts["sudo"] = "no"
+    assert amiss(checked.look())["sudo"].startswith("discover the host, then run its installer")
 
 
 def test_every_program_that_is_looked_for_is_called_by_a_script() -> None:

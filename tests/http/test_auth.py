@@ -211,6 +211,13 @@ def test_a_token_that_cannot_be_is_422(world: World, change: dict, field: str) -
     assert field in {error["field"] for error in body["errors"]}
 
 
+def test_who_is_named_as_another_kind_of_account_is_told_so(world: World) -> None:
+    body = refused(world.anna.post("tokens/", {"name": "x", "user": "robot"}), 422, "invalid")
+    assert body["errors"][0]["detail"] == (
+        "there is no user 'robot' that you administer; a service account is named in service_account"
+    )
+
+
 def test_last_used_is_coarse(world: World) -> None:
     made = world.alice.post("tokens/", {"name": "x"}).json()
     caller = Caller(made["token"])

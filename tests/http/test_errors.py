@@ -29,7 +29,14 @@ def test_an_unknown_address_is_a_problem(world: World) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "BREW", "PATCH"])
 def test_a_method_that_is_not_there_is_405(world: World, method: str) -> None:
-    refused(world.dana.send(method, "jobs/"), 405, "method_not_allowed")
+    body = refused(world.dana.send(method, "jobs/"), 405, "method_not_allowed")
+    assert method in ("TRACE", "BREW") or body["detail"] == "this address takes GET, POST, HEAD"
+
+
+def test_what_a_token_lacks_is_named(world: World) -> None:
+    answer = world.token("dana", scopes=["jobs:read"]).get("audit/")
+    refused(answer, 403, "forbidden")
+    assert answer.json()["detail"] == "the token lacks the scope audit:read"
 
 
 def test_a_method_is_not_overridden_by_a_header(world: World) -> None:

@@ -135,6 +135,25 @@ def test_three_hundred_hosts_cost_a_few_statements(world: World, django_assert_m
     assert len(imported()) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (
+            csv(row("n1", address="root@192.0.2.5")),
+            "text/csv",
+            "host name or an IP address, without user, port or path",
+        ),
+        (csv(row("n1", address=" 192.0.2.5")), "text/csv", "host name or an IP address, without user, port or path"),
+        (csv(row("n1", address="192.0.2.300")), "text/csv", "not an IP address, and a host name must not end in a"),
+        (csv(row("n1", address='"192.0.2.5')), "text/csv", "line 2: a quote does not end; nothing after it was read"),
+        ('\n{"name": "n1"', "application/x-ndjson", "line 2: Expecting ',' delimiter at column 14"),
+    ],
+)
+def test_what_would_be_right_is_told(world: World, content: str, kind: str, told: str) -> None:
+    [error] = refused(send(world.anna, content, kind=kind), 422, "invalid")["errors"]
+    assert told in error["detail"]
+
+
 def test_json_lines_are_taken_too_and_each_line_is_read_strictly(world: World) -> None:
     lines = [json.dumps({"name": name, **host(name)}) for name in ("n1", "n2")]
     kind = "application/x-ndjson"
@@ -297,7 +316,9 @@ def test_what_is_no_such_file_is_refused_whole(world: World) -> None:
     body = refused(send(world.anna, csv(row("n1"), row("n\xe9")).encode("latin-1")), 400, "bad_request")
     assert "line 3" in body["detail"]
     refused(send(world.anna, csv(row("n1")), kind="text/csv; charset=latin-1"), 415, "unsupported_media_type")
-    refused(send(world.anna, csv(row("n1")), kind="application/json"), 415, "unsupported_media_type")
+    other = send(world.anna, csv(row("n1")), kind="application/json")
+    refused(other, 415, "unsupported_media_type")
+    assert other.json()["detail"] == "Content-Type must be text/csv or application/x-ndjson"
     refused(send(world.anna, csv(row("n1")), "?dry_run=yes"), 422, "invalid")
     refused(send(world.anna, csv(row("n1")), "?colour=red"), 400, "unknown_parameter")
 

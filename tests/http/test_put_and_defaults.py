@@ -194,6 +194,8 @@ def test_a_credential_is_replaced_by_another_one_on_its_hosts(world: World) -> N
     begun = world.anna.post(where, {"by": "spare"}, **once)
     assert (begun.status_code, begun.json()) == (200, {"by": "spare", "left": 1, "failed": []})
     assert world.anna.post(where, {"by": "spare"}, **once).headers["Idempotency-Replayed"] == "true"
+    spare = world.anna.get("credentials/spare/").json()["public_key"]
+    assert f"\nnext_key='{spare}'\n" in world.anna.get("hosts/mx1/installer/").content.decode()
     refused(world.anna.delete("credentials/spare/"), 409, "in_use")
     Host.objects.filter(name="mx1").update(next_credential_error="auth_failed: no", next_credential_tries=2)
     told = world.dana.get(f"{where}?customer=acme").json()
@@ -201,6 +203,7 @@ def test_a_credential_is_replaced_by_another_one_on_its_hosts(world: World) -> N
     refused(world.alice.delete(where), 403, "forbidden")
     refused(world.anna.delete(where, If_Match='"x"'), 412, "precondition_failed")
     assert world.anna.delete(where).status_code == 204
+    assert "\nnext_key=''\n" in world.anna.get("hosts/mx1/installer/").content.decode()
     refused(world.anna.delete(where), 409, "not_used")
     assert actions("acme-key") == ["credential.replacing", "credential.replacing_stopped"]
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -11,6 +12,8 @@ from fleet.models import Host, Instance
 from jobs.jsonvalues import readable
 from jobs.lifecycle import retention
 from jobs.models import Block, BlockInstance, Job, Run
+from jobs.queues import queue_name
+from jobs.worker import liveness
 from tests.http.cast import World
 from tests.http.test_document import component
 from tests.http.test_errors import refused
@@ -45,6 +48,12 @@ READING = [
     ("block.list", {}, {"ours": [{"pattern": "a@b.c", "action": "reject", "reply": ""}], "others": []}),
     ("smtp.probe", {"from": "<>", "to": "a@b.c"}, {"verdict": "accepted", "notes": []}),
 ]
+
+
+CHECKED = {
+    "ok": False, "scripts": "absent", "notes": [], "helpers": [],
+    "checks": [{"name": "sudo", "ok": False, "detail": "x", "hint": "y", "instance": ""}],
+}  # fmt: skip
 
 
 def hosts(world: World, count: int) -> None:
@@ -98,6 +107,37 @@ def test_every_reading_operation_is_merged_as_the_document_says(
     assert f"✗ unreachable: {third.instance}" in body["text"].split("\n")
     body["result"]["undeclared"] = 1
     assert not component("JobSummary").is_valid(body)
+
+
+def test_what_hosts_lack_is_told_in_one_answer(world: World) -> None:
+    job = asked(world, "host.check", {})
+    job.runs.update(state="succeeded", result=readable(CHECKED))
+    Job.objects.filter(pk=job.pk).update(state="running")
+    body = summary(world, job)
+    assert [(each["value"], each["count"]) for each in body["result"]["outcomes"]] == [("sudo amiss", 1)]
+    assert body["text"].endswith("Answered by 1 host\nSudo amiss: mx1")
+
+
+def test_a_host_that_no_worker_serves_is_named_while_it_is_waited_for(world: World) -> None:
+    Host.objects.filter(name="mx1").update(site="fra")
+    for shard in range(settings.ENV.shards):
+        liveness.renew(f"ssh-{shard}@here", queue_name(settings.ENV.site, shard))
+    job = asked(world, "queue.list", {})
+    told = "No worker serves mx1 now; who runs mxfleet sees in readyz which."
+    body = summary(world, job)
+    assert body["not_done"][0]["hint"] == told
+    assert told in body["text"].split("\n")
+    for shard in range(settings.ENV.shards):
+        liveness.renew(f"ssh-fra-{shard}@here", queue_name("fra", shard))
+    body = summary(world, job)
+    assert body["not_done"][0]["hint"] == ""
+
+
+def test_an_undo_names_the_sender_that_it_lets_in_again(world: World) -> None:
+    blocked = asked(world, "sender.block", {"pattern": "a@b.c"}, reason="x")
+    job = asked(world, "host.check", {})
+    Job.objects.filter(pk=job.pk).update(operation="sender.unblock", undo_of=blocked)
+    assert "unblock a@b.c" in summary(world, job)["text"]
 
 
 def test_rows_have_their_instance_and_are_as_many_as_asked(world: World) -> None:

@@ -72,7 +72,24 @@ def test_the_same_content_gives_the_same_bytes_and_each_difference_others() -> N
     assert script == script_for(WANTED)
     assert role_of("mx1", script) == role_of("mx1", script_for(WANTED))
     changes = {"host": "mx2", "account": "fleet", "public_key": "x", "host_key": KEY, "known": (), "sudoers": "#\n"}
-    assert len({script, *(script_for(replace(WANTED, **{name: value})) for name, value in changes.items())}) == 7
+    changes["next_key"] = KEY
+    assert len({script, *(script_for(replace(WANTED, **{name: value})) for name, value in changes.items())}) == 8
+
+
+@pytest.mark.parametrize(("next_key", "count"), [("", 1), ("ssh-ed25519 NEXT", 2)])
+def test_the_key_that_comes_next_is_let_in_beside_the_present_one(
+    shell: list[str], tmp_path: Path, next_key: str, count: int
+) -> None:
+    """By a whole that only keeps what would be authorized_keys."""
+    tmp_path.chmod(0o777)
+    stubs = "directory() { :; }; usermod() { :; }; getent() { echo 'mxfleet:*'; }\nplace() { cat \"$1\"; }\n"
+    asked = f"work='{tmp_path}' home='{tmp_path}'\n{stubs}let_in\n"
+    script = script_for(replace(WANTED, next_key=next_key)).replace(b'main "$@"\n', asked.encode())
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    done = run(script, shell)
+    lines = [f"restrict,port-forwarding {key} mxfleet" for key in (KEY, next_key) if key]
+    assert (done.returncode, done.stdout.splitlines(), len(lines)) == (0, lines, count), done.stderr
 
 
 def test_what_a_host_says_stays_text_in_it(shell: list[str], tmp_path: Path) -> None:

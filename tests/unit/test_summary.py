@@ -300,11 +300,15 @@ def test_instances_that_came_to_the_same_stand_together() -> None:
     ]
 
 
-def test_what_host_checks_found_stands_together() -> None:
-    checks = [[("login", True), ("sudo", False), ("clock", None)], [("login", True)], [("sudo", False)]]
-    parts = [part(at, {"checks": [{"name": n, "ok": ok} for n, ok in each]}) for at, each in enumerate(checks)]
-    outcomes = merged("host.check", parts).result()["outcomes"]
-    assert [(each["value"], each["count"]) for each in outcomes] == [("sudo", 2), ("clock", 1), ("ok", 1)]
+def test_hosts_that_lack_the_same_stand_together() -> None:
+    def of(*oks: bool | None) -> dict[str, Any]:
+        checks = [{"name": name, "ok": ok} for name, ok in zip(("scripts", "sudo"), oks, strict=True)]
+        return {"ok": all(oks), "checks": checks, "notes": []}
+
+    found = merged("host.check", [part(1, of(True, True)), part(2, of(False, None)), part(3, of(False, True))]).result()
+    assert {each["value"]: each["count"] for each in found["outcomes"]} == {
+        "ok": 1, "scripts amiss": 2, "sudo not found out": 1,
+    }  # fmt: skip
 
 
 def test_one_message_shown_is_not_merged() -> None:

@@ -153,6 +153,56 @@ def test_how_far_a_job_is_stands_before_what_it_came_to(fields: dict, line: str)
     assert words.lines_of(job("queue.hold", changes(instances=0), **fields), {}) == [line]
 
 
+WAITS = {"awaits": "approval", "state": "awaiting_approval"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({**WAITS, "runs": {"pending": 3, "unchanged": 2}},
+         ["Nothing is done yet: the plan for 5 instances waits for approval",
+          "Is to purge 150 messages (2.0 MiB) to quarantine"]),
+        ({"state": "queued", "runs": {"pending": 3, "unchanged": 2}},
+         ["Queued: 2 of 5 instances so far", "Is to purge 150 messages (2.0 MiB) to quarantine"]),
+        ({"state": "rejected", "runs": {"cancelled": 3, "unchanged": 2}},
+         ["Rejected: nothing was done", "Was to purge 150 messages (2.0 MiB) to quarantine"]),
+    ],
+)  # fmt: skip
+def test_where_some_instances_have_nothing_to_do_a_plan_is_no_deed(fields: dict, told: list[str]) -> None:
+    result = changes(instances=2, planned=150, bytes=2 << 20)
+    assert words.lines_of(job("queue.purge", result, **fields), {}) == told
+
+
+def test_only_instances_that_had_something_to_do_are_counted_as_done() -> None:
+    result = changes(instances=5, planned=150, asked=150, done=150)
+    told = words.lines_of(job("queue.purge", result, runs={"succeeded": 3, "unchanged": 2}), {})
+    assert told == ["Purged 150 messages to quarantine on 3 of 5 instances · nothing to do on 2"]
+    none = words.lines_of(job("queue.purge", changes(instances=2), runs={"unchanged": 2}), {})
+    assert none == ["Purged 0 messages to quarantine · nothing to do on 2"]
+
+
+def test_a_block_that_waits_is_told_as_what_is_to_be_done() -> None:
+    result = {"instances": [], "states": {}}
+    waiting = job("sender.block", result, **WAITS, runs={"pending": 2, "unchanged": 1})
+    assert words.lines_of(waiting, {"pattern": "a@b.c"})[1] == "Is to block a@b.c on 2 of 3 instances"
+    expired = job("sender.block", result, state="expired", runs={"cancelled": 2})
+    assert words.lines_of(expired, {"pattern": "a@b.c"}) == [
+        "Expired: nothing was done", "Was to block a@b.c on 2 instances",
+    ]  # fmt: skip
+
+
+def test_what_nobody_serves_is_said_while_it_waits() -> None:
+    waiting = {**not_done("pending", "mx9/exim"), "hint": "No worker serves mx9 now."}
+    told = words.lines_of(job("queue.list", state="running", runs={"pending": 1}, not_done=[waiting]), {})
+    assert told == ["Running: 0 of 1 instance so far", "No worker serves mx9 now."]
+
+
+def test_what_is_done_on_hosts_counts_hosts() -> None:
+    result = {"instances": 2, "outcomes": [{"value": "ok", "count": 2, "instances": ["a", "b"]}], "more": 0}
+    checked = job("host.check", result, runs={"succeeded": 2, "unreachable": 1})
+    assert words.lines_of(checked, {}) == ["Answered by 2 of 3 hosts", "Ok: a, b"]
+
+
 def test_a_comparison_tells_what_differs() -> None:
     found = {"instances": 2, "planned": 9, "gone": 3, "new": 0, "changed": 1, "files_changed": 1}
     told = words.lines_of(job("queue.purge", drift=found, runs={"succeeded": 2}), {})
@@ -224,6 +274,12 @@ def test_the_first_notes_are_told_and_the_others_counted() -> None:
     lines = words.lines_of(job("message.show", notes=notes, more_notes=7), {})
     assert lines[1] == "Note of a and 4 more: note 0"
     assert lines[-1] == "… and 9 more notes"
+
+
+def test_a_note_is_told_whole() -> None:
+    text = "qmail-send is stopped for this, usually for a few seconds, and started again: " + "x" * 200
+    lines = words.lines_of(job("message.show", notes=[{"text": text, "count": 1, "instances": ["a"]}]), {})
+    assert lines[1] == f"Note of a: {text}"
 
 
 def test_the_whole_fits_where_it_is_shown() -> None:

@@ -1,6 +1,7 @@
 """What all runs of a job came to together. The view answers with `JobSummarySerializer`, which is the same for all
 operations; who makes clients from the document has a type of each one's `result`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
@@ -91,8 +92,16 @@ def _awaits(job: Job) -> str | None:
     return "approval" if job.is_confirmed else "confirmation"
 
 
-def summary_of(job: Job, merged: Merged) -> dict[str, Any]:
-    """What `JobSummarySerializer` takes."""
+def _not_done(merged: Merged, unserved: Sequence[str]) -> list[dict[str, Any]]:
+    entries = merged.not_done()
+    for each in entries:
+        if each["state"] == RunState.PENDING and unserved:
+            each["hint"] = f"No worker serves {words.named(unserved)} now; who runs mxfleet sees in readyz which."
+    return entries
+
+
+def summary_of(job: Job, merged: Merged, unserved: Sequence[str] = ()) -> dict[str, Any]:
+    """What `JobSummarySerializer` takes. `unserved`: hosts for which it waits, and which no worker serves."""
     is_kept = job.totals is None
     told = merged.result() if is_kept else None
     summary = {
@@ -106,8 +115,9 @@ def summary_of(job: Job, merged: Merged) -> dict[str, Any]:
         "runs": dict(sorted(merged.runs.items())),
         "result": told if job.drift_of_id is None else None,
         "drift": told if job.drift_of_id is not None else None,
-        "not_done": merged.not_done(),
+        "not_done": _not_done(merged, unserved),
         "notes": merged.notes(),
         "more_notes": merged.more_notes,
     }
-    return {**summary, "text": words.text_of(summary, job.params)}
+    asked = job.undo_of.params if job.undo_of else job.params  # an undo has none of its own
+    return {**summary, "text": words.text_of(summary, asked)}

@@ -27,6 +27,8 @@ ANYTHING = ("/usr/bin/timeout", "-k", "5", "60", "/bin/sh", "-c", ":")
 """What sudo allows where scripts need not be there: they travel with the command."""
 INSTALL = "run the host's installer (hosts/NAME/installer/) there as root, then discover the host again"
 
+DISCOVER = "discover the host, then run its installer (hosts/NAME/installer/), which has its rules then, there as root"
+
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -109,7 +111,9 @@ def _sudo(known: Inventory, facts: HostFacts, rules: int, denied: int) -> HostCh
         hint = "" if facts.is_root else "set become to sudo, and run the host's installer"
         return checked("sudo", facts.is_root, "not used (become is none)", hint)
     if not facts.has_sudo:
-        return checked("sudo", False, "sudo is not there, or allows nothing without a password", INSTALL)
+        return checked(
+            "sudo", False, "sudo is not there, or allows nothing without a password", INSTALL if rules else DISCOVER
+        )
     if not rules:
         return checked("sudo", None, "no MTA is known here, so nothing is asked of it", "discover the host")
     return checked(
