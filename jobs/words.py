@@ -26,6 +26,7 @@ HIDDEN = re.compile(
 
 SAID = {
     "host.discover": ("discover", "discovered"),
+    "host.check": ("check", "checked"),
     "queue.list": ("list the queue", "listed the queue"),
     "queue.summary": ("count the queue", "counted the queue"),
     "message.show": ("show a message", "showed a message"),
@@ -284,8 +285,10 @@ def _outcomes(result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
 
 def _messages(name: str, params: Mapping[str, Any], result: Mapping[str, Any], job: Mapping[str, Any]) -> list[str]:
     planned, asked = result["planned"], result["asked"]
+    if planned and (job["awaits"] or job["dry_run"] or not result["instances"]):
+        return [_would(name, params, result, job)]
     if not result["instances"]:
-        return [_would(name, params, result, job)] if planned else []
+        return []
     about = count(asked, "message")
     if result["done"] != asked:
         about = f"{number(result['done'])} of {about}"
