@@ -47,8 +47,8 @@ class FaultService(Service):
         finally:
             self.database.stop()
 
-    def _environment(self) -> dict[str, str]:
-        return super()._environment() | {
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {
             "MXFLEET_DATABASE_URL": self.database.url,
             "MXFLEET_SECRET_KEY": "9tUq0nVdWk3RyeZb5HcXgMoA7LpJf2sT8vEiKxQwNzYuBhCj4G6",
             "MXFLEET_KEY_FILE": str(self.key_file),

@@ -49,9 +49,9 @@ class Service:
         """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "deploy.supervise"]
-            self.process = start_tied(argv, env=self._environment(), stdout=log, stderr=log)
+            self.process = start_tied(argv, env=self.environment(), stdout=log, stderr=log)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MXFLEET_")}
         return kept | {
             "MXFLEET_DATA": str(self.data),
@@ -63,7 +63,7 @@ class Service:
     def manage(self, *arguments: str) -> str:
         """What a management command of this installation prints."""
         command = [sys.executable, "manage.py", *arguments]
-        return subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, check=True).stdout
 
     def first_token(self, username: str) -> str:
         """A token that counts as made by that person."""

@@ -130,6 +130,10 @@ def test_what_nobody_knows_is_said_first() -> None:
         ),
         ({"state": "queued"}, {"instances": 0, "planned": 1, "bytes": 9}, "Is to hold 1 message (9 bytes)"),
         ({"state": "rejected"}, {"instances": 0, "planned": 1, "bytes": 9}, "Was to hold 1 message (9 bytes)"),
+        ({"awaits": "approval", "state": "awaiting_approval", "runs": {"planned": 1, "unchanged": 1}},
+         {"instances": 1, "planned": 5, "bytes": 9, "open": 5}, "Is to hold 5 messages (9 bytes)"),
+        ({"dry_run": True, "state": "planned", "runs": {"planned": 1, "unchanged": 1}},
+         {"instances": 1, "planned": 5, "bytes": 9, "open": 5}, "Would hold 5 messages (9 bytes)"),
     ],
 )  # fmt: skip
 def test_changes_are_told_by_what_became_of_each(fields: dict, numbers: dict, line: str) -> None:
