@@ -265,12 +265,14 @@ class Trace:
         self._settle(message)
         self._count_unnamed(message)
         for (address, orig_to), delivery in message.recipients.items():
-            is_named = self._wanted.has_recipient(address, orig_to)
-            is_about = message.may_be_wanted or self._wanted.may_be_in(delivery.reply)
-            if not is_named and not (delivery.status == "unclear" and is_about):
+            if not self._window.has(delivery.time):
                 continue
-            if self._window.has(delivery.time):
+            if self._wanted.has_recipient(address, orig_to) or self._may_be_about(message, delivery):
                 self._keep(row_of(message, address, delivery))
+
+    def _may_be_about(self, message: Message, delivery: Delivery) -> bool:
+        """Whether what was not understood may be about the recipient who is looked for."""
+        return delivery.status == "unclear" and (message.may_be_wanted or self._wanted.may_be_in(delivery.reply))
 
     def _count_unnamed(self, message: Message) -> None:
         """Of a mail that was held without a recipient being named, none is."""
