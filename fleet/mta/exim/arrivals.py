@@ -103,14 +103,18 @@ def _client_of(host: str, text: str, *, before: str = "") -> str:
     there in front of the last `before`.
     """
     client = host[: host.rindex("]") + 1] if "]" in host else host
-    if "(" in client:
-        behind = text.partition(client)[2]
-        if before and before in behind:
-            behind = behind.rpartition(before)[0]
-        address = client[client.rindex("[") :]
-        is_other = ") [" in behind and any(other != address for other in ENDED.findall(behind))
-        if is_other or OVERFLOWED in text:
-            raise UnclearError
+    if "(" not in client:
+        return client
+    if OVERFLOWED in text:
+        raise UnclearError
+    if text.count(") [") == 1:  # its own
+        return client
+    behind = text.partition(client)[2]
+    if before and before in behind:
+        behind = behind.rpartition(before)[0]
+    address = client[client.rindex("[") :]
+    if any(other != address for other in ENDED.findall(behind)):
+        raise UnclearError
     return client
 
 

@@ -1,6 +1,7 @@
 """Rows of messages, joined from log lines while they stream in: one for each message and recipient."""
 
 import heapq
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from fleet.mta.logs.source import Window
@@ -95,8 +96,9 @@ class Trace:
     def __init__(self, wanted: Wanted, window: Window) -> None:
         self._wanted = wanted
         self._window = window
-        self._open: dict[str, Message] = {}
-        self._left: dict[str, tuple[str, ...]] = {}
+        # The first of a dict is found by going through all places of those that were there before it.
+        self._open: OrderedDict[str, Message] = OrderedDict()
+        self._left: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._kept: list[tuple[float, int, TraceRow]] = []
         self._size = 0
         self._recipients = 0
@@ -115,7 +117,7 @@ class Trace:
             known = None
         if known is None:
             if len(self._open) >= MOST_OPEN:
-                self._report(self._open.pop(next(iter(self._open))))
+                self._report(self._open.popitem(last=False)[1])
             known = self._open[queue_id] = Message(queue_id, time)
         if begins:
             known.arrived = time
@@ -124,7 +126,7 @@ class Trace:
     def _make_room(self) -> None:
         self._recipients = sum(len(each.recipients) for each in self._open.values())
         while self._recipients > MOST_RECIPIENTS // 2:
-            first = self._open.pop(next(iter(self._open)))
+            _, first = self._open.popitem(last=False)
             self._recipients -= len(first.recipients)
             self._report(first)
 
@@ -231,7 +233,7 @@ class Trace:
             return
         self._left[queue_id] = message.earlier
         if len(self._left) > MOST_OPEN:
-            del self._left[next(iter(self._left))]
+            self._left.popitem(last=False)
         ends = status or "unclear"
         for delivery in message.recipients.values():
             if delivery.status in STILL_QUEUED:
@@ -257,12 +259,13 @@ class Trace:
         self._settle(message)
         self._count_unnamed(message)
         for (address, orig_to), delivery in message.recipients.items():
-            is_named = self._wanted.has_recipient(address, orig_to)
-            is_about = message.may_be_wanted or self._wanted.may_be_in(delivery.reply)
-            if not is_named and not (delivery.status == "unclear" and is_about):
-                continue
-            if self._window.has(delivery.time):
+            is_about = self._wanted.has_recipient(address, orig_to) or self._may_be_about(message, delivery)
+            if is_about and self._window.has(delivery.time):
                 self._keep(row_of(message, address, delivery))
+
+    def _may_be_about(self, message: Message, delivery: Delivery) -> bool:
+        """Whether what was not understood may be about the recipient who is looked for."""
+        return delivery.status == "unclear" and (message.may_be_wanted or self._wanted.may_be_in(delivery.reply))
 
     def _count_unnamed(self, message: Message) -> None:
         """Of a mail that was held without a recipient being named, none is."""

@@ -173,9 +173,11 @@ class LogSink:
         if self._clock is None or self._file is None:
             raise UnparsedOutput(f"{SCRIPT} told a line before any file")
         moment, rest = self._clock.split(line)
-        self._file.lines += 1
-        self._file.untimed += moment is None
-        self._take(moment, rest, line, self._file.path)
+        file = self._file
+        file.lines += 1
+        if moment is None:
+            file.untimed += 1
+        self._take(moment, rest, line, file.path)
 
     def _end(self, word: bytes, line: bytes) -> None:
         """Of the lines of a file's beginning the first that has a time, of those of its end the last."""

@@ -9,6 +9,8 @@ from fleet.mta.bounds import EPOCH_MOST
 
 ISO = re.compile(rb"(\d{4}-\d\d-\d\d[T _]\d\d:\d\d:\d\d)([.,]\d{1,9})?(Z| ?[+-]\d\d:?\d\d)? ")
 """RFC 3339 with its looser kin: Exim's, svlogd's (`_`), a comma for the fraction."""
+FRACTION = re.compile(rb"[.,](\d{1,9}) (?![+-])")
+"""Behind ISO's seconds, where no offset follows."""
 TRADITIONAL = re.compile(rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ")
 LOOSE = re.compile(
     rb"(?:(\d{4}) )?([A-Z][a-z]{2} [ \d]\d)(?: (\d{4}))? (\d\d:\d\d:\d\d)([.,]\d{1,9})?(?: ?(Z|[+-]\d\d:?\d\d))? "
@@ -41,6 +43,7 @@ class LineClock:
         self._now = now
         self._local = lru_cache(4096)(self._epoch_of)
         self._stamp, self._moment = b"\n", 0.0  # of the last line; none begins so
+        self._second, self._begun = b"\n", 0.0  # of the last stamp with a fraction and no offset
 
     def split(self, line: bytes) -> tuple[float | None, bytes]:
         """Epoch seconds and the rest of the line; None and the whole line where it begins with no time."""
@@ -58,12 +61,16 @@ class LineClock:
         return moment, rest
 
     def _split(self, line: bytes) -> tuple[float | None, bytes]:
+        if line.startswith(self._second) and (behind := FRACTION.match(line, len(self._second))):
+            return self._begun + float(b"." + behind[1]), line[behind.end() :]
         if line[:1] == b"<" and (head := PRIORITY.match(line)):
             moment, rest = self._split(line[head.end() :])
             return moment, HEADER.sub(_as_traditional, rest, count=1) if head[1] else rest
         if match := ISO.match(line):
             stamp, fraction, zone = match.groups()
             seconds = self._local(stamp, "ISO", zone.strip().replace(b":", b"") if zone else b"")
+            if fraction and not zone:
+                self._second, self._begun = stamp, seconds
             return seconds + float(b"." + fraction[1:]) if fraction else seconds, line[match.end() :]
         if match := TRADITIONAL.match(line):
             return self._local(match[1], "", b""), line[match.end() :]

@@ -1,6 +1,7 @@
 """log.search and message.trace from OpenSMTPD's log. A queue ID here is the message id, 8 hex digits."""
 
 import re
+from collections import OrderedDict
 
 from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.heads import SYSLOG
@@ -34,7 +35,7 @@ class Lines:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._clients: dict[str, str] = {}
+        self._clients: OrderedDict[str, str] = OrderedDict()
 
     def take(self, time: float, rest: str) -> None:
         parsed = SYSLOG.fullmatch(rest)
@@ -65,7 +66,7 @@ class Lines:
             return
         self._clients[session] = "" if match[1] in OURSELVES else match[1]
         if len(self._clients) > SESSIONS:
-            del self._clients[next(iter(self._clients))]
+            self._clients.popitem(last=False)
 
     def _message(self, time: float, session: str, fields: str) -> None:
         named = fields_of(fields)

@@ -5,6 +5,7 @@ of every instance are `postfix/relay/smtp`. But each message passes that instanc
 """
 
 import re
+from collections import OrderedDict
 
 from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.mail_log import MailLog
@@ -61,9 +62,9 @@ class Lines:
         self._trace = trace
         self._name = syslog_name(instance)
         self._others = frozenset(instance.options.get("other_syslog_names", ()))
-        self._before: dict[str, str] = {}
+        self._before: OrderedDict[str, str] = OrderedDict()
         """Queue ID to the one that the mail had before a filter, as that says itself (XFORWARD)."""
-        self._named: dict[str, str] = {}
+        self._named: OrderedDict[str, str] = OrderedDict()
         """Message-ID to the last queue ID with it, while that is there."""
 
     def take(self, time: float, rest: str) -> None:
@@ -266,10 +267,10 @@ def _sender(refusal: Refusal) -> str | None:
     return None if refusal.sender is None else null_or(refusal.sender)
 
 
-def put(kept: dict[str, str], name: str, value: str) -> None:
+def put(kept: OrderedDict[str, str], name: str, value: str) -> None:
     """Of too many the first is forgotten."""
     if len(kept) >= MOST_OPEN:
-        del kept[next(iter(kept))]
+        kept.popitem(last=False)
     kept[name] = value
 
 

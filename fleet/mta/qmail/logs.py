@@ -6,7 +6,7 @@ So lines are joined in their order, from `new msg` to `end msg`, and from `start
 
 import re
 from bisect import bisect_left
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 from fleet.mta.bounds import size_of
 from fleet.mta.logs.mail_log import MailLog
@@ -19,6 +19,7 @@ from fleet.mta.records import InstanceFacts
 
 NEW = re.compile(r"(new|end) msg (\d+)$")
 INFO = re.compile(r"info msg (\d+): bytes (\d+) from <(.*)> qp (\d+) uid \d+$")
+NUMBERS = "status: "  # of deliveries under way, behind the beginning and the end of each
 DELIVERY = re.compile(r"delivery (\d+): ")
 FRONT = re.compile(r"(?:mailfront|smtpfront-\w+)\[(\d+)\]: (.*)$")
 CONNECTED = re.compile(r"tcpserver: pid (\d+) from (\S+)$")
@@ -67,11 +68,13 @@ class Lines:
         self._trace = trace
         self._virtual = virtual
         self._deliveries: dict[str, tuple[str, str, str, bool]] = {}
-        self._sessions: dict[str, Front] = {}
+        self._sessions: OrderedDict[str, Front] = OrderedDict()
         self._clients: dict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def take(self, time: float, rest: str) -> None:
         text = words_of(rest)
+        if text.startswith(NUMBERS):
+            return
         if match := STARTING.fullmatch(text):
             self._starting(time, *match.groups())
         elif match := DELIVERY.match(text):
@@ -89,10 +92,15 @@ class Lines:
                 self._trace.close(match[2])
         elif (match := BOUNCE.fullmatch(text)) and match[2]:
             self._thrown_away(time, match[2])
-        elif match := CONNECTED.fullmatch(text):
+        else:
+            self._of_front(time, text)
+
+    def _of_front(self, time: float, text: str) -> None:
+        """A line of what takes mail from the network."""
+        if match := CONNECTED.fullmatch(text):
             self._sessions[match[1]] = Front(match[2])
             if len(self._sessions) > SESSIONS:
-                del self._sessions[next(iter(self._sessions))]
+                self._sessions.popitem(last=False)
         elif match := FRONT.fullmatch(text):
             self._front(time, self._sessions.setdefault(match[1], Front("")), match[2])
         elif match := LISTED.fullmatch(text):

@@ -1,6 +1,7 @@
 """log.search and message.trace from Sendmail's log."""
 
 import re
+from collections import OrderedDict
 
 from fleet.mta.bounds import OutOfBounds, size_of
 from fleet.mta.logs.heads import SYSLOG
@@ -51,8 +52,8 @@ class Lines:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._parts: dict[str, str] = {}
-        self._refused: dict[str, str] = {}
+        self._parts: OrderedDict[str, str] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
 
     def take(self, time: float, rest: str) -> None:
         parsed = SYSLOG.fullmatch(rest)
@@ -242,11 +243,11 @@ class Lines:
         return other
 
 
-def keep(texts: dict[str, str], queue_id: str, text: str) -> None:
+def keep(texts: OrderedDict[str, str], queue_id: str, text: str) -> None:
     """Keeps the text of a message, and those of the last messages."""
     texts[queue_id] = text
     if len(texts) > MOST_KEPT:
-        del texts[next(iter(texts))]
+        texts.popitem(last=False)
 
 
 def delivery_of(line: Line, time: float, delay: float | None, address: str, expanded: str) -> Delivery:
