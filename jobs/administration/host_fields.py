@@ -94,6 +94,10 @@ class Known:
             others = theirs.filter(name__in=set(wanted.values()) - self.hosts.keys() - {None})
             self.hosts |= {row.name: row for row in others}
         self.jumps |= wanted
+        self.reached: dict[str, list[str]] = {}
+        for name, through in self.jumps.items():
+            if through is not None:
+                self.reached.setdefault(through, []).append(name)
 
     def credential(self, customer: Customer, name: str) -> Credential:
         """Raises Invalid."""
@@ -110,13 +114,21 @@ class Known:
         if found is None or found.customer_id != customer.pk:
             raise Invalid.field("jump_host", "invalid", f"{customer.slug} has no host {name!r}")
         step: str | None = name
-        for _ in range(MOST_JUMPS):
-            if step is None:
-                return found
+        passed = 0
+        while step is not None and passed < MOST_JUMPS:
             if step == host:
                 raise Invalid.field("jump_host", "invalid", f"{host} would be reached through itself")
-            step = self.jumps.get(step)
-        raise Invalid.field("jump_host", "invalid", f"a host is reached through at most {MOST_JUMPS} others")
+            step, passed = self.jumps.get(step), passed + 1
+        if step is not None or passed + self._steps_below(host) > MOST_JUMPS:
+            raise Invalid.field("jump_host", "invalid", f"a host is reached through at most {MOST_JUMPS} others")
+        return found
+
+    def _steps_below(self, host: str) -> int:
+        """How many more jumps the farthest of those takes that are reached through `host`; of too many not all."""
+        steps, below = 0, self.reached.get(host, [])
+        while below and steps < MOST_JUMPS:
+            steps, below = steps + 1, [name for each in below for name in self.reached.get(each, ())]
+        return steps
 
 
 def checked_defaults(customer: Customer, values: Values) -> dict[str, Any]:

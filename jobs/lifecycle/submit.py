@@ -160,6 +160,8 @@ def _check_texts(request: Request, spec: OperationSpec) -> None:
             raise Invalid.field(name, "invalid", f"at most {most} characters are taken, and there are {len(text)}")
         if "\x00" in text:
             raise Invalid.field(name, "invalid", "a NUL character cannot be stored")
+        if name != "reason" and not text.isprintable():
+            raise Invalid.field(name, "invalid", "one line is expected, without characters that are not seen")
     if request.dry_run and not spec.changes:
         raise Invalid.field(
             "dry_run", "invalid", f"{request.operation} changes nothing, so there is nothing to try dry"

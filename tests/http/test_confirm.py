@@ -179,6 +179,6 @@ def test_jobs_of_a_group_are_found_together(world: World) -> None:
     found = world.bob.get("jobs/?group=loop").json()["results"]
     assert [row["id"] for row in found] == [made[1]["id"], made[0]["id"]]
     assert world.charlie.get("jobs/?group=loop").json()["results"] == []
-    for wrong in ("x" * 101, 5, None, "a\0b"):
+    for wrong in ("x" * 101, 5, None, "a\0b", "a\nb", "a\x1b[2Jb", "a\u202eb"):
         problem = refused(world.alice.post("jobs/", PURGE | {"group": wrong}), 422, "invalid")
         assert [error["field"] for error in problem["errors"]] == ["group"]

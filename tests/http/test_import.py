@@ -186,6 +186,17 @@ def test_hosts_are_reached_through_others_of_the_same_file_in_any_order(world: W
     assert errors(send(world.anna, foreign)) == [("rows[0].jump_host", "invalid")]
 
 
+def test_no_way_gets_too_long_at_its_far_end(world: World) -> None:
+    header = "name,customer,address,username,credential,jump_host"
+    links = {"n1": "n2", "n2": "n3", "n3": "mx1", "n4": "", "n5": "n4"}
+    rows = [f"{name},acme,{name}.example.com,mxfleet,acme-key,{through}" for name, through in links.items()]
+    assert send(world.anna, csv(*rows, header=header)).status_code == 200
+    refused(world.anna.patch("hosts/mx1/", {"jump_host": "n5"}), 422, "invalid")
+    assert world.anna.patch("hosts/mx1/", {"jump_host": "n4"}).status_code == 200
+    longer = ("n6,acme,n6.example.com,mxfleet,acme-key,", "n4,acme,n4.example.com,mxfleet,acme-key,n6")
+    assert errors(send(world.anna, csv(*longer, header=header))) == [("rows[1].jump_host", "invalid")]
+
+
 @pytest.mark.parametrize("through", ["import", "put"])
 def test_a_pinned_key_is_neither_changed_nor_cleared_without_its_old_fingerprint(world: World, through: str) -> None:
     Host.objects.filter(name="mx1").update(host_key=" ".join(FIRST.split()[:2]))
