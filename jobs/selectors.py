@@ -95,12 +95,12 @@ def visible_jobs(actor: Actor) -> QuerySet[Job]:
 
 
 def visible_runs(actor: Actor) -> QuerySet[Run]:
-    """The runs of those jobs, with their hosts and instances, and of the job its operation.
+    """The runs of those jobs, with their hosts and instances, and of the job what tells how to read its results.
 
     These are read for a page's rows alone: joined, PostgreSQL looks for them before it knows which rows are to be seen.
     """
     instances = Prefetch("instance", Instance.objects.select_related("host"))
-    rows = Run.objects.prefetch_related("host", instances, Prefetch("job", Job.objects.only("operation")))
+    rows = Run.objects.prefetch_related("host", instances, Prefetch("job", Job.objects.only("operation", "drift_of")))
     if actor.may_everywhere("read"):
         return rows
     return rows.filter(_wholly(actor, Job, "job"))
