@@ -46,7 +46,21 @@ Host *
 CURVE = "  KexAlgorithms curve25519-sha256\n"
 MASTER = CURVE + "  ControlMaster auto\n  ControlPath {directory}/m/%h\n  ControlPersist 600\n"
 # In a mount namespace with a passwd of its own: what this machine's root reads at login is no part of the measurement.
-START = 'mount --bind "$0/passwd" /etc/passwd && exec /usr/sbin/sshd -D -e -f "$0/sshd_config"'
+# So are programs in /usr/local/sbin: there is our postconf, which discovery asks for.
+START = (
+    'mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/sbin" /usr/local/sbin'
+    ' && exec /usr/sbin/sshd -D -e -f "$0/sshd_config"'
+)
+POSTCONF = """case "$*" in
+"-h config_directory") echo /etc/postfix ;;
+"-h multi_instance_directories" | *" -xP "*) ;;
+*" -xh "*) echo {directory}/queue ;;
+*)
+    echo 'mail_version = 3.7.11'
+    echo 'command_directory = {directory}/small'
+    echo 'queue_directory = {directory}/queue'
+    ;;
+esac"""
 LARGE = 5_000_000
 """Bytes of the large listing."""
 
@@ -146,13 +160,14 @@ def _write(directory: Path, port: int) -> None:
     (directory / "passwd").write_text("\n".join([f"root:x:0:0:root:{directory}:/bin/sh", *others, ""]))
     count = round(LARGE / (sum(len(line(number)) for number in range(1000)) / 1000))
     (directory / "listing").write_text("".join(line(number) for number in range(count)))
-    _program(directory / "small", f"echo '{line(1).strip()}'")
-    _program(directory / "large", f"exec cat {directory}/listing")
+    (directory / "queue" / "hold").mkdir(parents=True)
+    _program(directory / "small" / "postqueue", f"echo '{line(1).strip()}'")
+    _program(directory / "large" / "postqueue", f"exec cat {directory}/listing")
+    _program(directory / "sbin" / "postconf", POSTCONF.format(directory=directory))
 
 
-def _program(directory: Path, text: str) -> None:
-    directory.mkdir()
-    path = directory / "postqueue"
+def _program(path: Path, text: str) -> None:
+    path.parent.mkdir()
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
 

@@ -58,13 +58,15 @@ class Service:
         self._connection.close()
 
     def call(self, method: str, path: str, body: Any = None, *, wait: int = WAIT) -> dict[str, Any]:
-        """One request on the kept-alive connection. Raises RuntimeError for anything but a 2xx."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        """One request on the kept-alive connection; a text is CSV. Raises RuntimeError for anything but a 2xx."""
+        kind = "text/csv" if isinstance(body, str) else "application/json"
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         if method == "POST":
             headers["Prefer"] = f"wait={wait}"
         if time.monotonic() - self._used > IDLE:
             self.hang_up()
-        self._connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        content = body.encode() if isinstance(body, str) else json.dumps(body) if body is not None else None
+        self._connection.request(method, path, content, headers)
         answer = self._connection.getresponse()
         text = answer.read()
         self._used = time.monotonic()
