@@ -120,6 +120,23 @@ def test_a_mail_whose_way_on_was_read_before_is_one_mail_too() -> None:
     assert [(row["queue_id"], row["status"]) for row in trace.rows()] == [("B", "sent")]
 
 
+@pytest.mark.parametrize("queue_id", ["A", "B"])
+def test_by_either_queue_id_a_mail_whose_way_on_was_read_before_is_told_once(queue_id: str) -> None:
+    trace = begun(trace_of(queue_id=queue_id))
+    trace.message("B", 2, begins=True).sender = "s@c.test"
+    for recipient in (JOE, ANN):
+        trace.delivered("B", recipient, Delivery(3, "sent"))
+    trace.close("B")
+    for recipient in (JOE, ANN):
+        trace.handed_over("A", recipient, Delivery(4, "sent"), "B")
+    trace.close("A")
+    assert [(row["queue_id"], row["recipient"], row["status"]) for row in trace.rows()] == [
+        ("B", JOE, "sent"),
+        ("B", ANN, "sent"),
+    ]
+    assert trace.totals["sent"] == 2
+
+
 def test_a_mail_that_was_handed_over_to_what_is_not_in_the_log_says_so() -> None:
     trace = begun(trace_of())
     trace.handed_over("A", JOE, Delivery(3, "sent", "127.0.0.1:10024"), "B")

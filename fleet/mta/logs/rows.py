@@ -19,6 +19,10 @@ LONGEST_TEXT = 1000
 ROOM = 8 << 20
 """Characters of all rows together: senders choose how long their Message-IDs and addresses are."""
 MOST_OPEN = 20_000
+MOST_LEFT = 1_000
+"""Messages that have left, kept whole: of which earlier one each was, that one's last line may be the first to tell."""
+MOST_TOLD = 100
+"""Recipients of such a message."""
 """Messages joined at the same time. Of more, the one that was seen first is reported as it is."""
 MOST_RECIPIENTS = 100_000
 """Theirs; likewise, until half of these are left. A message may have any number, and a dialogue refuse as many."""
@@ -98,7 +102,7 @@ class Trace:
         self._window = window
         # The first of a dict is found by going through all places of those that were there before it.
         self._open: OrderedDict[str, Message] = OrderedDict()
-        self._left: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._left: OrderedDict[str, Message | None] = OrderedDict()
         self._kept: list[tuple[float, int, TraceRow]] = []
         self._size = 0
         self._recipients = 0
@@ -184,17 +188,22 @@ class Trace:
         self.delivered(queue_id, recipient, delivery)
         message = self._open[queue_id]
         then = self._open.get(following)
-        if then is None and not self._has_left(following, queue_id):
+        if then is None and not self._is_told(following, message):
             return
         del message.recipients[recipient, delivery.orig_to]
         message.is_handed_over = True
         if then is not None:
             message.goes_on_as(then)
 
-    def _has_left(self, following: str, queue_id: str) -> bool:
-        """Whether the row of the following message was told, also to who asks for the queue ID of this one."""
-        earlier = self._left.get(following)
-        return earlier is not None and (queue_id in earlier or self._wanted.operation.queue_id != queue_id)
+    def _is_told(self, following: str, message: Message) -> bool:
+        """Whether the row of the following message, which has left, is told, also to who asks by this queue ID."""
+        if self._wanted.operation.queue_id != message.queue_id:
+            return following in self._left
+        then = self._left.get(following)
+        if then is not None and message.queue_id not in then.earlier:
+            message.goes_on_as(then)
+            self._report(then)
+        return then is not None
 
     def requeued(self, queue_id: str, following: str) -> None:
         """What was not delivered of the message goes on under another queue ID."""
@@ -231,15 +240,19 @@ class Trace:
         message = self._open.pop(queue_id, None)
         if message is None:
             return
-        self._left[queue_id] = message.earlier
-        if len(self._left) > MOST_OPEN:
-            self._left.popitem(last=False)
+        self._keep_left(message)
         ends = status or "unclear"
         for delivery in message.recipients.values():
             if delivery.status in STILL_QUEUED:
                 delivery.status, delivery.time = ends, time or delivery.time
         message.held, message.time = ends, time or message.time
         self._report(message)
+
+    def _keep_left(self, message: Message) -> None:
+        is_kept = self._wanted.operation.queue_id and len(message.recipients) <= MOST_TOLD
+        self._left[message.queue_id] = message if is_kept else None
+        if len(self._left) > (MOST_LEFT if self._wanted.operation.queue_id else MOST_OPEN):
+            self._left.popitem(last=False)
 
     def expired(self, queue_id: str, time: float) -> None:
         """The MTA gave up: recipients that were not reached are returned to the sender."""
